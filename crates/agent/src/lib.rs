@@ -1,0 +1,1 @@
+//! Owns attempts: takes assignments, drives runners, reports outcomes.

@@ -1,0 +1,1 @@
+//! The supply chain: function packages, OCI image layouts, driver bundles, reproducible builds.

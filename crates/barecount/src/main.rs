@@ -1,0 +1,3 @@
+//! The `barecount` binary: verbs, configuration, output, exit statuses, wiring.
+
+fn main() {}

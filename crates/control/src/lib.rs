@@ -1,0 +1,1 @@
+//! The control plane: durable store, commands, governance, reconcilers.

@@ -1,0 +1,1 @@
+//! Whole-binary tests live in this crate's `tests` folder.

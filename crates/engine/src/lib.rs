@@ -1,0 +1,1 @@
+//! Managed ETL: SQL over declared datasets on an embedded engine.

@@ -1,0 +1,6 @@
+//! The pure domain: identifiers, manifest, environment, catalog, run state machine, evidence.
+//!
+//! No clock, no randomness, no input or output: everything here is a function of its arguments.
+
+pub mod class;
+pub mod id;

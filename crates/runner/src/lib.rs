@@ -1,0 +1,1 @@
+//! What carries a class of work out: the `Runner` contract, its embedded backends, a scriptable fake.

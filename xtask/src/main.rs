@@ -1,0 +1,3 @@
+//! Development tasks: test set-up and runs, schema generation, tidy checks, benchmarks.
+
+fn main() {}
