@@ -4,3 +4,4 @@
 
 pub mod class;
 pub mod id;
+pub mod run;
