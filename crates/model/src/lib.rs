@@ -3,5 +3,7 @@
 //! No clock, no randomness, no input or output: everything here is a function of its arguments.
 
 pub mod class;
+pub mod evidence;
 pub mod id;
+pub mod plan;
 pub mod run;
