@@ -90,6 +90,19 @@ pub enum RunState {
 }
 
 impl RunState {
+    /// The state as JSON spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Finishing => "finishing",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Refused => "refused",
+        }
+    }
+
     /// Whether nothing changes any more unless somebody resumes it.
     pub fn is_final(self) -> bool {
         matches!(
@@ -100,6 +113,21 @@ impl RunState {
 }
 
 impl Run {
+    /// The run without its tasks, which a store keeps apart.
+    pub fn header(&self) -> Self {
+        Self {
+            id: self.id.clone(),
+            token: self.token.clone(),
+            tenant: self.tenant.clone(),
+            pipeline: self.pipeline.clone(),
+            version: self.version.clone(),
+            environment: self.environment.clone(),
+            window: self.window.clone(),
+            tasks: Vec::new(),
+            ..*self
+        }
+    }
+
     /// Moves the run to the state that its tasks imply, and records its end in `effects`.
     fn settle(&mut self, moment: &Moment, effects: &mut Effects) {
         self.release(effects);
