@@ -3,4 +3,11 @@
 //! No clock, no randomness, no input or output: everything here is a function of its arguments.
 
 pub mod class;
+pub mod codes;
+pub mod diagnostic;
+pub mod digest;
+pub mod document;
 pub mod id;
+pub mod manifest;
+pub mod schema;
+pub mod text;
