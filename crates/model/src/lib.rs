@@ -3,7 +3,14 @@
 //! No clock, no randomness, no input or output: everything here is a function of its arguments.
 
 pub mod class;
+pub mod codes;
+pub mod diagnostic;
+pub mod digest;
+pub mod document;
 pub mod evidence;
 pub mod id;
+pub mod manifest;
 pub mod plan;
 pub mod run;
+pub mod schema;
+pub mod text;
