@@ -8,7 +8,7 @@ use barecount_model::{
     run::outcome::{AttemptResult, Failure, FailureKind, Metrics, Outcome, Staged},
 };
 use barecount_runner::{
-    Recovered, Runner, RunnerError,
+    Runner, RunnerError,
     launch::{End, Ended, Isolation, Launch, Limits, ReuseKey, Root, Work},
 };
 use jiff::Timestamp;
