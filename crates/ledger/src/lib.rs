@@ -9,7 +9,10 @@
 //! anything but the keys that it is given. Everything blocks; nothing here knows an async runtime,
 //! a clock or a database.
 
+pub mod checkpoint;
 pub mod note;
+pub mod proof;
+pub mod storage;
 pub mod tile;
 pub mod tree;
 
