@@ -10,6 +10,7 @@
 //! a clock or a database.
 
 pub mod checkpoint;
+pub mod integrate;
 pub mod note;
 pub mod proof;
 pub mod storage;
