@@ -9,5 +9,6 @@ pub mod digest;
 pub mod document;
 pub mod id;
 pub mod manifest;
+pub mod pipeline;
 pub mod schema;
 pub mod text;
