@@ -87,9 +87,8 @@ codes! {
     SECRET_IN_MANIFEST = "BC0280", "secret in the manifest", "A literal value looks like a secret, and a manifest is kept for ever.";
     OVERSIZED = "BC0281", "exceptional size", "The size `xlarge` or `custom` is for exceptional work and needs an approval.";
     LONG_SERVERLESS = "BC0282", "long work on serverless", "A serverless stage may run long enough that another class is the cheaper and safer one.";
-    TINY_CONTAINER = "BC0283", "tiny event handler in a container", "A container or a dedicated host is kept for an event handler that serverless runs at a fraction of the cost.";
+    TINY_CONTAINER = "BC0283", "control task in a container", "A container or a dedicated host is started for a small control task that serverless runs at a fraction of the cost.";
     UNTESTED_OUTPUT = "BC0284", "output without an acceptance test", "Nothing gates the commit of this dataset but its schema.";
-    NO_TIMEOUT_SLACK = "BC0285", "service level cannot be kept", "The timeouts along the longest path are above the declared service level.";
 
     // BC03xx: environment
     INVALID_ENVIRONMENT = "BC0301", "environment contradicts itself", "Two settings of the environment file cannot both hold.";

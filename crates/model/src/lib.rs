@@ -10,6 +10,7 @@ pub mod document;
 pub mod evidence;
 pub mod id;
 pub mod manifest;
+pub mod pipeline;
 pub mod plan;
 pub mod run;
 pub mod schema;

@@ -262,7 +262,7 @@ impl Problem<'_> {
         )
     }
 
-    fn error(&self, code: crate::codes::Code, span: Span, message: String) -> Diagnostic {
+    fn error(&self, code: codes::Code, span: Span, message: String) -> Diagnostic {
         Diagnostic::error(code, self.document.file(), span, message)
     }
 }
