@@ -96,6 +96,7 @@ codes! {
     PROCESS_ISOLATION_IN_PRODUCTION = "BC0303", "process isolation in production", "A production environment may not run work without a sandbox.";
     BACKEND_MISSING = "BC0304", "class without a backend", "The environment has no backend for a runner class that the pipeline uses.";
     INVALID_CATALOG = "BC0305", "catalog override contradicts itself", "An override of the catalog names a size that the class does not have, or limits nothing can run in.";
+    PROCESS_ISOLATION_REFUSED = "BC0306", "process isolation refused", "A stage asks to run without a sandbox, and the environment does not allow it.";
 
     // BC05xx: artifacts and lock
     INVALID_LOCK = "BC0501", "lock file is not valid", "The lock file contradicts itself or the manifest.";

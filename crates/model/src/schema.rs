@@ -15,15 +15,31 @@ use serde_json::Value;
 use crate::codes;
 use crate::diagnostic::{self, Diagnostic, Span, quoted};
 use crate::document::Document;
+use crate::environment::EnvironmentFile;
+use crate::lock::Lock;
 use crate::manifest::Manifest;
 use crate::text::FORMATS;
 
 /// The published schemas: the name of each file under `schemas/`, and what generates it.
-pub const PUBLISHED: &[(&str, fn() -> Value)] = &[("manifest.v1.schema.json", manifest)];
+pub const PUBLISHED: &[(&str, fn() -> Value)] = &[
+    ("environment.v1.schema.json", environment),
+    ("lock.v1.schema.json", lock),
+    ("manifest.v1.schema.json", manifest),
+];
 
 /// The schema of pipeline manifests.
 pub fn manifest() -> Value {
     generate::<Manifest>("manifest", "BareCount pipeline manifest")
+}
+
+/// The schema of environment files.
+pub fn environment() -> Value {
+    generate::<EnvironmentFile>("environment", "BareCount environment")
+}
+
+/// The schema of lock files.
+pub fn lock() -> Value {
+    generate::<Lock>("lock", "BareCount pipeline lock")
 }
 
 /// A schema ready to read documents by.
@@ -37,6 +53,13 @@ pub(crate) struct Reader {
 /// Reads manifests.
 pub(crate) static MANIFEST: LazyLock<Reader> =
     LazyLock::new(|| Reader::new("Pipeline", manifest()));
+
+/// Reads environment files.
+pub(crate) static ENVIRONMENT: LazyLock<Reader> =
+    LazyLock::new(|| Reader::new("Environment", environment()));
+
+/// Reads lock files.
+pub(crate) static LOCK: LazyLock<Reader> = LazyLock::new(|| Reader::new("Lock", lock()));
 
 impl Reader {
     fn new(kind: &'static str, schema: Value) -> Self {

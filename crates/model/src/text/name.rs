@@ -122,6 +122,14 @@ text_value!(
     "A driver bundle by name, or by name and version: `sqlite`, `sqlite@3.46`."
 );
 
+impl Name {
+    /// A name that is known to follow the rule, which a test checks.
+    pub(crate) fn literal(text: &'static str) -> Self {
+        debug_assert!(name_rule(text).is_ok(), "{text} is a name");
+        Self(text.to_owned())
+    }
+}
+
 fn name_rule(text: &str) -> Result<(), InvalidText> {
     let reason = match text.as_bytes() {
         [] => "a name is not empty",
