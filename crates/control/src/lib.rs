@@ -1,1 +1,3 @@
 //! The control plane: durable store, commands, governance, reconcilers.
+
+pub mod governance;
