@@ -7,6 +7,7 @@
 //! and is done by an agent.
 
 pub mod clock;
+pub mod governance;
 mod handle;
 pub mod store;
 mod writer;
