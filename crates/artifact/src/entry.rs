@@ -1,0 +1,173 @@
+//! Names of archive entries, parsed once into paths that cannot leave a folder.
+
+use crate::limits::Limits;
+
+/// A relative path of plain components: no `..`, no root, no backslash, valid UTF-8.
+///
+/// The path of an archive's own root (`./`) has no components.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryPath(String);
+
+/// Why a name cannot be a path inside an unpacked archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NameFault {
+    /// It is no text.
+    #[error("the name is not UTF-8")]
+    NotUtf8,
+    /// It starts at the root.
+    #[error("the name is an absolute path")]
+    Absolute,
+    /// It climbs out.
+    #[error("the name contains `..`")]
+    Parent,
+    /// Another system's separator, which unpackers treat differently.
+    #[error("the name contains a backslash")]
+    Backslash,
+    /// NUL and other control characters.
+    #[error("the name contains a control character")]
+    Control,
+    /// More bytes than allowed.
+    #[error("the name is longer than {0} bytes")]
+    TooLong(usize),
+    /// More components than allowed.
+    #[error("the name has more than {0} components")]
+    TooDeep(usize),
+    /// No name where one is needed.
+    #[error("the name is empty")]
+    Empty,
+}
+
+/// Longest component that common file systems take, in bytes.
+const COMPONENT_BYTES: usize = 255;
+
+impl EntryPath {
+    /// Parses a name as it stands in an archive. A trailing `/`, doubled separators and `.`
+    /// components vanish, as they do when a kernel resolves them.
+    ///
+    /// # Errors
+    /// [`NameFault`] tells what is wrong with the name.
+    pub fn parse(raw: &[u8], limits: &Limits) -> Result<Self, NameFault> {
+        if raw.len() > limits.path_bytes {
+            return Err(NameFault::TooLong(limits.path_bytes));
+        }
+        let name = std::str::from_utf8(raw).map_err(|_| NameFault::NotUtf8)?;
+        if name.is_empty() {
+            return Err(NameFault::Empty);
+        }
+        if name.starts_with('/') {
+            return Err(NameFault::Absolute);
+        }
+        if name.contains('\\') {
+            return Err(NameFault::Backslash);
+        }
+        if name.chars().any(char::is_control) {
+            return Err(NameFault::Control);
+        }
+        let components: Vec<&str> = name
+            .split('/')
+            .filter(|part| !part.is_empty() && *part != ".")
+            .collect();
+        if components.contains(&"..") {
+            return Err(NameFault::Parent);
+        }
+        if components.len() > limits.path_depth {
+            return Err(NameFault::TooDeep(limits.path_depth));
+        }
+        if components.iter().any(|part| part.len() > COMPONENT_BYTES) {
+            return Err(NameFault::TooLong(COMPONENT_BYTES));
+        }
+        Ok(Self(components.join("/")))
+    }
+
+    /// The path with `/` between its components; empty for the root.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether this is the archive's root itself.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The folder that holds the entry, and its name there; nothing for the root.
+    pub fn split(&self) -> Option<(Self, &str)> {
+        if self.is_root() {
+            return None;
+        }
+        Some(match self.0.rsplit_once('/') {
+            Some((parent, name)) => (Self(parent.to_owned()), name),
+            None => (Self(String::new()), &self.0),
+        })
+    }
+
+    /// The entry called `name` in this folder; `name` is one component of a parsed path.
+    pub(crate) fn join(&self, name: &str) -> Self {
+        if self.is_root() {
+            Self(name.to_owned())
+        } else {
+            Self(format!("{}/{name}", self.0))
+        }
+    }
+}
+
+impl std::fmt::Display for EntryPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(if self.is_root() { "." } else { &self.0 })
+    }
+}
+
+/// A name as it stands in an archive, made fit for a message: escaped and cut.
+pub(crate) fn shown(raw: &[u8]) -> String {
+    let text = String::from_utf8_lossy(raw);
+    let mut shown: String = text
+        .chars()
+        .take(200)
+        .flat_map(char::escape_debug)
+        .collect();
+    if text.chars().count() > 200 {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(raw: &[u8]) -> Result<EntryPath, NameFault> {
+        EntryPath::parse(raw, &Limits::default())
+    }
+
+    #[test]
+    fn a_name_that_could_leave_the_folder_is_refused() {
+        for (raw, fault) in [
+            (&b"../x"[..], NameFault::Parent),
+            (b"a/../../x", NameFault::Parent),
+            (b"/etc/passwd", NameFault::Absolute),
+            (b"a\\..\\x", NameFault::Backslash),
+            (b"a\0b", NameFault::Control),
+            (b"\xff", NameFault::NotUtf8),
+            (b"", NameFault::Empty),
+        ] {
+            assert_eq!(parse(raw), Err(fault), "{}", shown(raw));
+        }
+    }
+
+    #[test]
+    fn different_spellings_of_one_path_are_one_path() -> Result<(), NameFault> {
+        assert_eq!(parse(b"./a//b/./c/")?, parse(b"a/b/c")?);
+        assert!(parse(b"./")?.is_root());
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn a_parsed_path_is_always_relative_and_plain(raw in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(path) = parse(&raw) {
+                prop_assert!(!path.as_str().starts_with('/'));
+                prop_assert!(path.as_str().split('/').all(|part| part != ".." && part != "."));
+            }
+        }
+    }
+}
