@@ -1,6 +1,10 @@
 //! Names of archive entries, parsed once into paths that cannot leave a folder.
 
-use crate::limits::Limits;
+use std::collections::BTreeMap;
+use std::io;
+
+use crate::limits::{Exceeded, Limits, exceeded};
+use crate::tree::{FileError, TreeError};
 
 /// A relative path of plain components: no `..`, no root, no backslash, valid UTF-8.
 ///
@@ -35,6 +39,86 @@ pub enum NameFault {
     /// No name where one is needed.
     #[error("the name is empty")]
     Empty,
+}
+
+/// Why one entry of an archive is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryFault {
+    /// Its name cannot be a path.
+    #[error(transparent)]
+    Name(#[from] NameFault),
+    /// It is a link where none may be.
+    #[error("it is a link")]
+    Link,
+    /// It is a device, a named pipe or a socket.
+    #[error("it is neither a file nor a folder")]
+    Special,
+    /// It is encrypted.
+    #[error("it is encrypted")]
+    Encrypted,
+    /// The archive has it twice.
+    #[error("the archive has it twice")]
+    Duplicate,
+    /// It differs from another name in case only, and would replace it on some systems.
+    #[error("its name differs from `{other}` in upper and lower case only")]
+    CaseCollision {
+        /// The other name.
+        other: String,
+    },
+    /// It costs more than allowed.
+    #[error(transparent)]
+    Bound(#[from] Exceeded),
+    /// It holds another number of bytes than it declares.
+    #[error("it does not hold the {declared} bytes that it declares")]
+    DeclaredSize {
+        /// What it declares.
+        declared: u64,
+    },
+    /// Its bytes are damaged or cut off.
+    #[error("its content is damaged")]
+    Damaged(#[source] io::Error),
+    /// Its two headers, its compression or its attributes make no sense.
+    #[error("its header is not usable")]
+    Header(#[source] io::Error),
+    /// Its content has another digest than declared.
+    #[error("its content is not what its digest says")]
+    Digest,
+    /// It cannot be written.
+    #[error(transparent)]
+    Write(#[from] TreeError),
+}
+
+impl From<FileError> for EntryFault {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::Tree(error) => Self::Write(error),
+            FileError::Content(error) => match exceeded(&error) {
+                Some(bound) => Self::Bound(bound),
+                None => Self::Damaged(error),
+            },
+        }
+    }
+}
+
+/// The names an archive has used so far.
+#[derive(Debug, Default)]
+pub(crate) struct Names(BTreeMap<String, (EntryPath, bool)>);
+
+impl Names {
+    /// Takes note of a name; a folder may be named again, nothing else may.
+    pub(crate) fn add(&mut self, path: &EntryPath, folder: bool) -> Result<(), EntryFault> {
+        let known = self
+            .0
+            .insert(path.as_str().to_lowercase(), (path.clone(), folder));
+        match known {
+            None => Ok(()),
+            Some((other, _)) if other != *path => Err(EntryFault::CaseCollision {
+                other: other.to_string(),
+            }),
+            Some((_, true)) if folder => Ok(()),
+            Some(_) => Err(EntryFault::Duplicate),
+        }
+    }
 }
 
 /// Longest component that common file systems take, in bytes.

@@ -328,6 +328,15 @@ impl Store {
         Ok((Blob { digest, size }, made))
     }
 
+    /// A file without a name in the store's file system, for content that is written out of
+    /// order before it is stored.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(crate) fn scratch_file(&self) -> Result<File, StoreError> {
+        tempfile::tempfile_in(&self.root).map_err(io_at("write to", &self.root))
+    }
+
     /// Where the tree unpacked from `digest` is, if it is there.
     pub fn unpacked(&self, digest: &Digest) -> Option<PathBuf> {
         let path = self.tree_path(digest);

@@ -242,16 +242,13 @@ impl Tree {
         if path.is_root() {
             return rustix::fs::openat(&self.root, ".", FOLDER, Mode::empty());
         }
-        let (flags, how) = match self.links {
-            Links::Refused => (
-                FOLDER,
-                ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
-            ),
-            Links::WithinRoot => (
-                FOLDER.difference(OFlags::NOFOLLOW),
-                ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-            ),
+        let how = match self.links {
+            Links::Refused => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+            Links::WithinRoot => ResolveFlags::IN_ROOT,
         };
+        let how = how | ResolveFlags::NO_MAGICLINKS;
+        // Links are `how`'s business: with NOFOLLOW too, a link would be told as "no folder".
+        let flags = FOLDER.difference(OFlags::NOFOLLOW);
         // EAGAIN tells that a rename raced with `..` handling and that the walk was given up.
         loop {
             match rustix::fs::openat2(&self.root, path.as_str(), flags, Mode::empty(), how) {

@@ -1,5 +1,6 @@
 //! Reads a source folder in one order everywhere: sorted by path, bytewise.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -9,28 +10,22 @@ use crate::Limits;
 use crate::digest::{Digest, FieldHasher};
 use crate::entry::{EntryPath, NameFault};
 
-/// One entry of a source folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
-    /// Where it stands in the folder.
-    pub path: EntryPath,
-    /// What it is.
-    pub kind: SourceKind,
-}
+/// What goes into an archive, by its place there: each place once, in the archive's order.
+pub type Contents = BTreeMap<EntryPath, Content>;
 
-/// What a source entry is; of a mode only *executable* counts.
+/// One entry to be packed; of a mode only *executable* counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SourceKind {
+pub enum Content {
     /// A folder.
     Folder,
     /// A regular file.
     File {
+        /// Where its bytes are now.
+        from: PathBuf,
         /// Whether its owner may execute it.
         executable: bool,
-        /// Bytes at the time of the walk.
-        size: u64,
     },
-    /// A symbolic link and its target.
+    /// A symbolic link.
     Link {
         /// The target as it is written.
         target: String,
@@ -77,7 +72,7 @@ fn io_at(path: &Path) -> impl FnOnce(io::Error) -> WalkError {
     |source| WalkError::Io { path, source }
 }
 
-/// Lists everything below `root`, folders before what they hold, sorted; links are not followed.
+/// Lists everything below `root`, folders before what they hold; links are not followed.
 /// Entries that `skip` accepts are left out with all below them.
 ///
 /// # Errors
@@ -86,8 +81,8 @@ pub fn walk(
     root: &Path,
     limits: &Limits,
     skip: &dyn Fn(&EntryPath) -> bool,
-) -> Result<Vec<Source>, WalkError> {
-    let mut found = Vec::new();
+) -> Result<Contents, WalkError> {
+    let mut found = Contents::new();
     let mut pending = vec![root.to_owned()];
     while let Some(folder) = pending.pop() {
         for entry in std::fs::read_dir(&folder).map_err(io_at(&folder))? {
@@ -96,11 +91,11 @@ pub fn walk(
             if skip(&path) {
                 continue;
             }
-            let kind = kind(&file)?;
-            if kind == SourceKind::Folder {
+            let content = content(&file)?;
+            if content == Content::Folder {
                 pending.push(file);
             }
-            found.push(Source { path, kind });
+            found.insert(path, content);
             if found.len() as u64 > limits.entries {
                 return Err(WalkError::Entries {
                     path: root.to_owned(),
@@ -109,7 +104,6 @@ pub fn walk(
             }
         }
     }
-    found.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(found)
 }
 
@@ -123,15 +117,15 @@ fn inside(root: &Path, file: &Path, limits: &Limits) -> Result<EntryPath, WalkEr
     })
 }
 
-fn kind(file: &Path) -> Result<SourceKind, WalkError> {
+fn content(file: &Path) -> Result<Content, WalkError> {
     let metadata = std::fs::symlink_metadata(file).map_err(io_at(file))?;
     if metadata.is_dir() {
-        Ok(SourceKind::Folder)
+        Ok(Content::Folder)
     } else if metadata.is_file() {
         let executable = metadata.permissions().mode() & 0o100 != 0;
-        Ok(SourceKind::File {
+        Ok(Content::File {
+            from: file.to_owned(),
             executable,
-            size: metadata.len(),
         })
     } else if metadata.is_symlink() {
         let target = std::fs::read_link(file).map_err(io_at(file))?;
@@ -142,7 +136,7 @@ fn kind(file: &Path) -> Result<SourceKind, WalkError> {
                 path: file.to_owned(),
                 source: NameFault::NotUtf8,
             })?;
-        Ok(SourceKind::Link { target })
+        Ok(Content::Link { target })
     } else {
         Err(WalkError::Kind {
             path: file.to_owned(),
@@ -150,37 +144,31 @@ fn kind(file: &Path) -> Result<SourceKind, WalkError> {
     }
 }
 
-/// Opens a source file for reading.
+/// Opens a file to be packed.
 ///
 /// # Errors
 /// The file cannot be opened.
-pub fn open(root: &Path, path: &EntryPath) -> Result<File, WalkError> {
-    let file = root.join(path.as_str());
-    File::open(&file).map_err(io_at(&file))
+pub fn open(from: &Path) -> Result<File, WalkError> {
+    File::open(from).map_err(io_at(from))
 }
 
-/// Digests paths, kinds, executable bits and contents of what [`walk`] lists.
+/// Digests places, kinds, executable bits and bytes of what is to be packed.
 ///
 /// # Errors
-/// See [`WalkError`].
-pub fn digest(
-    root: &Path,
-    limits: &Limits,
-    skip: &dyn Fn(&EntryPath) -> bool,
-) -> Result<Digest, WalkError> {
+/// A file cannot be read.
+pub fn digest(contents: &Contents) -> Result<Digest, WalkError> {
     let mut hasher = FieldHasher::new("barecount source tree v1");
-    for source in walk(root, limits, skip)? {
-        hasher.field(source.path.as_str().as_bytes());
-        match &source.kind {
-            SourceKind::Folder => hasher.field(b"folder"),
-            SourceKind::Link { target } => {
+    for (path, content) in contents {
+        hasher.field(path.as_str().as_bytes());
+        match content {
+            Content::Folder => hasher.field(b"folder"),
+            Content::Link { target } => {
                 hasher.field(b"link");
                 hasher.field(target.as_bytes());
             }
-            SourceKind::File { executable, .. } => {
+            Content::File { from, executable } => {
                 hasher.field(if *executable { b"executable" } else { b"file" });
-                let (digest, _) = Digest::of_reader(open(root, &source.path)?)
-                    .map_err(io_at(&root.join(source.path.as_str())))?;
+                let (digest, _) = Digest::of_reader(open(from)?).map_err(io_at(from))?;
                 hasher.field(digest.hex().as_bytes());
             }
         }
@@ -198,7 +186,7 @@ mod tests {
     fn the_digest_follows_content_name_and_executable_bit() -> Outcome {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("a");
-        let now = || digest(folder.path(), &Limits::default(), &|_| false);
+        let now = || digest(&walk(folder.path(), &Limits::default(), &|_| false)?);
         std::fs::write(&file, "one")?;
         let first = now()?;
         assert_eq!(now()?, first);
