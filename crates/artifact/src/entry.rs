@@ -101,15 +101,38 @@ impl From<FileError> for EntryFault {
 }
 
 /// The names an archive has used so far.
-#[derive(Debug, Default)]
-pub(crate) struct Names(BTreeMap<String, (EntryPath, bool)>);
+#[derive(Debug)]
+pub(crate) struct Names {
+    used: BTreeMap<String, (EntryPath, bool)>,
+    fold_case: bool,
+}
 
 impl Names {
+    /// For archives that must unpack on systems to which `A` and `a` are one name.
+    pub(crate) fn ignoring_case() -> Self {
+        Self {
+            used: BTreeMap::new(),
+            fold_case: true,
+        }
+    }
+
+    /// For archives of Linux trees, where they are two.
+    pub(crate) fn exact() -> Self {
+        Self {
+            used: BTreeMap::new(),
+            fold_case: false,
+        }
+    }
+
     /// Takes note of a name; a folder may be named again, nothing else may.
     pub(crate) fn add(&mut self, path: &EntryPath, folder: bool) -> Result<(), EntryFault> {
-        let known = self
-            .0
-            .insert(path.as_str().to_lowercase(), (path.clone(), folder));
+        let name = path.as_str();
+        let key = if self.fold_case {
+            name.to_lowercase()
+        } else {
+            name.to_owned()
+        };
+        let known = self.used.insert(key, (path.clone(), folder));
         match known {
             None => Ok(()),
             Some((other, _)) if other != *path => Err(EntryFault::CaseCollision {

@@ -28,6 +28,7 @@ pub mod job;
 pub mod limits;
 pub mod package;
 pub mod store;
+mod tarball;
 pub mod tree;
 pub mod walk;
 

@@ -125,6 +125,21 @@ impl Spent {
         .expect("the list of bounds is not empty")
     }
 
+    /// How much the next stream of files (a layer) may hold.
+    pub(crate) fn stream_allowance(&self) -> (u64, Exceeded) {
+        let ratio_bytes = self
+            .packed_bytes
+            .saturating_mul(self.limits.ratio)
+            .max(RATIO_FREE_BYTES);
+        let total = self.limits.total_bytes.min(ratio_bytes);
+        let bound = if total == ratio_bytes {
+            Exceeded::Ratio(self.limits.ratio)
+        } else {
+            Exceeded::TotalBytes(self.limits.total_bytes)
+        };
+        (total.saturating_sub(self.total_bytes), bound)
+    }
+
     /// Takes note of a file's real size.
     pub(crate) fn file(&mut self, bytes: u64) {
         self.total_bytes = self.total_bytes.saturating_add(bytes);

@@ -85,7 +85,7 @@ pub fn pack(store: &Store, contents: &Contents, entry_point: &str) -> Result<Blo
 }
 
 fn check_packable(contents: &Contents, entry_point: &str) -> Result<(), PackageError> {
-    let mut names = Names::default();
+    let mut names = Names::ignoring_case();
     for (path, content) in contents {
         let fault = match content {
             Content::Link { .. } => Err(EntryFault::Link),
@@ -220,7 +220,7 @@ pub fn unpack_into(
         });
     }
     let tree = Tree::open(folder, Links::Refused)?;
-    let mut names = Names::default();
+    let mut names = Names::ignoring_case();
     for index in 0..archive.len() {
         let mut unpacking = Unpacking {
             tree: &tree,

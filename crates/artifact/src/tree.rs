@@ -149,7 +149,7 @@ impl Tree {
     /// Makes a hard link to a file that is there already.
     ///
     /// # Errors
-    /// [`TreeError::NoLinkTarget`] when `target` is missing or no regular file.
+    /// [`TreeError::NoLinkTarget`] when `target` is missing, or neither a file nor a link.
     pub fn hard_link(&self, path: &EntryPath, target: &EntryPath) -> Result<(), TreeError> {
         let missing = || TreeError::NoLinkTarget {
             path: path.to_string(),
@@ -159,7 +159,8 @@ impl Tree {
         let folder = self.parent(&folder)?;
         let stat =
             rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|_| missing())?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if !matches!(kind, FileType::RegularFile | FileType::Symlink) {
             return Err(missing());
         }
         let (parent, link) = self.place(path)?;
