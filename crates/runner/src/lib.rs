@@ -5,7 +5,9 @@
 //! is given, says how it ended, and leaves nothing behind.
 
 pub mod clock;
+pub mod conformance;
 mod contract;
+
 pub mod fake;
 pub mod launch;
 
