@@ -1,3 +1,47 @@
 //! Linux isolation: namespaces, control groups, seccomp, mounts, capabilities, and the launcher process.
 //!
 //! The only crate with unsafe code. Knows nothing of pipelines or runners.
+//!
+//! # Processes
+//! ```text
+//! agent ──► launcher ──► init of a sandbox ──► payload
+//!        └─ many threads   └─ one thread each, forks, never another program
+//! ```
+//! [`Launcher::start`] forks the *launcher* off while the agent has one thread, since forking a
+//! threaded process is safe only to run another program. The launcher forks an *init* into new
+//! namespaces per sandbox; the init builds the sandbox from inside, starts the payload, reaps.
+//! The agent holds a socket per sandbox: dropping [`Sandbox`] closes it, which kills the tree. When
+//! the agent dies, its sockets close, and the launcher ends everything; when the launcher dies, the
+//! kernel kills each init, and with it the process namespace.
+//!
+//! # In tests
+//! The test harness has threads before a test runs. A test binary that launches sandboxes sets
+//! `harness = false`, starts the launcher first thing in `main`, then runs its tests, for example
+//! with `libtest-mimic`; see `tests/sandbox/main.rs`.
+//!
+//! # Needs
+//! Linux 5.14 or newer. What else a host lacks is told by [`HostReport`] and [`Enforcement`].
+
+mod cgroup;
+mod error;
+mod init;
+mod launcher;
+mod report;
+mod sandbox;
+mod seccomp;
+mod spec;
+mod sys;
+mod usage;
+mod wire;
+
+pub use error::{LaunchError, SandboxError, StartError, Step};
+pub use launcher::{Launcher, LauncherConfig, Swept};
+pub use report::{
+    Availability, CgroupLayout, Control, Controller, Enforcement, Exit, ExitStatus, HostReport,
+    Level, Source, Usage,
+};
+pub use rustix::process::Signal;
+pub use sandbox::Sandbox;
+pub use spec::{
+    HostIdentity, Identity, Isolation, Limits, Mount, Root, SandboxName, Spec, SpecError, Stdio,
+};

@@ -1,0 +1,337 @@
+//! Control groups: where this host lets us make them, one group per sandbox, limits, figures,
+//! removal.
+//!
+//! Every launcher has one directory in each hierarchy, `<own group>/<prefix>.<id>`, and holds a
+//! lock (`flock`) on it for as long as it lives; its sandboxes are numbered directories below. A
+//! directory of our prefix whose lock can be had belongs to a launcher that died.
+
+mod discover;
+mod group;
+mod sweep;
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::{Errno, Result};
+
+use crate::report::{Availability, CgroupLayout, Controller};
+use crate::spec::Limits;
+pub(crate) use group::Group;
+
+/// Version of a hierarchy's interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    V1,
+    V2,
+}
+
+/// A hierarchy in which we may make groups.
+struct Hierarchy {
+    version: Version,
+    controllers: Vec<Controller>,
+    /// The group that our launcher's directory is in.
+    parent: PathBuf,
+    /// Our launcher's directory, locked.
+    directory: OwnedFd,
+    name: String,
+}
+
+/// All that this host lets us do with control groups.
+pub(crate) struct Cgroups {
+    pub(crate) layout: CgroupLayout,
+    pub(crate) availability: BTreeMap<Controller, Availability>,
+    prefix: String,
+    hierarchies: Vec<Hierarchy>,
+    next: u64,
+    /// Made ahead of need, while nobody waits.
+    prepared: Option<Group>,
+    /// Still busy when they were to be removed.
+    leaving: Vec<Group>,
+}
+
+impl Cgroups {
+    /// Finds the hierarchies and makes this launcher's directories in them. What cannot be had is in
+    /// `availability`; `processes` are the agent and the launcher, which may have to move into a
+    /// leaf of a version 2 hierarchy.
+    pub(crate) fn establish(prefix: &str, processes: &[i32]) -> Self {
+        let found = discover::discover();
+        let mut cgroups = Self {
+            layout: found.layout,
+            availability: BTreeMap::new(),
+            prefix: prefix.to_owned(),
+            hierarchies: Vec::new(),
+            next: 0,
+            prepared: None,
+            leaving: Vec::new(),
+        };
+        let name = format!("{prefix}.{:08x}", random());
+        for place in found.places {
+            let established = match place.version {
+                Version::V1 => establish_v1(&place, &name),
+                Version::V2 => establish_v2(&place, &name, processes),
+            };
+            match established {
+                Ok(hierarchy) => {
+                    for controller in &hierarchy.controllers {
+                        cgroups
+                            .availability
+                            .insert(*controller, Availability::Available);
+                    }
+                    cgroups.hierarchies.push(hierarchy);
+                }
+                Err(why) => {
+                    for controller in place.controllers {
+                        cgroups
+                            .availability
+                            .entry(controller)
+                            .or_insert_with(|| why.clone());
+                    }
+                }
+            }
+        }
+        for controller in discover::ALL_CONTROLLERS {
+            let absent = || Availability::Unavailable {
+                reason: format!(
+                    "The {} controller is not mounted.",
+                    discover::name(controller)
+                ),
+                remedy: "Mount control groups version 2 with this controller enabled.".to_owned(),
+            };
+            cgroups
+                .availability
+                .entry(controller)
+                .or_insert_with(absent);
+        }
+        cgroups
+    }
+
+    /// Whether a controller can be used.
+    pub(crate) fn has(&self, controller: Controller) -> bool {
+        self.availability
+            .get(&controller)
+            .is_some_and(Availability::is_available)
+    }
+
+    /// A new group with limits.
+    pub(crate) fn create(&mut self, limits: &Limits) -> Result<Group> {
+        let mut group = match self.prepared.take() {
+            Some(group) => group,
+            None => self.make()?,
+        };
+        let limited = self
+            .add_cpuset(&mut group, limits)
+            .and_then(|()| group.limit(limits));
+        match limited {
+            Ok(()) => Ok(group),
+            Err(error) => {
+                self.remove(group);
+                Err(error)
+            }
+        }
+    }
+
+    /// Does what can be done ahead: makes a group for the next launch, and retries removals. True
+    /// when some could not be removed yet.
+    pub(crate) fn use_idle_time(&mut self) -> bool {
+        if self.prepared.is_none() && !self.hierarchies.is_empty() {
+            self.prepared = self.make().ok();
+        }
+        for group in std::mem::take(&mut self.leaving) {
+            self.remove(group);
+        }
+        !self.leaving.is_empty()
+    }
+
+    /// Removes a group whose processes are gone; later, if they are not quite gone yet.
+    pub(crate) fn remove(&mut self, group: Group) {
+        let mut busy = false;
+        for part in group.parts() {
+            let hierarchy = &self.hierarchies[part];
+            match rustix::fs::unlinkat(
+                &hierarchy.directory,
+                group.name(),
+                rustix::fs::AtFlags::REMOVEDIR,
+            ) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(_) => busy = true,
+            }
+        }
+        if busy {
+            self.leaving.push(group);
+        }
+    }
+
+    /// Removes everything of this launcher; what is still busy is left for a sweep.
+    pub(crate) fn close(mut self) {
+        if let Some(group) = self.prepared.take() {
+            self.remove(group);
+        }
+        for group in std::mem::take(&mut self.leaving) {
+            self.remove(group);
+        }
+        for hierarchy in &self.hierarchies {
+            // A sweep after our death finds it by name and unlocked.
+            drop(std::fs::remove_dir(hierarchy.parent.join(&hierarchy.name)));
+        }
+    }
+
+    /// Kills and removes what launchers of our prefix left behind that are dead. Returns how many
+    /// groups went, and the paths of those that would not.
+    pub(crate) fn sweep(&self) -> (u32, Vec<String>) {
+        let mut removed = 0;
+        let mut left = Vec::new();
+        for hierarchy in &self.hierarchies {
+            sweep::sweep(&hierarchy.parent, &self.prefix, &mut removed, &mut left);
+        }
+        (removed, left)
+    }
+
+    fn make(&mut self) -> Result<Group> {
+        self.next += 1;
+        let mut group = Group::new(self.next.to_string());
+        for (index, hierarchy) in self.hierarchies.iter().enumerate() {
+            // Pinning is rare, and a version 1 cpuset must be filled before it takes a task.
+            if hierarchy.version == Version::V1 && hierarchy.controllers == [Controller::Cpuset] {
+                continue;
+            }
+            if let Err(error) = group.enter(index, hierarchy) {
+                self.remove(group);
+                return Err(error);
+            }
+        }
+        Ok(group)
+    }
+
+    fn add_cpuset(&self, group: &mut Group, limits: &Limits) -> Result<()> {
+        if limits.cpus.is_none() {
+            return Ok(());
+        }
+        for (index, hierarchy) in self.hierarchies.iter().enumerate() {
+            let alone = hierarchy.controllers == [Controller::Cpuset];
+            if hierarchy.version == Version::V1 && alone {
+                group.enter(index, hierarchy)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn establish_v1(
+    place: &discover::Place,
+    name: &str,
+) -> std::result::Result<Hierarchy, Availability> {
+    let hierarchy = make_directory(place, &place.own, name)?;
+    if place.controllers.contains(&Controller::Cpuset) {
+        // A new cpuset is empty, and takes no task until it names cores and memory nodes.
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let filled = std::fs::read_to_string(place.own.join(file))
+                .map_err(|error| refused(&place.own, &error))
+                .and_then(|value| {
+                    write(&hierarchy.directory, file, value.trim())
+                        .map_err(|error| refused(&place.own, &error.into()))
+                });
+            if let Err(why) = filled {
+                drop(std::fs::remove_dir(place.own.join(name)));
+                return Err(why);
+            }
+        }
+    }
+    Ok(hierarchy)
+}
+
+/// Version 2 gives controllers only to groups whose parent has enabled them and, but for the root,
+/// holds no process itself.
+fn establish_v2(
+    place: &discover::Place,
+    name: &str,
+    processes: &[i32],
+) -> std::result::Result<Hierarchy, Availability> {
+    let parent = discover::v2_parent(place, processes)?;
+    let mut hierarchy = make_directory(place, &parent, name)?;
+    let mut enabled = Vec::new();
+    for controller in &place.controllers {
+        let word = format!("+{}", discover::v2_name(*controller));
+        // Already enabled, or refused; which of the two, the second write tells.
+        drop(std::fs::write(parent.join("cgroup.subtree_control"), &word));
+        if write(&hierarchy.directory, "cgroup.subtree_control", &word).is_ok() {
+            enabled.push(*controller);
+        }
+    }
+    hierarchy.controllers = enabled;
+    Ok(hierarchy)
+}
+
+fn make_directory(
+    place: &discover::Place,
+    parent: &Path,
+    name: &str,
+) -> std::result::Result<Hierarchy, Availability> {
+    let path = parent.join(name);
+    std::fs::create_dir(&path).map_err(|error| refused(parent, &error))?;
+    let directory = open_directory(&path).map_err(|error| refused(parent, &error.into()))?;
+    // Cannot be held by anybody else: the name is ours alone.
+    _ = rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive);
+    Ok(Hierarchy {
+        version: place.version,
+        controllers: place.controllers.clone(),
+        parent: parent.to_owned(),
+        directory,
+        name: name.to_owned(),
+    })
+}
+
+fn refused(path: &Path, error: &std::io::Error) -> Availability {
+    Availability::Unavailable {
+        reason: format!(
+            "A control group cannot be made in {}: {error}.",
+            path.display()
+        ),
+        remedy: "Run as root, or under control groups version 2 in a scope that is delegated to \
+                 this user (systemd-run --user --scope -p Delegate=yes)."
+            .to_owned(),
+    }
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::open(
+        path,
+        OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+}
+
+/// Writes a file of a group in one call, as the kernel wants it.
+fn write(directory: &OwnedFd, file: &str, value: &str) -> Result<()> {
+    let fd = rustix::fs::openat(
+        directory,
+        file,
+        OFlags::WRONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    rustix::io::write(fd, value.as_bytes()).map(drop)
+}
+
+/// Reads a file of a group, up to a page.
+fn read(directory: &OwnedFd, file: &str) -> Result<String> {
+    let fd = rustix::fs::openat(
+        directory,
+        file,
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let mut bytes = [0; 4096];
+    let length = rustix::io::read(fd, &mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
+}
+
+fn random() -> u32 {
+    let mut bytes = [0; 4];
+    // Four bytes are there at once, once the kernel has started; without them the process id and
+    // the exclusive creation of the directory still keep launchers apart.
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+        Ok(4) => u32::from_ne_bytes(bytes),
+        _ => std::process::id(),
+    }
+}

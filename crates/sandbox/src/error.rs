@@ -1,0 +1,265 @@
+//! What can go wrong, per operation.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::{SandboxName, SpecError};
+
+/// Why the launcher could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The process has more than one thread already.
+    #[error("the launcher must be started while the process has one thread; it has {threads}")]
+    Threads {
+        /// How many there are.
+        threads: usize,
+    },
+    /// The prefix is no name.
+    #[error("control group prefix {prefix:?} is not 1 to 64 lower-case letters, digits, hyphens")]
+    Prefix {
+        /// What was given.
+        prefix: String,
+    },
+    /// A system call failed.
+    #[error("cannot {what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+/// Why a sandbox did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LaunchError {
+    /// The specification is not acceptable.
+    #[error("the sandbox specification is not valid")]
+    InvalidSpec(#[from] SpecError),
+    /// A sandbox of this name lives.
+    #[error("a sandbox named {name} is running already")]
+    NameInUse {
+        /// The name.
+        name: SandboxName,
+    },
+    /// The host gives no user namespaces. `reason` and `remedy` are whole sentences.
+    #[error("this host gives no user namespaces: {reason}")]
+    UserNamespaces {
+        /// Why.
+        reason: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// The program could not be run inside.
+    #[error("cannot run {program} in the sandbox")]
+    Execute {
+        /// The program as it was given.
+        program: String,
+        /// The reason.
+        source: io::Error,
+    },
+    /// A step of setting the sandbox up failed.
+    #[error("cannot {step}{}", at(path.as_ref()))]
+    SetUp {
+        /// Which.
+        step: Step,
+        /// On what, if on a path.
+        path: Option<PathBuf>,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The init of the sandbox died before the payload ran.
+    #[error("the sandbox died while it was being set up")]
+    Died,
+    /// The launcher is gone or does not answer.
+    #[error("the launcher process is gone")]
+    LauncherGone(#[source] io::Error),
+}
+
+/// Why a running sandbox could not be asked or told something.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SandboxError {
+    /// The launcher died, and the sandbox with it; how it ended is not known.
+    #[error("the launcher process died, and the sandbox with it")]
+    LauncherGone,
+    /// A system call failed.
+    #[error("cannot reach the launcher process")]
+    Channel(#[source] io::Error),
+    /// Stale control groups could not be removed.
+    #[error("cannot remove stale control groups: {detail}")]
+    Sweep {
+        /// Which and why.
+        detail: String,
+    },
+}
+
+fn at(path: Option<&PathBuf>) -> String {
+    path.map_or_else(String::new, |path| format!(" {}", path.display()))
+}
+
+/// A step of setting a sandbox up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Step {
+    /// Receiving the request.
+    Receive,
+    /// `clone3` with the namespaces.
+    CreateNamespaces,
+    /// Writing the user and group maps.
+    MapIdentity,
+    /// Giving a writable source to the payload's host identity.
+    GiveSource,
+    /// Opening a bind source.
+    OpenSource,
+    /// Creating or limiting a control group.
+    ControlGroup,
+    /// Entering the control group.
+    JoinControlGroup,
+    /// Becoming the payload's identity.
+    BecomePayload,
+    /// Tying the life of the sandbox to the launcher's.
+    TieLife,
+    /// Bringing the loopback device up.
+    Loopback,
+    /// Setting the host name.
+    HostName,
+    /// Making the root file system.
+    MakeRoot,
+    /// Mounting a bind or tmpfs.
+    Mount,
+    /// Mounting `/proc`.
+    MountProc,
+    /// Hiding a kernel path.
+    MaskPath,
+    /// Making `/dev`.
+    MakeDev,
+    /// Changing the root.
+    PivotRoot,
+    /// Opening a listening socket.
+    Listen,
+    /// Setting resource limits.
+    ResourceLimits,
+    /// Pinning to cores.
+    PinCpus,
+    /// Dropping capabilities.
+    DropCapabilities,
+    /// Installing Landlock rules.
+    Landlock,
+    /// Installing the system call filter.
+    Seccomp,
+    /// Wiring the standard streams.
+    Streams,
+    /// Entering the working directory.
+    WorkingDirectory,
+    /// Starting the payload's process.
+    Fork,
+    /// Running the program.
+    Execute,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Receive => "receive the request",
+            Self::CreateNamespaces => "create the namespaces",
+            Self::MapIdentity => "map the user into the sandbox",
+            Self::GiveSource => "give the payload's user the writable directory",
+            Self::OpenSource => "open the mount source",
+            Self::ControlGroup => "prepare the control group",
+            Self::JoinControlGroup => "enter the control group",
+            Self::BecomePayload => "become the payload's user",
+            Self::TieLife => "tie the sandbox to the launcher",
+            Self::Loopback => "bring up the loopback device",
+            Self::HostName => "set the host name",
+            Self::MakeRoot => "make the root file system",
+            Self::Mount => "mount on",
+            Self::MountProc => "mount /proc",
+            Self::MaskPath => "mask",
+            Self::MakeDev => "make",
+            Self::PivotRoot => "change the root",
+            Self::Listen => "listen on",
+            Self::ResourceLimits => "set resource limits",
+            Self::PinCpus => "pin to the given cores",
+            Self::DropCapabilities => "drop capabilities",
+            Self::Landlock => "install the Landlock rules",
+            Self::Seccomp => "install the system call filter",
+            Self::Streams => "wire the standard streams",
+            Self::WorkingDirectory => "enter the working directory",
+            Self::Fork => "start the payload's process",
+            Self::Execute => "run",
+        })
+    }
+}
+
+/// A failed step as it travels from the child to the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    pub(crate) step: Step,
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) errno: i32,
+}
+
+impl Failure {
+    pub(crate) fn new(step: Step, errno: rustix::io::Errno) -> Self {
+        Self {
+            step,
+            path: None,
+            errno: errno.raw_os_error(),
+        }
+    }
+
+    pub(crate) fn at(step: Step, path: impl Into<PathBuf>, errno: rustix::io::Errno) -> Self {
+        Self {
+            step,
+            path: Some(path.into()),
+            errno: errno.raw_os_error(),
+        }
+    }
+
+    pub(crate) fn io(step: Step, error: &io::Error) -> Self {
+        Self {
+            step,
+            path: None,
+            errno: error.raw_os_error().unwrap_or(libc::EIO),
+        }
+    }
+
+    /// The error that the caller of a launch sees.
+    pub(crate) fn into_error(self) -> LaunchError {
+        let source = io::Error::from_raw_os_error(self.errno);
+        match self {
+            Self {
+                step: Step::Execute,
+                path: Some(path),
+                ..
+            } => LaunchError::Execute {
+                program: path.display().to_string(),
+                source,
+            },
+            Self { step, path, .. } => LaunchError::SetUp { step, path, source },
+        }
+    }
+}
+
+/// Names the step that a system call belongs to.
+pub(crate) trait InStep<T> {
+    fn step(self, step: Step) -> Result<T, Failure>;
+    fn step_at(self, step: Step, path: impl Into<PathBuf>) -> Result<T, Failure>;
+}
+
+impl<T> InStep<T> for rustix::io::Result<T> {
+    fn step(self, step: Step) -> Result<T, Failure> {
+        self.map_err(|errno| Failure::new(step, errno))
+    }
+
+    fn step_at(self, step: Step, path: impl Into<PathBuf>) -> Result<T, Failure> {
+        self.map_err(|errno| Failure::at(step, path, errno))
+    }
+}

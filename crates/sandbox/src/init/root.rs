@@ -1,0 +1,490 @@
+//! The root file system of a sandbox: built beside the old one with the mount interface of file
+//! descriptors, then put in its place.
+//!
+//! Nothing is looked up by a path that could lead outside: sources are opened once, targets are
+//! resolved inside the new root (`openat2` with `RESOLVE_IN_ROOT`).
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
+
+use super::overlay;
+use crate::error::{Failure, InStep, Step};
+use crate::spec::{Identity, Mount, Root, Spec};
+use crate::sys::{attr, mount_setattr};
+
+/// What a payload may see of the host's devices.
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+/// Links in `/dev`.
+const DEVICE_LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+/// Below `/proc`, hidden: the same as runc and Docker hide.
+const MASKED: [&str; 10] = [
+    "acpi",
+    "asound",
+    "interrupts",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "timer_list",
+    "timer_stats",
+];
+/// Below `/proc`, read-only: the same as runc and Docker make so.
+const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+/// Top directories that hold programs and libraries.
+const SYSTEM_DIRECTORIES: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+/// Parts of `/etc` that programs need and that say nothing of the host's people.
+const SYSTEM_SETTINGS: [&str; 9] = [
+    "ld.so.cache",
+    "alternatives",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "ca-certificates",
+    "pki/tls/certs",
+    "pki/ca-trust/extracted",
+    "mime.types",
+    "protocols",
+];
+
+/// What the host has, found once by the launcher.
+#[derive(Debug)]
+pub(crate) struct HostSystem {
+    /// Top directories that are links, with where they lead.
+    links: Vec<(&'static str, PathBuf)>,
+    /// Absolute paths that are bound at the same place.
+    binds: Vec<PathBuf>,
+    masked: Vec<(&'static str, FileType)>,
+    read_only: Vec<&'static str>,
+}
+
+impl HostSystem {
+    pub(crate) fn find() -> Self {
+        let mut links = Vec::new();
+        let mut binds = Vec::new();
+        for name in SYSTEM_DIRECTORIES {
+            let path = Path::new("/").join(name);
+            match std::fs::symlink_metadata(&path) {
+                Ok(found) if found.is_symlink() => {
+                    links.extend(std::fs::read_link(&path).map(|target| (name, target)));
+                }
+                Ok(found) if found.is_dir() => binds.push(path),
+                _ => {}
+            }
+        }
+        let settings = SYSTEM_SETTINGS
+            .iter()
+            .map(|name| Path::new("/etc").join(name));
+        binds.extend(settings.filter(|path| {
+            std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() || found.is_file())
+        }));
+        let file_type = |name: &&str| {
+            let path = Path::new("/proc").join(name);
+            let found = rustix::fs::statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+            Some(FileType::from_raw_mode(found.st_mode))
+        };
+        Self {
+            links,
+            binds,
+            masked: MASKED
+                .iter()
+                .filter_map(|name| Some((*name, file_type(name)?)))
+                .collect(),
+            read_only: READ_ONLY
+                .iter()
+                .filter(|name| file_type(name).is_some())
+                .copied()
+                .collect(),
+        }
+    }
+}
+
+/// Detached copies of the mounts that go into a sandbox, ready to be attached.
+pub(crate) struct Sources {
+    /// The image, for a root that is a directory.
+    image: Option<OwnedFd>,
+    /// The host's system directories, in the order of [`HostSystem::binds`].
+    system: Vec<OwnedFd>,
+    /// In the order of the specification's mounts; `None` for those that are no bind.
+    mounts: Vec<Option<OwnedFd>>,
+}
+
+impl Sources {
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let mounts = self.mounts.iter().flatten();
+        self.image
+            .iter()
+            .chain(&self.system)
+            .chain(mounts)
+            .map(AsRawFd::as_raw_fd)
+    }
+}
+
+/// Opens everything that is bound. Needs the right to mount in the mount namespace it runs in.
+pub(crate) fn open_sources(spec: &Spec, host: &HostSystem) -> Result<Sources, Failure> {
+    let read_only = attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV;
+    let image = match &spec.root {
+        Root::Directory(path) => Some(copy_tree(path, read_only)?),
+        Root::HostSystem | Root::Empty => None,
+    };
+    let system = match spec.root {
+        Root::HostSystem => host
+            .binds
+            .iter()
+            .map(|path| copy_tree(path, read_only))
+            .collect::<Result<_, _>>()?,
+        Root::Directory(_) | Root::Empty => Vec::new(),
+    };
+    let mounts = spec.mounts.iter().map(|mount| match mount {
+        Mount::Bind {
+            source,
+            read_only,
+            executable,
+            ..
+        } => {
+            let mut attributes = attr::NO_SUID | attr::NO_DEV;
+            attributes |= if *read_only { attr::READ_ONLY } else { 0 };
+            attributes |= if *executable { 0 } else { attr::NO_EXEC };
+            copy_tree(source, attributes).map(Some)
+        }
+        Mount::Tmpfs { .. } => Ok(None),
+    });
+    Ok(Sources {
+        image,
+        system,
+        mounts: mounts.collect::<Result<_, _>>()?,
+    })
+}
+
+/// A detached copy of what is mounted at a path and below. The last part of the path may not be a
+/// link, which somebody may have put there in the meantime.
+fn copy_tree(path: &Path, attributes: u64) -> Result<OwnedFd, Failure> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    let tree = rustix::mount::open_tree(CWD, path, flags).step_at(Step::OpenSource, path)?;
+    if file_type(tree.as_fd()).step_at(Step::OpenSource, path)? == FileType::Symlink {
+        return Err(Failure::at(Step::OpenSource, path, Errno::LOOP));
+    }
+    mount_setattr(tree.as_fd(), attributes, true).step_at(Step::OpenSource, path)?;
+    Ok(tree)
+}
+
+/// Builds the root of a specification and makes it the root of this process.
+pub(crate) fn enter(spec: &Spec, host: &HostSystem, sources: &Sources) -> Result<(), Failure> {
+    let root = match &sources.image {
+        Some(image) => overlay::attach_image(spec, image)?,
+        None => {
+            let root = memory_file_system("size=1m,nr_inodes=2k,mode=755").step(Step::MakeRoot)?;
+            attach_at_root(root.as_fd()).step(Step::MakeRoot)?;
+            root
+        }
+    };
+    let root = NewRoot { fd: root };
+    if spec.root == Root::HostSystem {
+        root.add_host_system(host, sources, spec.identity)?;
+    }
+    root.add_devices(spec)?;
+    root.add_proc(host)?;
+    let tmp = format!("size={},mode=1777", spec.limits.tmp_size());
+    root.add_memory("tmp", &tmp).step_at(Step::Mount, "/tmp")?;
+    for (mount, source) in spec.mounts.iter().zip(&sources.mounts) {
+        root.add(mount, source.as_ref())
+            .step_at(Step::Mount, mount.target())?;
+    }
+    let sealed = attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV;
+    mount_setattr(root.fd.as_fd(), sealed, false).step(Step::MakeRoot)?;
+    root.take_place().step(Step::PivotRoot)
+}
+
+/// Attaches a mount over the old root: it is there for whoever holds its descriptor, and needs no
+/// directory of the host.
+pub(super) fn attach_at_root(mount: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(mount, "", CWD, "/", flags)
+}
+
+/// A new, detached file system in memory.
+pub(super) fn memory_file_system(options: &str) -> rustix::io::Result<OwnedFd> {
+    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options
+        .split(',')
+        .filter_map(|option| option.split_once('='))
+    {
+        rustix::mount::fsconfig_set_string(context.as_fd(), key, value)?;
+    }
+    finish(&context)
+}
+
+pub(super) fn finish(context: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    rustix::mount::fsconfig_create(context.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+pub(super) fn file_type(fd: BorrowedFd<'_>) -> rustix::io::Result<FileType> {
+    rustix::fs::fstat(fd).map(|found| FileType::from_raw_mode(found.st_mode))
+}
+
+/// Opens a path inside a root, wherever its links point.
+pub(super) fn open_inside(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    let inside = if inside.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        inside
+    };
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(root, inside, flags, Mode::empty(), resolve)
+}
+
+/// Opens a path inside a root, and makes what is missing of it where that can be written.
+pub(super) fn make_inside(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    directory: bool,
+) -> rustix::io::Result<OwnedFd> {
+    match open_inside(root, path) {
+        Err(Errno::NOENT) => {}
+        result => return result,
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Errno::INVAL);
+    };
+    let parent = make_inside(root, parent, true)?;
+    let made = if directory {
+        rustix::fs::mkdirat(&parent, name, Mode::from(0o755))
+    } else {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        rustix::fs::openat(&parent, name, flags, Mode::from(0o644)).map(drop)
+    };
+    match made {
+        Ok(()) | Err(Errno::EXIST) => open_inside(root, path),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Puts a mount on an opened place.
+fn attach(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(mount, "", place, "", flags)
+}
+
+struct NewRoot {
+    fd: OwnedFd,
+}
+
+impl NewRoot {
+    fn add(&self, mount: &Mount, source: Option<&OwnedFd>) -> rustix::io::Result<()> {
+        match (mount, source) {
+            (Mount::Tmpfs { target, size_bytes }, _) => {
+                let options = format!("size={size_bytes},mode=755");
+                let made = memory_file_system(&options)?;
+                attach(
+                    made.as_fd(),
+                    make_inside(self.fd.as_fd(), target, true)?.as_fd(),
+                )
+            }
+            (Mount::Bind { target, .. }, Some(source)) => {
+                let directory = file_type(source.as_fd())? == FileType::Directory;
+                let place = make_inside(self.fd.as_fd(), target, directory)?;
+                attach(source.as_fd(), place.as_fd())
+            }
+            (Mount::Bind { .. }, None) => Err(Errno::BADF),
+        }
+    }
+
+    fn add_memory(&self, name: &str, options: &str) -> rustix::io::Result<()> {
+        let made = memory_file_system(options)?;
+        attach(
+            made.as_fd(),
+            make_inside(self.fd.as_fd(), Path::new(name), true)?.as_fd(),
+        )
+    }
+
+    fn add_host_system(
+        &self,
+        host: &HostSystem,
+        sources: &Sources,
+        identity: Identity,
+    ) -> Result<(), Failure> {
+        for (name, target) in &host.links {
+            rustix::fs::symlinkat(target, &self.fd, *name).step_at(Step::MakeRoot, *name)?;
+        }
+        rustix::fs::mkdirat(&self.fd, "etc", Mode::from(0o755)).step_at(Step::MakeRoot, "/etc")?;
+        let Identity { uid, gid, .. } = identity;
+        let files = [
+            (
+                "etc/passwd",
+                format!(
+                    "root:x:0:0:root:/:/sbin/nologin\n\
+                     sandbox:x:{uid}:{gid}:sandbox:/tmp:/bin/sh\n\
+                     nobody:x:65534:65534:nobody:/:/sbin/nologin\n"
+                ),
+            ),
+            (
+                "etc/group",
+                format!("root:x:0:\nsandbox:x:{gid}:\nnogroup:x:65534:\n"),
+            ),
+            (
+                "etc/hosts",
+                "127.0.0.1 localhost\n::1 localhost\n".to_owned(),
+            ),
+            (
+                "etc/nsswitch.conf",
+                "passwd: files\ngroup: files\nhosts: files dns\n".to_owned(),
+            ),
+        ];
+        for (name, text) in files {
+            self.add_file(name, text.as_bytes())
+                .step_at(Step::MakeRoot, name)?;
+        }
+        for (path, source) in host.binds.iter().zip(&sources.system) {
+            let add = || {
+                let directory = file_type(source.as_fd())? == FileType::Directory;
+                attach(
+                    source.as_fd(),
+                    make_inside(self.fd.as_fd(), path, directory)?.as_fd(),
+                )
+            };
+            add().step_at(Step::MakeRoot, path)?;
+        }
+        Ok(())
+    }
+
+    fn add_file(&self, name: &str, bytes: &[u8]) -> rustix::io::Result<()> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.fd, name, flags, Mode::from(0o644))?;
+        rustix::io::write(file, bytes).map(drop)
+    }
+
+    /// A small `/dev`: an image may hold anything there, so it gets one of its own.
+    fn add_devices(&self, spec: &Spec) -> Result<(), Failure> {
+        let place =
+            make_inside(self.fd.as_fd(), Path::new("dev"), true).step_at(Step::MakeDev, "/dev")?;
+        let own;
+        let dev = if matches!(spec.root, Root::Directory(_)) {
+            own = memory_file_system("size=64k,nr_inodes=64,mode=755")
+                .step_at(Step::MakeDev, "/dev")?;
+            attach(own.as_fd(), place.as_fd()).step_at(Step::MakeDev, "/dev")?;
+            &own
+        } else {
+            &place
+        };
+        for name in DEVICES {
+            let path = Path::new("/dev").join(name);
+            let add = || {
+                let device = open_node(&path)?;
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+                drop(rustix::fs::openat(dev, name, flags, Mode::from(0o666))?);
+                move_to(device.as_fd(), dev.as_fd(), name)
+            };
+            add().step_at(Step::MakeDev, &path)?;
+        }
+        for (name, target) in DEVICE_LINKS {
+            rustix::fs::symlinkat(target, dev, name).step_at(Step::MakeDev, name)?;
+        }
+        let add_rest = || {
+            rustix::fs::mkdirat(dev, "shm", Mode::from(0o755))?;
+            let shm = memory_file_system(&format!("size={},mode=1777", spec.limits.tmp_size()))?;
+            move_to(shm.as_fd(), dev.as_fd(), "shm")?;
+            rustix::fs::mkdirat(dev, "pts", Mode::from(0o755))?;
+            let context = rustix::mount::fsopen("devpts", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            for (key, value) in [("ptmxmode", "0666"), ("mode", "0620")] {
+                rustix::mount::fsconfig_set_string(context.as_fd(), key, value)?;
+            }
+            rustix::mount::fsconfig_create(context.as_fd())?;
+            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+            let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+            let pts = rustix::mount::fsmount(context.as_fd(), flags, attributes)?;
+            move_to(pts.as_fd(), dev.as_fd(), "pts")?;
+            if matches!(spec.root, Root::Directory(_)) {
+                mount_setattr(dev.as_fd(), attr::READ_ONLY | attr::NO_SUID, false)?;
+            }
+            Ok(())
+        };
+        add_rest().step_at(Step::MakeDev, "/dev")
+    }
+
+    /// A `/proc` of the sandbox's own process namespace, with kernel paths out of reach.
+    fn add_proc(&self, host: &HostSystem) -> Result<(), Failure> {
+        let mount = || {
+            let context = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            rustix::mount::fsconfig_create(context.as_fd())?;
+            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+                | MountAttrFlags::MOUNT_ATTR_NODEV
+                | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+            let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+            let proc = rustix::mount::fsmount(context.as_fd(), flags, attributes)?;
+            let place = make_inside(self.fd.as_fd(), Path::new("proc"), true)?;
+            attach(proc.as_fd(), place.as_fd())?;
+            Ok(proc)
+        };
+        let proc = mount().step(Step::MountProc)?;
+        for name in &host.read_only {
+            let seal = || {
+                let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+                let copy = rustix::mount::open_tree(proc.as_fd(), *name, flags)?;
+                mount_setattr(copy.as_fd(), attr::READ_ONLY, false)?;
+                move_to(copy.as_fd(), proc.as_fd(), name)
+            };
+            seal().step_at(Step::MaskPath, Path::new("/proc").join(name))?;
+        }
+        for (name, kind) in &host.masked {
+            let mask = || match kind {
+                FileType::Directory => {
+                    let empty = memory_file_system("size=4k,nr_inodes=2,mode=555")?;
+                    mount_setattr(empty.as_fd(), attr::READ_ONLY, false)?;
+                    move_to(empty.as_fd(), proc.as_fd(), name)
+                }
+                _ => move_to(
+                    open_node(Path::new("/dev/null"))?.as_fd(),
+                    proc.as_fd(),
+                    name,
+                ),
+            };
+            mask().step_at(Step::MaskPath, Path::new("/proc").join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Makes this the root and lets the old one go.
+    fn take_place(&self) -> rustix::io::Result<()> {
+        rustix::process::fchdir(&self.fd)?;
+        // The old root is put over the new one, at the same place, and goes away from there: no
+        // directory for it is needed.
+        rustix::process::pivot_root(".", ".")?;
+        rustix::mount::unmount(".", UnmountFlags::DETACH)?;
+        rustix::process::chdir("/")
+    }
+}
+
+/// A detached copy of a device of the host.
+fn open_node(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    rustix::mount::open_tree(CWD, path, flags)
+}
+
+/// Puts a mount on a direct child, which we have just made or which the kernel provides.
+fn move_to(mount: BorrowedFd<'_>, parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
+    rustix::mount::move_mount(
+        mount,
+        "",
+        parent,
+        name,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+}

@@ -1,0 +1,134 @@
+//! What a sandbox is held to on this host, for evidence.
+
+use std::collections::BTreeMap;
+
+use crate::report::{Availability, Control, Controller, Enforcement, HostReport, Level};
+use crate::spec::{Isolation, Spec};
+
+/// States the level of every control for a specification; `landlock` as the init found it.
+pub(super) fn enforcement(spec: &Spec, host: &HostReport, landlock: bool) -> Enforcement {
+    let mut controls = BTreeMap::new();
+    match spec.isolation {
+        Isolation::Sandbox => {
+            for control in [
+                Control::Namespaces,
+                Control::RootFileSystem,
+                Control::Privileges,
+                Control::Seccomp,
+                Control::Network,
+                Control::DiesWithAgent,
+            ] {
+                controls.insert(control, Level::Enforced);
+            }
+            controls.insert(Control::SupplementaryGroups, groups(host));
+            controls.insert(Control::Landlock, landlocked(host, landlock));
+        }
+        Isolation::Process => {
+            let reason = "Isolation 'process' was asked for.";
+            for control in [
+                Control::Namespaces,
+                Control::RootFileSystem,
+                Control::Seccomp,
+                Control::Network,
+                Control::Landlock,
+                Control::SupplementaryGroups,
+            ] {
+                controls.insert(
+                    control,
+                    Level::Absent {
+                        reason: reason.to_owned(),
+                    },
+                );
+            }
+            let reason = "The payload runs as the agent's user and only gains no further rights.";
+            controls.insert(
+                Control::Privileges,
+                Level::Degraded {
+                    reason: reason.to_owned(),
+                },
+            );
+            let reason = "A process that leaves the tree on purpose is found only by its control \
+                          group, if there is one.";
+            controls.insert(
+                Control::DiesWithAgent,
+                Level::Degraded {
+                    reason: reason.to_owned(),
+                },
+            );
+        }
+    }
+    controls.insert(Control::Files, Level::Enforced);
+    limits(spec, host, &mut controls);
+    Enforcement {
+        kernel: host.kernel.clone(),
+        controls,
+    }
+}
+
+fn limits(spec: &Spec, host: &HostReport, controls: &mut BTreeMap<Control, Level>) {
+    let limits = &spec.limits;
+    if limits.memory_bytes.is_some() {
+        let instead = "each process is held to it by RLIMIT_DATA, the tree is not";
+        controls.insert(Control::Memory, by(host, Controller::Memory, Some(instead)));
+    }
+    if limits.cpu_millis.is_some() {
+        controls.insert(Control::Cpu, by(host, Controller::Cpu, None));
+    }
+    if limits.cpus.is_some() {
+        let instead = "the affinity is set, which a payload may change";
+        controls.insert(
+            Control::CpuPinning,
+            by(host, Controller::Cpuset, Some(instead)),
+        );
+    }
+    if limits.pids.is_some() {
+        let instead = match spec.isolation {
+            Isolation::Sandbox => Some("RLIMIT_NPROC holds within the user namespace"),
+            Isolation::Process => None,
+        };
+        controls.insert(Control::Pids, by(host, Controller::Pids, instead));
+    }
+}
+
+fn by(host: &HostReport, controller: Controller, instead: Option<&str>) -> Level {
+    match host.controllers.get(&controller) {
+        Some(Availability::Available) => Level::Enforced,
+        Some(Availability::Unavailable { reason, .. }) => match instead {
+            Some(instead) => Level::Degraded {
+                reason: format!("{reason} Instead, {instead}."),
+            },
+            None => Level::Absent {
+                reason: reason.clone(),
+            },
+        },
+        None => Level::Absent {
+            reason: "The controller is not known.".to_owned(),
+        },
+    }
+}
+
+fn groups(host: &HostReport) -> Level {
+    if host.root {
+        return Level::Enforced;
+    }
+    let reason = "An ordinary user cannot give up supplementary groups; no file of the host outside \
+                  the mounts is in sight.";
+    Level::Degraded {
+        reason: reason.to_owned(),
+    }
+}
+
+fn landlocked(host: &HostReport, landlock: bool) -> Level {
+    match host.landlock_abi {
+        Some(abi) if landlock && abi >= 6 => Level::Enforced,
+        Some(abi) if landlock => Level::Degraded {
+            reason: format!("Landlock has version {abi} here, scopes came with version 6."),
+        },
+        Some(abi) => Level::Absent {
+            reason: format!("Landlock has version {abi} here, which forbids renames; 2 is needed."),
+        },
+        None => Level::Absent {
+            reason: "This kernel has no Landlock.".to_owned(),
+        },
+    }
+}

@@ -1,0 +1,194 @@
+//! Finding out, by trying, what this host can enforce.
+
+use std::path::Path;
+
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use rustix::process::Pid;
+use rustix::thread::CapabilitySet;
+
+use super::birth::{IdentityMap, NAMESPACES};
+use crate::cgroup::Cgroups;
+use crate::report::{Availability, HostReport};
+use crate::sys::{self, Forked};
+
+/// Exit codes of the child that tries.
+const FINE: i32 = 0;
+const NO_POWER: i32 = 10;
+const NO_PROC: i32 = 11;
+
+/// Whether this process may do for a sandbox what the host's root may.
+pub(super) fn is_privileged() -> bool {
+    let needed = CapabilitySet::SYS_ADMIN
+        | CapabilitySet::SETUID
+        | CapabilitySet::SETGID
+        | CapabilitySet::CHOWN
+        | CapabilitySet::DAC_OVERRIDE;
+    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
+}
+
+/// Release of the kernel.
+pub(super) fn kernel() -> String {
+    rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned()
+}
+
+pub(super) fn report(
+    cgroups: &Cgroups,
+    map: &IdentityMap,
+    filter: &[sys::Instruction],
+) -> HostReport {
+    let abi = sys::landlock_abi();
+    HostReport {
+        kernel: kernel(),
+        root: is_privileged(),
+        user_namespaces: try_namespaces(map),
+        cgroup_layout: cgroups.layout,
+        controllers: cgroups.availability.clone(),
+        landlock_abi: (abi > 0).then_some(abi),
+        seccomp: try_seccomp(filter),
+        container: container(),
+    }
+}
+
+/// What says that we are in a container, if anything does.
+fn container() -> Option<String> {
+    [
+        "/.dockerenv",
+        "/run/.containerenv",
+        "/run/systemd/container",
+    ]
+    .into_iter()
+    .find(|path| Path::new(path).exists())
+    .map(|path| format!("{path} exists"))
+}
+
+/// Makes the namespaces of a sandbox, takes up an identity, uses a capability, mounts `/proc`.
+fn try_namespaces(map: &IdentityMap) -> Availability {
+    let Ok((ours, theirs)) = crate::wire::socket_pair() else {
+        return unavailable(
+            "No socket could be opened.",
+            "Raise the limit of open files.",
+        );
+    };
+    match sys::fork_into(NAMESPACES, None) {
+        Ok(Forked::Child) => {
+            drop(ours);
+            sys::exit_now(try_inside(&theirs))
+        }
+        Ok(Forked::Parent { pid, .. }) => {
+            drop(theirs);
+            let mapped = map.write(pid);
+            _ = rustix::io::write(&ours, b"g");
+            let code = wait(pid);
+            match (mapped, code) {
+                (Err(error), _) => unavailable(
+                    &format!("The user cannot be mapped into a user namespace: {error}."),
+                    "Run the agent as an ordinary user, or as root with CAP_SETUID and CAP_SETGID.",
+                ),
+                (Ok(()), Some(FINE)) => Availability::Available,
+                (Ok(()), Some(NO_PROC)) => unavailable(
+                    "A private /proc cannot be mounted, as parts of this host's own are covered.",
+                    "In a container, run it with unmasked /proc (docker run --security-opt \
+                     systempaths=unconfined, podman run --security-opt unmask=ALL).",
+                ),
+                (Ok(()), _) => no_power(),
+            }
+        }
+        Err(errno) => no_namespaces(errno),
+    }
+}
+
+fn try_inside(socket: &std::os::fd::OwnedFd) -> i32 {
+    let mut go = [0];
+    if rustix::io::read(socket, &mut go) != Ok(1) || rustix::system::sethostname(b"probe").is_err()
+    {
+        return NO_POWER;
+    }
+    let mount = || {
+        let context = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        rustix::mount::fsconfig_create(std::os::fd::AsFd::as_fd(&context))?;
+        let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+        rustix::mount::fsmount(
+            std::os::fd::AsFd::as_fd(&context),
+            flags,
+            MountAttrFlags::empty(),
+        )
+    };
+    if mount().is_ok() { FINE } else { NO_PROC }
+}
+
+fn wait(pid: Pid) -> Option<i32> {
+    let options = rustix::process::WaitOptions::empty();
+    let waited = crate::wire::retry(|| rustix::process::waitpid(Some(pid), options));
+    waited
+        .ok()
+        .flatten()
+        .and_then(|(_, status)| status.exit_status())
+}
+
+fn no_power() -> Availability {
+    unavailable(
+        "A user namespace can be made but gives no rights inside: AppArmor restricts them.",
+        "Run sysctl kernel.apparmor_restrict_unprivileged_userns=0 as root, or give the agent's \
+         program an AppArmor profile that allows userns.",
+    )
+}
+
+fn no_namespaces(errno: rustix::io::Errno) -> Availability {
+    let setting = |path| std::fs::read_to_string(path).map(|text| text.trim().to_owned());
+    if setting("/proc/sys/kernel/unprivileged_userns_clone").is_ok_and(|value| value == "0") {
+        return unavailable(
+            "kernel.unprivileged_userns_clone is 0.",
+            "Run sysctl kernel.unprivileged_userns_clone=1 as root.",
+        );
+    }
+    if setting("/proc/sys/user/max_user_namespaces").is_ok_and(|value| value == "0") {
+        return unavailable(
+            "user.max_user_namespaces is 0.",
+            "Run sysctl user.max_user_namespaces=10000 as root.",
+        );
+    }
+    let remedy = match container() {
+        Some(_) => {
+            "This is a container whose own filter forbids it: run it with a seccomp profile that \
+             allows clone with namespaces (docker run --security-opt seccomp=unconfined)."
+        }
+        None => "Allow user namespaces to this user, or run the agent as root.",
+    };
+    unavailable(
+        &format!(
+            "The kernel refuses to make one: {}.",
+            std::io::Error::from(errno)
+        ),
+        remedy,
+    )
+}
+
+/// Installs the filter in a child.
+fn try_seccomp(filter: &[sys::Instruction]) -> Availability {
+    let code = match sys::fork_into(0, None) {
+        Ok(Forked::Child) => {
+            let installed =
+                rustix::thread::set_no_new_privs(true).and_then(|()| sys::install_seccomp(filter));
+            sys::exit_now(if installed.is_ok() { FINE } else { NO_POWER })
+        }
+        Ok(Forked::Parent { pid, .. }) => wait(pid),
+        Err(_) => None,
+    };
+    if code == Some(FINE) {
+        return Availability::Available;
+    }
+    unavailable(
+        "The kernel takes no system call filter.",
+        "Use a kernel with CONFIG_SECCOMP_FILTER.",
+    )
+}
+
+fn unavailable(reason: &str, remedy: &str) -> Availability {
+    Availability::Unavailable {
+        reason: reason.to_owned(),
+        remedy: remedy.to_owned(),
+    }
+}

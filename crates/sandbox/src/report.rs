@@ -1,0 +1,208 @@
+//! What a host can enforce, what a sandbox was held to, and how it ended.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Something that holds a payload back or measures it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Control {
+    /// User, mount, process, IPC, host name, network and control group namespaces.
+    Namespaces,
+    /// A read-only root file system of its own, with kernel paths masked.
+    RootFileSystem,
+    /// No capability in any set, and no way to gain one.
+    Privileges,
+    /// No membership in the agent's supplementary groups.
+    SupplementaryGroups,
+    /// The system call filter.
+    Seccomp,
+    /// Landlock: no writing outside writable mounts.
+    Landlock,
+    /// No network but loopback.
+    Network,
+    /// The memory limit.
+    Memory,
+    /// The processor time limit.
+    Cpu,
+    /// Pinning to cores.
+    CpuPinning,
+    /// The limit of processes and threads.
+    Pids,
+    /// Open files, file size, no core files.
+    Files,
+    /// Nothing of the sandbox outlives the agent.
+    DiesWithAgent,
+}
+
+/// How far a control holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "level", rename_all = "snake_case")]
+pub enum Level {
+    /// Fully.
+    Enforced,
+    /// In part.
+    Degraded {
+        /// What is weaker, and why.
+        reason: String,
+    },
+    /// Not at all.
+    Absent {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a sandbox was held to. Limits that were not asked for are not listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enforcement {
+    /// Release of the kernel, as `uname -r` prints it.
+    pub kernel: String,
+    /// Level by control.
+    pub controls: BTreeMap<Control, Level>,
+}
+
+impl Enforcement {
+    /// Whether a control holds fully.
+    pub fn is_enforced(&self, control: Control) -> bool {
+        self.controls.get(&control) == Some(&Level::Enforced)
+    }
+}
+
+/// Whether a facility is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Availability {
+    /// It is.
+    Available,
+    /// It is not. Both are whole sentences.
+    Unavailable {
+        /// Why.
+        reason: String,
+        /// What to do about it.
+        remedy: String,
+    },
+}
+
+impl Availability {
+    /// Whether it is there.
+    pub fn is_available(&self) -> bool {
+        *self == Self::Available
+    }
+}
+
+/// A resource controller of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Controller {
+    /// Memory limit, peak, out-of-memory kills.
+    Memory,
+    /// Processor time limit.
+    Cpu,
+    /// Processor time used (a part of `cpu` on version 2).
+    Cpuacct,
+    /// Limit of processes and threads.
+    Pids,
+    /// Bytes read and written (`blkio` on version 1).
+    Io,
+    /// Pinning to cores.
+    Cpuset,
+}
+
+/// How control groups are mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CgroupLayout {
+    /// Version 2 alone.
+    V2,
+    /// Version 1 alone.
+    V1,
+    /// Controllers in version 1, a version 2 tree beside them.
+    Hybrid,
+    /// None mounted.
+    Absent,
+}
+
+/// What this host can enforce, found by trying at start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostReport {
+    /// Release of the kernel.
+    pub kernel: String,
+    /// Whether the launcher is root.
+    pub root: bool,
+    /// User namespaces, with what a sandbox needs in them.
+    pub user_namespaces: Availability,
+    /// How control groups are mounted.
+    pub cgroup_layout: CgroupLayout,
+    /// Which controllers can be used.
+    pub controllers: BTreeMap<Controller, Availability>,
+    /// Version of Landlock, `None` where the kernel has none.
+    pub landlock_abi: Option<u32>,
+    /// System call filters.
+    pub seccomp: Availability,
+    /// What says that we run in a container ourselves, if anything does.
+    pub container: Option<String>,
+}
+
+/// How a payload ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Its status.
+    pub status: ExitStatus,
+    /// Whether the kernel killed something in it for want of memory within its limit.
+    pub oom_killed: bool,
+    /// What the whole tree used.
+    pub usage: Usage,
+}
+
+/// Exit code or deadly signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitStatus {
+    /// It ended by itself.
+    Code(i32),
+    /// A signal ended it.
+    Signal(i32),
+}
+
+impl ExitStatus {
+    /// Whether it ended with code 0.
+    pub fn success(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+/// Where a figure comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The control group: exact for the whole tree.
+    ControlGroup,
+    /// The resource usage of waited-for processes: memory is that of the largest one.
+    WaitedFor,
+}
+
+/// What a tree used; `None` where it cannot be measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Processor time in microseconds.
+    pub cpu_micros: Option<u64>,
+    /// Where `cpu_micros` comes from.
+    pub cpu_source: Option<Source>,
+    /// Highest memory use in bytes.
+    pub memory_peak_bytes: Option<u64>,
+    /// Where `memory_peak_bytes` comes from.
+    pub memory_source: Option<Source>,
+    /// Bytes read from block devices.
+    pub io_read_bytes: Option<u64>,
+    /// Bytes written to block devices.
+    pub io_write_bytes: Option<u64>,
+    /// Where both come from.
+    pub io_source: Option<Source>,
+    /// Most processes and threads at one time.
+    pub pids_peak: Option<u64>,
+    /// Periods in which the tree was held back by its processor time limit.
+    pub cpu_throttled_periods: Option<u64>,
+}
