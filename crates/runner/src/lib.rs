@@ -4,7 +4,11 @@
 //! A runner knows nothing of pipelines, policies or commits. It starts one attempt in the places it
 //! is given, says how it ended, and leaves nothing behind.
 
+pub mod clock;
+pub mod conformance;
 mod contract;
+
+pub mod fake;
 pub mod launch;
 
 pub use contract::{Capabilities, Handle, Health, Recovered, Runner, RunnerError};
