@@ -3,6 +3,7 @@
 //!
 //! It knows nothing of rates and invoices, and nothing of the Lambda runtime client.
 
+pub mod day;
 pub mod dead_letters;
 pub mod digest;
 pub mod invocation;
