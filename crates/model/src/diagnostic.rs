@@ -213,9 +213,14 @@ fn excerpt(line: &str, column: usize, length: usize) -> (String, String) {
     const WIDTH: usize = 100;
     let characters: Vec<char> = line.chars().collect();
     let skipped = if column > WIDTH - 20 { column - 40 } else { 0 };
-    let window = characters.iter().skip(skipped).take(WIDTH);
+    let window = characters.iter().enumerate().skip(skipped).take(WIDTH);
+    let cut = |index: usize| {
+        (index == skipped && skipped > 0)
+            || (index == skipped + WIDTH - 1 && index + 1 < characters.len())
+    };
     let shown: String = window
-        .map(|c| match *c {
+        .map(|(index, c)| match *c {
+            _ if cut(index) => '…',
             '\t' => ' ',
             c if is_unprintable(c) => '\u{fffd}',
             c => c,
