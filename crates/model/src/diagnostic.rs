@@ -134,13 +134,17 @@ impl Diagnostic {
     }
 }
 
-/// Sorts by file and place, and drops what is said twice.
+/// The most diagnostics that are kept of one document.
+pub const MAX_DIAGNOSTICS: usize = 200;
+
+/// Sorts by file and place, drops what is said twice, and keeps the first [`MAX_DIAGNOSTICS`].
 pub fn sort(diagnostics: &mut Vec<Diagnostic>) {
     diagnostics.sort_by(|a, b| {
         (&a.file, a.line, a.column, a.severity, a.code, &a.message)
             .cmp(&(&b.file, b.line, b.column, b.severity, b.code, &b.message))
     });
     diagnostics.dedup();
+    diagnostics.truncate(MAX_DIAGNOSTICS);
 }
 
 /// Whether any of them is an error.

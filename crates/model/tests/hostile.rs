@@ -143,6 +143,7 @@ fn documents_made_to_cost_time_are_refused_in_little_of_it() {
         "[".repeat(1 << 20),
         "- ".repeat(1 << 19),
         "a:\n".repeat(1 << 18),
+        "{a: ".repeat(40) + &"&a x, ".repeat(1 << 17),
         "? ".repeat(1 << 19),
         format!("a: {}", "\"".repeat((1 << 20) - 4)),
         format!("{{{}", "a: 1, ".repeat(1 << 17)),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Children, MAX_DEPTH, MAX_NODES, Place, scalar};
 use crate::codes::{self, Code};
-use crate::diagnostic::{self, Diagnostic, Span, quoted};
+use crate::diagnostic::{self, Diagnostic, MAX_DIAGNOSTICS, Span, quoted};
 
 /// Builds a document from its text, or tells all that is wrong with it.
 pub(super) fn build(file: &str, source: &str) -> Result<(Value, Place), Vec<Diagnostic>> {
@@ -20,7 +20,8 @@ pub(super) fn build(file: &str, source: &str) -> Result<(Value, Place), Vec<Diag
                 Flow::Stop
             }
         };
-        if matches!(flow, Flow::Stop) {
+        // a flood of mistakes is one mistake: nobody reads the thousandth
+        if matches!(flow, Flow::Stop) || builder.diagnostics.len() >= MAX_DIAGNOSTICS {
             break;
         }
     }

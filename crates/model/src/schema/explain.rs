@@ -4,7 +4,7 @@ use jsonschema::error::{TypeKind, ValidationErrorKind};
 use serde_json::Value;
 
 use crate::codes;
-use crate::diagnostic::{Diagnostic, Span, quoted, suggestion};
+use crate::diagnostic::{Diagnostic, MAX_DIAGNOSTICS, Span, quoted, suggestion};
 use crate::document::{Document, token};
 use crate::text::FORMATS;
 
@@ -14,7 +14,10 @@ pub(super) fn problems(
     schema: &Value,
     validator: &jsonschema::Validator,
 ) -> Vec<Diagnostic> {
-    let errors: Vec<_> = validator.iter_errors(document.value()).collect();
+    let errors: Vec<_> = validator
+        .iter_errors(document.value())
+        .take(2 * MAX_DIAGNOSTICS)
+        .collect();
     // a text that breaks its format also breaks the format's pattern; the format says why
     let explained: Vec<String> = errors
         .iter()
@@ -51,9 +54,11 @@ struct Problem<'a> {
 impl Problem<'_> {
     fn explain(&self, kind: &ValidationErrorKind, instance: &Value) -> Vec<Diagnostic> {
         match kind {
-            ValidationErrorKind::AdditionalProperties { unexpected } => {
-                unexpected.iter().map(|key| self.unknown_key(key)).collect()
-            }
+            ValidationErrorKind::AdditionalProperties { unexpected } => unexpected
+                .iter()
+                .take(MAX_DIAGNOSTICS)
+                .map(|key| self.unknown_key(key))
+                .collect(),
             ValidationErrorKind::Required { property } => {
                 vec![self.missing_key(property.as_str().unwrap_or_default())]
             }
