@@ -215,16 +215,17 @@ fn printable(text: &str) -> String {
 /// characters become one blank or one `\u{fffd}` each, so that the caret stays in place.
 fn excerpt(line: &str, column: usize, length: usize) -> (String, String) {
     const WIDTH: usize = 100;
-    let characters: Vec<char> = line.chars().collect();
     let skipped = if column > WIDTH - 20 { column - 40 } else { 0 };
-    let window = characters.iter().enumerate().skip(skipped).take(WIDTH);
-    let cut = |index: usize| {
-        (index == skipped && skipped > 0)
-            || (index == skipped + WIDTH - 1 && index + 1 < characters.len())
-    };
+    // of a long line only the window is looked at
+    let window: Vec<char> = line.chars().skip(skipped).take(WIDTH + 1).collect();
+    let longer = window.len() > WIDTH;
+    let last = window.len().min(WIDTH).saturating_sub(1);
     let shown: String = window
+        .iter()
+        .take(WIDTH)
+        .enumerate()
         .map(|(index, c)| match *c {
-            _ if cut(index) => '…',
+            _ if index == 0 && skipped > 0 || index == last && longer => '…',
             '\t' => ' ',
             c if is_unprintable(c) => '\u{fffd}',
             c => c,
