@@ -14,7 +14,7 @@ use crate::note::MAX_NOTE_BYTES;
 use crate::tile::TilePath;
 
 /// Where files are written before they get their name.
-const STAGING: &str = ".staging";
+pub(crate) const STAGING: &str = ".staging";
 
 /// Held (shared) by everyone who stages files, so that only leftovers are ever cleared.
 const STAGING_LOCK: &str = "lock";
