@@ -1,1 +1,10 @@
-//! What carries a class of work out: the `Runner` contract, its embedded backends, a scriptable fake.
+//! What carries a class of work out: the [`Runner`] contract, its embedded backends, a scriptable
+//! fake, and the conformance suite that all of them pass.
+//!
+//! A runner knows nothing of pipelines, policies or commits. It starts one attempt in the places it
+//! is given, says how it ended, and leaves nothing behind.
+
+mod contract;
+pub mod launch;
+
+pub use contract::{Capabilities, Handle, Health, Recovered, Runner, RunnerError};

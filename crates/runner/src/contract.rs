@@ -1,0 +1,118 @@
+//! The contract between an agent and whatever carries its attempts out.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use barecount_model::class::RunnerClass;
+use serde::{Deserialize, Serialize};
+
+use crate::launch::{AttemptToken, Ended, Launch};
+
+/// What a backend can carry out, as data: placement matches tasks against it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// The class of work served. A task is never placed on another class.
+    pub class: RunnerClass,
+    /// The backend's name in evidence, such as `local`.
+    pub backend: String,
+    /// Whether [`Runner::stop`] lets the work save a checkpoint first.
+    pub graceful_stop: bool,
+    /// Whether a running attempt survives the agent, so that `recover` may find it running.
+    pub survives_agent: bool,
+}
+
+/// The answer to a probe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Health {
+    /// Takes work.
+    Healthy,
+    /// Takes no work; why, and what would change that.
+    Unhealthy {
+        /// What is wrong.
+        reason: String,
+        /// What to do about it.
+        remedy: String,
+    },
+}
+
+/// An opaque reference to a launched attempt, durable enough to be written down and handed back to
+/// [`Runner::recover`] by a later process.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Handle {
+    /// The attempt's fencing token, which is also the backend's idempotency token.
+    pub token: AttemptToken,
+    /// What the backend calls it: a sandbox, a task, an instance.
+    pub native: String,
+}
+
+/// What became of an attempt that some earlier process launched, or was about to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Recovered {
+    /// It is still running and can be waited for.
+    Running(Handle),
+    /// It ended, and this is how.
+    Ended(Box<Ended>),
+    /// Nothing of it runs any more and nothing is known of its end. Whatever was left behind has
+    /// been removed; its outputs are to be discarded.
+    Gone,
+}
+
+/// Why a backend could not do what it was asked. All of them are failures of the *infrastructure*:
+/// the work itself fails through [`Ended`].
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// The launch can never succeed as it stands: a missing artifact, a limit the host lacks.
+    #[error("the attempt cannot be launched: {reason}")]
+    Unlaunchable {
+        /// What is wrong.
+        reason: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// The backend failed this time; another try may succeed.
+    #[error("{operation} failed on {backend}")]
+    Backend {
+        /// The backend's name.
+        backend: String,
+        /// What was being done.
+        operation: &'static str,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The handle names nothing this backend knows.
+    #[error("no attempt {0} is known here")]
+    Unknown(AttemptToken),
+}
+
+/// A backend for one class of work.
+///
+/// The caller writes its intent down *before* it calls [`launch`](Runner::launch); the attempt token
+/// makes the launch idempotent, so that a crash between the two neither loses nor doubles work.
+/// Dropping any returned future is safe: the attempt goes on and can be waited for again.
+#[async_trait]
+pub trait Runner: Send + Sync {
+    /// What this backend can carry out.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Whether it can take work now. Cheap enough to be asked before every placement.
+    async fn probe(&self) -> Health;
+
+    /// Starts an attempt. A second call with the same token answers with the first launch's handle
+    /// and starts nothing, also after the attempt has ended, until it is destroyed.
+    async fn launch(&self, launch: &Launch) -> Result<Handle, RunnerError>;
+
+    /// Resolves when the attempt has ended; repeatable until it is destroyed. Cancel-safe.
+    async fn wait(&self, handle: &Handle) -> Result<Ended, RunnerError>;
+
+    /// Asks the attempt to stop (`SIGTERM`), and ends it after `grace`. Returns once it has ended.
+    /// Stopping an ended attempt does nothing.
+    async fn stop(&self, handle: &Handle, grace: Duration) -> Result<(), RunnerError>;
+
+    /// Ends the attempt at once if it still runs, and removes whatever it holds: processes, control
+    /// groups, mounts, sockets. Destroying twice, or what never was, does nothing.
+    async fn destroy(&self, token: &AttemptToken) -> Result<(), RunnerError>;
+
+    /// Finds out what became of an attempt whose launch was written down by an earlier process.
+    async fn recover(&self, token: &AttemptToken) -> Result<Recovered, RunnerError>;
+}

@@ -1,0 +1,226 @@
+//! What a backend is given to start, and what it tells about the end. Plain data.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+
+use barecount_model::{class::Size, id::TaskId};
+use serde::{Deserialize, Serialize};
+
+/// The fencing token of one attempt: the task and a number that only grows. It is a sandbox's name,
+/// a staging folder's name, and every backend's idempotency token.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AttemptToken {
+    /// The task being tried.
+    pub task: TaskId,
+    /// The try, from 1.
+    pub number: u32,
+}
+
+impl fmt::Display for AttemptToken {
+    /// Lower-case letters, digits and `-` only, at most 64 characters.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}-{}",
+            self.task.as_str().replace('_', "-"),
+            self.number
+        )
+    }
+}
+
+/// One attempt to start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Launch {
+    /// Which attempt.
+    pub token: AttemptToken,
+    /// The declared size, for evidence; what it is worth is in `limits`.
+    pub size: Size,
+    /// What to carry out.
+    pub work: Work,
+    /// What it may use.
+    pub limits: Limits,
+    /// Where its data is, on this host.
+    pub places: Places,
+    /// The task contract's variables and the manifest's own, without the `BARECOUNT_*_DIR` ones,
+    /// which a backend adds for the paths it chose inside.
+    pub env: BTreeMap<String, String>,
+    /// How strong the boundary is.
+    pub isolation: Isolation,
+    /// A warm process may serve the attempt only if it was started for an equal key: tenant, lock
+    /// digest, stage and identity, hashed by the caller. `None`: always a fresh one.
+    pub reuse: Option<ReuseKey>,
+    /// How long after the launch the caller will stop it; told to the work as its deadline.
+    pub timeout: Duration,
+    /// Where standard output and standard error go. Bounded by `limits.log_bytes`.
+    pub log: PathBuf,
+}
+
+/// What an attempt carries out.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    /// A program, run to completion.
+    Command {
+        /// What is its root file system.
+        root: Root,
+        /// The program and its arguments; the program's path is absolute inside the root.
+        argv: Vec<String>,
+        /// Its working directory inside the root.
+        working_dir: PathBuf,
+    },
+    /// One invocation of a function that speaks the AWS Lambda Runtime API (2018-06-01).
+    Handler {
+        /// The unpacked package; holds `bootstrap`. Mounted read-only as `/var/task`.
+        package: PathBuf,
+        /// The `event` member of the payload; the backend adds the `barecount` member.
+        event: serde_json::Value,
+    },
+    /// A job for the embedded engine.
+    Job {
+        /// The engine's own description of the job, with paths inside the sandbox (see
+        /// [`inside`]). Handed to the engine program as its standard input.
+        spec: serde_json::Value,
+    },
+}
+
+/// The root file system of a command.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Root {
+    /// An unpacked image.
+    Image(PathBuf),
+    /// Nothing but an unpacked package, mounted read-only as `/app`.
+    Package(PathBuf),
+}
+
+/// Upper bounds for one attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// Processor time per time, in thousandths of a core.
+    pub cpu_millis: u32,
+    /// Processes and threads.
+    pub pids: u32,
+    /// Open files per process.
+    pub open_files: u32,
+    /// The size of the scratch folder, in bytes.
+    pub scratch_bytes: u64,
+    /// How much of the log is kept, in bytes; the rest is counted and dropped.
+    pub log_bytes: u64,
+}
+
+/// The places of the task contract, as they are on this host. Each exists when `launch` is called.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Places {
+    /// Inputs, read-only: one folder per dataset.
+    pub input: PathBuf,
+    /// Outputs: one folder per dataset.
+    pub output: PathBuf,
+    /// The checkpoint.
+    pub checkpoint: PathBuf,
+    /// The cache, if the class keeps one.
+    pub cache: Option<PathBuf>,
+    /// Unpacked driver bundles, by name; read-only.
+    pub drivers: BTreeMap<String, PathBuf>,
+}
+
+/// Where a backend that uses a sandbox shows the places inside it.
+pub mod inside {
+    /// The inputs.
+    pub const INPUT: &str = "/barecount/input";
+    /// The outputs.
+    pub const OUTPUT: &str = "/barecount/output";
+    /// The checkpoint.
+    pub const CHECKPOINT: &str = "/barecount/checkpoint";
+    /// The secrets.
+    pub const SECRETS: &str = "/barecount/secrets";
+    /// The cache.
+    pub const CACHE: &str = "/barecount/cache";
+    /// The driver bundles.
+    pub const DRIVERS: &str = "/barecount/drivers";
+    /// The scratch folder.
+    pub const SCRATCH: &str = "/tmp";
+}
+
+/// How strong the boundary around an attempt is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// Namespaces, limits, system call filter.
+    Sandbox,
+    /// A plain process. Only when asked for by name.
+    Process,
+}
+
+/// Within what a warm process may be used again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ReuseKey(pub String);
+
+/// How an attempt ended, and what it used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ended {
+    /// How it ended.
+    pub end: End,
+    /// What it used, as far as the backend can tell.
+    pub usage: Usage,
+    /// Which parts of the boundary held, for evidence.
+    pub enforcement: serde_json::Value,
+    /// What was kept of its log.
+    pub log: LogSummary,
+    /// Whether a warm process served it.
+    pub warm: bool,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum End {
+    /// The program exited.
+    Exited {
+        /// Its exit status.
+        code: i32,
+    },
+    /// A signal ended the program.
+    Signalled {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// It used more memory than its size has.
+    OutOfMemory,
+    /// The function answered.
+    Answered {
+        /// Its answer, bounded to 6 MiB as on Lambda.
+        response: serde_json::Value,
+    },
+    /// The function reported an error, or broke the protocol.
+    HandlerError {
+        /// The error's type, in the function's words.
+        error_type: String,
+        /// The message, in the function's words, bounded.
+        message: String,
+    },
+    /// It was told to stop and did.
+    Stopped,
+}
+
+/// Resources used by an attempt; `None` where the host cannot tell.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Processor time, in microseconds.
+    pub cpu_micros: Option<u64>,
+    /// Most memory in use at once, in bytes.
+    pub memory_peak_bytes: Option<u64>,
+    /// Bytes read from block devices.
+    pub io_read_bytes: Option<u64>,
+    /// Bytes written to block devices.
+    pub io_write_bytes: Option<u64>,
+}
+
+/// What was kept of an attempt's log.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LogSummary {
+    /// Bytes kept.
+    pub bytes: u64,
+    /// Bytes dropped because the log was full.
+    pub dropped_bytes: u64,
+    /// SHA-256 of what was kept, in hexadecimal.
+    pub sha256: String,
+}
