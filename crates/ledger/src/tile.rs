@@ -340,7 +340,7 @@ mod tests {
         );
         assert!(bundle.is_empty());
         assert_eq!(push_entry(&mut bundle, &vec![0; MAX_ENTRY_BYTES]), Ok(()));
-        assert_eq!(split_bundle(&bundle, 1).entries, [2..65_537]);
+        assert_eq!(split_bundle(&bundle, 1).entries.first(), Some(&(2..65_537)));
     }
 
     proptest! {

@@ -25,6 +25,9 @@ pub(super) struct Walk<'a, B: ?Sized> {
     mended: Mended,
 }
 
+/// The tiles of a right edge, lowest level first, with their hashes where they are known.
+type Edge = Vec<(TilePath, Option<Vec<Hash>>)>;
+
 /// What tiles that were found wrong should have held; no more of them than problems are told.
 pub(super) type Mended = BTreeMap<TilePath, Vec<Hash>>;
 
@@ -81,7 +84,7 @@ impl<'a, B: Blobs + ?Sized> Walk<'a, B> {
 
     /// Finds the right edge that makes the signed root: as stored, or with some tiles made again
     /// from what lies below them. Lowest level first; the second value says whether it was found.
-    fn prove_edge(&mut self, root: &Hash) -> (Vec<(TilePath, Option<Vec<Hash>>)>, bool) {
+    fn prove_edge(&mut self, root: &Hash) -> (Edge, bool) {
         let mut stored = Vec::new();
         for level in 0..MAX_LEVELS as u8 {
             let index = self.size >> (8 * u32::from(level)) >> 8;
@@ -107,7 +110,7 @@ impl<'a, B: Blobs + ?Sized> Walk<'a, B> {
                     hashes.as_deref()
                 })
                 .collect();
-            if !chosen.is_some_and(|levels| root_of_edge(levels) == *root) {
+            if chosen.is_none_or(|levels| root_of_edge(levels) != *root) {
                 continue;
             }
             let edge = stored.into_iter().zip(rebuilt).enumerate();
@@ -129,11 +132,7 @@ impl<'a, B: Blobs + ?Sized> Walk<'a, B> {
         )
     }
 
-    fn report_other_root(
-        &mut self,
-        stored: &[(TilePath, Option<Vec<Hash>>)],
-        rebuilt: &[Option<Vec<Hash>>],
-    ) {
+    fn report_other_root(&mut self, stored: &Edge, rebuilt: &[Option<Vec<Hash>>]) {
         let mut named = false;
         for ((path, stored), rebuilt) in stored.iter().zip(rebuilt) {
             // One that agrees with what lies below it is no suspect, as long as another is.
