@@ -3,7 +3,7 @@
 //!
 //! | module | what it keeps |
 //! |---|---|
-//! | [`digest`] | names of content: `sha256:` and 64 hexadecimal digits |
+//! | [`digest`] | digests of streams and of lists of fields |
 //! | [`store`] | the artifacts of a state folder: durable, verified on every read |
 //! | [`package`] | function packages: a zip with a `bootstrap` executable |
 //! | [`image`] | OCI image layouts: written from files, read from anyone |

@@ -141,7 +141,7 @@ impl Blobs {
                 actual,
             });
         }
-        let (actual, size) = Digest::of_reader(&mut file).map_err(io_at("read", &path))?;
+        let (actual, size) = crate::digest::of_reader(&mut file).map_err(io_at("read", &path))?;
         if actual != *digest {
             return Err(StoreError::DigestMismatch {
                 expected: *digest,

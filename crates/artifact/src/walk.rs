@@ -168,7 +168,7 @@ pub fn digest(contents: &Contents) -> Result<Digest, WalkError> {
             }
             Content::File { from, executable } => {
                 hasher.field(if *executable { b"executable" } else { b"file" });
-                let (digest, _) = Digest::of_reader(open(from)?).map_err(io_at(from))?;
+                let (digest, _) = crate::digest::of_reader(open(from)?).map_err(io_at(from))?;
                 hasher.field(digest.hex().as_bytes());
             }
         }

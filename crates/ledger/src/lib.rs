@@ -10,12 +10,14 @@
 //! a clock or a database.
 
 pub mod checkpoint;
+pub mod export;
 pub mod integrate;
 pub mod note;
 pub mod proof;
 pub mod storage;
 pub mod tile;
 pub mod tree;
+pub mod verify;
 
 pub use tile::MAX_ENTRY_BYTES;
 pub use tree::{Hash, leaf_hash};

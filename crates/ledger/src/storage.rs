@@ -9,6 +9,7 @@ pub mod memory;
 use std::io;
 
 pub use dir::{DirBlobs, DirCheckpoint};
+pub(crate) use dir::{STAGING, read_bounded, sync_folder};
 
 use crate::tile::TilePath;
 

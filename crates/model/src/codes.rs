@@ -61,7 +61,7 @@ codes! {
     OUT_OF_RANGE = "BC0206", "value out of range", "A number, text or list is smaller or larger than allowed.";
     INVALID_NAME = "BC0207", "invalid name", "A name does not follow the rule for names of its kind.";
     INVALID_PATH = "BC0208", "path leaves the pipeline's folder", "A path is absolute, climbs with `..`, or is not written in its plain form.";
-    WRONG_KIND = "BC0209", "another kind of document", "The `apiVersion` or `kind` names another document than the one expected here.";
+    WRONG_KIND = "BC0209", "another kind of document", "The `kind` names another document than the one expected here.";
     DUPLICATE_STAGE = "BC0210", "duplicate stage", "Two stages have the same name.";
     CYCLE = "BC0211", "stages depend on each other in a circle", "No stage of the circle could ever start.";
     UNKNOWN_DATASET = "BC0212", "dataset that no stage writes", "A stage reads a dataset that no stage of the pipeline writes.";

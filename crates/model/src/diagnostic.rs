@@ -134,13 +134,17 @@ impl Diagnostic {
     }
 }
 
-/// Sorts by file and place, and drops what is said twice.
+/// The most diagnostics that are kept of one document.
+pub const MAX_DIAGNOSTICS: usize = 200;
+
+/// Sorts by file and place, drops what is said twice, and keeps the first [`MAX_DIAGNOSTICS`].
 pub fn sort(diagnostics: &mut Vec<Diagnostic>) {
     diagnostics.sort_by(|a, b| {
         (&a.file, a.line, a.column, a.severity, a.code, &a.message)
             .cmp(&(&b.file, b.line, b.column, b.severity, b.code, &b.message))
     });
     diagnostics.dedup();
+    diagnostics.truncate(MAX_DIAGNOSTICS);
 }
 
 /// Whether any of them is an error.
@@ -211,11 +215,17 @@ fn printable(text: &str) -> String {
 /// characters become one blank or one `\u{fffd}` each, so that the caret stays in place.
 fn excerpt(line: &str, column: usize, length: usize) -> (String, String) {
     const WIDTH: usize = 100;
-    let characters: Vec<char> = line.chars().collect();
     let skipped = if column > WIDTH - 20 { column - 40 } else { 0 };
-    let window = characters.iter().skip(skipped).take(WIDTH);
+    // of a long line only the window is looked at
+    let window: Vec<char> = line.chars().skip(skipped).take(WIDTH + 1).collect();
+    let longer = window.len() > WIDTH;
+    let last = window.len().min(WIDTH).saturating_sub(1);
     let shown: String = window
-        .map(|c| match *c {
+        .iter()
+        .take(WIDTH)
+        .enumerate()
+        .map(|(index, c)| match *c {
+            _ if index == 0 && skipped > 0 || index == last && longer => '…',
             '\t' => ' ',
             c if is_unprintable(c) => '\u{fffd}',
             c => c,

@@ -20,8 +20,11 @@ use crate::lock::Lock;
 use crate::manifest::Manifest;
 use crate::text::FORMATS;
 
+/// Makes a schema.
+pub type Generator = fn() -> Value;
+
 /// The published schemas: the name of each file under `schemas/`, and what generates it.
-pub const PUBLISHED: &[(&str, fn() -> Value)] = &[
+pub const PUBLISHED: &[(&str, Generator)] = &[
     ("environment.v1.schema.json", environment),
     ("lock.v1.schema.json", lock),
     ("manifest.v1.schema.json", manifest),

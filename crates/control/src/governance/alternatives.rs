@@ -80,7 +80,7 @@ fn variants<'q>(case: &Case<'q>) -> Vec<Variant<'q>> {
         {
             let mut changed = case.clone();
             changed.approved.insert(scope);
-            let from = "none that counts".to_owned();
+            let from = "none".to_owned();
             variants.push((Attribute::Approval, from, scope.as_str(), changed));
         }
     }
@@ -105,6 +105,15 @@ fn stage_variants<'q>(case: &Case<'q>, stage: &StageCase<'q>, variants: &mut Vec
         };
         variants.push((attribute, from.to_owned(), to, changed));
     };
+    vocabulary_variants(stage, &mut add);
+    declaration_variants(stage, &mut add);
+}
+
+/// Every other value of what the tenant matrix is about.
+fn vocabulary_variants<'q>(
+    stage: &StageCase<'q>,
+    mut add: impl FnMut(Attribute, &str, &'static str, StageCase<'q>),
+) {
     for &size in Size::ALL.iter().filter(|size| **size != stage.size) {
         let changed = StageCase {
             size,
@@ -143,6 +152,13 @@ fn stage_variants<'q>(case: &Case<'q>, stage: &StageCase<'q>, variants: &mut Vec
             changed,
         );
     }
+}
+
+/// What the stage could declare otherwise.
+fn declaration_variants<'q>(
+    stage: &StageCase<'q>,
+    mut add: impl FnMut(Attribute, &str, &'static str, StageCase<'q>),
+) {
     for isolation in Isolation::ALL
         .into_iter()
         .filter(|other| *other != stage.isolation)

@@ -114,20 +114,21 @@ struct Types {
 }
 
 impl Types {
-    fn new() -> Result<Self, cedar_policy::ParseErrors> {
+    fn new() -> Result<Self, Box<cedar_policy::ParseErrors>> {
+        let parse = |name| EntityTypeName::from_str(name).map_err(Box::new);
         Ok(Self {
-            action: EntityTypeName::from_str("Action")?,
-            approval: EntityTypeName::from_str("Approval")?,
-            approval_scope: EntityTypeName::from_str("ApprovalScope")?,
-            environment: EntityTypeName::from_str("Environment")?,
-            environment_kind: EntityTypeName::from_str("EnvironmentKind")?,
-            isolation: EntityTypeName::from_str("Isolation")?,
-            network_profile: EntityTypeName::from_str("NetworkProfile")?,
-            pipeline: EntityTypeName::from_str("Pipeline")?,
-            runner_class: EntityTypeName::from_str("RunnerClass")?,
-            size: EntityTypeName::from_str("Size")?,
-            stage: EntityTypeName::from_str("Stage")?,
-            tenant: EntityTypeName::from_str("Tenant")?,
+            action: parse("Action")?,
+            approval: parse("Approval")?,
+            approval_scope: parse("ApprovalScope")?,
+            environment: parse("Environment")?,
+            environment_kind: parse("EnvironmentKind")?,
+            isolation: parse("Isolation")?,
+            network_profile: parse("NetworkProfile")?,
+            pipeline: parse("Pipeline")?,
+            runner_class: parse("RunnerClass")?,
+            size: parse("Size")?,
+            stage: parse("Stage")?,
+            tenant: parse("Tenant")?,
         })
     }
 }
@@ -141,7 +142,11 @@ pub(super) struct Evaluator {
 }
 
 impl Evaluator {
-    pub(super) fn new(policies: Policies) -> Result<Self, cedar_policy::ParseErrors> {
+    /// Ready to be asked.
+    ///
+    /// # Errors
+    /// When the schema's type names are no Cedar names.
+    pub(super) fn new(policies: Policies) -> Result<Self, Box<cedar_policy::ParseErrors>> {
         Ok(Self {
             policies,
             authorizer: Authorizer::new(),

@@ -42,6 +42,7 @@ use self::alternatives::{meeting, permitting};
 use self::evaluation::{Answer, AskError, Case, Evaluator, StageCase};
 use self::load::Policies;
 use self::template::{Names, excerpt};
+use self::verdict::UNANSWERABLE;
 
 /// Policies in force. Immutable, shared between threads, and cheap to ask.
 #[derive(Debug)]
@@ -285,17 +286,10 @@ impl Governance {
 
 /// The reason that remains where no policy says anything.
 fn no_permit() -> PolicyRef {
-    built_in(
-        "no-permit",
-        "Nothing is permitted unless a policy permits it",
-    )
-}
-
-/// A reason that is no policy; the colon keeps it apart from every policy's id.
-fn built_in(id: &str, title: &str) -> PolicyRef {
     PolicyRef {
-        id: format!("barecount:{id}"),
-        title: title.to_owned(),
+        // The colon keeps it apart from every policy's id.
+        id: "barecount:no-permit".to_owned(),
+        title: "Nothing is permitted unless a policy permits it".to_owned(),
     }
 }
 
@@ -308,10 +302,10 @@ fn unanswered(error: &dyn Error) -> StageDecision {
         condition.push_str(&excerpt(&cause.to_string()));
         source = cause.source();
     }
-    let policy = built_in(
-        "unanswerable",
-        "A question that cannot be answered is refused",
-    );
+    let policy = PolicyRef {
+        id: UNANSWERABLE.to_owned(),
+        title: "A question that cannot be answered is refused".to_owned(),
+    };
     let remedy = "Correct what is asked; nothing was decided about it.";
     StageDecision {
         stage: None,

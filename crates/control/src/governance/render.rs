@@ -5,7 +5,8 @@ use std::fmt::{self, Write};
 use super::question::Action;
 use super::template::excerpt;
 use super::verdict::{
-    ApprovalDecision, Change, Explanation, FailedCondition, PolicyRef, StageDecision, Verdict,
+    ApprovalDecision, Attribute, Change, Explanation, FailedCondition, PolicyRef, StageDecision,
+    Verdict,
 };
 
 /// Where the second column of a stage's block starts.
@@ -104,7 +105,8 @@ fn write_decision(page: &mut String, decision: &StageDecision) -> fmt::Result {
             stage.size,
             stage.network_profile
         )?,
-        None => writeln!(page, "the whole: {outcome}")?,
+        None if decision.is_unanswerable() => writeln!(page, "the question as asked: {outcome}")?,
+        None => writeln!(page, "the pipeline as a whole: {outcome}")?,
     }
     if decision.allowed {
         for policy in &decision.determining {
@@ -117,18 +119,38 @@ fn write_decision(page: &mut String, decision: &StageDecision) -> fmt::Result {
     for failed in &decision.failed {
         write_failed(page, failed)?;
     }
-    if !decision.alternatives.is_empty() {
-        let words: Vec<_> = decision.alternatives.iter().map(Change::needed).collect();
-        writeln!(page)?;
-        fact(page, "permitted with", "")?;
-        for alternative in words {
-            writeln!(page, "  {:LABEL_WIDTH$}{}", "", excerpt(&alternative))?;
-        }
-    }
-    decision
+    write_alternatives(page, &decision.alternatives)?;
+    let mut bearing = decision
         .approvals
         .iter()
-        .try_for_each(|approval| write_approval(page, approval))
+        .filter(|approval| bears_on(decision, approval));
+    bearing.try_for_each(|approval| write_approval(page, approval))
+}
+
+/// Single changes that suffice, one a line.
+fn write_alternatives(page: &mut String, alternatives: &[Change]) -> fmt::Result {
+    for (position, alternative) in alternatives.iter().enumerate() {
+        if position == 0 {
+            writeln!(page)?;
+        }
+        let label = if position == 0 {
+            "permitted with"
+        } else {
+            "  or with"
+        };
+        fact(page, label, &alternative.needed())?;
+    }
+    Ok(())
+}
+
+/// An approval is shown where it counts, or where one of its scope would have helped.
+fn bears_on(decision: &StageDecision, approval: &ApprovalDecision) -> bool {
+    let scope = approval.scope.as_str();
+    let mut changes = decision.failed.iter().flat_map(|failed| &failed.changes);
+    approval.usable
+        || changes.any(|change| {
+            change.attribute == Attribute::Approval && change.to.iter().any(|to| to == scope)
+        })
 }
 
 fn reference(policy: &PolicyRef) -> String {

@@ -179,6 +179,18 @@ pub struct StageDecision {
     pub alternatives: Vec<Change>,
 }
 
+/// The reason given where a question could not be put to the policies; no policy can have this id.
+pub(super) const UNANSWERABLE: &str = "barecount:unanswerable";
+
+impl StageDecision {
+    /// True when nothing was decided, because the question could not be put to the policies.
+    pub fn is_unanswerable(&self) -> bool {
+        self.failed
+            .iter()
+            .any(|failed| failed.policy.id == UNANSWERABLE)
+    }
+}
+
 /// The part of a stage that its decision is mostly about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageSummary {
@@ -310,19 +322,29 @@ impl FailedCondition {
 impl Change {
     /// The value as asked, in words: ``size `xlarge` ``.
     pub fn found(&self) -> String {
-        format!("{} `{}`", self.attribute.as_str(), self.from)
+        match self.attribute {
+            Attribute::Approval => "no approval that counts".to_owned(),
+            Attribute::Residency => "no residency requirement".to_owned(),
+            attribute => format!("{} `{}`", attribute.as_str(), self.from),
+        }
     }
 
     /// The values that would do, in words: ``size `small`, `medium` or `large` ``.
     pub fn needed(&self) -> String {
-        let mut words = format!("{} ", self.attribute.as_str());
+        let mut words = match self.attribute {
+            Attribute::Residency => return "a residency requirement".to_owned(),
+            Attribute::Approval => "an approval of scope ".to_owned(),
+            attribute => format!("{} ", attribute.as_str()),
+        };
         for (position, value) in self.to.iter().enumerate() {
             words.push_str(match position {
                 0 => "",
                 _ if position + 1 == self.to.len() => " or ",
                 _ => ", ",
             });
-            words.push_str(&format!("`{value}`"));
+            words.push('`');
+            words.push_str(value);
+            words.push('`');
         }
         words
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::fs::{File as StdFile, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use fs_err as fs;
@@ -14,7 +14,7 @@ use crate::note::MAX_NOTE_BYTES;
 use crate::tile::TilePath;
 
 /// Where files are written before they get their name.
-const STAGING: &str = ".staging";
+pub(crate) const STAGING: &str = ".staging";
 
 /// Held (shared) by everyone who stages files, so that only leftovers are ever cleared.
 const STAGING_LOCK: &str = "lock";
@@ -162,9 +162,8 @@ impl DirBlobs {
             }
         }
         // All are written before the first is synced: the system then writes them together.
-        for (_, _, file, _) in &staged {
-            file.sync_data().map_err(io_error("sync a tile"))?;
-        }
+        let files: Vec<_> = staged.iter().map(|(_, _, file, _)| file).collect();
+        together(&files, |file| file.sync_data()).map_err(io_error("sync a tile"))?;
         for (blob, path, _, target) in &staged {
             // A link, unlike a rename, never replaces what is there. Dying after it leaves a
             // complete, synced blob, which a repetition finds and accepts.
@@ -178,11 +177,9 @@ impl DirBlobs {
                 Err(error) => return Err(io_error("name a tile")(error)),
             }
         }
-        for folder in &folders {
-            self.sync_up(folder)
-                .map_err(io_error("sync a folder of tiles"))?;
-        }
-        Ok(())
+        let folders: Vec<_> = folders.iter().collect();
+        together(&folders, |folder| self.sync_up(folder))
+            .map_err(io_error("sync a folder of tiles"))
     }
 
     /// Whether the blob is there with the same bytes.
@@ -197,21 +194,25 @@ impl DirBlobs {
     /// Syncs a folder, and those above it whose names may not be durable yet.
     fn sync_up(&self, folder: &Path) -> io::Result<()> {
         sync_folder(folder)?;
-        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        let durable = || self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut synced = Vec::new();
         let mut child = folder;
-        while child != self.root && !durable.contains(child) {
+        while !durable().contains(child) {
             let Some(parent) = child.parent() else { break };
-            sync_folder(parent)?;
-            durable.insert(child.to_path_buf());
+            let above = if parent.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                parent
+            };
+            sync_folder(above)?;
+            synced.push(child.to_path_buf());
+            if child == self.root {
+                break;
+            }
             child = parent;
         }
-        if child == self.root && durable.insert(self.root.clone()) {
-            let above = self
-                .root
-                .parent()
-                .filter(|parent| !parent.as_os_str().is_empty());
-            sync_folder(above.unwrap_or(Path::new(".")))?;
-        }
+        // Remembered only now that the whole way up is durable: a failure is tried again.
+        durable().extend(synced);
         Ok(())
     }
 }
@@ -249,6 +250,31 @@ impl Blobs for DirBlobs {
             _ => Ok(()),
         }
     }
+}
+
+/// Syncs that are under way at once. A journal writes those that arrive together as one.
+const SYNCS_AT_ONCE: usize = 16;
+
+/// Does the same to all items, several at a time; the first error, when all are done.
+fn together<T: Sync>(items: &[T], act: impl Fn(&T) -> io::Result<()> + Sync) -> io::Result<()> {
+    let threads = items.len().min(SYNCS_AT_ONCE);
+    if threads <= 1 {
+        return items.iter().try_for_each(act);
+    }
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            act(item)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let died = || Err(io::Error::other("a thread that syncs died"));
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|_| died()))
+    })
 }
 
 fn open_lock(path: &Path) -> io::Result<StdFile> {

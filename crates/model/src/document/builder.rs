@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Children, MAX_DEPTH, MAX_NODES, Place, scalar};
 use crate::codes::{self, Code};
-use crate::diagnostic::{self, Diagnostic, Span, quoted};
+use crate::diagnostic::{self, Diagnostic, MAX_DIAGNOSTICS, Span, quoted};
 
 /// Builds a document from its text, or tells all that is wrong with it.
 pub(super) fn build(file: &str, source: &str) -> Result<(Value, Place), Vec<Diagnostic>> {
@@ -20,7 +20,8 @@ pub(super) fn build(file: &str, source: &str) -> Result<(Value, Place), Vec<Diag
                 Flow::Stop
             }
         };
-        if matches!(flow, Flow::Stop) {
+        // a flood of mistakes is one mistake: nobody reads the thousandth
+        if matches!(flow, Flow::Stop) || builder.diagnostics.len() >= MAX_DIAGNOSTICS {
             break;
         }
     }
@@ -248,15 +249,28 @@ impl<'a> Builder<'a> {
 
     fn syntax_error(&mut self, error: &ScanError) {
         let marker = error.marker();
-        let span = Span {
+        let mut span = Span {
             line: marker.line().max(1),
             column: marker.col() + 1,
             length: 1,
         };
+        if span.line > self.lines.len() {
+            // behind the last line there is nothing to show
+            let last = self.lines.last().map_or(0, |line| line.chars().count());
+            span = Span {
+                line: self.lines.len().max(1),
+                column: last + 1,
+                length: 1,
+            };
+        }
         let line = self.lines.get(span.line - 1).copied().unwrap_or_default();
         let mut diagnostic =
             Diagnostic::error(codes::SYNTAX, self.file, span, error.info().to_owned());
-        if line.trim_start_matches(' ').starts_with('\t') {
+        if error.info().contains("flow") {
+            diagnostic = diagnostic.with_help(
+                "a list or mapping that opens with `[` or `{` is not closed, or lacks a `,`",
+            );
+        } else if line.trim_start_matches(' ').starts_with('\t') {
             diagnostic = diagnostic.with_help("indent with spaces; YAML allows no tab there");
         } else if line.contains(": ") || line.trim_end().ends_with(':') {
             diagnostic = diagnostic.with_help(

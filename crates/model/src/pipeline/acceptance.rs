@@ -43,6 +43,9 @@ pub(super) fn check(findings: &mut Findings<'_>, at: &str, output: &Output) {
 
 fn check_columns(findings: &mut Findings<'_>, at: &str, columns: &[ColumnName], output: &Output) {
     for (index, name) in columns.iter().enumerate() {
+        if findings.is_full() {
+            return;
+        }
         find_column(findings, &format!("{at}/{index}"), name, output);
     }
 }

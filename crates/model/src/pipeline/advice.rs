@@ -1,5 +1,6 @@
 //! Warnings: what can run, but is probably not as meant.
 
+use super::resolve::SERVERLESS_MAX;
 use super::scope::Findings;
 use super::{Stage, Work};
 use crate::class::{Phase, RunnerClass, Size};
@@ -18,15 +19,18 @@ pub(super) fn warn(findings: &mut Findings<'_>, at: &str, spec: &StageSpec, stag
             format!("{at}/name")
         }
     };
-    if matches!(stage.size, Size::XLarge | Size::Custom) {
+    if stage.size == Size::XLarge || stage.custom.is_some() {
         let message = format!("size {} is for exceptional work", stage.size);
         let help = "it needs an approval; right-size from the peaks that past runs recorded";
         let place = own("runner/size", findings);
         findings.warning(codes::OVERSIZED, &place, message, help);
     }
-    let minutes = Duration::from_secs(600);
-    if stage.class == RunnerClass::Serverless && stage.timeout > minutes {
-        let message = format!("a serverless stage that may run for {}", stage.timeout);
+    let long = Duration::from_secs(600)..=SERVERLESS_MAX;
+    if stage.class == RunnerClass::Serverless && long.contains(&stage.timeout) {
+        let message = format!(
+            "stage `{}` is serverless and may run for {}",
+            stage.name, stage.timeout
+        );
         let help = "beyond ten minutes a container is cheaper and has no limit so near";
         let place = own("timeout", findings);
         findings.warning(codes::LONG_SERVERLESS, &place, message, help);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::scope::{Findings, did_you_mean};
+use super::scope::{Findings, MAX_PATTERNS, did_you_mean};
 use super::{Column, Input, Output, PartitionFilter, Partitions, acceptance};
 use crate::codes;
 use crate::diagnostic::quoted;
@@ -13,7 +13,7 @@ use crate::manifest::{
 use crate::text::{ColumnName, ColumnType, DatasetName, Name};
 
 /// The largest compiled pattern of a column, in bytes.
-const MAX_PATTERN_BYTES: usize = 1 << 20;
+const MAX_PATTERN_BYTES: usize = 1 << 18;
 
 /// Who writes each dataset.
 pub(super) struct Writers<'a> {
@@ -113,6 +113,9 @@ pub(super) fn inputs(
 ) -> Vec<Input> {
     let mut inputs: Vec<Input> = Vec::new();
     for (index, spec) in stage.inputs.iter().enumerate() {
+        if findings.is_full() {
+            break;
+        }
         let at = format!("{at}/inputs/{index}");
         let Some(input) = input(findings, &at, spec, stage, writers) else {
             continue;
@@ -356,6 +359,12 @@ fn check_column(findings: &mut Findings<'_>, at: &str, declared: &Columns) {
             let message = format!("a column of type {} has no `pattern`", declared.column_type);
             findings.error(codes::INVALID_COLUMNS, &pointer, message);
         }
+        if !findings.count_pattern() {
+            let message = format!("a manifest has at most {MAX_PATTERNS} patterns");
+            let help = "declare columns that share a pattern together, with `names`";
+            findings.error_with_help(codes::OUT_OF_RANGE, &pointer, message, help);
+            return;
+        }
         let compiled = regex::RegexBuilder::new(&format!("^(?:{pattern})$"))
             .size_limit(MAX_PATTERN_BYTES)
             .build();
@@ -380,6 +389,9 @@ fn check_column(findings: &mut Findings<'_>, at: &str, declared: &Columns) {
 
 fn check_partition_columns(findings: &mut Findings<'_>, at: &str, output: &Output) {
     for (index, name) in output.partition_by.iter().enumerate() {
+        if findings.is_full() {
+            break;
+        }
         let at = format!("{at}/partition_by/{index}");
         let Some(column) = output.column(name.as_str()) else {
             let message = format!("`{}` has no column `{name}` to be split by", output.dataset);
@@ -451,6 +463,9 @@ pub(super) fn dependencies(
         if let Some(stage) = names.iter().position(|other| *other == name) {
             indices.push(stage);
         } else {
+            if findings.is_full() {
+                break;
+            }
             let message = format!("the pipeline has no stage `{name}`");
             let help = did_you_mean(
                 name.as_str(),

@@ -13,7 +13,7 @@ use crate::manifest::{Classification, Defaults, Manifest, RetriesSpec, StageSpec
 use crate::text::{Duration, Name};
 
 /// The longest that a serverless attempt may take, as on AWS Lambda.
-const SERVERLESS_MAX: Duration = Duration::from_secs(15 * 60);
+pub(super) const SERVERLESS_MAX: Duration = Duration::from_secs(15 * 60);
 /// The longest value of an environment variable, and of an argument, in bytes.
 const MAX_ARGUMENT_BYTES: usize = 32 * 1024;
 

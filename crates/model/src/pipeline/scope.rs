@@ -1,13 +1,17 @@
 //! Where a check looks, and where it puts what it finds.
 
 use crate::codes::Code;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, MAX_DIAGNOSTICS};
 use crate::document::Document;
+
+/// The most patterns of columns in one manifest: compiling each takes time.
+pub(super) const MAX_PATTERNS: usize = 1_000;
 
 /// The document under check and the diagnostics so far.
 pub(super) struct Findings<'a> {
     document: &'a Document,
     diagnostics: Vec<Diagnostic>,
+    patterns: usize,
 }
 
 impl<'a> Findings<'a> {
@@ -15,12 +19,25 @@ impl<'a> Findings<'a> {
         Self {
             document,
             diagnostics: Vec::new(),
+            patterns: 0,
         }
     }
 
     /// Whether the document has a value at a JSON pointer.
     pub(super) fn has(&self, pointer: &str) -> bool {
         self.document.value().pointer(pointer).is_some()
+    }
+
+    /// Whether there are as many diagnostics as anyone would read, so that looking for the most
+    /// likely meaning of one more is wasted.
+    pub(super) fn is_full(&self) -> bool {
+        self.diagnostics.len() >= MAX_DIAGNOSTICS
+    }
+
+    /// Counts a pattern. False if the manifest has more than may be compiled.
+    pub(super) fn count_pattern(&mut self) -> bool {
+        self.patterns += 1;
+        self.patterns <= MAX_PATTERNS
     }
 
     /// The line of a value, for messages that point at a second place.

@@ -4,7 +4,7 @@ use jsonschema::error::{TypeKind, ValidationErrorKind};
 use serde_json::Value;
 
 use crate::codes;
-use crate::diagnostic::{Diagnostic, Span, quoted, suggestion};
+use crate::diagnostic::{Diagnostic, MAX_DIAGNOSTICS, Span, quoted, suggestion};
 use crate::document::{Document, token};
 use crate::text::FORMATS;
 
@@ -14,7 +14,10 @@ pub(super) fn problems(
     schema: &Value,
     validator: &jsonschema::Validator,
 ) -> Vec<Diagnostic> {
-    let errors: Vec<_> = validator.iter_errors(document.value()).collect();
+    let errors: Vec<_> = validator
+        .iter_errors(document.value())
+        .take(2 * MAX_DIAGNOSTICS)
+        .collect();
     // a text that breaks its format also breaks the format's pattern; the format says why
     let explained: Vec<String> = errors
         .iter()
@@ -51,9 +54,11 @@ struct Problem<'a> {
 impl Problem<'_> {
     fn explain(&self, kind: &ValidationErrorKind, instance: &Value) -> Vec<Diagnostic> {
         match kind {
-            ValidationErrorKind::AdditionalProperties { unexpected } => {
-                unexpected.iter().map(|key| self.unknown_key(key)).collect()
-            }
+            ValidationErrorKind::AdditionalProperties { unexpected } => unexpected
+                .iter()
+                .take(MAX_DIAGNOSTICS)
+                .map(|key| self.unknown_key(key))
+                .collect(),
             ValidationErrorKind::Required { property } => {
                 vec![self.missing_key(property.as_str().unwrap_or_default())]
             }
@@ -131,18 +136,31 @@ impl Problem<'_> {
             Value::Array(_) => "a list",
             Value::Object(_) => "a mapping",
         };
-        let message = format!("{} is {expected}, but here is {found}", shown(self.at));
+        let message = format!("{} must be {expected}, and is {found}", shown(self.at));
         let diagnostic = self.error(codes::WRONG_TYPE, self.span(), message);
         match (expected, instance) {
-            ("text", Value::Number(_) | Value::Bool(_)) => diagnostic.with_help(format!(
-                "put it in quotes: \"{}\"",
-                self.written().unwrap_or_default()
-            )),
+            ("text", Value::Number(_) | Value::Bool(_)) => {
+                let written = self.written().unwrap_or_default();
+                diagnostic.with_help(self.as_text(&written))
+            }
             (_, Value::Null) => diagnostic.with_help("give a value, or leave the key out"),
             ("a list", _) => {
                 diagnostic.with_help("write a list: `[…]`, or lines that start with `- `")
             }
             _ => diagnostic,
+        }
+    }
+
+    /// How to write as text what was written as something else.
+    fn as_text(&self, written: &str) -> String {
+        let format = self
+            .schema_parent()
+            .and_then(|parent| parent.get("format")?.as_str());
+        let format = FORMATS.iter().find(|known| Some(known.name) == format);
+        match format.map(|format| (format.check)(written)) {
+            // quotes alone would not do, as for a duration without its unit
+            Some(Err(reason)) => reason.to_string(),
+            _ => format!("put it in quotes: \"{written}\""),
         }
     }
 
@@ -154,7 +172,7 @@ impl Problem<'_> {
             .filter_map(Value::as_str)
             .collect();
         let Some(text) = instance.as_str() else {
-            let message = format!("{} is one of {}", shown(self.at), options.join(", "));
+            let message = format!("{} must be one of {}", shown(self.at), options.join(", "));
             return self.error(codes::WRONG_TYPE, self.span(), message);
         };
         let message = format!("{} cannot be {}", shown(self.at), quoted(text));
@@ -201,28 +219,32 @@ impl Problem<'_> {
     fn out_of_range(&self, kind: &ValidationErrorKind, instance: &Value) -> Diagnostic {
         let what = shown(self.at);
         let message = match kind {
-            ValidationErrorKind::Minimum { limit } => format!("{what} is at least {limit}"),
-            ValidationErrorKind::Maximum { limit } => format!("{what} is at most {limit}"),
-            ValidationErrorKind::MinLength { limit: 1 } => format!("{what} is not empty"),
+            ValidationErrorKind::Minimum { limit } => format!("{what} must be at least {limit}"),
+            ValidationErrorKind::Maximum { limit } => format!("{what} must be at most {limit}"),
+            ValidationErrorKind::MinLength { limit: 1 } => format!("{what} must not be empty"),
             ValidationErrorKind::MinLength { limit } => {
-                format!("{what} has at least {limit} characters")
+                format!("{what} must have at least {limit} characters")
             }
             ValidationErrorKind::MaxLength { limit } => {
-                format!("{what} has at most {limit} characters")
+                format!("{what} must have at most {limit} characters")
             }
-            ValidationErrorKind::MinItems { limit: 1 } => format!("{what} is not empty"),
-            ValidationErrorKind::MinItems { limit } => format!("{what} has at least {limit} items"),
-            ValidationErrorKind::MaxItems { limit } => format!("{what} has at most {limit} items"),
+            ValidationErrorKind::MinItems { limit: 1 } => format!("{what} must not be empty"),
+            ValidationErrorKind::MinItems { limit } => {
+                format!("{what} must have at least {limit} items")
+            }
+            ValidationErrorKind::MaxItems { limit } => {
+                format!("{what} must have at most {limit} items")
+            }
             ValidationErrorKind::MinProperties { .. } => match self.key_names() {
                 Some(names) => format!("{what} needs one of the keys {names}"),
-                None => format!("{what} is not empty"),
+                None => format!("{what} must not be empty"),
             },
             ValidationErrorKind::MaxProperties { limit: 1 } => {
                 let found = instance.as_object().map_or(0, serde_json::Map::len);
-                format!("{what} has {found} keys where there is one")
+                format!("{what} must have one key, and has {found}")
             }
             ValidationErrorKind::MaxProperties { limit } => {
-                format!("{what} has at most {limit} keys")
+                format!("{what} must have at most {limit} keys")
             }
             other => format!("{what} breaks the rule `{}` of the schema", other.keyword()),
         };
@@ -236,8 +258,17 @@ impl Problem<'_> {
     }
 
     fn key_names(&self) -> Option<String> {
-        let properties = self.schema_parent()?.get("properties")?.as_object()?;
-        let names: Vec<&str> = properties.keys().map(String::as_str).collect();
+        let parent = self.schema_parent()?;
+        let properties = parent.get("properties")?.as_object()?;
+        let required = parent.get("required").and_then(Value::as_array);
+        let optional = |name: &&String| {
+            required.is_none_or(|required| required.iter().all(|other| other != name.as_str()))
+        };
+        let names: Vec<&str> = properties
+            .keys()
+            .filter(optional)
+            .map(String::as_str)
+            .collect();
         Some(names.join(", "))
     }
 

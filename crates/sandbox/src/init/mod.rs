@@ -5,6 +5,7 @@
 //! program, and the payload cannot reach it: its memory belongs to the host's user namespace and is
 //! marked as not dumpable before the payload runs.
 
+mod inside;
 mod landlocked;
 mod overlay;
 mod payload;

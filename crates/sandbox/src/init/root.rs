@@ -7,12 +7,13 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
 
+use super::inside::make_inside;
 use super::overlay;
 use crate::error::{Failure, InStep, Step};
 use crate::spec::{Identity, Mount, Root, Spec};
@@ -238,45 +239,6 @@ pub(super) fn file_type(fd: BorrowedFd<'_>) -> rustix::io::Result<FileType> {
     rustix::fs::fstat(fd).map(|found| FileType::from_raw_mode(found.st_mode))
 }
 
-/// Opens a path inside a root, wherever its links point.
-pub(super) fn open_inside(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
-    let inside = path.strip_prefix("/").unwrap_or(path);
-    let inside = if inside.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        inside
-    };
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(root, inside, flags, Mode::empty(), resolve)
-}
-
-/// Opens a path inside a root, and makes what is missing of it where that can be written.
-pub(super) fn make_inside(
-    root: BorrowedFd<'_>,
-    path: &Path,
-    directory: bool,
-) -> rustix::io::Result<OwnedFd> {
-    match open_inside(root, path) {
-        Err(Errno::NOENT) => {}
-        result => return result,
-    }
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(Errno::INVAL);
-    };
-    let parent = make_inside(root, parent, true)?;
-    let made = if directory {
-        rustix::fs::mkdirat(&parent, name, Mode::from(0o755))
-    } else {
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        rustix::fs::openat(&parent, name, flags, Mode::from(0o644)).map(drop)
-    };
-    match made {
-        Ok(()) | Err(Errno::EXIST) => open_inside(root, path),
-        Err(errno) => Err(errno),
-    }
-}
-
 /// Puts a mount on an opened place.
 fn attach(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> rustix::io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
@@ -468,7 +430,16 @@ impl NewRoot {
         // directory for it is needed.
         rustix::process::pivot_root(".", ".")?;
         rustix::mount::unmount(".", UnmountFlags::DETACH)?;
-        rustix::process::chdir("/")
+        rustix::process::chdir("/")?;
+        // Had anything of the old root stayed over the new one, `/..` would lead into it.
+        let mount_of = |path, flags| {
+            rustix::fs::statx(&self.fd, path, flags, StatxFlags::MNT_ID).map(|it| it.stx_mnt_id)
+        };
+        if mount_of("/..", AtFlags::empty())? == mount_of("", AtFlags::EMPTY_PATH)? {
+            Ok(())
+        } else {
+            Err(Errno::BUSY)
+        }
     }
 }
 

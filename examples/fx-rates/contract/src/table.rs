@@ -158,14 +158,22 @@ fn positions<const N: usize>(
 /// # Errors
 /// When the folder or file cannot be created or written.
 pub fn create(output_dir: &Path, dataset: &str, header: &[&str]) -> Result<Sink, TableError> {
-    let folder = output_dir.join(dataset);
-    let path = folder.join("part-0.csv");
-    let opened = |source| TableError::Open {
+    create_file(output_dir.join(dataset).join("part-0.csv"), header)
+}
+
+/// Creates a CSV file with its header, and the folders above it.
+///
+/// # Errors
+/// When a folder or the file cannot be created or written.
+pub fn create_file(path: PathBuf, header: &[&str]) -> Result<Sink, TableError> {
+    let create = || {
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        File::create(&path)
+    };
+    let file = create().map_err(|source| TableError::Open {
         path: path.clone(),
         source,
-    };
-    fs::create_dir_all(&folder).map_err(opened)?;
-    let file = File::create(&path).map_err(opened)?;
+    })?;
     let mut sink = Sink {
         writer: csv::Writer::from_writer(file),
         path,

@@ -70,13 +70,13 @@ fn a_combination_outside_the_matrix_is_refused_with_what_the_matrix_allows() {
     );
     let expected = [
         change(Attribute::Size, "xlarge", &["small", "medium", "large"]),
-        change(Attribute::Approval, "none that counts", &["matrix"]),
+        change(Attribute::Approval, "none", &["matrix"]),
     ];
     assert_eq!(failed[0].changes, expected);
     assert_eq!(verdict.explanation().decisions[0].alternatives, expected);
     assert_eq!(
         failed[0].needed,
-        "size `small`, `medium` or `large`; or approval `matrix`"
+        "size `small`, `medium` or `large`; or an approval of scope `matrix`"
     );
 }
 
@@ -351,7 +351,7 @@ fn debug_logging_in_production_needs_consent() {
     let verdict = governance().decide(&question);
     let expected = [
         change(Attribute::DebugLogging, "on", &["off"]),
-        change(Attribute::Approval, "none that counts", &["debug_logging"]),
+        change(Attribute::Approval, "none", &["debug_logging"]),
         change(
             Attribute::EnvironmentKind,
             "production",

@@ -262,7 +262,7 @@ fn every_vocabulary_value_is_in_the_schema() {
                         (stage.class, stage.size, stage.isolation) = (class, size, isolation);
                         stage.network_profile = network_profile;
                     });
-                    let found = refusing_under(&governance, &question);
+                    let found = refusing_under(governance, &question);
                     assert!(
                         !found.contains(&"barecount:unanswerable".to_owned()),
                         "{found:?}"
