@@ -5,7 +5,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::class::{NetworkProfile, Phase, RunnerClass, Size};
+use crate::{
+    class::{NetworkProfile, Phase, RunnerClass, Size},
+    manifest::Format,
+    pipeline::{Column, Output, PartitionFilter},
+    text::DatasetName,
+};
 
 /// A pipeline version, ready to run in one environment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,10 +75,12 @@ pub struct StagePlan {
     pub drivers: Vec<Pin>,
     /// What it reads.
     pub inputs: Vec<InputPlan>,
-    /// What it writes, as the manifest declares it.
-    pub outputs: Vec<serde_json::Value>,
+    /// What it writes.
+    pub outputs: Vec<Output>,
     /// Names of the stages before it.
     pub needs: Vec<String>,
+    /// The column that tells its partitions apart, for a stage that has some.
+    pub partition_column: Option<String>,
     /// Partitions, in order; empty for a stage without any.
     pub partitions: Vec<String>,
     /// Retries after failures of the work.
@@ -168,11 +175,13 @@ pub enum InputPlan {
     /// A dataset, as committed when the attempt starts.
     Dataset {
         /// Its name.
-        dataset: String,
-        /// How the task sees it: `csv`, `ndjson` or `parquet`.
-        format: String,
-        /// Only these partitions; all if empty.
-        partitions: Vec<String>,
+        dataset: DatasetName,
+        /// How the task sees it.
+        format: Format,
+        /// Which part of it.
+        partitions: PartitionFilter,
+        /// Its columns; none exactly if it is a set of files.
+        columns: Vec<Column>,
     },
     /// A file beside the manifest.
     File {
