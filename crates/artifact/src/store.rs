@@ -224,6 +224,11 @@ impl Store {
         })
     }
 
+    /// The folder of the store.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The blobs.
     pub fn blobs(&self) -> &Blobs {
         &self.blobs

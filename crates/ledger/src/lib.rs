@@ -8,6 +8,9 @@
 //! signed checkpoint; [`export`] copies them out; [`verify`] checks a copy without trusting
 //! anything but the keys that it is given. Everything blocks; nothing here knows an async runtime,
 //! a clock or a database.
+//!
+//! Start reading at [`tree`] (hashes), [`tile`] (files), [`checkpoint`] over [`note`] (what is
+//! signed); then [`storage`], [`integrate`], [`proof`], [`export`] and [`verify`].
 
 pub mod checkpoint;
 pub mod export;

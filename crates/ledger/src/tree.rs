@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 /// A SHA-256 hash: of a leaf, of a node, or of the whole tree.
 pub type Hash = [u8; HASH_BYTES];
 
-/// Length of a [`Hash`] in bytes.
+/// Length of a [`type@Hash`] in bytes.
 pub const HASH_BYTES: usize = 32;
 
 /// Hashes in a full tile, and entries in a full bundle (C2SP tlog-tiles).

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use barecount_sandbox::{Launcher, LauncherConfig, SandboxName, Spec, Stdio};
+use barecount_sandbox::{LaunchError, Launcher, LauncherConfig, SandboxName, Spec, Stdio};
 
 pub(crate) fn main(words: &[String]) -> ExitCode {
     let launcher =
@@ -15,9 +15,14 @@ pub(crate) fn main(words: &[String]) -> ExitCode {
     let name = SandboxName::new("held").expect("it is a name");
     let argv = ["/bin/sleep", "1000"].map(str::to_owned).to_vec();
     let stdio = Stdio::null().expect("the device opens");
-    let sandbox = launcher
-        .launch(&Spec::new(name, argv), stdio)
-        .expect("it starts");
+    let sandbox = match launcher.launch(&Spec::new(name, argv), stdio) {
+        Ok(sandbox) => sandbox,
+        Err(LaunchError::UserNamespaces { reason, remedy }) => {
+            println!("{reason} {remedy}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => panic!("{error}"),
+    };
     println!("{} {}", launcher.pid(), sandbox.pid());
     match sandbox.wait() {
         Ok(exit) => println!("{exit:?}"),

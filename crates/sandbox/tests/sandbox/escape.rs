@@ -162,6 +162,15 @@ fn nothing_lies_over_the_root() -> TestResult {
         .filter(|line| line.split(' ').nth(4) == Some("/"))
         .count();
     assert_eq!(roots, 1, "{text}");
+    // Landlock forbids writing too; the mounts must hold where a kernel has none.
+    let device = |at: &str| at.starts_with("/dev/") && at != "/dev/shm";
+    for line in text.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let (at, read_only) = (fields[4], fields[5].starts_with("ro"));
+        let masked = fields[3] == "/null";
+        let writable = ["/proc", "/tmp", "/dev/shm"].contains(&at) || device(at) || masked;
+        assert_eq!(read_only, !writable, "{line}");
+    }
     Ok(())
 }
 

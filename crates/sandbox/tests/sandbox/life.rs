@@ -30,6 +30,7 @@ tests!(
     a_killed_launcher_takes_its_sandboxes_along,
     a_killed_agent_takes_everything_along,
     a_sweep_removes_what_two_kills_left,
+    a_host_without_user_namespaces_is_told_with_the_remedy,
     a_process_without_isolation_says_so_and_ends_whole,
 );
 
@@ -342,6 +343,26 @@ fn sweep(prefix: &str) -> Result<u32, Box<dyn std::error::Error>> {
 fn kill(pid: i32) -> TestResult {
     let pid = Pid::from_raw(pid).ok_or("no pid")?;
     Ok(rustix::process::kill_process(pid, Signal::KILL)?)
+}
+
+/// A user namespace has a limit of its own for those below it, so that the host's is left alone.
+fn a_host_without_user_namespaces_is_told_with_the_remedy() -> TestResult {
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces; exec \"$0\" --agent hold \"$1\"";
+    let output = Command::new("unshare")
+        .args(["-Ur", "sh", "-c", script])
+        .arg(own_program())
+        .arg(prefix("refused"))
+        .output()?;
+    let told = String::from_utf8(output.stdout)?;
+    let expected = "user.max_user_namespaces is 0. \
+                    Run sysctl user.max_user_namespaces=10000 as root.\n";
+    assert_eq!(
+        told,
+        expected,
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
 }
 
 fn a_process_without_isolation_says_so_and_ends_whole() -> TestResult {

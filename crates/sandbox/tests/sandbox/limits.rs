@@ -58,26 +58,31 @@ fn forks_are_bounded() -> TestResult {
 
 fn a_fork_bomb_is_killed_whole() -> TestResult {
     // Everything in it holds standard output, which ends when the last of them is dead.
-    let mut spec = shell("bomb() { bomb | bomb & }; bomb; echo lit; while :; do sleep 1; done");
+    let mut spec = shell("bomb() { bomb | bomb & }; (bomb) & echo lit; read line");
     spec.limits.pids = Some(50);
     let mut held = hold(&spec)?;
     assert_eq!(held.line()?, "lit");
     held.sandbox.kill()?;
-    let exit = held.finish()?.exit;
-    assert_eq!(exit.status, ExitStatus::Signal(libc::SIGKILL));
+    // Its input stays open meanwhile: it must not end by itself.
+    assert_eq!(
+        held.sandbox.wait()?.status,
+        ExitStatus::Signal(libc::SIGKILL)
+    );
+    held.finish()?;
     Ok(())
 }
 
 fn processor_time_is_throttled() -> TestResult {
     let mut spec = probing(&["spin"]);
-    spec.limits.cpu_millis = Some(250);
+    // So little that even a busy machine would give more.
+    spec.limits.cpu_millis = Some(40);
     let usage = run(&spec)?.exit.usage;
     if launcher().host().root {
         let periods = usage.cpu_throttled_periods.ok_or("no count")?;
         assert!(periods > 0, "{usage:?}");
     }
     let micros = usage.cpu_micros.ok_or("no time")?;
-    assert!((450_000..2_000_000).contains(&micros), "{usage:?}");
+    assert!((50_000..1_000_000).contains(&micros), "{usage:?}");
     Ok(())
 }
 

@@ -121,11 +121,7 @@ fn stream(
     output: impl Write,
 ) -> Result<u64, ExtractError> {
     let mut statement = connection.prepare(sql)?;
-    let columns: Vec<String> = statement
-        .column_names()
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
+    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut writer = csv::Writer::from_writer(output);
     writer.write_record(&columns)?;
     let mut count = 0;

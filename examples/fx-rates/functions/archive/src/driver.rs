@@ -54,7 +54,6 @@ pub(crate) fn extract<const N: usize, E: From<DriverError>>(
         .arg(database)
         .arg(sql)
         .args(parameters)
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|source| DriverError::Start {

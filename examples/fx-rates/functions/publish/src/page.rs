@@ -80,7 +80,7 @@ fn charts(figures: &Figures) -> String {
     format!(
         r#"<section aria-labelledby="charts">
 <h2 id="charts">Over time</h2>
-<p class="soft">Month-end rates; each chart has a scale of its own. <span class="key fall"></span>The worst fall of the euro against the currency.</p>
+<p class="soft">Month-end rates; each chart has a scale of its own. <span class="legend"><span class="key fall"></span>The worst fall of the euro against the currency.</span></p>
 <div class="charts">
 {charts}</div>
 </section>"#
@@ -125,7 +125,7 @@ fn invoices(years: &BTreeMap<String, InvoiceYear>) -> String {
     format!(
         r#"<section aria-labelledby="invoices">
 <h2 id="invoices">Invoices in euro</h2>
-<p class="soft">Each invoice at the reference rate in force on the day of issue. <span class="key up"></span>Issued in another currency, <span class="key rest"></span>issued in euro.</p>
+<p class="soft">Each invoice at the reference rate in force on the day of issue. <span class="legend"><span class="key up"></span>Issued in another currency</span> <span class="legend"><span class="key rest"></span>issued in euro</span></p>
 <div class="scroll" role="region" aria-labelledby="invoices" tabindex="0"><table>
 <thead><tr><th scope="col">Year</th><th scope="col">Invoices</th><th scope="col">Total</th><th scope="col">Of it in other currencies</th><th scope="col" class="wide"><span hidden>Bar</span></th></tr></thead>
 <tbody>
@@ -166,7 +166,7 @@ fn currencies(figures: &Figures) -> String {
     let most = changes.map(f64::abs).fold(0.01, f64::max);
     let rows = |part: &[(&String, &Series)]| -> String {
         part.iter()
-            .map(|(code, series)| currency_row(code, series, most))
+            .map(|(code, series)| currency_row(code, series, last, most))
             .collect()
     };
     let past_rows = if past.is_empty() {
@@ -174,7 +174,7 @@ fn currencies(figures: &Figures) -> String {
     } else {
         format!(
             r#"<tbody>
-<tr><th class="group" colspan="8" scope="colgroup">No longer published: the figures of the last month that was</th></tr>
+<tr><th class="group" colspan="7" scope="colgroup">No longer published: the figures of the last month that was</th></tr>
 {}</tbody>
 "#,
             rows(&past)
@@ -183,18 +183,19 @@ fn currencies(figures: &Figures) -> String {
     format!(
         r#"<section aria-labelledby="currencies">
 <h2 id="currencies">By currency</h2>
-<p class="soft">A plus means that the euro rose against the currency.</p>
+<p class="soft">Figures of {month}. A plus means that the euro rose against the currency.</p>
 <div class="scroll" role="region" aria-labelledby="currencies" tabindex="0"><table>
-<thead><tr><th scope="col">Currency</th><th scope="col">Last month</th><th scope="col">Month-end rate</th><th scope="col">Change on the year</th><th scope="col">Volatility, 30&nbsp;days</th><th scope="col">Worst fall</th><th scope="col">from</th><th scope="col">to</th></tr></thead>
+<thead><tr><th scope="col">Currency</th><th scope="col">Month-end rate</th><th scope="col">Change on the year</th><th scope="col">Volatility, 30&nbsp;days</th><th scope="col">Worst fall</th><th scope="col">from</th><th scope="col">to</th></tr></thead>
 <tbody>
-{}</tbody>
+{current_rows}</tbody>
 {past_rows}</table></div>
 </section>"#,
-        rows(&current)
+        month = text::month(last),
+        current_rows = rows(&current),
     )
 }
 
-fn currency_row(code: &str, series: &Series, most: f64) -> String {
+fn currency_row(code: &str, series: &Series, last: i32, most: f64) -> String {
     let Some(month) = series.months.last() else {
         return String::new();
     };
@@ -206,12 +207,16 @@ fn currency_row(code: &str, series: &Series, most: f64) -> String {
             text::day(&fall.trough),
         )
     });
+    let until = if month.index == last {
+        String::new()
+    } else {
+        format!(", until {}", text::month(month.index))
+    };
     format!(
-        r#"<tr><th scope="row">{code}<span class="name">{name}</span></th><td>{last}</td><td>{rate}</td>{change}{volatility}{fall}</tr>
+        r#"<tr><th scope="row">{code}<span class="name">{name}{until}</span></th><td>{rate}</td>{change}{volatility}{fall}</tr>
 "#,
         code = Escaped(code),
         name = Escaped(currency::name(code)),
-        last = text::month(month.index),
         rate = text::rate(month.rate),
         change = change_cell(month, most),
         volatility = month.volatility.map_or(NOTHING.to_owned(), |value| format!(
