@@ -6,9 +6,11 @@
 
 pub mod clock;
 pub mod conformance;
+pub mod container;
 mod contract;
 
 pub mod fake;
 pub mod launch;
+pub mod local;
 
 pub use contract::{Capabilities, Handle, Health, Recovered, Runner, RunnerError};
