@@ -12,7 +12,7 @@ pub(crate) mod attempt;
 pub(crate) mod host;
 pub(crate) mod log;
 pub(crate) mod places;
-mod records;
+pub(crate) mod records;
 pub(crate) mod sandboxed;
 
 use std::{

@@ -132,10 +132,14 @@ impl Endpoint {
         let _one_at_a_time = self.reading.lock().await;
         match read(request.into_body(), PAYLOAD_MAX).await {
             // A function that streams may fail half-way, and says so in a trailer.
-            Ok(Read { bytes, failed: Some(error_type) }) => {
-                taken(self.conversation.fail(id, Some(&error_type), &bytes))
-            }
-            Ok(Read { bytes, failed: None }) => taken(self.conversation.respond(id, &bytes)),
+            Ok(Read {
+                bytes,
+                failed: Some(error_type),
+            }) => taken(self.conversation.fail(id, Some(&error_type), &bytes)),
+            Ok(Read {
+                bytes,
+                failed: None,
+            }) => taken(self.conversation.respond(id, &bytes)),
             Err(Unread::TooLarge) => refused(self.conversation.overflow(id)),
             Err(Unread::Broken) => bad_request(),
         }
@@ -157,7 +161,9 @@ impl Endpoint {
         let body = match read(request.into_body(), ERROR_BODY_MAX).await {
             Ok(read) => read.bytes,
             // The error counts even where its description is beyond bounds.
-            Err(Unread::TooLarge) => Bytes::from_static(b"the description of the error is too large"),
+            Err(Unread::TooLarge) => {
+                Bytes::from_static(b"the description of the error is too large")
+            }
             Err(Unread::Broken) => return bad_request(),
         };
         taken(match id {
@@ -286,9 +292,8 @@ fn error(status: StatusCode, error_type: &str, message: &str) -> Answer {
 fn json(status: StatusCode, body: Bytes) -> Answer {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

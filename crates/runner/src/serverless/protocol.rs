@@ -58,6 +58,8 @@ pub(super) struct Conversation {
     queued: Notify,
     /// Whether the function waits for an event.
     waiting: watch::Sender<bool>,
+    /// Whether it has asked for one, or has said that it never will.
+    initialised: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -67,7 +69,6 @@ struct State {
     current: Option<(String, oneshot::Sender<Outcome>)>,
     /// The id answered last: a second answer is told apart from a wrong id.
     answered: Option<String>,
-    initialised: bool,
     init_error: Option<Outcome>,
     misbehaved: bool,
 }
@@ -78,6 +79,7 @@ impl Conversation {
             state: Mutex::default(),
             queued: Notify::new(),
             waiting: watch::Sender::new(false),
+            initialised: watch::Sender::new(false),
         }
     }
 
@@ -118,6 +120,13 @@ impl Conversation {
         drop(waiting.wait_for(|waiting| *waiting).await);
     }
 
+    /// Resolves once the function has initialised, or has failed to. Cancel-safe.
+    pub(super) async fn initialised(&self) {
+        let mut initialised = self.initialised.subscribe();
+        // The sender lives in `self`.
+        drop(initialised.wait_for(|initialised| *initialised).await);
+    }
+
     /// `GET runtime/invocation/next`: resolves with the next event. Dropped when the function's
     /// connection closes, which leaves the event in the queue.
     pub(super) async fn next(&self) -> Result<Invocation, Refusal> {
@@ -144,8 +153,8 @@ impl Conversation {
             state.misbehaved = true;
             return Err(Refusal::InvalidStateTransition);
         }
-        state.initialised = true;
         state.answered = None;
+        self.initialised.send_replace(true);
         Ok(Asking(self))
     }
 
@@ -159,7 +168,11 @@ impl Conversation {
     /// Whether an answer to `id` would be taken now.
     pub(super) fn expects(&self, id: &str) -> Result<(), Refusal> {
         let mut state = self.state();
-        if state.current.as_ref().is_some_and(|(current, _)| current == id) {
+        if state
+            .current
+            .as_ref()
+            .is_some_and(|(current, _)| current == id)
+        {
             return Ok(());
         }
         state.misbehaved = true;
@@ -213,13 +226,13 @@ impl Conversation {
     /// `POST runtime/init/error`.
     pub(super) fn fail_init(&self, header: Option<&str>, body: &[u8]) -> Result<(), Refusal> {
         let mut state = self.state();
-        if state.initialised || state.init_error.is_some() {
-            state.misbehaved = true;
+        state.misbehaved = true;
+        if *self.initialised.borrow() {
             return Err(Refusal::InvalidStateTransition);
         }
         let outcome = reported(header, body);
-        state.misbehaved = true;
         state.init_error = Some(outcome.clone());
+        self.initialised.send_replace(true);
         if let Some((_, sender)) = state.pending.take() {
             drop(sender.send(outcome));
         }

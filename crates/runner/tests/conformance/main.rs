@@ -4,6 +4,7 @@
 //! starts sandboxes has to start the launcher while it has one thread, so it has no harness but
 //! `libtest-mimic`.
 
+mod function;
 mod payload;
 mod subjects;
 

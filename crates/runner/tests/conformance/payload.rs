@@ -6,7 +6,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use barecount_runner::conformance::{Behaviour, Seen, behave};
+use barecount_runner::conformance::{Behaviour, IGNORING, Seen, behave};
 
 /// The first argument that makes this binary a command under test; the second is the behaviour.
 pub(crate) const COMMAND: &str = "behave";
@@ -18,6 +18,9 @@ pub(crate) fn main() -> Option<ExitCode> {
     let arguments: Vec<String> = std::env::args().collect();
     let mut words = arguments.iter().map(String::as_str);
     let program = words.next()?;
+    if program == crate::function::BOOTSTRAP && arguments.len() == 1 {
+        return Some(crate::function::main());
+    }
     let behaviour = match (words.next(), words.next()) {
         (Some(COMMAND), Some(behaviour)) => serde_json::from_str(behaviour),
         (Some(ENGINE), None) => serde_json::from_reader(io::stdin()),
@@ -74,7 +77,7 @@ fn place(variable: &str) -> io::Result<PathBuf> {
     Ok(place)
 }
 
-fn leave_process(program: &str) -> io::Result<()> {
+pub(crate) fn leave_process(program: &str) -> io::Result<()> {
     let hang = serde_json::to_string(&Behaviour::Hang)?;
     Command::new(program)
         .args([COMMAND, &hang])
@@ -87,20 +90,25 @@ fn ignore_stop() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    runtime.block_on(ignore_stops())
+}
+
+/// As [`Behaviour::IgnoreStop`], inside a runtime.
+pub(crate) async fn ignore_stops() -> io::Result<()> {
+    {
         let kind = tokio::signal::unix::SignalKind::terminate();
         let mut stops = tokio::signal::unix::signal(kind)?;
         // So that a test knows that from here on it ignores.
-        tell(&"ignoring");
+        tell(&IGNORING);
         while stops.recv().await.is_some() {}
         Ok(())
-    })
+    }
 }
 
 #[expect(
     clippy::print_stderr,
     reason = "the standard error of a payload is its log"
 )]
-fn tell(what: &dyn std::fmt::Display) {
+pub(crate) fn tell(what: &dyn std::fmt::Display) {
     eprintln!("{what}");
 }

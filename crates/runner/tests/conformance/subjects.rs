@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -19,16 +20,19 @@ use barecount_model::{
 use barecount_runner::{
     Runner,
     clock::{Clock, SystemClock},
-    conformance::{Behaviour, INPUT_CONTENTS, INPUT_FILE, Subject},
+    conformance::{Behaviour, IGNORING, INPUT_CONTENTS, INPUT_FILE, Subject},
     container::Container,
+    dedicated_compute::DedicatedCompute,
     fake::{Fake, Playbook, Script},
-    launch::{AttemptToken, End, Isolation, Launch, Limits, Places, Root, Work},
-    local::{Host, Local},
+    launch::{AttemptToken, End, Isolation, Launch, Limits, Places, ReuseKey, Root, Work},
+    local::{Class, Host, Local},
+    managed_etl::{EngineProgram, ManagedEtl},
+    serverless::{PoolLimits, Serverless},
 };
 use barecount_sandbox::Launcher;
 use tempfile::TempDir;
 
-use crate::payload::COMMAND;
+use crate::payload::{COMMAND, ENGINE};
 
 /// What all tests of this binary share.
 pub(crate) struct Shared {
@@ -36,7 +40,7 @@ pub(crate) struct Shared {
     launcher: Arc<Launcher>,
     clock: Arc<dyn Clock>,
     /// An image with this binary as `/payload`, and a package with it and its loader.
-    files: TempDir,
+    pub(crate) files: TempDir,
     subjects: AtomicU64,
 }
 
@@ -49,6 +53,7 @@ impl Shared {
             SystemClock::start()
         };
         make_image(&files.path().join("image"))?;
+        make_package(&files.path().join("package"))?;
         Ok(Self {
             runtime,
             launcher: Arc::new(launcher),
@@ -58,7 +63,7 @@ impl Shared {
         })
     }
 
-    fn host(&self) -> Host {
+    pub(crate) fn host(&self) -> Host {
         Host {
             launcher: self.launcher.clone(),
             clock: self.clock.clone(),
@@ -97,6 +102,24 @@ fn make_image(image: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// A package with this binary as `bootstrap`, its libraries, and the `loader` that a root without
+/// anything else lacks.
+fn make_package(package: &Path) -> io::Result<()> {
+    fs_err::create_dir_all(package)?;
+    fs_err::copy(std::env::current_exe()?, package.join("bootstrap"))?;
+    for library in libraries()? {
+        let name = library.file_name().unwrap_or_default();
+        let loader = name.to_string_lossy().starts_with("ld-linux");
+        let target = if loader {
+            package.join("loader")
+        } else {
+            package.join(name)
+        };
+        fs_err::copy(&library, target)?;
+    }
+    Ok(())
+}
+
 /// The shared libraries of this process, loader included.
 fn libraries() -> io::Result<Vec<PathBuf>> {
     let maps = fs_err::read_to_string("/proc/self/maps")?;
@@ -122,61 +145,157 @@ fn open_to_all(folder: &Path) -> io::Result<()> {
 pub(crate) enum Under {
     Fake,
     Container,
+    Package,
+    DedicatedCompute,
+    ManagedEtl,
+    Serverless,
+    WarmServerless,
 }
 
 impl Under {
-    pub(crate) const ALL: &'static [Self] = &[Self::Fake, Self::Container];
+    pub(crate) const ALL: &'static [Self] = &[
+        Self::Fake,
+        Self::Container,
+        Self::Package,
+        Self::DedicatedCompute,
+        Self::ManagedEtl,
+        Self::Serverless,
+        Self::WarmServerless,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Fake => "fake",
             Self::Container => "container",
+            Self::Package => "container_package",
+            Self::DedicatedCompute => "dedicated_compute",
+            Self::ManagedEtl => "managed_etl",
+            Self::Serverless => "serverless",
+            Self::WarmServerless => "serverless_warm",
         }
     }
 
     /// Checks that make no sense of a backend, each with a reason to be found in the code.
     pub(crate) fn declines(self, check: &str) -> bool {
-        match self {
-            // It runs nothing that could try to.
-            Self::Fake => {
-                check == "inputs_can_be_read_and_not_changed"
-                    || check == "scratch_is_empty_for_every_attempt"
-                    || check == "a_process_left_in_the_background_does_not_outlive_the_attempt"
-            }
-            Self::Container => false,
-        }
+        // It runs nothing that could try to.
+        self == Self::Fake
+            && (check == "inputs_can_be_read_and_not_changed"
+                || check == "scratch_is_empty_for_every_attempt"
+                || check == "a_process_left_in_the_background_does_not_outlive_the_attempt")
     }
 
     pub(crate) fn subject(self, shared: &Shared) -> io::Result<Arc<dyn Subject>> {
-        let ground = Ground::new(shared)?;
-        Ok(match self {
-            Self::Fake => Arc::new(FakeSubject {
-                fake: Fake::new(
-                    RunnerClass::Container,
-                    shared.clock.clone(),
-                    Playbook::default(),
-                ),
+        if self == Self::Fake {
+            let clock = shared.clock.clone();
+            return Ok(Arc::new(FakeSubject {
+                fake: Fake::new(RunnerClass::Container, clock, Playbook::default()),
                 opened: Mutex::new(false),
-                ground,
+                ground: Ground::new(shared)?,
+            }));
+        }
+        Ok(Arc::new(LocalSubject {
+            make: self.make(shared),
+            work: self.work(shared),
+            reuse: (self == Self::WarmServerless).then(|| ReuseKey("key".to_owned())),
+            open: tokio::sync::Mutex::new(None),
+            ground: Ground::new(shared)?,
+        }))
+    }
+
+    fn make(self, shared: &Shared) -> Make {
+        let host = shared.host();
+        match self {
+            Self::DedicatedCompute => Box::new(move |state| {
+                let leases = state.join("leases");
+                opened(DedicatedCompute::new(host.clone(), vec![0], leases), state)
             }),
-            Self::Container => Arc::new(ContainerSubject {
-                host: shared.host(),
-                image: shared.files.path().join("image"),
-                open: tokio::sync::Mutex::new(None),
-                ground,
+            Self::ManagedEtl => {
+                let engine = EngineProgram {
+                    path: shared.files.path().join("image/payload"),
+                    args: vec![ENGINE.to_owned()],
+                };
+                Box::new(move |state| opened(ManagedEtl::new(host.clone(), engine.clone()), state))
+            }
+            Self::Serverless | Self::WarmServerless => Box::new(move |state| {
+                let class = serverless(host.clone(), Duration::from_secs(60), state);
+                opened(class.expect("the temporary folder can be written"), state)
             }),
-        })
+            _ => Box::new(move |state| opened(Container::new(host.clone()), state)),
+        }
+    }
+
+    fn work(self, shared: &Shared) -> Box<dyn Fn(&Behaviour) -> Work + Send + Sync> {
+        let image = shared.files.path().join("image");
+        let package = shared.files.path().join("package");
+        let json = |behaviour: &Behaviour| {
+            serde_json::to_string(behaviour).expect("a behaviour has a JSON form")
+        };
+        match self {
+            Self::ManagedEtl => Box::new(|behaviour| Work::Job {
+                spec: serde_json::to_value(behaviour).expect("a behaviour has a JSON form"),
+            }),
+            Self::Serverless | Self::WarmServerless => Box::new(move |behaviour| Work::Handler {
+                package: package.clone(),
+                event: serde_json::to_value(behaviour).expect("a behaviour has a JSON form"),
+            }),
+            Self::Package => Box::new(move |behaviour| Work::Command {
+                root: Root::Package(package.clone()),
+                argv: [
+                    "/app/loader",
+                    "--library-path",
+                    "/app",
+                    "/app/bootstrap",
+                    COMMAND,
+                    &json(behaviour),
+                ]
+                .map(str::to_owned)
+                .to_vec(),
+                working_dir: PathBuf::from("/app"),
+            }),
+            _ => Box::new(move |behaviour| Work::Command {
+                root: Root::Image(image.clone()),
+                argv: vec!["/payload".to_owned(), COMMAND.to_owned(), json(behaviour)],
+                working_dir: PathBuf::from("/"),
+            }),
+        }
+    }
+}
+
+/// Functions on this host, with the folder that they need.
+pub(crate) fn serverless(host: Host, idle: Duration, state: &Path) -> io::Result<Serverless> {
+    let limits = PoolLimits { sandboxes: 4, idle };
+    Serverless::new(host, limits, &state.join("workers"))
+}
+
+type Make = Box<dyn Fn(&Path) -> Opened + Send + Sync>;
+type ShutDown = Box<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// A runner whose class is not known any more, and how to shut it down.
+struct Opened {
+    runner: Arc<dyn Runner>,
+    shut_down: ShutDown,
+}
+
+fn opened<C: Class>(class: C, state: &Path) -> Opened {
+    let runner = Local::open(class, state).expect("the temporary folder can be read");
+    let runner = Arc::new(runner);
+    Opened {
+        runner: runner.clone(),
+        shut_down: Box::new(move || {
+            let runner = runner.clone();
+            Box::pin(async move { runner.shut_down().await })
+        }),
     }
 }
 
 /// The folders of one subject, and a task id that nothing else has.
-struct Ground {
+pub(crate) struct Ground {
     folder: TempDir,
     task: TaskId,
 }
 
 impl Ground {
-    fn new(shared: &Shared) -> io::Result<Self> {
+    pub(crate) fn new(shared: &Shared) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         open_to_all(folder.path())?;
         let number = shared.subjects.fetch_add(1, Ordering::SeqCst);
@@ -189,11 +308,11 @@ impl Ground {
         })
     }
 
-    fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.folder.path().join("state")
     }
 
-    fn launch(&self, number: u32, work: Work) -> Launch {
+    pub(crate) fn launch(&self, number: u32, work: Work) -> Launch {
         let attempt = self.folder.path().join(number.to_string());
         let place = |name: &str| attempt.join(name);
         let made = || {
@@ -204,7 +323,7 @@ impl Ground {
         };
         made().expect("the temporary folder can be written");
         let stage = ("BARECOUNT_STAGE".to_owned(), "under-test".to_owned());
-        let mark = ("BARECOUNT_TASK_ID".to_owned(), self.task.to_string());
+        let mark = ("SUBJECT_UNDER_TEST".to_owned(), self.task.to_string());
         Launch {
             token: AttemptToken {
                 task: self.task.clone(),
@@ -237,7 +356,7 @@ impl Ground {
 
     /// Records, processes and control groups of this subject's attempts. What is ended is given a
     /// moment to be gone.
-    async fn leftovers(&self) -> Vec<String> {
+    pub(crate) async fn leftovers(&self) -> Vec<String> {
         let mut tries = tokio::time::interval(Duration::from_millis(20));
         let mut left = Vec::new();
         for _ in 0..250 {
@@ -344,7 +463,10 @@ fn script(behaviour: &Behaviour) -> Option<Script> {
         Behaviour::Exit(code) => Script::exits(*code),
         Behaviour::Signal(signal) => ends(End::Signalled { signal: *signal }),
         Behaviour::Hang => Script::hangs(),
-        Behaviour::IgnoreStop => Script::ignores_stop(),
+        Behaviour::IgnoreStop => Script {
+            prints: IGNORING.to_owned(),
+            ..Script::ignores_stop()
+        },
         Behaviour::UseMemory => ends(End::OutOfMemory),
         Behaviour::Burn(millis) => Script::runs_for(Duration::from_millis(*millis)),
         Behaviour::Print(bytes) => Script {
@@ -363,38 +485,37 @@ fn script(behaviour: &Behaviour) -> Option<Script> {
     })
 }
 
-struct ContainerSubject {
-    host: Host,
-    image: PathBuf,
-    open: tokio::sync::Mutex<Option<Arc<Local<Container>>>>,
+struct LocalSubject {
+    make: Make,
+    work: Box<dyn Fn(&Behaviour) -> Work + Send + Sync>,
+    reuse: Option<ReuseKey>,
+    open: tokio::sync::Mutex<Option<Opened>>,
     ground: Ground,
 }
 
 #[async_trait]
-impl Subject for ContainerSubject {
+impl Subject for LocalSubject {
     async fn open(&self) -> Arc<dyn Runner> {
         let mut open = self.open.lock().await;
         if let Some(before) = open.take() {
-            before.shut_down().await;
+            (before.shut_down)().await;
         }
-        let container = Container::new(self.host.clone());
-        let runner = Local::open(container, &self.ground.state());
-        let runner = Arc::new(runner.expect("the temporary folder can be read"));
-        *open = Some(runner.clone());
+        let opened = (self.make)(&self.ground.state());
+        let runner = opened.runner.clone();
+        *open = Some(opened);
         runner
     }
 
     fn launch(&self, number: u32, behaviour: &Behaviour) -> Option<Launch> {
-        let behaviour = serde_json::to_string(behaviour).ok()?;
-        let work = Work::Command {
-            root: Root::Image(self.image.clone()),
-            argv: vec!["/payload".to_owned(), COMMAND.to_owned(), behaviour],
-            working_dir: PathBuf::from("/"),
-        };
-        Some(self.ground.launch(number, work))
+        let mut launch = self.ground.launch(number, (self.work)(behaviour));
+        launch.reuse.clone_from(&self.reuse);
+        Some(launch)
     }
 
     async fn leftovers(&self) -> Vec<String> {
+        if let Some(open) = &*self.open.lock().await {
+            (open.shut_down)().await;
+        }
         self.ground.leftovers().await
     }
 }
