@@ -5,6 +5,7 @@
 //! `libtest-mimic`.
 
 mod function;
+mod functions;
 mod payload;
 mod subjects;
 
@@ -44,6 +45,12 @@ fn main() -> ExitCode {
             let name = format!("{}::{}", under.name(), check.name);
             trials.push(Trial::test(name, move || hold(&shared, *under, check)));
         }
+    }
+    for (name, test) in functions::TESTS {
+        let shared = shared.clone();
+        trials.push(Trial::test(format!("function::{name}"), move || {
+            Ok(shared.runtime.block_on(test(shared.clone()))?)
+        }));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

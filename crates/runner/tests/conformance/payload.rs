@@ -13,6 +13,10 @@ pub(crate) const COMMAND: &str = "behave";
 /// The first argument that makes this binary an engine, whose job is the behaviour.
 pub(crate) const ENGINE: &str = "engine";
 
+/// Where a package is, and the loader in it.
+pub(crate) const APP: &str = "/app";
+pub(crate) const LOADER: &str = "/app/loader";
+
 /// Behaves, if this process is a payload.
 pub(crate) fn main() -> Option<ExitCode> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -79,10 +83,15 @@ fn place(variable: &str) -> io::Result<PathBuf> {
 
 pub(crate) fn leave_process(program: &str) -> io::Result<()> {
     let hang = serde_json::to_string(&Behaviour::Hang)?;
-    Command::new(program)
-        .args([COMMAND, &hang])
-        .spawn()
-        .map(drop)
+    // In a root without libraries this program was started by the loader in its package.
+    let mut command = match Path::new(LOADER).exists() {
+        true => Command::new(LOADER),
+        false => Command::new(program),
+    };
+    if command.get_program() == LOADER {
+        command.args(["--library-path", APP, program]);
+    }
+    command.args([COMMAND, &hang]).spawn().map(drop)
 }
 
 /// Takes every `SIGTERM` and does nothing about it.

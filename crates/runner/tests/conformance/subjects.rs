@@ -32,7 +32,7 @@ use barecount_runner::{
 use barecount_sandbox::Launcher;
 use tempfile::TempDir;
 
-use crate::payload::{COMMAND, ENGINE};
+use crate::payload::{APP, COMMAND, ENGINE, LOADER};
 
 /// What all tests of this binary share.
 pub(crate) struct Shared {
@@ -241,9 +241,9 @@ impl Under {
             Self::Package => Box::new(move |behaviour| Work::Command {
                 root: Root::Package(package.clone()),
                 argv: [
-                    "/app/loader",
+                    LOADER,
                     "--library-path",
-                    "/app",
+                    APP,
                     "/app/bootstrap",
                     COMMAND,
                     &json(behaviour),
