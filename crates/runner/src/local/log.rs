@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, Write},
     os::fd::OwnedFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -74,18 +74,22 @@ impl LogPipe {
     /// From now on, what is printed goes to a new file at `path`, `limit` bytes of it at most. What
     /// was printed before is dropped without a trace: it belonged to nobody.
     pub(crate) async fn attach(&self, path: PathBuf, limit: u64) -> io::Result<()> {
-        let file =
-            blocking(move || fs_err::File::create(path).map(fs_err::File::into_parts)).await?;
+        let file = blocking(move || create(&path)).await?;
+        self.attach_file(file, limit).await;
+        Ok(())
+    }
+
+    /// The same, with the file that [`create`] made.
+    pub(crate) async fn attach_file(&self, file: File, limit: u64) {
         let mut intake = self.shared.intake.lock().await;
         self.shared.catch_up(&mut intake).await;
         intake.sink = Some(Sink {
-            file: Some(file.0),
+            file: Some(file),
             room: limit,
             digest: Sha256::new(),
             kept: 0,
             dropped: 0,
         });
-        Ok(())
     }
 
     /// Takes what has been printed up to now, and closes the log.
@@ -94,6 +98,11 @@ impl LogPipe {
         self.shared.catch_up(&mut intake).await;
         intake.sink.take().map(Sink::summary).unwrap_or_default()
     }
+}
+
+/// Makes an empty log. Blocking.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    fs_err::File::create(path).map(fs_err::File::into_file)
 }
 
 impl Drop for LogPipe {

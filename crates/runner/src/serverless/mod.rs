@@ -159,7 +159,8 @@ impl Class for Serverless {
     }
 
     async fn start(&self, launch: &Launch, orders: Orders) -> Result<Started, RunnerError> {
-        let (package, _) = function(launch)?;
+        let (package, event) = function(launch)?;
+        payload::check_size(event)?;
         if launch.isolation == Isolation::Process {
             return Err(RunnerError::Unlaunchable {
                 reason: "a function's interface and folders need namespaces of their own"

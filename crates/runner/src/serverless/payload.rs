@@ -17,6 +17,8 @@ use crate::{
 
 /// Where the function's package is.
 pub(super) const TASK_ROOT: &str = "/var/task";
+/// Room for the platform's part of a payload, in bytes.
+const PLATFORM_MAX: usize = 16 * 1024;
 /// The handler's name, if the package has several; the package's own business.
 const HANDLER: &str = "_HANDLER";
 /// Variables that differ from attempt to attempt: a process that serves several is told them in the
@@ -122,14 +124,15 @@ pub(super) fn invocation(
     }
 }
 
-/// Refuses an event that is larger than the interface allows.
-pub(super) fn check_size(invocation: &Invocation) -> Result<(), RunnerError> {
-    let size = invocation.payload.len();
-    if size <= PAYLOAD_MAX {
+/// Refuses an event that leaves no room for the platform's part in what the interface allows.
+pub(super) fn check_size(event: &Value) -> Result<(), RunnerError> {
+    let size = event.to_string().len();
+    let limit = PAYLOAD_MAX - PLATFORM_MAX;
+    if size <= limit {
         return Ok(());
     }
     Err(RunnerError::Unlaunchable {
-        reason: format!("the event is {size} bytes, and a function takes {PAYLOAD_MAX} at most"),
+        reason: format!("the event is {size} bytes, and a function takes {limit} at most"),
         remedy: "Hand the data over as an input, and only its name in the event.".to_owned(),
     })
 }

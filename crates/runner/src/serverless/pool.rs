@@ -200,10 +200,10 @@ impl Pool {
     }
 
     /// Takes all warm sandboxes out; none is taken in any more.
-    pub(super) fn close(&self) -> Vec<Box<Worker>> {
+    pub(super) fn close(&self) -> Vec<Worker> {
         let mut state = self.0.lock();
         state.closed = true;
-        state.idle.drain(..).map(|idle| idle.worker).collect()
+        state.idle.drain(..).map(|idle| *idle.worker).collect()
     }
 
     /// Waits until no worker settles any more.
@@ -243,13 +243,13 @@ impl Pool {
 
 impl Inner {
     /// Those idle for too long, and when the next one will be.
-    fn expire(&self, now: Duration) -> (Vec<Box<Worker>>, Option<Duration>) {
+    fn expire(&self, now: Duration) -> (Vec<Worker>, Option<Duration>) {
         let mut state = self.lock();
         let (expired, alive): (Vec<_>, Vec<_>) = std::mem::take(&mut state.idle)
             .into_iter()
             .partition(|idle| idle.since + self.limits.idle <= now || idle.worker.has_ended());
         state.idle = alive;
         let next = state.idle.first().map(|idle| idle.since + self.limits.idle);
-        (expired.into_iter().map(|idle| idle.worker).collect(), next)
+        (expired.into_iter().map(|idle| *idle.worker).collect(), next)
     }
 }

@@ -1,6 +1,6 @@
 //! One function process in its sandbox, and one attempt after the other on it.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs::File, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use barecount_sandbox::{Exit, ExitStatus, Spec};
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -18,6 +18,7 @@ use crate::{
     local::{
         Host, Orders,
         host::failure,
+        log,
         places::{self, Access},
         records::blocking,
         sandboxed::{self, Input, Process},
@@ -120,26 +121,22 @@ impl Worker {
     ) -> Result<Served, RunnerError> {
         let warm = self.served > 0;
         self.served += 1;
-        if warm {
-            self.process
-                .log
-                .attach(launch.log.clone(), launch.limits.log_bytes)
-                .await
-                .map_err(|error| failure("open the log", error))?;
-        } else {
+        if !warm {
+            // Its log was there before its first byte.
             self.initialise(orders).await;
         }
-        let placed = self.place(launch).await?;
+        let (placed, log) = self.place(launch, warm).await?;
+        if let Some(log) = log {
+            self.process
+                .log
+                .attach_file(log, launch.limits.log_bytes)
+                .await;
+        }
         let deadline = u64::try_from(launch.timeout.as_millis()).unwrap_or(u64::MAX);
         let deadline = host.clock.unix_millis().saturating_add(deadline);
         let invocation = payload::invocation(launch, event, &placed, deadline);
-        let happened = match payload::check_size(&invocation) {
-            Ok(()) => {
-                let answer = self.conversation.invoke(invocation);
-                self.follow(host, answer, orders).await
-            }
-            Err(error) => Err(error),
-        };
+        let answer = self.conversation.invoke(invocation);
+        let happened = self.follow(host, answer, orders).await;
         // Whatever happened, the places go back to where they are looked for.
         let replaced = self.take(placed).await?;
         let log = self.process.log.detach().await;
@@ -218,9 +215,20 @@ impl Worker {
         }
     }
 
-    async fn place(&mut self, launch: &Launch) -> Result<Placed, RunnerError> {
-        let places = launch.places.clone();
-        let placed = self.with_slots(move |slots| slots.place(&places)).await;
+    /// Places the attempt's folders and makes its log, unless it has one: together, for every hop to
+    /// where work may block costs as much as the work.
+    async fn place(
+        &mut self,
+        launch: &Launch,
+        with_log: bool,
+    ) -> Result<(Placed, Option<File>), RunnerError> {
+        let (places, path) = (launch.places.clone(), launch.log.clone());
+        let placed = self
+            .with_slots(move |slots| {
+                let log = with_log.then(|| log::create(&path)).transpose()?;
+                Ok((slots.place(&places)?, log))
+            })
+            .await;
         placed.map_err(|error| match error.kind() {
             std::io::ErrorKind::CrossesDevices => RunnerError::Unlaunchable {
                 reason: "the attempt's folders and the runner's are on different file systems"

@@ -119,20 +119,20 @@ async fn handle(event: LambdaEvent<Value>) -> Result<Value, Error> {
 
 fn misbehave(misbehaviour: &str) -> io::Result<()> {
     match serde_json::from_value(json!(misbehaviour))? {
-        Misbehaviour::ExitsAtOnce => return Ok(()),
+        Misbehaviour::ExitsAtOnce => Ok(()),
         Misbehaviour::HangsAtOnce => loop {
             std::thread::park();
         },
         Misbehaviour::InitError => {
             let error = json!({"errorType": "NoModel", "errorMessage": "the model is missing"});
             post("init/error", error.to_string().as_bytes())?;
-            return Ok(());
+            Ok(())
         }
         Misbehaviour::Rubbish => {
             for _ in 0..100 {
                 connect()?.write_all(&[0xff; 64 * 1024])?;
             }
-            return Ok(());
+            Ok(())
         }
         misbehaviour => loop {
             let (id, event) = next()?;

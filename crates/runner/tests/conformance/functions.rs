@@ -388,7 +388,7 @@ async fn died_idle(shared: Arc<Shared>) -> TestResult {
 async fn large_event(shared: Arc<Shared>) -> TestResult {
     let bench = Bench::new(shared)?;
     let launch = bench.event(1, json!("x".repeat(6 << 20)));
-    let refused = bench.carry_out(&launch).await;
+    let refused = bench.runner.launch(&launch).await;
     check(
         matches!(refused, Err(RunnerError::Unlaunchable { .. })),
         &refused,
