@@ -1,0 +1,71 @@
+//! The conformance suite, on the fake and on every embedded backend.
+//!
+//! The binary is its own payload: it is what the sandboxes under test run. A test binary that
+//! starts sandboxes has to start the launcher while it has one thread, so it has no harness but
+//! `libtest-mimic`.
+
+mod function;
+mod functions;
+mod payload;
+mod subjects;
+
+use std::{process::ExitCode, sync::Arc};
+
+use barecount_runner::conformance::{CHECKS, Check, Subject};
+use barecount_sandbox::{Launcher, LauncherConfig};
+use libtest_mimic::{Arguments, Failed, Trial};
+use subjects::{Shared, Under};
+
+fn main() -> ExitCode {
+    if let Some(code) = payload::main() {
+        return code;
+    }
+    let started = || {
+        let launcher = Launcher::start(LauncherConfig::new("barecount-runner-test"))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        Ok::<_, Box<dyn std::error::Error>>(Arc::new(Shared::new(launcher, runtime)?))
+    };
+    let shared = match started() {
+        Ok(shared) => shared,
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "there is no harness yet to tell")]
+            {
+                eprintln!("the conformance suite cannot start: {error}");
+            }
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut trials = Vec::new();
+    for under in Under::ALL {
+        for check in CHECKS.iter().copied().flatten() {
+            let shared = shared.clone();
+            let name = format!("{}::{}", under.name(), check.name);
+            trials.push(Trial::test(name, move || hold(&shared, *under, check)));
+        }
+    }
+    for (name, test) in functions::TESTS {
+        let shared = shared.clone();
+        trials.push(Trial::test(format!("function::{name}"), move || {
+            Ok(shared.runtime.block_on(test(shared.clone()))?)
+        }));
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// Holds one backend against one promise. What a backend cannot do has to be declared.
+fn hold(shared: &Shared, under: Under, check: &Check) -> Result<(), Failed> {
+    let subject: Arc<dyn Subject> = under.subject(shared)?;
+    let done = shared.runtime.block_on(check.run(subject))?;
+    if done == under.declines(check.name) {
+        let wrong = if done {
+            "declined, but works"
+        } else {
+            "skipped without being declined"
+        };
+        return Err(wrong.into());
+    }
+    Ok(())
+}
