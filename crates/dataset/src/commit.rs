@@ -32,6 +32,8 @@ use crate::table::{DataFile, ROWS_HASH_TAG, Snapshot, TableError, Tables, log_er
 
 /// How often a commit starts over because another writer was faster.
 const MAX_CONFLICTS: usize = 16;
+/// The log is summed up in a checkpoint every so many commits.
+const CHECKPOINT_INTERVAL: u64 = 20;
 /// The key in a log entry's `commitInfo` that holds a [`Committed`].
 const COMMITTED_KEY: &str = "barecount";
 
@@ -472,7 +474,8 @@ fn name(commit: &DatasetCommit, file: &StagedFile) -> String {
         commit.transaction.app_id, commit.transaction.version
     );
     let transaction = blake3::hash(transaction.as_bytes()).to_hex();
-    let stem = file.path.strip_suffix(".parquet").unwrap_or(&file.path);
+    let stem = file.path.rsplit('/').next().unwrap_or(&file.path);
+    let stem = stem.strip_suffix(".parquet").unwrap_or(stem);
     let content = file.sha256.trim_start_matches("sha256:");
     let content = content.get(..16).unwrap_or(content);
     let mut parts = folder(commit.schema.partition_by(), &file.partition_values);
@@ -570,7 +573,8 @@ fn metadata_actions(
                 "minReaderVersion": 1, "minWriterVersion": 2,
             }))?;
             let partitions = commit.schema.partition_by();
-            let metadata = new_metadata(&struct_type, partitions, Vec::<(&str, &str)>::new())?
+            let properties = [("delta.checkpointInterval", CHECKPOINT_INTERVAL)];
+            let metadata = new_metadata(&struct_type, partitions, properties)?
                 .with_name(commit.table.to_string())?;
             Ok(vec![Action::Protocol(protocol), Action::Metadata(metadata)])
         }

@@ -26,7 +26,7 @@ pub enum WriteMode {
 /// A Parquet file in a staging folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StagedFile {
-    /// Its name in the staging folder.
+    /// Its path in the staging folder, below a folder `column=value` for each partition column.
     pub path: String,
     /// How many rows it holds.
     pub rows: u64,

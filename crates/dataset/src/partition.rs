@@ -11,6 +11,9 @@ use crate::schema::TableSchema;
 /// decimal, days as `YYYY-MM-DD`, text as it is, `None` for null.
 pub type PartitionValues = BTreeMap<String, Option<String>>;
 
+/// The longest name of a partition's folder, in bytes: what file systems allow.
+pub(crate) const MAX_FOLDER_BYTES: usize = 255;
+
 /// The name of the folder that stands for a null.
 pub(crate) const NULL_FOLDER: &str = "__HIVE_DEFAULT_PARTITION__";
 
@@ -44,13 +47,11 @@ pub(crate) fn group_rows(
 /// The folder of a partition, `year=2024/month=5`, outermost first; empty without partitions.
 ///
 /// Characters that a path, a URL or a Delta reader treats specially are written `%XX`, as Hive
-/// and Spark do; over-long values are cut to their hash, which is fine since Delta readers take
-/// values from the log.
+/// and Spark do.
 pub(crate) fn folder(partition_by: &[String], values: &PartitionValues) -> Vec<String> {
     let folder = |name: &String| {
         let value = match values.get(name).and_then(Option::as_ref) {
             None => NULL_FOLDER.to_owned(),
-            Some(value) if value.len() > 80 => blake3::hash(value.as_bytes()).to_hex().to_string(),
             Some(value) => escape(value),
         };
         format!("{}={value}", escape(name))

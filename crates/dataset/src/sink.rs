@@ -1,6 +1,6 @@
 //! Validated rows in, synced Parquet files out: divided by partition, hashed as they are written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use crate::cell::date_text;
 use crate::decision::StagedFile;
 use crate::digest::{RowHasher, RowsHash};
-use crate::partition::{PartitionValues, group_rows, matches};
+use crate::partition::{MAX_FOLDER_BYTES, PartitionValues, folder, group_rows, matches};
 use crate::schema::TableSchema;
 use crate::stage::{Limits, StageError};
 
@@ -159,11 +159,19 @@ impl<'a> Sink<'a> {
             let limit = self.limits.max_partitions;
             return Err(StageError::TooManyPartitions { limit });
         }
-        let name = format!("part-{:05}.parquet", self.started);
+        let mut parts = folder(self.schema.partition_by(), &values);
+        if let Some(part) = parts.iter().find(|part| part.len() > MAX_FOLDER_BYTES) {
+            let part = part.chars().take(80).collect();
+            return Err(StageError::PartitionName { part });
+        }
+        let in_folder = self.folder.join(parts.iter().collect::<PathBuf>());
+        parts.push(format!("part-{:05}.parquet", self.started));
+        let name = parts.join("/");
         self.started += 1;
         let path = self.folder.join(&name);
-        let file =
-            HashingFile::create(&path).map_err(|source| StageError::Write { path, source })?;
+        let file = std::fs::create_dir_all(in_folder)
+            .and_then(|()| HashingFile::create(&path))
+            .map_err(|source| StageError::Write { path, source })?;
         let options = ArrowWriterOptions::new()
             .with_properties(properties())
             .with_skip_arrow_metadata(true);
@@ -202,14 +210,17 @@ impl<'a> Sink<'a> {
         for file in std::mem::take(&mut self.open).into_values() {
             self.done.push(file.finish(self.folder)?);
         }
-        let folder = self.folder.to_path_buf();
-        // Dying before this sync loses files that nobody was told of: the attempt is staged anew.
-        File::open(&folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(|source| StageError::Write {
-                path: folder,
-                source,
-            })?;
+        // Dying before these syncs loses files that nobody was told of: the attempt is staged anew.
+        let mut folders = BTreeSet::from([self.folder.to_owned()]);
+        for file in &self.done {
+            let above = Path::new(&file.path).ancestors().skip(1);
+            folders.extend(above.map(|folder| self.folder.join(folder)));
+        }
+        for path in folders {
+            File::open(&path)
+                .and_then(|folder| folder.sync_all())
+                .map_err(|source| StageError::Write { path, source })?;
+        }
         self.done.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(self.done)
     }

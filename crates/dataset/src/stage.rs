@@ -66,7 +66,7 @@ pub struct Limits {
     pub max_record_bytes: usize,
     /// Rows of an output, refused ones included.
     pub max_rows: u64,
-    /// Bytes that an output's Parquet files claim to hold when unpacked.
+    /// Bytes that an output's Parquet files claim to hold, or hold, when unpacked.
     pub max_unpacked_bytes: u64,
     /// Partitions that one output is divided into.
     pub max_partitions: usize,
@@ -106,7 +106,7 @@ pub struct OutputSpec {
 /// A staged output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Staged {
-    /// The Parquet files, synced and read-only, by name.
+    /// The Parquet files, synced and read-only, by path.
     pub files: Vec<StagedFile>,
     /// Rows accepted.
     pub rows: u64,
@@ -158,6 +158,12 @@ pub enum StageError {
         found: String,
         /// The task's.
         expected: String,
+    },
+    /// A partition value that no folder can be named after.
+    #[error("partition folder `{part}…` would have a name of more than 255 bytes")]
+    PartitionName {
+        /// The beginning of the folder's name.
+        part: String,
     },
     /// Too many partitions.
     #[error("the rows fall into more than {limit} partitions")]

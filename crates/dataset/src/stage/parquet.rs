@@ -26,7 +26,7 @@ impl Stage<'_, '_> {
         };
         let builder =
             guarded(|| ParquetRecordBatchReaderBuilder::try_new(content)).map_err(malformed)?;
-        self.check_unpacked(file, builder.metadata())?;
+        self.check_claims(file, builder.metadata())?;
         let columns = sources(&self.spec.schema, builder.schema()).map_err(|difference| {
             StageError::Columns {
                 file: file.path.clone(),
@@ -38,6 +38,8 @@ impl Stage<'_, '_> {
         let mut row = 0;
         while let Some(batch) = guarded(|| reader.next().transpose()).map_err(malformed)? {
             self.count_rows(file, batch.num_rows() as u64)?;
+            self.unpacked_bytes += batch.get_array_memory_size() as u64;
+            self.check_unpacked(file, self.unpacked_bytes)?;
             let sources = columns
                 .iter()
                 .map(|place| batch.column(*place))
@@ -48,20 +50,25 @@ impl Stage<'_, '_> {
         Ok(())
     }
 
-    fn check_unpacked(
-        &mut self,
+    /// Refuses a file whose pages claim too much, before any is unpacked. Repetition makes many
+    /// rows of few page bytes, so rows are counted again as they come.
+    fn check_claims(
+        &self,
         file: &InputFile,
         metadata: &parquet::file::metadata::ParquetMetaData,
     ) -> Result<(), StageError> {
+        let chunks = metadata
+            .row_groups()
+            .iter()
+            .flat_map(|group| group.columns());
         let claimed = |bytes: i64| u64::try_from(bytes).unwrap_or(u64::MAX);
-        for group in metadata.row_groups() {
-            for column in group.columns() {
-                let bytes = claimed(column.uncompressed_size());
-                self.unpacked_bytes = self.unpacked_bytes.saturating_add(bytes);
-            }
-        }
+        let sizes = chunks.map(|chunk| claimed(chunk.uncompressed_size()));
+        self.check_unpacked(file, sizes.fold(self.unpacked_bytes, u64::saturating_add))
+    }
+
+    fn check_unpacked(&self, file: &InputFile, bytes: u64) -> Result<(), StageError> {
         let limit = self.spec.limits.max_unpacked_bytes;
-        if self.unpacked_bytes > limit {
+        if bytes > limit {
             let (file, what) = (file.path.clone(), "bytes when unpacked");
             return Err(StageError::Limit { file, what, limit });
         }
