@@ -61,7 +61,7 @@ impl Verdict {
 /// }
 /// ```
 ///
-/// ```compile_fail,E0599
+/// ```compile_fail,E0277
 /// use barecount_control::governance::Permit;
 /// fn keep(permit: &Permit) -> Permit {
 ///     Permit::clone(permit)
