@@ -302,7 +302,7 @@ impl Evaluator {
             ("name", text(&pipeline.name)),
             (
                 "version",
-                RestrictedExpression::new_long(pipeline.version.into()),
+                RestrictedExpression::new_string(pipeline.version.clone()),
             ),
             ("owner", text(&pipeline.owner)),
             ("classification", text(&pipeline.classification)),
