@@ -14,6 +14,7 @@ use barecount_runner::{
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use crate::{
     assignment::{Assignment, Attempt, Event, Order},
@@ -39,6 +40,7 @@ pub struct AgentConfig {
 pub struct Agent {
     inner: Arc<AgentConfig>,
     events: mpsc::UnboundedSender<Event>,
+    orders: TaskTracker,
 }
 
 impl Agent {
@@ -47,13 +49,21 @@ impl Agent {
         Self {
             inner: Arc::new(config),
             events,
+            orders: TaskTracker::new(),
         }
+    }
+
+    /// Resolves when every order given so far is carried out. Cancel-safe.
+    pub async fn idle(&self) {
+        self.orders.close();
+        self.orders.wait().await;
+        self.orders.reopen();
     }
 
     /// Takes an order and carries it out in the background; the end of an attempt is an [`Event`].
     pub fn order(&self, order: Order) {
         let agent = self.clone();
-        tokio::spawn(async move {
+        self.orders.spawn(async move {
             match order {
                 Order::Launch(assignment) => agent.attempt(&assignment).await,
                 Order::Recover(attempt) => agent.recover(attempt).await,
@@ -251,9 +261,9 @@ impl Agent {
                 argv: command.clone(),
                 working_dir: Path::new("/").to_owned(),
             },
-            WorkPlan::Handler { .. } => Work::Handler {
+            WorkPlan::Handler { event, .. } => Work::Handler {
                 package: artifact,
-                event: assignment.event.clone().unwrap_or(Value::Null),
+                event: event.clone(),
             },
             WorkPlan::Job { .. } => Work::Job {
                 spec: self.inner.data.job(assignment, &artifact).await?,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    catalog::Profile,
     class::{NetworkProfile, Phase, RunnerClass, Size},
     manifest::Format,
     pipeline::{Column, Output, PartitionFilter},
@@ -123,6 +124,23 @@ pub struct Resources {
     pub scratch_bytes: u64,
     /// How much log is kept, in bytes.
     pub log_bytes: u64,
+    /// Workers that a job is priced for.
+    pub workers: u32,
+}
+
+impl Resources {
+    /// What a profile of the catalog is worth.
+    pub fn of_profile(profile: &Profile) -> Self {
+        Self {
+            cpu_millis: profile.vcpu_millis,
+            memory_bytes: profile.memory.as_bytes(),
+            pids: profile.pids,
+            open_files: profile.open_files,
+            scratch_bytes: profile.scratch.as_bytes(),
+            log_bytes: profile.log.as_bytes(),
+            workers: profile.workers,
+        }
+    }
 }
 
 /// What a stage carries out.
@@ -147,6 +165,9 @@ pub enum WorkPlan {
     Handler {
         /// The package.
         package: Pin,
+        /// What happened, as the function is told; null where the end of the stages before it
+        /// is what starts it.
+        event: serde_json::Value,
     },
     /// A job for the engine.
     Job {
@@ -162,7 +183,7 @@ impl WorkPlan {
     pub fn artifact(&self) -> &Pin {
         match self {
             Self::Image { image, .. } => image,
-            Self::Package { package, .. } | Self::Handler { package } => package,
+            Self::Package { package, .. } | Self::Handler { package, .. } => package,
             Self::Job { job, .. } => job,
         }
     }

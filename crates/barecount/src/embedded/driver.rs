@@ -353,7 +353,6 @@ fn assignment(update: &Update, attempt: Attempt) -> Option<Assignment> {
         version: run.version.clone(),
         partition: task.partition.clone(),
         window: run.window.clone(),
-        event: plan.event.clone(),
         reuse: Digest::of(shared.join("\n").as_bytes()).hex(),
         stage,
     })
