@@ -98,9 +98,9 @@ impl Stage<'_, '_> {
             .map_err(arrange)?;
         let rows = columns[0].len();
         let mut good = vec![true; rows];
-        for row in 0..rows {
+        for (row, good) in good.iter_mut().enumerate() {
             if let Err(error) = self.parquet_row(sources, &columns, row) {
-                good[row] = false;
+                *good = false;
                 let record = describe(schema, &columns, row);
                 self.refuse(file, first_row + row as u64 + 1, error, record.as_bytes());
             }
