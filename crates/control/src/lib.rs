@@ -1,1 +1,16 @@
 //! The control plane: durable store, commands, governance, reconcilers.
+//!
+//! One writer thread owns the store and every active run. Commands reach it through
+//! [`Control`], are applied in memory in the order they arrive, and are persisted in group commits:
+//! a caller hears of its command only once the change is durable. Nothing here starts a process or
+//! reads a dataset: what is to be done follows from the state ([`barecount_model::run::Pending`])
+//! and is done by an agent.
+
+pub mod clock;
+pub mod governance;
+mod handle;
+pub mod store;
+mod writer;
+
+pub use handle::{CommandError, Control, Fenced, Submission, Submitted, Update};
+pub use writer::Entries;

@@ -2,5 +2,21 @@
 //!
 //! No clock, no randomness, no input or output: everything here is a function of its arguments.
 
+pub mod catalog;
 pub mod class;
+pub mod codes;
+pub mod cost;
+pub mod diagnostic;
+pub mod digest;
+pub mod document;
+pub mod environment;
+pub mod evidence;
 pub mod id;
+pub mod lock;
+pub mod manifest;
+pub mod pipeline;
+pub mod plan;
+pub mod run;
+pub mod schema;
+pub mod text;
+pub mod version;

@@ -5,6 +5,8 @@
 //! program, and the payload cannot reach it: its memory belongs to the host's user namespace and is
 //! marked as not dumpable before the payload runs.
 
+mod host;
+mod inside;
 mod landlocked;
 mod overlay;
 mod payload;
@@ -23,7 +25,8 @@ use crate::error::{Failure, InStep, Step};
 use crate::spec::{Isolation, Spec, Stdio};
 use crate::sys;
 use crate::wire::{self, InitOrder, InitReport};
-pub(crate) use root::{HostSystem, Sources, open_sources};
+pub(crate) use host::HostSystem;
+pub(crate) use root::{Sources, open_sources};
 
 /// The highest capability number asked about; the kernel refuses those that it does not know.
 const CAPABILITY_NUMBERS: std::ops::Range<u32> = 0..64;

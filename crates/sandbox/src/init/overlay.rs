@@ -1,24 +1,17 @@
 //! A root that is a directory: bound as it is when it has every place that something is mounted
 //! on, else with the missing places laid over it. The directory itself is never written.
 
-use std::collections::VecDeque;
-use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
-use rustix::mount::FsOpenFlags;
+use rustix::mount::{FsOpenFlags, UnmountFlags};
 
-use super::root::{
-    attach_at_root, file_type, finish, make_inside, memory_file_system, open_inside,
-};
+use super::inside::{make_inside, open_inside, resolve};
+use super::root::{attach_at_root, file_type, finish, memory_file_system};
 use crate::error::{Failure, InStep, Step};
 use crate::spec::{Mount, Spec};
-
-/// How many links are followed in one path, as in the kernel.
-const MAX_LINKS: u32 = 40;
 
 /// Attaches the image and returns what is to be the root.
 pub(super) fn attach_image(spec: &Spec, image: &OwnedFd) -> Result<OwnedFd, Failure> {
@@ -41,104 +34,34 @@ struct Place {
 }
 
 fn missing_places(spec: &Spec, image: &OwnedFd) -> Result<Vec<Place>, Failure> {
-    let mut covered: Vec<&Path> = Vec::new();
+    let fixed = ["/proc", "/dev", "/tmp"].map(|path| (Path::new(path), true));
+    let mounts = spec.mounts.iter().map(|mount| match mount {
+        Mount::Tmpfs { target, .. } => (target.as_path(), true),
+        Mount::Bind { source, target, .. } => (target.as_path(), source_is_directory(source)),
+    });
+    let mut covered: Vec<PathBuf> = Vec::new();
     let mut missing = Vec::new();
-    let fixed = ["/proc", "/dev", "/tmp"].map(Path::new);
-    for path in fixed {
-        covered.push(path);
-        note_missing(image, path, true, &mut missing)?;
-    }
-    for mount in &spec.mounts {
-        let target = mount.target();
+    for (target, directory) in fixed.into_iter().chain(mounts) {
+        let path = resolve(image.as_fd(), target).step_at(Step::Mount, target)?;
         // What lies in an earlier mount is that one's concern.
-        if !covered.iter().any(|other| target.starts_with(other)) {
-            let directory = match mount {
-                Mount::Tmpfs { .. } => true,
-                // What is no directory for us to see is told by the mount itself.
-                Mount::Bind { source, .. } => source_is_directory(source),
-            };
-            note_missing(image, target, directory, &mut missing)?;
+        if !covered.iter().any(|other| path.starts_with(other)) {
+            match open_inside(image.as_fd(), &path) {
+                Ok(_) => {}
+                Err(Errno::NOENT) => missing.push(Place {
+                    path: path.clone(),
+                    directory,
+                }),
+                Err(errno) => return Err(Failure::at(Step::Mount, target, errno)),
+            }
         }
-        covered.push(target);
+        covered.push(path);
     }
     Ok(missing)
 }
 
+/// What cannot be seen is told when it is opened.
 fn source_is_directory(source: &Path) -> bool {
     std::fs::metadata(source).is_ok_and(|found| found.is_dir())
-}
-
-fn note_missing(
-    image: &OwnedFd,
-    path: &Path,
-    directory: bool,
-    missing: &mut Vec<Place>,
-) -> Result<(), Failure> {
-    match open_inside(image.as_fd(), path) {
-        Ok(_) => Ok(()),
-        Err(Errno::NOENT) => {
-            let path = resolve(image, path).step_at(Step::Mount, path)?;
-            missing.push(Place { path, directory });
-            Ok(())
-        }
-        Err(errno) => Err(Failure::at(Step::Mount, path, errno)),
-    }
-}
-
-/// Where a path leads in the image once all links are followed, the missing rest included. `..`
-/// stops at the root.
-fn resolve(image: &OwnedFd, path: &Path) -> rustix::io::Result<PathBuf> {
-    let mut rest: VecDeque<OsString> = parts(path).collect();
-    let mut done = PathBuf::from("/");
-    let mut links = 0;
-    while let Some(part) = rest.pop_front() {
-        if part == ".." {
-            done.pop();
-            continue;
-        }
-        let next = done.join(&part);
-        match read_link(image, &next)? {
-            None => done = next,
-            Some(target) => {
-                links += 1;
-                if links > MAX_LINKS {
-                    return Err(Errno::LOOP);
-                }
-                if target.is_absolute() {
-                    done = PathBuf::from("/");
-                }
-                for part in parts(&target).collect::<Vec<_>>().into_iter().rev() {
-                    rest.push_front(part);
-                }
-            }
-        }
-    }
-    Ok(done)
-}
-
-fn parts(path: &Path) -> impl Iterator<Item = OsString> {
-    path.components().filter_map(|part| match part {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some(OsString::from("..")),
-        _ => None,
-    })
-}
-
-/// The target of a link in the image; `None` for what is no link, or missing.
-fn read_link(image: &OwnedFd, path: &Path) -> rustix::io::Result<Option<PathBuf>> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Ok(None);
-    };
-    let parent = match open_inside(image.as_fd(), parent) {
-        Ok(parent) => parent,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(errno) => return Err(errno),
-    };
-    match rustix::fs::readlinkat(&parent, name, Vec::new()) {
-        Ok(target) => Ok(Some(PathBuf::from(OsString::from_vec(target.into_bytes())))),
-        Err(Errno::INVAL | Errno::NOENT) => Ok(None),
-        Err(errno) => Err(errno),
-    }
 }
 
 /// The image with empty places over it, read-only as there is no upper layer.
@@ -163,6 +86,12 @@ fn lay_over(image: &OwnedFd, places: &[Place]) -> Result<OwnedFd, Failure> {
         );
         rustix::mount::fsconfig_set_string(context.as_fd(), "lowerdir", layers)?;
         let whole = finish(&context)?;
+        // It holds its layers by itself. They go from where they were attached, the upper one
+        // first: what lay under the new root would come to lie over it when roots change.
+        for layer in [&skeleton, image] {
+            let path = format!("/proc/self/fd/{}", layer.as_raw_fd());
+            rustix::mount::unmount(path, UnmountFlags::DETACH)?;
+        }
         attach_at_root(whole.as_fd())?;
         Ok(whole)
     };

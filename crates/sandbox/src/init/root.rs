@@ -5,14 +5,16 @@
 //! resolved inside the new root (`openat2` with `RESOLVE_IN_ROOT`).
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
 
+use super::host::{HostSystem, SystemBind};
+use super::inside::make_inside;
 use super::overlay;
 use crate::error::{Failure, InStep, Step};
 use crate::spec::{Identity, Mount, Root, Spec};
@@ -28,88 +30,6 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 ];
-/// Below `/proc`, hidden: the same as runc and Docker hide.
-const MASKED: [&str; 10] = [
-    "acpi",
-    "asound",
-    "interrupts",
-    "kcore",
-    "keys",
-    "latency_stats",
-    "sched_debug",
-    "scsi",
-    "timer_list",
-    "timer_stats",
-];
-/// Below `/proc`, read-only: the same as runc and Docker make so.
-const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
-/// Top directories that hold programs and libraries.
-const SYSTEM_DIRECTORIES: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
-/// Parts of `/etc` that programs need and that say nothing of the host's people.
-const SYSTEM_SETTINGS: [&str; 9] = [
-    "ld.so.cache",
-    "alternatives",
-    "ssl/certs",
-    "ssl/openssl.cnf",
-    "ca-certificates",
-    "pki/tls/certs",
-    "pki/ca-trust/extracted",
-    "mime.types",
-    "protocols",
-];
-
-/// What the host has, found once by the launcher.
-#[derive(Debug)]
-pub(crate) struct HostSystem {
-    /// Top directories that are links, with where they lead.
-    links: Vec<(&'static str, PathBuf)>,
-    /// Absolute paths that are bound at the same place.
-    binds: Vec<PathBuf>,
-    masked: Vec<(&'static str, FileType)>,
-    read_only: Vec<&'static str>,
-}
-
-impl HostSystem {
-    pub(crate) fn find() -> Self {
-        let mut links = Vec::new();
-        let mut binds = Vec::new();
-        for name in SYSTEM_DIRECTORIES {
-            let path = Path::new("/").join(name);
-            match std::fs::symlink_metadata(&path) {
-                Ok(found) if found.is_symlink() => {
-                    links.extend(std::fs::read_link(&path).map(|target| (name, target)));
-                }
-                Ok(found) if found.is_dir() => binds.push(path),
-                _ => {}
-            }
-        }
-        let settings = SYSTEM_SETTINGS
-            .iter()
-            .map(|name| Path::new("/etc").join(name));
-        binds.extend(settings.filter(|path| {
-            std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() || found.is_file())
-        }));
-        let file_type = |name: &&str| {
-            let path = Path::new("/proc").join(name);
-            let found = rustix::fs::statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-            Some(FileType::from_raw_mode(found.st_mode))
-        };
-        Self {
-            links,
-            binds,
-            masked: MASKED
-                .iter()
-                .filter_map(|name| Some((*name, file_type(name)?)))
-                .collect(),
-            read_only: READ_ONLY
-                .iter()
-                .filter(|name| file_type(name).is_some())
-                .copied()
-                .collect(),
-        }
-    }
-}
-
 /// Detached copies of the mounts that go into a sandbox, ready to be attached.
 pub(crate) struct Sources {
     /// The image, for a root that is a directory.
@@ -142,7 +62,7 @@ pub(crate) fn open_sources(spec: &Spec, host: &HostSystem) -> Result<Sources, Fa
         Root::HostSystem => host
             .binds
             .iter()
-            .map(|path| copy_tree(path, read_only))
+            .map(|bind| copy_tree(&bind.path, read_only))
             .collect::<Result<_, _>>()?,
         Root::Directory(_) | Root::Empty => Vec::new(),
     };
@@ -192,7 +112,10 @@ pub(crate) fn enter(spec: &Spec, host: &HostSystem, sources: &Sources) -> Result
             root
         }
     };
-    let root = NewRoot { fd: root };
+    let root = NewRoot {
+        fd: root,
+        fresh: sources.image.is_none(),
+    };
     if spec.root == Root::HostSystem {
         root.add_host_system(host, sources, spec.identity)?;
     }
@@ -238,45 +161,6 @@ pub(super) fn file_type(fd: BorrowedFd<'_>) -> rustix::io::Result<FileType> {
     rustix::fs::fstat(fd).map(|found| FileType::from_raw_mode(found.st_mode))
 }
 
-/// Opens a path inside a root, wherever its links point.
-pub(super) fn open_inside(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
-    let inside = path.strip_prefix("/").unwrap_or(path);
-    let inside = if inside.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        inside
-    };
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(root, inside, flags, Mode::empty(), resolve)
-}
-
-/// Opens a path inside a root, and makes what is missing of it where that can be written.
-pub(super) fn make_inside(
-    root: BorrowedFd<'_>,
-    path: &Path,
-    directory: bool,
-) -> rustix::io::Result<OwnedFd> {
-    match open_inside(root, path) {
-        Err(Errno::NOENT) => {}
-        result => return result,
-    }
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(Errno::INVAL);
-    };
-    let parent = make_inside(root, parent, true)?;
-    let made = if directory {
-        rustix::fs::mkdirat(&parent, name, Mode::from(0o755))
-    } else {
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        rustix::fs::openat(&parent, name, flags, Mode::from(0o644)).map(drop)
-    };
-    match made {
-        Ok(()) | Err(Errno::EXIST) => open_inside(root, path),
-        Err(errno) => Err(errno),
-    }
-}
-
 /// Puts a mount on an opened place.
 fn attach(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> rustix::io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
@@ -285,6 +169,8 @@ fn attach(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> rustix::io::Result<()
 
 struct NewRoot {
     fd: OwnedFd,
+    /// Whether it was empty when we began, so that no link can be in it.
+    fresh: bool,
 }
 
 impl NewRoot {
@@ -308,11 +194,20 @@ impl NewRoot {
     }
 
     fn add_memory(&self, name: &str, options: &str) -> rustix::io::Result<()> {
-        let made = memory_file_system(options)?;
-        attach(
-            made.as_fd(),
-            make_inside(self.fd.as_fd(), Path::new(name), true)?.as_fd(),
-        )
+        self.put(memory_file_system(options)?.as_fd(), name)
+    }
+
+    /// Puts a mount on a directory of the top, made if it is missing.
+    fn put(&self, mount: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
+        if self.fresh {
+            rustix::fs::mkdirat(&self.fd, name, Mode::from(0o755))?;
+            move_to(mount, self.fd.as_fd(), name)
+        } else {
+            attach(
+                mount,
+                make_inside(self.fd.as_fd(), Path::new(name), true)?.as_fd(),
+            )
+        }
     }
 
     fn add_host_system(
@@ -352,17 +247,28 @@ impl NewRoot {
             self.add_file(name, text.as_bytes())
                 .step_at(Step::MakeRoot, name)?;
         }
-        for (path, source) in host.binds.iter().zip(&sources.system) {
-            let add = || {
-                let directory = file_type(source.as_fd())? == FileType::Directory;
-                attach(
-                    source.as_fd(),
-                    make_inside(self.fd.as_fd(), path, directory)?.as_fd(),
-                )
-            };
-            add().step_at(Step::MakeRoot, path)?;
+        for (bind, source) in host.binds.iter().zip(&sources.system) {
+            self.add_at(bind, source)
+                .step_at(Step::MakeRoot, &bind.path)?;
         }
         Ok(())
+    }
+
+    /// Puts a mount where nothing is yet and, the root being fresh, no link can be.
+    fn add_at(&self, bind: &SystemBind, source: &OwnedFd) -> rustix::io::Result<()> {
+        for parent in &bind.parents {
+            match rustix::fs::mkdirat(&self.fd, parent, Mode::from(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        if bind.directory {
+            rustix::fs::mkdirat(&self.fd, &bind.place, Mode::from(0o755))?;
+        } else {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            rustix::fs::openat(&self.fd, &bind.place, flags, Mode::from(0o644))?;
+        }
+        move_to(source.as_fd(), self.fd.as_fd(), &bind.place)
     }
 
     fn add_file(&self, name: &str, bytes: &[u8]) -> rustix::io::Result<()> {
@@ -429,8 +335,7 @@ impl NewRoot {
                 | MountAttrFlags::MOUNT_ATTR_NOEXEC;
             let flags = FsMountFlags::FSMOUNT_CLOEXEC;
             let proc = rustix::mount::fsmount(context.as_fd(), flags, attributes)?;
-            let place = make_inside(self.fd.as_fd(), Path::new("proc"), true)?;
-            attach(proc.as_fd(), place.as_fd())?;
+            self.put(proc.as_fd(), "proc")?;
             Ok(proc)
         };
         let proc = mount().step(Step::MountProc)?;
@@ -439,7 +344,7 @@ impl NewRoot {
                 let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
                 let copy = rustix::mount::open_tree(proc.as_fd(), *name, flags)?;
                 mount_setattr(copy.as_fd(), attr::READ_ONLY, false)?;
-                move_to(copy.as_fd(), proc.as_fd(), name)
+                move_to(copy.as_fd(), proc.as_fd(), *name)
             };
             seal().step_at(Step::MaskPath, Path::new("/proc").join(name))?;
         }
@@ -448,12 +353,12 @@ impl NewRoot {
                 FileType::Directory => {
                     let empty = memory_file_system("size=4k,nr_inodes=2,mode=555")?;
                     mount_setattr(empty.as_fd(), attr::READ_ONLY, false)?;
-                    move_to(empty.as_fd(), proc.as_fd(), name)
+                    move_to(empty.as_fd(), proc.as_fd(), *name)
                 }
                 _ => move_to(
                     open_node(Path::new("/dev/null"))?.as_fd(),
                     proc.as_fd(),
-                    name,
+                    *name,
                 ),
             };
             mask().step_at(Step::MaskPath, Path::new("/proc").join(name))?;
@@ -468,7 +373,16 @@ impl NewRoot {
         // directory for it is needed.
         rustix::process::pivot_root(".", ".")?;
         rustix::mount::unmount(".", UnmountFlags::DETACH)?;
-        rustix::process::chdir("/")
+        rustix::process::chdir("/")?;
+        // Had anything of the old root stayed over the new one, `/..` would lead into it.
+        let mount_of = |path, flags| {
+            rustix::fs::statx(&self.fd, path, flags, StatxFlags::MNT_ID).map(|it| it.stx_mnt_id)
+        };
+        if mount_of("/..", AtFlags::empty())? == mount_of("", AtFlags::EMPTY_PATH)? {
+            Ok(())
+        } else {
+            Err(Errno::BUSY)
+        }
     }
 }
 
@@ -479,7 +393,11 @@ fn open_node(path: &Path) -> rustix::io::Result<OwnedFd> {
 }
 
 /// Puts a mount on a direct child, which we have just made or which the kernel provides.
-fn move_to(mount: BorrowedFd<'_>, parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
+fn move_to(
+    mount: BorrowedFd<'_>,
+    parent: BorrowedFd<'_>,
+    name: impl rustix::path::Arg,
+) -> rustix::io::Result<()> {
     rustix::mount::move_mount(
         mount,
         "",

@@ -178,7 +178,9 @@ impl Server {
         if !found.is_empty() {
             return Ok(found);
         }
-        let again = self.cgroups.use_idle_time();
+        // While an init is at work, its word is waited for.
+        let starting = |live: &Live| live.phase == Phase::Starting;
+        let again = !self.sandboxes.values().any(starting) && self.cgroups.use_idle_time();
         let later = Timespec {
             tv_sec: 0,
             tv_nsec: RETRY_NANOS,

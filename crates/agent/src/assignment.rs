@@ -1,0 +1,122 @@
+//! What an agent is told, and what it tells. Two enums, and nothing else passes between the
+//! outside world and the attempts.
+
+use std::time::Duration;
+
+use barecount_model::{
+    id::{RunId, TaskId},
+    plan::{Pin, StagePlan},
+    run::{Window, outcome::Outcome},
+};
+use barecount_runner::launch::AttemptToken;
+
+use crate::data::SetAside;
+
+/// Names an attempt, with all that a report of it needs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Attempt {
+    /// The run.
+    pub run: RunId,
+    /// The task's index in the run.
+    pub index: usize,
+    /// The task.
+    pub task: TaskId,
+    /// The attempt's number.
+    pub number: u32,
+}
+
+impl Attempt {
+    /// The attempt's fencing token.
+    pub fn token(&self) -> AttemptToken {
+        AttemptToken {
+            task: self.task.clone(),
+            number: self.number,
+        }
+    }
+}
+
+/// One attempt to be carried out. Its intent is durable before the agent sees it.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// Which attempt.
+    pub attempt: Attempt,
+    /// The run's token.
+    pub run_token: String,
+    /// The tenant.
+    pub tenant: String,
+    /// The pipeline.
+    pub pipeline: String,
+    /// The pipeline's version.
+    pub version: String,
+    /// The stage, with everything decided.
+    pub stage: StagePlan,
+    /// The partition of it.
+    pub partition: Option<String>,
+    /// The window worked on.
+    pub window: Option<Window>,
+    /// The event that the run answers.
+    pub event: Option<serde_json::Value>,
+    /// Digest over everything that a warm process must have in common with its next attempt.
+    pub reuse: String,
+}
+
+impl Assignment {
+    /// How long the attempt may take.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.stage.timeout_ms)
+    }
+
+    /// How long it may take to stop.
+    pub fn grace(&self) -> Duration {
+        Duration::from_millis(self.stage.grace_ms)
+    }
+
+    /// The artifact that runs.
+    pub fn artifact(&self) -> &Pin {
+        self.stage.work.artifact()
+    }
+}
+
+/// What an agent is told.
+#[derive(Debug)]
+pub enum Order {
+    /// Carry this attempt out.
+    Launch(Box<Assignment>),
+    /// An earlier process had this attempt under way: find out what became of it, and clean up.
+    Recover(Attempt),
+    /// Stop this attempt: `SIGTERM`, and `SIGKILL` after the grace period.
+    Stop {
+        /// The attempt.
+        attempt: Attempt,
+        /// The grace period.
+        grace: Duration,
+    },
+    /// Remove what this attempt staged: it is committed, or was not decided for.
+    Sweep(Attempt),
+}
+
+/// What an agent tells.
+#[derive(Debug)]
+pub enum Event {
+    /// A runner has started the attempt.
+    Started {
+        /// The attempt.
+        attempt: Attempt,
+        /// What the runner calls it.
+        runner: String,
+    },
+    /// The attempt has ended, and what it staged is durable.
+    Ended {
+        /// The attempt.
+        attempt: Attempt,
+        /// How.
+        outcome: Box<Outcome>,
+        /// Records that it set aside.
+        set_aside: Vec<SetAside>,
+    },
+    /// Nothing of the attempt runs any more, and nobody knows how it ended.
+    Lost {
+        /// The attempt.
+        attempt: Attempt,
+    },
+}

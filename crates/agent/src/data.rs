@@ -1,0 +1,138 @@
+//! What an agent needs of datasets and artifacts, as it needs it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use async_trait::async_trait;
+use barecount_model::{
+    plan::{InputPlan, Pin, WorkPlan},
+    run::outcome::{Failure, FailureKind, StagedDataset},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::assignment::Assignment;
+
+/// A record that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside {
+    /// The dataset it was meant for, if that is known.
+    pub dataset: Option<String>,
+    /// The record, or a bounded sample of it.
+    pub record: String,
+    /// Why it was set aside.
+    pub error: String,
+    /// A hash of the schema that it did not fit.
+    pub schema_hash: Option<String>,
+}
+
+/// What one output of an attempt became in staging.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StagedOutput {
+    /// The dataset, durable in staging.
+    pub dataset: StagedDataset,
+    /// Records that did not fit it.
+    pub set_aside: Vec<SetAside>,
+    /// How many did not fit, also beyond those kept.
+    pub set_aside_count: u64,
+    /// Results of the acceptance tests, for evidence.
+    pub tests: serde_json::Value,
+}
+
+/// Why an input could not be provided or an output not be staged.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The data is at fault, or a test on it failed: a retry would meet the same data.
+    #[error("{message}")]
+    Data {
+        /// The error code.
+        code: &'static str,
+        /// What happened, for a person.
+        message: String,
+    },
+    /// The work left something that is no output at all.
+    #[error("{message}")]
+    Work {
+        /// The error code.
+        code: &'static str,
+        /// What happened, for a person.
+        message: String,
+    },
+    /// The host failed: a full disk, a missing file of ours.
+    #[error("{message}")]
+    Host {
+        /// The error code.
+        code: &'static str,
+        /// What happened, for a person.
+        message: String,
+    },
+}
+
+impl From<DataError> for Failure {
+    fn from(error: DataError) -> Self {
+        let (kind, code, message) = match error {
+            DataError::Data { code, message } => (FailureKind::Data, code, message),
+            DataError::Work { code, message } => (FailureKind::Application, code, message),
+            DataError::Host { code, message } => (FailureKind::Infrastructure, code, message),
+        };
+        Self {
+            kind,
+            code: code.to_owned(),
+            message,
+        }
+    }
+}
+
+/// Datasets, as an agent sees them.
+#[async_trait]
+pub trait DataPlane: Send + Sync {
+    /// Puts an input where the attempt will read it, and says what exactly it is, for evidence.
+    async fn provide(
+        &self,
+        input: &InputPlan,
+        assignment: &Assignment,
+        into: &Path,
+    ) -> Result<serde_json::Value, DataError>;
+
+    /// Takes what the attempt wrote for one declared output: checks every row against the schema,
+    /// makes the rest durable in `staging`, and runs the acceptance tests on it.
+    async fn stage(
+        &self,
+        output: &serde_json::Value,
+        assignment: &Assignment,
+        written: &Path,
+        staging: &Path,
+    ) -> Result<StagedOutput, DataError>;
+
+    /// Records that the attempt itself set aside, by the task contract: those kept, and how many
+    /// there were.
+    async fn dead_letters(
+        &self,
+        assignment: &Assignment,
+        written: &Path,
+    ) -> Result<(Vec<SetAside>, u64), DataError>;
+
+    /// The job description for the engine, with paths as they are inside the sandbox.
+    async fn job(
+        &self,
+        assignment: &Assignment,
+        job: &Path,
+    ) -> Result<serde_json::Value, DataError>;
+}
+
+/// Where the artifacts of an attempt are on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// The unpacked image or package, or the job file.
+    pub artifact: PathBuf,
+    /// Unpacked driver bundles, by name.
+    pub drivers: BTreeMap<String, PathBuf>,
+}
+
+/// Artifacts, as an agent sees them: verified against their pins, unpacked, read-only.
+#[async_trait]
+pub trait Artifacts: Send + Sync {
+    /// Finds what an attempt runs.
+    async fn locate(&self, work: &WorkPlan, drivers: &[Pin]) -> Result<Located, DataError>;
+}

@@ -1,0 +1,359 @@
+//! Carrying orders out: each attempt is a task of its own, and tells its end exactly once.
+
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+
+use barecount_model::{
+    class::RunnerClass,
+    plan::WorkPlan,
+    run::outcome::{AttemptResult, Failure, FailureKind, Metrics, Outcome, Staged},
+};
+use barecount_runner::{
+    Runner, RunnerError,
+    launch::{End, Ended, Isolation, Launch, Limits, ReuseKey, Root, Work},
+};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::{
+    assignment::{Assignment, Attempt, Event, Order},
+    classify, contract,
+    data::{Artifacts, DataError, DataPlane, Located, SetAside},
+    places::StagingFolders,
+};
+
+/// What an agent works with.
+pub struct AgentConfig {
+    /// The runner of each class that this agent serves.
+    pub runners: HashMap<RunnerClass, Arc<dyn Runner>>,
+    /// Datasets.
+    pub data: Arc<dyn DataPlane>,
+    /// Artifacts.
+    pub artifacts: Arc<dyn Artifacts>,
+    /// Where attempts' folders are.
+    pub folders: StagingFolders,
+}
+
+/// Owns attempts. Cheap to clone.
+#[derive(Clone)]
+pub struct Agent {
+    inner: Arc<AgentConfig>,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl Agent {
+    /// An agent that tells what happens through `events`.
+    pub fn new(config: AgentConfig, events: mpsc::UnboundedSender<Event>) -> Self {
+        Self {
+            inner: Arc::new(config),
+            events,
+        }
+    }
+
+    /// Takes an order and carries it out in the background; the end of an attempt is an [`Event`].
+    pub fn order(&self, order: Order) {
+        let agent = self.clone();
+        tokio::spawn(async move {
+            match order {
+                Order::Launch(assignment) => agent.attempt(&assignment).await,
+                Order::Recover(attempt) => agent.recover(attempt).await,
+                Order::Stop { attempt, grace } => agent.stop(&attempt, grace).await,
+                Order::Sweep(attempt) => agent.sweep(&attempt).await,
+            }
+        });
+    }
+
+    /// Ends and cleans up everything that the runners still hold of an attempt.
+    async fn sweep(&self, attempt: &Attempt) {
+        for runner in self.inner.runners.values() {
+            if let Err(error) = runner.destroy(&attempt.token()).await {
+                warn(attempt, "an attempt could not be cleaned up", &error);
+            }
+        }
+        if let Err(error) = self.inner.folders.sweep(&attempt.token()) {
+            warn(attempt, "an attempt's folder could not be removed", &error);
+        }
+    }
+
+    async fn recover(&self, attempt: Attempt) {
+        for runner in self.inner.runners.values() {
+            // Whatever comes back, the attempt is given up and done again: a local one died with its
+            // agent, and one that ended had not been accepted. Asking lets the runner clean up.
+            if let Err(error) = runner.recover(&attempt.token()).await {
+                warn(
+                    &attempt,
+                    "a runner could not say what became of an attempt",
+                    &error,
+                );
+            }
+        }
+        self.sweep(&attempt).await;
+        self.tell(Event::Lost { attempt });
+    }
+
+    async fn stop(&self, attempt: &Attempt, grace: Duration) {
+        let token = attempt.token();
+        for runner in self.inner.runners.values() {
+            let native = String::new();
+            let handle = barecount_runner::Handle {
+                token: token.clone(),
+                native,
+            };
+            match runner.stop(&handle, grace).await {
+                Ok(()) | Err(RunnerError::Unknown(_)) => {}
+                Err(error) => warn(attempt, "an attempt could not be stopped", &error),
+            }
+        }
+    }
+
+    async fn attempt(&self, assignment: &Assignment) {
+        let (outcome, set_aside) = self.carry_out(assignment).await;
+        let attempt = assignment.attempt.clone();
+        self.tell(Event::Ended {
+            attempt,
+            outcome: Box::new(outcome),
+            set_aside,
+        });
+    }
+
+    async fn carry_out(&self, assignment: &Assignment) -> (Outcome, Vec<SetAside>) {
+        let mut detail = json!({});
+        let ended = match self.launch_and_wait(assignment, &mut detail).await {
+            Ok(ended) => ended,
+            Err(failure) => return (failed(failure, detail), Vec::new()),
+        };
+        detail["enforcement"] = ended.enforcement.clone();
+        detail["log"] = json!(ended.log);
+        detail["warm"] = json!(ended.warm);
+        let (failure, exit_code) =
+            classify::failure(&ended.end, assignment.stage.resources.memory_bytes);
+        let mut outcome = Outcome {
+            result: AttemptResult::Stopped,
+            exit_code,
+            metrics: classify::metrics(&ended),
+            detail,
+        };
+        let mut set_aside = Vec::new();
+        outcome.result = match failure {
+            Some(failure) => AttemptResult::Failed(failure),
+            None if ended.end == End::Stopped => AttemptResult::Stopped,
+            None => match self
+                .stage(assignment, &mut outcome.detail, &mut set_aside)
+                .await
+            {
+                Ok(staged) => AttemptResult::Done(staged),
+                Err(error) => AttemptResult::Failed(error.into()),
+            },
+        };
+        (outcome, set_aside)
+    }
+
+    async fn launch_and_wait(
+        &self,
+        assignment: &Assignment,
+        detail: &mut Value,
+    ) -> Result<Ended, Failure> {
+        let runner = self.runner(assignment)?;
+        let launch = self.prepare(assignment, detail).await?;
+        let handle = runner
+            .launch(&launch)
+            .await
+            .map_err(|error| infrastructure(&error))?;
+        let attempt = assignment.attempt.clone();
+        self.tell(Event::Started {
+            attempt,
+            runner: handle.native.clone(),
+        });
+        let ended = tokio::time::timeout(launch.timeout, runner.wait(&handle)).await;
+        match ended {
+            Ok(ended) => ended.map_err(|error| infrastructure(&error)),
+            Err(_) => {
+                runner
+                    .stop(&handle, assignment.grace())
+                    .await
+                    .map_err(|error| infrastructure(&error))?;
+                Err(Failure {
+                    kind: FailureKind::Timeout,
+                    code: "BC0609".to_owned(),
+                    message: format!(
+                        "the attempt took longer than its {} s; raise `timeout`, or choose a larger size",
+                        launch.timeout.as_secs_f64()
+                    ),
+                })
+            }
+        }
+    }
+
+    fn runner(&self, assignment: &Assignment) -> Result<Arc<dyn Runner>, Failure> {
+        let class = assignment.stage.class;
+        self.inner
+            .runners
+            .get(&class)
+            .cloned()
+            .ok_or_else(|| Failure {
+                kind: FailureKind::Infrastructure,
+                code: "BC0610".to_owned(),
+                message: format!("no runner here serves the class `{class}`"),
+            })
+    }
+
+    /// Everything before the launch: artifacts, folders, inputs.
+    async fn prepare(
+        &self,
+        assignment: &Assignment,
+        detail: &mut Value,
+    ) -> Result<Launch, Failure> {
+        let AgentConfig {
+            data,
+            artifacts,
+            folders,
+            ..
+        } = &*self.inner;
+        let stage = &assignment.stage;
+        let located = artifacts.locate(&stage.work, &stage.drivers).await?;
+        let token = assignment.attempt.token();
+        let places = folders
+            .prepare(&token, Some(&assignment.reuse), located.drivers.clone())
+            .map_err(|error| host("the attempt's folders cannot be made", &error))?;
+        let mut inputs = Vec::new();
+        for input in &stage.inputs {
+            inputs.push(data.provide(input, assignment, &places.input).await?);
+        }
+        detail["inputs"] = Value::Array(inputs);
+        let work = self.work(assignment, &located).await?;
+        let deadline = Timestamp::now()
+            .as_millisecond()
+            .saturating_add_unsigned(stage.timeout_ms);
+        Ok(Launch {
+            token: token.clone(),
+            size: stage.size,
+            work,
+            limits: limits(assignment),
+            places,
+            env: contract::variables(assignment, deadline),
+            isolation: isolation(&stage.isolation),
+            reuse: Some(ReuseKey(assignment.reuse.clone())),
+            timeout: assignment.timeout(),
+            log: folders.log(&token),
+        })
+    }
+
+    async fn work(&self, assignment: &Assignment, located: &Located) -> Result<Work, Failure> {
+        let artifact = located.artifact.clone();
+        Ok(match &assignment.stage.work {
+            WorkPlan::Image { command, .. } => Work::Command {
+                root: Root::Image(artifact),
+                argv: command.clone(),
+                working_dir: Path::new("/").to_owned(),
+            },
+            WorkPlan::Package { command, .. } => Work::Command {
+                root: Root::Package(artifact),
+                argv: command.clone(),
+                working_dir: Path::new("/").to_owned(),
+            },
+            WorkPlan::Handler { .. } => Work::Handler {
+                package: artifact,
+                event: assignment.event.clone().unwrap_or(Value::Null),
+            },
+            WorkPlan::Job { .. } => Work::Job {
+                spec: self.inner.data.job(assignment, &artifact).await?,
+            },
+        })
+    }
+
+    async fn stage(
+        &self,
+        assignment: &Assignment,
+        detail: &mut Value,
+        set_aside: &mut Vec<SetAside>,
+    ) -> Result<Staged, DataError> {
+        let AgentConfig { data, folders, .. } = &*self.inner;
+        let token = assignment.attempt.token();
+        let written = folders.of(&token).join("output");
+        let staging = folders.staged(&token);
+        let mut staged = Staged::default();
+        let mut tests = Vec::new();
+        let (own, count) = data.dead_letters(assignment, &written).await?;
+        set_aside.extend(own);
+        staged.dead_letters += count;
+        for output in &assignment.stage.outputs {
+            let done = data.stage(output, assignment, &written, &staging).await?;
+            staged.dead_letters += done.set_aside_count;
+            staged.datasets.push(done.dataset);
+            set_aside.extend(done.set_aside);
+            tests.push(done.tests);
+        }
+        detail["tests"] = Value::Array(tests);
+        Ok(staged)
+    }
+
+    fn tell(&self, event: Event) {
+        // Nobody listens only while the program ends; the state that recovery finds says the rest.
+        let _ = self.events.send(event);
+    }
+}
+
+fn limits(assignment: &Assignment) -> Limits {
+    let resources = &assignment.stage.resources;
+    Limits {
+        memory_bytes: resources.memory_bytes,
+        cpu_millis: resources.cpu_millis,
+        pids: resources.pids,
+        open_files: resources.open_files,
+        scratch_bytes: resources.scratch_bytes,
+        log_bytes: resources.log_bytes,
+    }
+}
+
+fn isolation(name: &str) -> Isolation {
+    if name == "process" {
+        Isolation::Process
+    } else {
+        Isolation::Sandbox
+    }
+}
+
+fn failed(failure: Failure, detail: Value) -> Outcome {
+    Outcome {
+        result: AttemptResult::Failed(failure),
+        exit_code: None,
+        metrics: Metrics::default(),
+        detail,
+    }
+}
+
+fn infrastructure(error: &RunnerError) -> Failure {
+    let message = match error {
+        RunnerError::Unlaunchable { remedy, .. } => format!("{}; {remedy}", chain(error)),
+        _ => chain(error),
+    };
+    Failure {
+        kind: FailureKind::Infrastructure,
+        code: "BC0611".to_owned(),
+        message,
+    }
+}
+
+fn host(what: &str, error: &std::io::Error) -> Failure {
+    Failure {
+        kind: FailureKind::Infrastructure,
+        code: "BC0612".to_owned(),
+        message: format!("{what}: {error}"),
+    }
+}
+
+/// An error and its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+fn warn(attempt: &Attempt, what: &'static str, error: &dyn std::error::Error) {
+    tracing::warn!(attempt = %attempt.token(), error = chain(error), "{what}");
+}

@@ -1,0 +1,363 @@
+//! Governance: may this be done, here, now, as asked? Every answer names the policies that made it.
+//!
+//! The rules are Cedar policies (`policies/` at the root of the repository, and whatever files an
+//! operator adds); this module loads them, puts questions to them, and explains the answers. It
+//! contains no rule of its own. It fails closed: a question that cannot be answered is refused.
+//!
+//! Default policies are always in force; added ones can refuse more, and an exception is an
+//! approval, never the absence of a policy.
+//!
+//! What it does not know: manifests, stores, clocks, the command line. Who approved what is data
+//! that the caller read from its store.
+
+mod alternatives;
+mod evaluation;
+mod load;
+mod question;
+mod render;
+mod template;
+mod verdict;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::error::Error;
+
+use cedar_policy::{Entities, PolicyId};
+
+pub use self::load::{LoadError, MAX_POLICIES, MAX_SOURCE_BYTES, PolicyProblem, PolicySource};
+pub use self::question::{
+    Action, Allowed, Approval, ApprovalScope, EnvironmentFacts, EnvironmentKind, Isolation,
+    MAX_APPROVALS, MAX_LIST, MAX_MATRIX_ROWS, MAX_STAGES, MAX_TEXT_BYTES, Matrix, MatrixRow,
+    PipelineFacts, Question, StageFacts, Wildcard,
+};
+pub use self::render::explain;
+pub use self::verdict::{
+    ApprovalDecision, Attribute, Change, Explanation, FailedCondition, Permit, PolicyRef, Refusal,
+    StageDecision, StageSummary, Verdict,
+};
+
+use self::alternatives::{meeting, permitting};
+use self::evaluation::{Answer, AskError, Case, Evaluator, StageCase};
+use self::load::Policies;
+use self::template::{Names, excerpt};
+use self::verdict::UNANSWERABLE;
+
+/// Policies in force. Immutable, shared between threads, and cheap to ask.
+#[derive(Debug)]
+pub struct Governance {
+    evaluator: Evaluator,
+}
+
+impl Governance {
+    /// Puts the default policies in force, and `additional` ones beside them.
+    ///
+    /// # Errors
+    /// Everything that is wrong with any of the files, by file, line and column; nothing is in
+    /// force then.
+    pub fn load(additional: &[PolicySource]) -> Result<Self, LoadError> {
+        let policies = Policies::load(additional)?;
+        let evaluator = Evaluator::new(policies).map_err(|error| LoadError {
+            problems: vec![PolicyProblem {
+                file: "policies/schema.cedarschema".to_owned(),
+                line: 1,
+                column: 1,
+                message: error.to_string(),
+                help: None,
+            }],
+        })?;
+        Ok(Self { evaluator })
+    }
+
+    /// The default policies as text, which [`Governance::load`] always puts in force.
+    pub fn default_policies() -> Vec<PolicySource> {
+        load::default_sources()
+    }
+
+    /// Digest of the schema and of every policy in force, `sha256:…`.
+    pub fn policies_digest(&self) -> &str {
+        &self.evaluator.policies.digest
+    }
+
+    /// Answers the question. The same question gives the same answer, byte for byte.
+    pub fn decide(&self, question: &Question) -> Verdict {
+        let decisions = match question.check() {
+            Ok(()) => self
+                .decisions(question)
+                .unwrap_or_else(|error| vec![unanswered(&error)]),
+            Err(error) => vec![unanswered(&error)],
+        };
+        let permitted = !decisions.is_empty() && decisions.iter().all(|decision| decision.allowed);
+        let explanation = Explanation {
+            action: question.action,
+            tenant: bounded(&question.tenant),
+            environment: EnvironmentFacts {
+                name: bounded(&question.environment.name),
+                kind: question.environment.kind,
+            },
+            pipeline: bounded(&question.pipeline.name),
+            version: question.pipeline.version,
+            requester: bounded(&question.requester),
+            decided_at: question.now,
+            decisions,
+            policies_digest: self.policies_digest().to_owned(),
+        };
+        if permitted {
+            Verdict::Permitted(Permit::mint(explanation))
+        } else {
+            Verdict::Refused(Refusal { explanation })
+        }
+    }
+
+    fn decisions(&self, question: &Question) -> Result<Vec<StageDecision>, AskError> {
+        let kind = question.environment.kind;
+        if question.action.concerns_pipeline() {
+            let entities = self.evaluator.entities(question, kind, [], &[])?;
+            return Ok(vec![self.decision(
+                Case::new(question, None),
+                Vec::new(),
+                &entities,
+            )?]);
+        }
+        let cases: Vec<_> = question
+            .stages
+            .iter()
+            .map(|s| Case::new(question, Some(s)))
+            .collect();
+        let stages = cases.iter().filter_map(|case| case.stage.as_ref());
+        let entities = self
+            .evaluator
+            .entities(question, kind, stages, &question.approvals)?;
+        let decide = |mut case: Case<'_>| {
+            let approvals = self.approvals(&case, &entities)?;
+            let usable = approvals.iter().filter(|approval| approval.usable);
+            case.approved = usable.map(|approval| approval.scope).collect();
+            self.decision(case, approvals, &entities)
+        };
+        cases.into_iter().map(decide).collect()
+    }
+
+    /// Which approvals count for the stage. One that names another stage is not about it.
+    fn approvals(
+        &self,
+        case: &Case<'_>,
+        entities: &Entities,
+    ) -> Result<Vec<ApprovalDecision>, AskError> {
+        let Some(StageCase { facts, .. }) = &case.stage else {
+            return Ok(Vec::new());
+        };
+        let mut decisions = Vec::new();
+        for (position, approval) in case.question.approvals.iter().enumerate() {
+            if approval
+                .stage
+                .as_ref()
+                .is_some_and(|stage| *stage != facts.name)
+            {
+                continue;
+            }
+            let answer = self
+                .evaluator
+                .ask_approval(case.question, facts, position, entities)?;
+            let mut names = names(case);
+            names.insert("approver", approval.approver.clone());
+            names.insert("expires_at", approval.expires_at.to_string());
+            decisions.push(ApprovalDecision {
+                scope: approval.scope,
+                approver: approval.approver.clone(),
+                expires_at: approval.expires_at,
+                justification: approval.justification.clone(),
+                usable: answer.allowed,
+                determining: self.determining(&answer),
+                failed: self.failed(&answer, &names, &|_| Vec::new()),
+            });
+        }
+        Ok(decisions)
+    }
+
+    fn decision(
+        &self,
+        case: Case<'_>,
+        approvals: Vec<ApprovalDecision>,
+        entities: &Entities,
+    ) -> Result<StageDecision, AskError> {
+        let answer = self.evaluator.ask(&case, entities)?;
+        let (failed, alternatives) = if answer.allowed {
+            (Vec::new(), Vec::new())
+        } else {
+            let trials = self.evaluator.trials(&case)?;
+            let changes = |policy: Option<&PolicyId>| match policy {
+                Some(policy) => meeting(&trials, policy),
+                None => permitting(&trials),
+            };
+            (
+                self.failed(&answer, &names(&case), &changes),
+                permitting(&trials),
+            )
+        };
+        let rows = case.matching_rows().unwrap_or_default();
+        Ok(StageDecision {
+            stage: case.stage.as_ref().map(|stage| StageSummary {
+                name: stage.facts.name.clone(),
+                class: stage.class,
+                size: stage.size,
+                network_profile: stage.network_profile,
+            }),
+            allowed: answer.allowed,
+            determining: self.determining(&answer),
+            matrix_rows: rows.into_iter().map(str::to_owned).collect(),
+            approvals,
+            failed,
+            alternatives,
+        })
+    }
+
+    /// What stands in the way: policies that refuse, policies that could not be evaluated, or the
+    /// absence of any policy that permits.
+    fn failed(
+        &self,
+        answer: &Answer,
+        names: &Names,
+        changes: &dyn Fn(Option<&PolicyId>) -> Vec<Change>,
+    ) -> Vec<FailedCondition> {
+        if answer.allowed {
+            return Vec::new();
+        }
+        let mut failed = Vec::new();
+        for (policy, error) in &answer.errors {
+            failed.push(FailedCondition::new(
+                self.reference(policy),
+                format!(
+                    "policy `{policy}` could not be evaluated: {}",
+                    excerpt(error)
+                ),
+                "Correct the policy; until then it refuses everything that it applies to.",
+                changes(Some(policy)),
+            ));
+        }
+        for policy in &answer.determining {
+            let reference = self.reference(policy);
+            let text = self.evaluator.policies.texts.get(policy);
+            let refusal = text.and_then(|text| text.refusal.as_ref());
+            let condition =
+                refusal.map_or_else(|| reference.title.clone(), |refusal| refusal.fill(names));
+            let remedy = text.map_or("", |text| text.remedy.as_str());
+            failed.push(FailedCondition::new(
+                reference,
+                condition,
+                remedy,
+                changes(Some(policy)),
+            ));
+        }
+        if failed.is_empty() {
+            failed.push(FailedCondition::new(
+                no_permit(),
+                "no policy permits this action".to_owned(),
+                "Add a policy that permits the action, or ask for another one.",
+                changes(None),
+            ));
+        }
+        failed
+    }
+
+    fn reference(&self, policy: &PolicyId) -> PolicyRef {
+        let text = self.evaluator.policies.texts.get(policy);
+        let title = text.map_or_else(String::new, |text| text.title.clone());
+        PolicyRef {
+            id: policy.to_string(),
+            title,
+        }
+    }
+
+    /// The policies that made the answer; one that could not be evaluated makes a refusal.
+    fn determining(&self, answer: &Answer) -> Vec<PolicyRef> {
+        let failed = answer.errors.iter().map(|(policy, _)| policy);
+        let policies: Vec<_> = failed
+            .chain(&answer.determining)
+            .map(|policy| self.reference(policy))
+            .collect();
+        if policies.is_empty() {
+            vec![no_permit()]
+        } else {
+            policies
+        }
+    }
+}
+
+/// The reason that remains where no policy says anything.
+fn no_permit() -> PolicyRef {
+    PolicyRef {
+        // The colon keeps it apart from every policy's id.
+        id: "barecount:no-permit".to_owned(),
+        title: "Nothing is permitted unless a policy permits it".to_owned(),
+    }
+}
+
+/// The refusal of a question that could not be put to the policies.
+fn unanswered(error: &dyn Error) -> StageDecision {
+    let mut condition = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        condition.push_str(": ");
+        condition.push_str(&excerpt(&cause.to_string()));
+        source = cause.source();
+    }
+    let policy = PolicyRef {
+        id: UNANSWERABLE.to_owned(),
+        title: "A question that cannot be answered is refused".to_owned(),
+    };
+    let remedy = "Correct what is asked; nothing was decided about it.";
+    StageDecision {
+        stage: None,
+        allowed: false,
+        determining: vec![policy.clone()],
+        matrix_rows: Vec::new(),
+        approvals: Vec::new(),
+        failed: vec![FailedCondition::new(policy, condition, remedy, Vec::new())],
+        alternatives: Vec::new(),
+    }
+}
+
+/// What a policy's sentence may name, for this case.
+fn names(case: &Case<'_>) -> Names {
+    let question = case.question;
+    let mut names = Names::from([
+        ("tenant", question.tenant.clone()),
+        ("environment", question.environment.name.clone()),
+        (
+            "environment_kind",
+            case.environment_kind.as_str().to_owned(),
+        ),
+        ("requester", question.requester.clone()),
+        ("pipeline", question.pipeline.name.clone()),
+    ]);
+    if let Some(stage) = &case.stage {
+        names.extend([
+            ("stage", stage.facts.name.clone()),
+            ("class", stage.class.as_str().to_owned()),
+            ("size", stage.size.as_str().to_owned()),
+            ("network_profile", stage.network_profile.as_str().to_owned()),
+            ("isolation", stage.isolation.as_str().to_owned()),
+            ("drivers", listed(&stage.facts.drivers)),
+            (
+                "privately_reachable",
+                listed(&stage.facts.privately_reachable),
+            ),
+        ]);
+    }
+    names
+}
+
+fn listed(values: &[String]) -> String {
+    let values: BTreeSet<_> = values.iter().map(String::as_str).collect();
+    let quoted: Vec<_> = values
+        .into_iter()
+        .map(|value| format!("`{value}`"))
+        .collect();
+    quoted.join(", ")
+}
+
+/// A copy that fits evidence however long the question's text is.
+fn bounded(text: &str) -> String {
+    text[..text.floor_char_boundary(MAX_TEXT_BYTES)].to_owned()
+}

@@ -1,0 +1,7 @@
+//! Behaviour of the default policies and of everything around them.
+
+mod defaults;
+mod fixture;
+mod hostile;
+mod loading;
+mod rendering;

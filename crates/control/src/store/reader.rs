@@ -1,0 +1,214 @@
+//! Reading the store. Any process may, also while another one writes.
+
+use std::path::Path;
+
+use barecount_model::{
+    plan::Plan,
+    run::{Run, Task},
+};
+use rusqlite::{Connection, OpenFlags, Params, params};
+
+use super::{
+    FILE, LedgerEntry, OpenError, OutputVersion, StoreError, damaged, failed,
+    rows::{DeadLetter, StoredDeadLetter},
+};
+
+/// The reading side of a state folder's store.
+#[derive(Debug)]
+pub struct Reader {
+    connection: Connection,
+}
+
+impl Reader {
+    /// Opens an existing store; `None` where nothing has ever run.
+    ///
+    /// # Errors
+    /// [`OpenError::Database`] if there is a file that cannot be opened.
+    pub fn open(folder: &Path) -> Result<Option<Self>, OpenError> {
+        let path = folder.join(FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .map_err(|source| OpenError::Database { path, source })?;
+        Ok(Some(Self { connection }))
+    }
+
+    /// The latest runs, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn runs(&self, limit: u32) -> Result<Vec<(Run, Plan)>, StoreError> {
+        runs_where(
+            &self.connection,
+            "1 ORDER BY runs.seq DESC LIMIT ?1",
+            params![limit],
+        )
+    }
+
+    /// Runs whose identifier starts with `prefix`: at most two, so that an ambiguity shows.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn runs_by_prefix(&self, prefix: &str) -> Result<Vec<(Run, Plan)>, StoreError> {
+        runs_where(
+            &self.connection,
+            "substr(id, 1, length(?1)) = ?1 ORDER BY runs.seq DESC LIMIT 2",
+            params![prefix],
+        )
+    }
+
+    /// What a run has made visible, in the order of dataset and partition.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn outputs_of(&self, run: &str) -> Result<Vec<OutputVersion>, StoreError> {
+        self.outputs_where("run = ?1 ORDER BY dataset, partition", params![run])
+    }
+
+    /// The latest visible version of every dataset, or of the one named.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn latest_outputs(&self, dataset: Option<&str>) -> Result<Vec<OutputVersion>, StoreError> {
+        self.outputs_where(
+            "(?1 IS NULL OR dataset = ?1) AND version =
+               (SELECT max(version) FROM outputs AS other WHERE other.dataset = outputs.dataset)
+             ORDER BY dataset",
+            params![dataset],
+        )
+    }
+
+    /// Ledger entries, oldest first: of one run, or all of them.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn ledger_entries(&self, run: Option<&str>) -> Result<Vec<LedgerEntry>, StoreError> {
+        let read = failed("read the ledger's index");
+        let mut query = self
+            .connection
+            .prepare(
+                "SELECT idx, kind, run, pipeline, tenant, at, lower(hex(leaf_hash))
+                 FROM ledger_entries WHERE ?1 IS NULL OR run = ?1 ORDER BY idx",
+            )
+            .map_err(failed("read the ledger's index"))?;
+        let rows = query.query_map(params![run], |row| {
+            Ok(LedgerEntry {
+                index: row.get(0)?,
+                kind: row.get(1)?,
+                run: row.get(2)?,
+                pipeline: row.get(3)?,
+                tenant: row.get(4)?,
+                at: row.get(5)?,
+                leaf_hash: row.get(6)?,
+            })
+        });
+        rows.and_then(Iterator::collect).map_err(read)
+    }
+
+    /// Records set aside, newest first: of one run, or of all.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn dead_letters(
+        &self,
+        run: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<StoredDeadLetter>, StoreError> {
+        let read = failed("read dead letters");
+        let mut query = self
+            .connection
+            .prepare(
+                "SELECT id, run, task, attempt, stage, dataset, record, error, schema_hash, at
+                 FROM dead_letters WHERE ?1 IS NULL OR run = ?1 ORDER BY id DESC LIMIT ?2",
+            )
+            .map_err(failed("read dead letters"))?;
+        let rows = query.query_map(params![run, limit], |row| {
+            Ok(StoredDeadLetter {
+                id: row.get(0)?,
+                run: row.get(1)?,
+                task: row.get(2)?,
+                attempt: row.get(3)?,
+                stage: row.get(4)?,
+                letter: DeadLetter {
+                    dataset: row.get(5)?,
+                    record: row.get(6)?,
+                    error: row.get(7)?,
+                    schema_hash: row.get(8)?,
+                },
+                at: row.get(9)?,
+            })
+        });
+        rows.and_then(Iterator::collect).map_err(read)
+    }
+
+    fn outputs_where(
+        &self,
+        condition: &str,
+        parameters: impl Params,
+    ) -> Result<Vec<OutputVersion>, StoreError> {
+        let sql = format!(
+            "SELECT dataset, partition, run, version, uri, rows, bytes, digest, at
+             FROM outputs WHERE {condition}"
+        );
+        let read = failed("read outputs");
+        let mut query = self
+            .connection
+            .prepare(&sql)
+            .map_err(failed("read outputs"))?;
+        let rows = query.query_map(parameters, |row| {
+            Ok(OutputVersion {
+                dataset: row.get(0)?,
+                partition: row.get(1)?,
+                run: row.get(2)?,
+                version: row.get(3)?,
+                uri: row.get(4)?,
+                rows: row.get(5)?,
+                bytes: row.get(6)?,
+                digest: row.get(7)?,
+                at: row.get(8)?,
+            })
+        });
+        rows.and_then(Iterator::collect).map_err(read)
+    }
+}
+
+/// Runs that satisfy a condition over the table `runs`, with their tasks and plans.
+pub(super) fn runs_where(
+    connection: &Connection,
+    condition: &str,
+    parameters: impl Params,
+) -> Result<Vec<(Run, Plan)>, StoreError> {
+    let sql = format!(
+        "SELECT runs.body, plans.body FROM runs JOIN plans ON plans.digest = runs.plan
+         WHERE {condition}"
+    );
+    let mut query = connection
+        .prepare_cached(&sql)
+        .map_err(failed("read runs"))?;
+    let rows: Vec<(String, String)> = query
+        .query_map(parameters, |row| Ok((row.get(0)?, row.get(1)?)))
+        .and_then(Iterator::collect)
+        .map_err(failed("read runs"))?;
+    rows.into_iter()
+        .map(|(run, plan)| {
+            let mut run: Run = serde_json::from_str(&run).map_err(damaged("run"))?;
+            run.tasks = tasks_of(connection, run.id.as_str())?;
+            Ok((run, serde_json::from_str(&plan).map_err(damaged("plan"))?))
+        })
+        .collect()
+}
+
+fn tasks_of(connection: &Connection, run: &str) -> Result<Vec<Task>, StoreError> {
+    let mut query = connection
+        .prepare_cached("SELECT body FROM tasks WHERE run = ?1 ORDER BY idx")
+        .map_err(failed("read tasks"))?;
+    let bodies: Vec<String> = query
+        .query_map(params![run], |row| row.get(0))
+        .and_then(Iterator::collect)
+        .map_err(failed("read tasks"))?;
+    bodies
+        .iter()
+        .map(|body| serde_json::from_str(body).map_err(damaged("task")))
+        .collect()
+}

@@ -1,0 +1,275 @@
+//! Writing rows: the only place that knows how a run is laid out in tables.
+
+use barecount_model::{
+    evidence::Statement,
+    plan::Plan,
+    run::{Effects, Run, outcome::CommittedDataset},
+};
+use jiff::Timestamp;
+use rusqlite::params;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{Batch, StoreError, damaged, failed};
+
+/// A record that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// The dataset it was meant for, if that is known.
+    pub dataset: Option<String>,
+    /// The record, or a bounded sample of it.
+    pub record: String,
+    /// Why it was set aside.
+    pub error: String,
+    /// A hash of the schema that it did not fit.
+    pub schema_hash: Option<String>,
+}
+
+/// A record that was set aside, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredDeadLetter {
+    /// Its number in the queue.
+    pub id: u64,
+    /// The run.
+    pub run: String,
+    /// The task.
+    pub task: String,
+    /// The attempt that was decided for.
+    pub attempt: u32,
+    /// The stage.
+    pub stage: String,
+    /// The record itself.
+    #[serde(flatten)]
+    pub letter: DeadLetter,
+    /// When it was kept.
+    pub at: String,
+}
+
+/// An entry's place in the ledger, and what it is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerEntry {
+    /// Its index, from 0.
+    pub index: u64,
+    /// What it is about.
+    pub kind: String,
+    /// The run, if it is about one.
+    pub run: Option<String>,
+    /// The pipeline.
+    pub pipeline: Option<String>,
+    /// The tenant.
+    pub tenant: Option<String>,
+    /// When the fact was recorded.
+    pub at: String,
+    /// RFC 6962 leaf hash, in hexadecimal.
+    pub leaf_hash: String,
+}
+
+/// A version of a dataset, as the catalog shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputVersion {
+    /// The dataset.
+    pub dataset: String,
+    /// The partition that the task covered, if it covered one.
+    pub partition: Option<String>,
+    /// The run that made it.
+    pub run: String,
+    /// The version.
+    pub version: u64,
+    /// Where it is.
+    pub uri: String,
+    /// Rows that the task committed.
+    pub rows: u64,
+    /// Bytes that the task committed.
+    pub bytes: u64,
+    /// The content digest of those rows.
+    pub digest: String,
+    /// When it became visible.
+    pub at: String,
+}
+
+/// The leaf hash of RFC 6962, section 2.1.
+pub(crate) fn leaf_hash(entry: &[u8]) -> [u8; 32] {
+    Sha256::new()
+        .chain_update([0])
+        .chain_update(entry)
+        .finalize()
+        .into()
+}
+
+impl Batch<'_> {
+    /// Stores a plan under its digest, once.
+    pub(crate) fn insert_plan(&self, digest: &str, plan: &Plan) -> Result<(), StoreError> {
+        let body = serde_json::to_string(plan).map_err(damaged("plan"))?;
+        self.connection
+            .prepare_cached("INSERT OR IGNORE INTO plans (digest, body) VALUES (?1, ?2)")
+            .and_then(|mut insert| insert.execute(params![digest, body]))
+            .map_err(failed("write a plan"))?;
+        Ok(())
+    }
+
+    /// Stores a new run, with all its tasks.
+    pub(crate) fn insert_run(&self, run: &Run, plan: &str) -> Result<(), StoreError> {
+        let mut insert = self
+            .connection
+            .prepare_cached(
+                "INSERT INTO runs (id, tenant, token, pipeline, state, submitted, plan, body)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )
+            .map_err(failed("write a run"))?;
+        let row = params![
+            run.id.as_str(),
+            run.tenant,
+            run.token,
+            run.pipeline,
+            run.state.as_str(),
+            run.submitted_at.to_string(),
+            plan,
+            header(run)?
+        ];
+        insert.execute(row).map_err(failed("write a run"))?;
+        (0..run.tasks.len()).try_for_each(|index| self.write_task(run, index))
+    }
+
+    /// Stores what a command changed.
+    pub(crate) fn update_run(&self, run: &Run, effects: &Effects) -> Result<(), StoreError> {
+        if effects.run_changed {
+            let body = header(run)?;
+            self.connection
+                .prepare_cached("UPDATE runs SET state = ?2, body = ?3 WHERE id = ?1")
+                .and_then(|mut update| {
+                    update.execute(params![run.id.as_str(), run.state.as_str(), body])
+                })
+                .map_err(failed("write a run"))?;
+        }
+        effects
+            .tasks_changed
+            .iter()
+            .try_for_each(|&index| self.write_task(run, index))
+    }
+
+    fn write_task(&self, run: &Run, index: usize) -> Result<(), StoreError> {
+        let body = serde_json::to_string(&run.tasks[index]).map_err(damaged("task"))?;
+        self.connection
+            .prepare_cached("INSERT OR REPLACE INTO tasks (run, idx, body) VALUES (?1, ?2, ?3)")
+            .and_then(|mut insert| insert.execute(params![run.id.as_str(), index as u64, body]))
+            .map_err(failed("write a task"))?;
+        Ok(())
+    }
+
+    /// Enters a statement in the ledger's sequence. Its place and leaf hash are durable with the
+    /// fact itself; tiles and checkpoint follow from this sequence alone.
+    pub(crate) fn append_evidence(
+        &self,
+        index: u64,
+        statement: &Statement,
+        run: Option<&Run>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached(
+                "INSERT INTO ledger_entries (idx, kind, run, pipeline, tenant, at, leaf_hash)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )
+            .and_then(|mut insert| {
+                insert.execute(params![
+                    index,
+                    statement.kind.as_str(),
+                    run.map(|run| run.id.as_str()),
+                    run.map(|run| &run.pipeline),
+                    run.map(|run| &run.tenant),
+                    now.to_string(),
+                    leaf_hash(&statement.bytes),
+                ])
+            })
+            .map_err(failed("append evidence"))?;
+        self.connection
+            .prepare_cached("INSERT INTO ledger_queue (idx, bytes) VALUES (?1, ?2)")
+            .and_then(|mut insert| insert.execute(params![index, statement.bytes]))
+            .map_err(failed("append evidence"))?;
+        Ok(())
+    }
+
+    /// Forgets the bytes of entries below `size`, which a durable checkpoint covers.
+    pub(crate) fn drop_integrated(&self, size: u64) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached("DELETE FROM ledger_queue WHERE idx < ?1")
+            .and_then(|mut delete| delete.execute(params![size]))
+            .map_err(failed("trim the ledger's queue"))?;
+        Ok(())
+    }
+
+    /// Makes a task's datasets visible, all at once.
+    pub(crate) fn publish_outputs(
+        &self,
+        run: &Run,
+        task: usize,
+        outputs: &[CommittedDataset],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut insert = self
+            .connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO outputs
+                 (run, task, dataset, partition, version, uri, rows, bytes, digest, at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            )
+            .map_err(failed("publish outputs"))?;
+        let task = &run.tasks[task];
+        for output in outputs {
+            let row = params![
+                run.id.as_str(),
+                task.id.as_str(),
+                output.dataset,
+                task.partition,
+                output.version,
+                output.uri,
+                output.rows,
+                output.bytes,
+                output.digest,
+                now.to_string()
+            ];
+            insert.execute(row).map_err(failed("publish outputs"))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps records that an attempt set aside.
+    pub(crate) fn insert_dead_letters(
+        &self,
+        run: &Run,
+        task: usize,
+        number: u32,
+        letters: &[DeadLetter],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut insert = self
+            .connection
+            .prepare_cached(
+                "INSERT INTO dead_letters
+                 (run, task, attempt, stage, dataset, record, error, schema_hash, at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            )
+            .map_err(failed("keep dead letters"))?;
+        let task = &run.tasks[task];
+        for letter in letters {
+            let row = params![
+                run.id.as_str(),
+                task.id.as_str(),
+                number,
+                task.stage,
+                letter.dataset,
+                letter.record,
+                letter.error,
+                letter.schema_hash,
+                now.to_string()
+            ];
+            insert.execute(row).map_err(failed("keep dead letters"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The run's own row: everything but its tasks, which have rows of their own.
+fn header(run: &Run) -> Result<String, StoreError> {
+    serde_json::to_string(&run.header()).map_err(damaged("run"))
+}

@@ -1,0 +1,314 @@
+//! What the control plane holds to when its process ends at any point.
+
+use std::{path::Path, sync::Arc};
+
+use barecount_control::{
+    CommandError, Control, Entries, Fenced, Submission, Submitted, Update,
+    clock::SystemClock,
+    store::{OpenError, reader::Reader},
+};
+use barecount_model::{
+    class::{NetworkProfile, RunnerClass, Size},
+    id::{RunId, TaskId},
+    plan::Plan,
+    run::{
+        Pending, RetryBudget, Run, RunState, Task, TaskState,
+        outcome::{AttemptResult, CommittedDataset, Metrics, Outcome, Staged},
+    },
+};
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+struct Opened {
+    control: Control,
+    updates: mpsc::UnboundedReceiver<Update>,
+    entries: mpsc::UnboundedReceiver<Entries>,
+}
+
+fn open(folder: &Path) -> Result<Opened, OpenError> {
+    let (updates_in, updates) = mpsc::unbounded_channel();
+    let (entries_in, entries) = mpsc::unbounded_channel();
+    let control = Control::open(folder, Arc::new(SystemClock), updates_in, entries_in)?;
+    Ok(Opened {
+        control,
+        updates,
+        entries,
+    })
+}
+
+/// Ends the writer and waits until it has let go of the folder, as a process's end would.
+async fn close(opened: Opened) {
+    let Opened {
+        control,
+        mut updates,
+        entries,
+    } = opened;
+    drop((control, entries));
+    while updates.recv().await.is_some() {}
+}
+
+fn submission(seed: u8, token: &str, version: &str) -> Submission {
+    let plan = Plan {
+        pipeline: "example".into(),
+        tenant: "demo".into(),
+        owner: "owner@example.com".into(),
+        version: version.into(),
+        manifest_digest: "sha256:01".into(),
+        lock_digest: "sha256:02".into(),
+        environment: "local".into(),
+        classification: "public".into(),
+        requester: "tester".into(),
+        decision: Value::Null,
+        event: None,
+        stages: vec![],
+    };
+    let task = Task {
+        id: TaskId::from_bytes([seed; 16]),
+        stage: "only".into(),
+        partition: None,
+        class: RunnerClass::Container,
+        size: Size::Small,
+        network_profile: NetworkProfile::PrivateVpc,
+        needs: vec![],
+        state: TaskState::Waiting,
+        budget: RetryBudget {
+            application: 1,
+            infrastructure: 1,
+            interruptions: 10,
+            initial_backoff_ms: 1,
+            max_backoff_ms: 1,
+            application_spent: 0,
+            infrastructure_spent: 0,
+            interruptions_spent: 0,
+        },
+        not_before: None,
+        attempts: vec![],
+    };
+    let run = Run {
+        id: RunId::from_bytes([seed; 16]),
+        token: token.into(),
+        tenant: "demo".into(),
+        pipeline: "example".into(),
+        version: version.into(),
+        environment: "local".into(),
+        window: None,
+        state: RunState::Waiting,
+        cancel_requested: false,
+        submitted_at: Timestamp::UNIX_EPOCH,
+        ended_at: None,
+        tasks: vec![task],
+    };
+    Submission {
+        run,
+        plan: Arc::new(plan),
+    }
+}
+
+fn done() -> Outcome {
+    Outcome {
+        result: AttemptResult::Done(Staged::default()),
+        exit_code: Some(0),
+        metrics: Metrics::default(),
+        detail: Value::Null,
+    }
+}
+
+fn output() -> CommittedDataset {
+    CommittedDataset {
+        dataset: "raw.example".into(),
+        uri: "file:///nowhere".into(),
+        version: 0,
+        rows: 3,
+        bytes: 30,
+        digest: "lthash:00".into(),
+    }
+}
+
+#[tokio::test]
+async fn what_was_answered_is_there_after_every_restart() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let submitted = submission(1, "token", "sha256:aa");
+    let id = submitted.run.id.clone();
+    let attempt = Fenced {
+        run: id.clone(),
+        task: 0,
+        number: 1,
+    };
+
+    let opened = open(folder.path())?;
+    assert!(matches!(
+        opened.control.submit(submitted).await?,
+        Submitted::New(_)
+    ));
+    close(opened).await;
+
+    let opened = open(folder.path())?;
+    opened.control.place(&id, 0).await?;
+    close(opened).await;
+
+    let mut opened = open(folder.path())?;
+    let update = opened
+        .updates
+        .recv()
+        .await
+        .ok_or("an unfinished run is announced at the start")?;
+    assert_eq!(
+        update.run.pending(),
+        [Pending::Launch { task: 0, number: 1 }]
+    );
+    opened.control.started(&attempt, "sandbox").await?;
+    opened.control.report(&attempt, done(), vec![]).await?;
+    close(opened).await;
+
+    let mut opened = open(folder.path())?;
+    let update = opened
+        .updates
+        .recv()
+        .await
+        .ok_or("an unfinished run is announced at the start")?;
+    assert_eq!(
+        update.run.pending(),
+        [Pending::RollForward { task: 0, number: 1 }]
+    );
+    let update = opened.control.committed(&attempt, vec![output()]).await?;
+    assert_eq!(update.run.state, RunState::Succeeded);
+    close(opened).await;
+
+    let mut opened = open(folder.path())?;
+    assert!(
+        opened.updates.try_recv().is_err(),
+        "a finished run is not taken up again"
+    );
+    let reader = Reader::open(folder.path())?.ok_or("the store exists")?;
+    let kinds: Vec<String> = reader
+        .ledger_entries(Some(id.as_str()))?
+        .into_iter()
+        .map(|entry| entry.kind)
+        .collect();
+    assert_eq!(kinds, ["submission", "attempt", "commit", "run"]);
+    assert_eq!(reader.outputs_of(id.as_str())?.len(), 1);
+    close(opened).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_token_answers_with_its_first_run_also_after_that_has_ended() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let opened = open(folder.path())?;
+    let first = submission(1, "token", "sha256:aa");
+    let attempt = Fenced {
+        run: first.run.id.clone(),
+        task: 0,
+        number: 1,
+    };
+    opened.control.submit(first).await?;
+    opened.control.place(&attempt.run, 0).await?;
+    opened.control.report(&attempt, done(), vec![]).await?;
+    opened.control.committed(&attempt, vec![]).await?;
+    let second = opened
+        .control
+        .submit(submission(2, "token", "sha256:aa"))
+        .await?;
+    let Submitted::Existing(update) = second else {
+        return Err("the token was used".into());
+    };
+    assert_eq!(update.run.id, attempt.run);
+    let other = opened
+        .control
+        .submit(submission(3, "token", "sha256:bb"))
+        .await;
+    assert!(
+        matches!(other, Err(CommandError::TokenConflict { .. })),
+        "{other:?}"
+    );
+    close(opened).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn evidence_is_queued_until_a_checkpoint_covers_it() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let mut opened = open(folder.path())?;
+    opened
+        .control
+        .submit(submission(1, "one", "sha256:aa"))
+        .await?;
+    opened
+        .control
+        .submit(submission(2, "two", "sha256:aa"))
+        .await?;
+    let first = opened.entries.recv().await.ok_or("entries are announced")?;
+    assert_eq!((first.first, first.bytes.len()), (0, 1));
+    opened.control.integrated(1).await?;
+    close(opened).await;
+
+    let mut opened = open(folder.path())?;
+    let again = opened
+        .entries
+        .recv()
+        .await
+        .ok_or("uncovered entries are announced again")?;
+    assert_eq!((again.first, again.bytes.len()), (1, 1));
+    assert_eq!(*opened.control.ledger_length().borrow(), 2);
+    close(opened).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn many_callers_share_group_commits_and_each_hears_of_its_own() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let opened = open(folder.path())?;
+    let mut calls = tokio::task::JoinSet::new();
+    for seed in 0..200u8 {
+        let control = opened.control.clone();
+        calls.spawn(async move {
+            let submission = submission(seed, &format!("token-{seed}"), "sha256:aa");
+            let id = submission.run.id.clone();
+            control.submit(submission).await?;
+            let update = control.place(&id, 0).await?;
+            Ok::<_, CommandError>((id, update))
+        });
+    }
+    while let Some(call) = calls.join_next().await {
+        let (id, update) = call??;
+        assert_eq!(update.run.id, id);
+        assert_eq!(update.run.state, RunState::Running);
+    }
+    let reader = Reader::open(folder.path())?.ok_or("the store exists")?;
+    assert_eq!(reader.runs(1000)?.len(), 200);
+    let indices: Vec<u64> = reader
+        .ledger_entries(None)?
+        .into_iter()
+        .map(|entry| entry.index)
+        .collect();
+    assert_eq!(indices, (0..200).collect::<Vec<u64>>());
+    close(opened).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_process_is_told_that_the_folder_is_in_use() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let opened = open(folder.path())?;
+    let second = open(folder.path()).err().ok_or("the folder is locked")?;
+    assert!(matches!(second, OpenError::Locked { .. }), "{second}");
+    close(opened).await;
+    Ok(())
+}
+
+#[test]
+fn a_store_of_a_newer_program_is_refused() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let file = rusqlite::Connection::open(folder.path().join("control.sqlite"))?;
+    file.pragma_update(None, "user_version", 999)?;
+    drop(file);
+    let refused = open(folder.path()).err().ok_or("the format is unknown")?;
+    assert_eq!(
+        refused.to_string(),
+        "the state is of format 999, and this program knows up to 1"
+    );
+    Ok(())
+}

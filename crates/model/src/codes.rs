@@ -1,0 +1,154 @@
+//! The one table of codes that diagnostics, refusals and failures carry.
+//!
+//! A code is stable: its meaning never changes and a retired code is not given out again. Each has
+//! a page, `docs/errors/<code>.md`, and a test that the page exists. Ranges: `BC01xx` document
+//! syntax, `BC02xx` manifest, `BC03xx` environment, `BC04xx` policy, `BC05xx` artifacts and lock,
+//! `BC06xx` runners and sandbox, `BC07xx` data, `BC08xx` state and control, `BC09xx` ledger.
+
+/// A stable code with its title and meaning, as its page tells at length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Code {
+    /// `BC` and four digits.
+    pub id: &'static str,
+    /// A few words, the heading of the page.
+    pub title: &'static str,
+    /// One sentence: what is wrong when this code is reported.
+    pub meaning: &'static str,
+}
+
+impl std::fmt::Display for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.id)
+    }
+}
+
+/// The code with this id, if there is one.
+pub fn find(id: &str) -> Option<&'static Code> {
+    ALL.iter().find(|code| code.id == id)
+}
+
+macro_rules! codes {
+    ($($name:ident = $id:literal, $title:literal, $meaning:literal;)+) => {
+        $(#[doc = $meaning] pub const $name: Code = Code { id: $id, title: $title, meaning: $meaning };)+
+
+        /// Every code, in ascending order.
+        pub const ALL: &[Code] = &[$($name),+];
+    };
+}
+
+codes! {
+    // BC01xx: document syntax
+    SYNTAX = "BC0101", "not well-formed YAML", "The file cannot be read as YAML or JSON.";
+    NOT_UTF8 = "BC0102", "not UTF-8", "The file is not encoded as UTF-8.";
+    TOO_LARGE = "BC0103", "file too large", "The file is larger than any such document needs to be.";
+    TOO_DEEP = "BC0104", "nested too deeply", "Lists and mappings are nested deeper than any such document needs.";
+    TOO_MANY_NODES = "BC0105", "too many values", "The document holds more values than any such document needs.";
+    DUPLICATE_KEY = "BC0106", "duplicate key", "A mapping has the same key twice, so that one of the two would be lost.";
+    ALIAS = "BC0107", "anchor or alias", "The document uses a YAML anchor or alias; values are written out where they apply.";
+    TAG = "BC0108", "YAML tag", "The document uses a YAML tag; types follow from the schema.";
+    SEVERAL_DOCUMENTS = "BC0109", "more than one document", "The file holds several YAML documents where one is expected.";
+    EMPTY = "BC0110", "empty document", "The file holds no document.";
+    BAD_KEY = "BC0111", "key is not text", "A key of a mapping is a list, a mapping or empty.";
+    BAD_NUMBER = "BC0112", "number out of range", "A number is not finite, or too large to be held exactly.";
+    BAD_CHARACTER = "BC0113", "character not allowed", "The file holds a control character or one that reverses the direction of text.";
+
+    // BC02xx: manifest
+    UNKNOWN_KEY = "BC0201", "unknown key", "A mapping has a key that its schema does not know.";
+    MISSING_KEY = "BC0202", "missing key", "A mapping lacks a key that its schema requires.";
+    WRONG_TYPE = "BC0203", "wrong type of value", "A value is of another type than its schema asks for.";
+    UNKNOWN_VALUE = "BC0204", "unknown value", "A value is not one of those that the schema lists.";
+    INVALID_VALUE = "BC0205", "invalid value", "A value does not have the form that its schema asks for.";
+    OUT_OF_RANGE = "BC0206", "value out of range", "A number, text or list is smaller or larger than allowed.";
+    INVALID_NAME = "BC0207", "invalid name", "A name does not follow the rule for names of its kind.";
+    INVALID_PATH = "BC0208", "path leaves the pipeline's folder", "A path is absolute, climbs with `..`, or is not written in its plain form.";
+    WRONG_KIND = "BC0209", "another kind of document", "The `kind` names another document than the one expected here.";
+    DUPLICATE_STAGE = "BC0210", "duplicate stage", "Two stages have the same name.";
+    CYCLE = "BC0211", "stages depend on each other in a circle", "No stage of the circle could ever start.";
+    UNKNOWN_DATASET = "BC0212", "dataset that no stage writes", "A stage reads a dataset that no stage of the pipeline writes.";
+    DATASET_WRITTEN_TWICE = "BC0213", "dataset written by two stages", "A dataset has exactly one stage that writes it.";
+    MISSING_ARTIFACT = "BC0214", "runner class without its artifact", "A runner class lacks what it runs: a package, an image, a job or a command.";
+    FIELD_NOT_OF_CLASS = "BC0215", "field of another runner class", "A stage sets a field that has no meaning for its runner class.";
+    MISSING_RUNNER = "BC0216", "runner not decided", "Neither the stage nor the pipeline's defaults say the class, size or network profile.";
+    UNKNOWN_COLUMN = "BC0217", "unknown column", "A partition or an acceptance test names a column that the output does not declare.";
+    DUPLICATE_COLUMN = "BC0218", "duplicate column", "An output declares a column twice.";
+    TIMEOUT_ABOVE_CLASS = "BC0219", "timeout above the limit of the class", "The timeout is longer than the runner class can keep.";
+    EGRESS_UNAVAILABLE = "BC0220", "egress cannot be granted yet", "The manifest declares egress, and there is no network broker yet that could enforce it.";
+    INVALID_SIZE = "BC0221", "size does not fit the class", "The size `custom` is declared in full, and for dedicated compute only.";
+    INVALID_SCHEDULE = "BC0222", "invalid schedule", "A cron expression or a time zone does not exist.";
+    INVALID_PARTITIONS = "BC0223", "invalid partitions", "The partitions of a stage, an input or an output contradict each other.";
+    INVALID_COLUMNS = "BC0224", "invalid columns", "The columns of an output do not describe it.";
+    INVALID_TEST = "BC0225", "invalid acceptance test", "An acceptance test could never hold, or does not fit its column.";
+    INVALID_INPUT = "BC0226", "invalid input", "An input is neither a dataset nor a named file, or is both, or is read in an impossible format.";
+    UNKNOWN_STAGE = "BC0227", "unknown stage", "`needs` names a stage that the pipeline does not have.";
+    INVALID_EVENT = "BC0228", "invalid event", "An event lacks what its type needs, or sets what another type has.";
+    RESERVED_VARIABLE = "BC0229", "reserved environment variable", "The stage sets an environment variable that belongs to the platform, or whose name is impossible.";
+    INVALID_RETRIES = "BC0230", "invalid retries", "The backoff of a stage's retries contradicts itself.";
+    DUPLICATE_INPUT = "BC0231", "input read twice", "A stage declares the same input twice.";
+    SECRET_IN_MANIFEST = "BC0280", "secret in the manifest", "A literal value looks like a secret, and a manifest is kept for ever.";
+    OVERSIZED = "BC0281", "exceptional size", "The size `xlarge` or `custom` is for exceptional work and needs an approval.";
+    LONG_SERVERLESS = "BC0282", "long work on serverless", "A serverless stage may run long enough that another class is the cheaper and safer one.";
+    TINY_CONTAINER = "BC0283", "control task in a container", "A container or a dedicated host is started for a small control task that serverless runs at a fraction of the cost.";
+    UNTESTED_OUTPUT = "BC0284", "output without an acceptance test", "Nothing gates the commit of this dataset but its schema.";
+
+    // BC03xx: environment
+    INVALID_ENVIRONMENT = "BC0301", "environment contradicts itself", "Two settings of the environment file cannot both hold.";
+    LOCK_REFRESH_OUTSIDE_DEVELOPMENT = "BC0302", "lock refreshed outside development", "Only a development environment may let `run` refresh the lock.";
+    PROCESS_ISOLATION_IN_PRODUCTION = "BC0303", "process isolation in production", "A production environment may not run work without a sandbox.";
+    BACKEND_MISSING = "BC0304", "class without a backend", "The environment has no backend for a runner class that the pipeline uses.";
+    INVALID_CATALOG = "BC0305", "catalog override contradicts itself", "An override of the catalog names a size that the class does not have, or limits nothing can run in.";
+    PROCESS_ISOLATION_REFUSED = "BC0306", "process isolation refused", "A stage asks to run without a sandbox, and the environment does not allow it.";
+
+    // BC05xx: artifacts and lock
+    INVALID_LOCK = "BC0501", "lock file is not valid", "The lock file contradicts itself or the manifest.";
+    LOCK_INCOMPLETE = "BC0502", "lock file does not cover the manifest", "An artifact that the manifest names is not pinned in the lock file.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_well_formed_and_in_order() {
+        for pair in ALL.windows(2) {
+            assert!(
+                pair[0].id < pair[1].id,
+                "{} comes before {}",
+                pair[0].id,
+                pair[1].id
+            );
+        }
+        for code in ALL {
+            assert!(
+                code.id.len() == 6 && code.id.starts_with("BC"),
+                "{}",
+                code.id
+            );
+            assert!(
+                code.id[2..].bytes().all(|b| b.is_ascii_digit()),
+                "{}",
+                code.id
+            );
+            assert!(
+                code.meaning.ends_with('.'),
+                "{}: the meaning is a sentence",
+                code.id
+            );
+        }
+    }
+
+    #[test]
+    fn every_code_has_a_page_headed_by_its_title() {
+        let pages = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors");
+        for code in ALL {
+            let path = pages.join(format!("{}.md", code.id));
+            let page = std::fs::read_to_string(&path)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let heading = format!("# {}: {}\n", code.id, code.title);
+            assert!(
+                page.starts_with(&heading),
+                "{} does not start with {heading:?}",
+                path.display()
+            );
+        }
+    }
+}

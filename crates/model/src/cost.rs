@@ -1,0 +1,371 @@
+//! What attempts cost: exact arithmetic over public list prices.
+//!
+//! Each class has the cost shape of the service behind it: requests and memory-seconds, allocated
+//! capacity and time, workers and time, a whole host and time. Services bill a started increment
+//! and a minimum; both are applied. Amounts are whole picodollars; one rounding, half up, happens
+//! at the end of each attempt's cost, and sums are exact.
+
+use std::iter::Sum;
+use std::ops::{Add, Mul};
+
+use serde::Serialize;
+use serde::ser::SerializeStruct;
+
+use crate::catalog::{Catalog, Profile};
+use crate::class::{RunnerClass, Size};
+use crate::pipeline::Pipeline;
+use crate::text::Name;
+
+/// An amount of United States dollars in whole picodollars (10⁻¹² dollars).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Money {
+    picos: i128,
+}
+
+impl Money {
+    /// Nothing.
+    pub const ZERO: Self = Self { picos: 0 };
+    /// The currency of every amount (ISO 4217).
+    pub const CURRENCY: &'static str = "USD";
+    const DOLLAR: i128 = 1_000_000_000_000;
+
+    /// An amount in picodollars.
+    pub const fn from_picos(picos: i128) -> Self {
+        Self { picos }
+    }
+
+    /// An amount in nanodollars (10⁻⁹ dollars).
+    const fn from_nanos(nanos: i128) -> Self {
+        Self {
+            picos: nanos * 1_000,
+        }
+    }
+
+    /// The amount in picodollars.
+    pub const fn as_picos(self) -> i128 {
+        self.picos
+    }
+
+    /// The sum of amounts, each times its factor, divided by a common divisor and rounded half up.
+    fn quotient<const N: usize>(terms: [(Self, u128); N], divisor: u128) -> Self {
+        let sum = terms.into_iter().fold(0_i128, |sum, (amount, factor)| {
+            let factor = i128::try_from(factor).unwrap_or(i128::MAX);
+            sum.saturating_add(amount.picos.saturating_mul(factor))
+        });
+        let divisor = i128::try_from(divisor).unwrap_or(i128::MAX).max(1);
+        Self {
+            picos: sum.saturating_add(divisor / 2).div_euclid(divisor),
+        }
+    }
+}
+
+impl Add for Money {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            picos: self.picos.saturating_add(other.picos),
+        }
+    }
+}
+
+impl Mul<u64> for Money {
+    type Output = Self;
+
+    fn mul(self, times: u64) -> Self {
+        Self {
+            picos: self.picos.saturating_mul(i128::from(times)),
+        }
+    }
+}
+
+impl Sum for Money {
+    fn sum<I: Iterator<Item = Self>>(amounts: I) -> Self {
+        amounts.fold(Self::ZERO, Add::add)
+    }
+}
+
+impl std::fmt::Display for Money {
+    /// Dollars with as many decimals as needed, at least two: `0.00012`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let sign = if self.picos < 0 { "-" } else { "" };
+        let picos = self.picos.unsigned_abs();
+        let dollar = Self::DOLLAR.unsigned_abs();
+        let fraction = format!("{:012}", picos % dollar);
+        let digits = fraction.trim_end_matches('0').len().max(2);
+        f.pad(&format!("{sign}{}.{}", picos / dollar, &fraction[..digits]))
+    }
+}
+
+impl Serialize for Money {
+    /// `{"amount": "0.00012", "currency": "USD"}`.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut money = serializer.serialize_struct("Money", 2)?;
+        money.serialize_field("amount", &self.to_string())?;
+        money.serialize_field("currency", Self::CURRENCY)?;
+        money.end()
+    }
+}
+
+/// What the services behind the classes cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prices {
+    /// Serverless: one request.
+    pub request: Money,
+    /// Serverless: a gibibyte of memory for a second.
+    pub function_gib_second: Money,
+    /// Container: a processor for an hour.
+    pub container_vcpu_hour: Money,
+    /// Container: a gibibyte of memory for an hour.
+    pub container_gib_hour: Money,
+    /// Managed ETL: a worker for an hour.
+    pub worker_hour: Money,
+    /// Dedicated compute: a host of each tier, small to xlarge, for an hour.
+    pub host_hours: [Money; 4],
+    /// Dedicated compute, size `custom`: a processor for an hour.
+    pub host_vcpu_hour: Money,
+    /// Dedicated compute, size `custom`: a gibibyte of memory for an hour.
+    pub host_gib_hour: Money,
+}
+
+impl Prices {
+    /// Public list prices of Amazon Web Services in us-east-1, Linux on x86-64, on demand, without
+    /// free tiers; from the pricing pages of the services.
+    ///
+    /// - AWS Lambda: $0.20 per million requests, $0.0000166667 per GB-second.
+    /// - AWS Fargate: $0.04048 per vCPU-hour, $0.004445 per GB-hour.
+    /// - AWS Glue: $0.44 per DPU-hour; a G.1X worker is one DPU.
+    /// - Amazon EC2: m6i.large $0.096, m6i.xlarge $0.192, m6i.2xlarge $0.384 and m6i.4xlarge
+    ///   $0.768 per hour. The two rates for `custom` are those at which m6i.large (2 vCPU, 8 GiB)
+    ///   and r6i.large (2 vCPU, 16 GiB, $0.126) come out: $0.033 per vCPU, $0.00375 per GiB.
+    pub const fn public() -> Self {
+        Self {
+            request: Money::from_nanos(200),
+            function_gib_second: Money::from_picos(16_666_700),
+            container_vcpu_hour: Money::from_nanos(40_480_000),
+            container_gib_hour: Money::from_nanos(4_445_000),
+            worker_hour: Money::from_nanos(440_000_000),
+            host_hours: [
+                Money::from_nanos(96_000_000),
+                Money::from_nanos(192_000_000),
+                Money::from_nanos(384_000_000),
+                Money::from_nanos(768_000_000),
+            ],
+            host_vcpu_hour: Money::from_nanos(33_000_000),
+            host_gib_hour: Money::from_nanos(3_750_000),
+        }
+    }
+}
+
+const GIB: u128 = 1 << 30;
+const MILLIS_PER_HOUR: u128 = 3_600_000;
+
+/// The increment and the minimum in which the service behind a class bills time, in milliseconds:
+/// Lambda one millisecond; Fargate, Glue and EC2 one second, and at least a minute.
+pub const fn billing(class: RunnerClass) -> (u64, u64) {
+    match class {
+        RunnerClass::Serverless => (1, 1),
+        RunnerClass::Container | RunnerClass::ManagedEtl | RunnerClass::DedicatedCompute => {
+            (1_000, 60_000)
+        }
+    }
+}
+
+/// What one attempt cost that ran for `duration_ms` on a runner of its own.
+///
+/// `requests` counts invocations, and matters for serverless alone.
+pub fn of_attempt(
+    prices: &Prices,
+    class: RunnerClass,
+    size: Size,
+    profile: &Profile,
+    duration_ms: u64,
+    requests: u64,
+) -> Money {
+    let (increment, minimum) = billing(class);
+    // a century is beyond any timeout, and keeps the products below inside 128 bits
+    let duration_ms = duration_ms.clamp(minimum, 100 * 366 * 86_400_000);
+    let billed_ms = u128::from(duration_ms.next_multiple_of(increment));
+    let memory = u128::from(profile.memory.as_bytes());
+    let vcpu = u128::from(profile.vcpu_millis);
+    // an hourly price of processors and memory: the divisor is that of the price, times an hour
+    let capacity = |vcpu_hour, gib_hour| {
+        let terms = [
+            (vcpu_hour, billed_ms * vcpu * GIB),
+            (gib_hour, billed_ms * memory * 1_000),
+        ];
+        Money::quotient(terms, 1_000 * GIB * MILLIS_PER_HOUR)
+    };
+    match class {
+        RunnerClass::Serverless => {
+            let requests = u128::from(requests);
+            let terms = [
+                (prices.function_gib_second, billed_ms * memory),
+                (prices.request, requests * 1_000 * GIB),
+            ];
+            Money::quotient(terms, 1_000 * GIB)
+        }
+        RunnerClass::Container => capacity(prices.container_vcpu_hour, prices.container_gib_hour),
+        RunnerClass::ManagedEtl => {
+            let workers = u128::from(profile.workers);
+            Money::quotient([(prices.worker_hour, billed_ms * workers)], MILLIS_PER_HOUR)
+        }
+        RunnerClass::DedicatedCompute => {
+            let [small, medium, large, xlarge] = prices.host_hours;
+            let hour = match size {
+                Size::Small => small,
+                Size::Medium => medium,
+                Size::Large => large,
+                Size::XLarge => xlarge,
+                Size::Custom => return capacity(prices.host_vcpu_hour, prices.host_gib_hour),
+            };
+            Money::quotient([(hour, billed_ms)], MILLIS_PER_HOUR)
+        }
+    }
+}
+
+/// What a run can cost before anything is known about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Estimate {
+    /// One entry a stage, in the pipeline's order.
+    pub stages: Vec<StageEstimate>,
+    /// Every attempt succeeds at once, within the shortest time that is billed.
+    pub at_least: Money,
+    /// Every task takes one attempt of its full timeout. Repeated attempts come on top.
+    pub at_most: Money,
+}
+
+/// What a stage can cost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StageEstimate {
+    /// The stage.
+    pub stage: Name,
+    /// Its class.
+    pub class: RunnerClass,
+    /// Its size.
+    pub size: Size,
+    /// How many tasks it has.
+    pub tasks: u64,
+    /// The least, for all its tasks.
+    pub at_least: Money,
+    /// One attempt of the full timeout each, for all its tasks.
+    pub at_most: Money,
+}
+
+/// Estimates a run. A stage that the catalog has no profile for is left out.
+pub fn estimate(catalog: &Catalog, pipeline: &Pipeline) -> Estimate {
+    let stages: Vec<StageEstimate> = pipeline
+        .stages
+        .iter()
+        .filter_map(|stage| {
+            let profile = catalog.profile_of(stage)?;
+            let tasks = stage.partition_keys().len() as u64;
+            let task = |duration_ms| {
+                of_attempt(
+                    &catalog.prices,
+                    stage.class,
+                    stage.size,
+                    &profile,
+                    duration_ms,
+                    1,
+                ) * tasks
+            };
+            Some(StageEstimate {
+                stage: stage.name.clone(),
+                class: stage.class,
+                size: stage.size,
+                tasks,
+                at_least: task(0),
+                at_most: task(stage.timeout.as_millis()),
+            })
+        })
+        .collect();
+    Estimate {
+        at_least: stages.iter().map(|stage| stage.at_least).sum(),
+        at_most: stages.iter().map(|stage| stage.at_most).sum(),
+        stages,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::ByteSize;
+
+    fn cost(class: RunnerClass, size: Size, memory_mib: u64, vcpu_millis: u32, ms: u64) -> String {
+        let catalog = Catalog::builtin();
+        let size_of_rest = if size == Size::Custom {
+            Size::XLarge
+        } else {
+            size
+        };
+        let profile = Profile {
+            memory: ByteSize::from_mib(memory_mib),
+            vcpu_millis,
+            ..*catalog.profile(class, size_of_rest).expect("a tier")
+        };
+        of_attempt(&catalog.prices, class, size, &profile, ms, 1).to_string()
+    }
+
+    // R-M1: worked by hand from the list prices
+    #[test]
+    fn each_class_costs_what_its_public_price_list_says() {
+        // 0.5 GB × 0.1 s × 0.0000166667 + 0.0000002
+        assert_eq!(
+            cost(RunnerClass::Serverless, Size::Small, 512, 1_000, 100),
+            "0.000001033335"
+        );
+        // (1 × 0.04048 + 2 × 0.004445) ÷ 6, ten minutes
+        assert_eq!(
+            cost(RunnerClass::Container, Size::Small, 2_048, 1_000, 600_000),
+            "0.008228333333"
+        );
+        // 5 workers × 0.44 ÷ 12, five minutes
+        assert_eq!(
+            cost(RunnerClass::ManagedEtl, Size::Medium, 2_048, 4_000, 300_000),
+            "0.183333333333"
+        );
+        // 0.096 × 2 h
+        assert_eq!(
+            cost(RunnerClass::DedicatedCompute, Size::Small, 1, 1, 7_200_000),
+            "0.192"
+        );
+        // 8 × 0.033 + 128 × 0.00375, one hour
+        assert_eq!(
+            cost(
+                RunnerClass::DedicatedCompute,
+                Size::Custom,
+                131_072,
+                8_000,
+                3_600_000
+            ),
+            "0.744"
+        );
+    }
+
+    #[test]
+    fn time_is_billed_in_started_increments_and_at_least_the_minimum() {
+        let etl = |ms| cost(RunnerClass::ManagedEtl, Size::Small, 1, 1, ms);
+        assert_eq!(etl(0), etl(60_000));
+        assert_eq!(etl(60_001), etl(61_000));
+        assert_ne!(etl(61_000), etl(61_001));
+        let function = |ms| cost(RunnerClass::Serverless, Size::Small, 512, 1, ms);
+        assert_eq!(function(0), function(1));
+        assert_ne!(function(1), function(2));
+    }
+
+    #[test]
+    fn amounts_print_as_decimals_and_never_overflow() {
+        assert_eq!(Money::ZERO.to_string(), "0.00");
+        assert_eq!(Money::from_picos(-120_000_000).to_string(), "-0.00012");
+        assert_eq!(Money::from_picos(3 * Money::DOLLAR / 2).to_string(), "1.50");
+        let most = cost(
+            RunnerClass::Serverless,
+            Size::Small,
+            u64::MAX >> 20,
+            u32::MAX,
+            u64::MAX,
+        );
+        assert!(!most.starts_with('-'), "{most}");
+    }
+}

@@ -1,0 +1,267 @@
+//! Environments: what serves each class, what sizes are worth, and what is allowed there.
+//!
+//! A manifest says what work needs; an environment file says what that means in one place. Without
+//! a file the built-in environment `local` holds, for development on one machine.
+
+mod file;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+pub use file::{
+    Backend, ClassCatalog, ConcurrencySpec, EnvironmentFile, EnvironmentKind, EnvironmentMetadata,
+    EnvironmentSpec, GovernanceSpec, Grant, IsolationSpec, LockSpec, LogLevel, TenantGrants,
+    TenantSelector,
+};
+
+use crate::catalog::{Catalog, Profile};
+use crate::class::{NetworkProfile, RunnerClass, Size};
+use crate::codes;
+use crate::diagnostic::{self, Diagnostic};
+use crate::document::Document;
+use crate::manifest::Isolation;
+use crate::pipeline::Pipeline;
+use crate::schema;
+use crate::text::Name;
+
+/// An environment without contradictions, its defaults applied.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Environment {
+    /// Its name.
+    pub name: Name,
+    /// What it is for.
+    pub kind: EnvironmentKind,
+    /// What serves each class; a class that is absent is not served.
+    pub backends: BTreeMap<RunnerClass, Backend>,
+    /// The state folder, if the file names one; relative to the folder of the file.
+    pub state: Option<String>,
+    /// Sizes and prices.
+    pub catalog: Catalog,
+    /// Attempts of a class at a time, over all pipelines; no cap where absent.
+    pub class_concurrency: BTreeMap<RunnerClass, u32>,
+    /// Attempts at a time, over all classes; no cap if absent.
+    pub total_concurrency: Option<u32>,
+    /// Who may use what without an approval. What no entry allows is refused.
+    pub grants: Vec<TenantGrants>,
+    /// Whether `run` may build and pin anew what changed since the lock was written.
+    pub refresh_lock: bool,
+    /// Whether stages may ask for `isolation: process`.
+    pub process_isolation: bool,
+    /// What is logged.
+    pub log_level: LogLevel,
+    /// The file of the ledger's signing key, if the file names one; relative to its folder. It
+    /// belongs outside the reach of whoever reads the state folder.
+    pub signing_key: Option<String>,
+}
+
+impl Environment {
+    /// The environment that holds without a file: development on one machine, every class served
+    /// by the embedded platform, every tenant granted sizes up to `large`.
+    pub fn local() -> Self {
+        let sizes = BTreeSet::from([Size::Small, Size::Medium, Size::Large]);
+        Self {
+            name: file::local_name(),
+            kind: EnvironmentKind::Development,
+            backends: RunnerClass::ALL
+                .iter()
+                .map(|class| (*class, Backend::Local))
+                .collect(),
+            state: None,
+            catalog: Catalog::builtin(),
+            class_concurrency: BTreeMap::new(),
+            total_concurrency: None,
+            grants: vec![TenantGrants {
+                tenant: TenantSelector::Any,
+                allow: vec![Grant {
+                    classes: RunnerClass::ALL.iter().copied().collect(),
+                    sizes,
+                    network_profiles: NetworkProfile::ALL.iter().copied().collect(),
+                }],
+            }],
+            refresh_lock: true,
+            process_isolation: true,
+            log_level: LogLevel::Info,
+            signing_key: None,
+        }
+    }
+
+    /// Reads an environment file. `file` is the name that diagnostics give; nothing is read.
+    ///
+    /// # Errors
+    /// Every problem, sorted by place.
+    pub fn load(file: &str, bytes: &[u8]) -> Result<Self, Vec<Diagnostic>> {
+        let document = Document::parse(file, bytes)?;
+        let written: EnvironmentFile = schema::ENVIRONMENT.read(&document)?;
+        let mut resolution = Resolution {
+            document: &document,
+            diagnostics: Vec::new(),
+        };
+        let environment = resolution.resolve(written);
+        if resolution.diagnostics.is_empty() {
+            return Ok(environment);
+        }
+        diagnostic::sort(&mut resolution.diagnostics);
+        Err(resolution.diagnostics)
+    }
+
+    /// The combinations of class, size and profile that a tenant is granted, each once: the
+    /// tenant's row of the matrix together with the row of all tenants.
+    pub fn matrix(&self, tenant: &str) -> BTreeSet<(RunnerClass, Size, NetworkProfile)> {
+        let rows = self
+            .grants
+            .iter()
+            .filter(|grants| grants.tenant.covers(tenant));
+        let mut cells = BTreeSet::new();
+        for grant in rows.flat_map(|grants| &grants.allow) {
+            for class in &grant.classes {
+                for size in &grant.sizes {
+                    cells.extend(grant.network_profiles.iter().map(|p| (*class, *size, *p)));
+                }
+            }
+        }
+        cells
+    }
+
+    /// What of a pipeline this environment cannot carry out whatever policy says: one sentence
+    /// each, in the order of the stages.
+    pub fn obstacles(&self, pipeline: &Pipeline) -> Vec<Obstacle> {
+        let mut obstacles = Vec::new();
+        for stage in &pipeline.stages {
+            let mut add = |code: codes::Code, message: String| {
+                obstacles.push(Obstacle {
+                    stage: stage.name.clone(),
+                    code: code.id,
+                    message,
+                });
+            };
+            if !self.backends.contains_key(&stage.class) {
+                add(
+                    codes::BACKEND_MISSING,
+                    format!("environment `{}` serves no {}", self.name, stage.class),
+                );
+            }
+            if stage.isolation == Isolation::Process && !self.process_isolation {
+                add(
+                    codes::PROCESS_ISOLATION_REFUSED,
+                    format!("environment `{}` runs nothing without a sandbox", self.name),
+                );
+            }
+        }
+        obstacles
+    }
+}
+
+/// Why an environment cannot carry out a stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Obstacle {
+    /// The stage.
+    pub stage: Name,
+    /// The code.
+    pub code: &'static str,
+    /// What is in the way.
+    pub message: String,
+}
+
+struct Resolution<'a> {
+    document: &'a Document,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Resolution<'_> {
+    fn resolve(&mut self, file: EnvironmentFile) -> Environment {
+        let spec = file.spec;
+        let development = spec.kind == EnvironmentKind::Development;
+        let refresh_lock = spec.lock.refresh_on_run.unwrap_or(development);
+        if refresh_lock && !development {
+            let message = format!(
+                "a {} environment runs what the lock pins",
+                spec.kind.as_str()
+            );
+            let help = "set `refresh_on_run: false`; build and promote instead";
+            self.error(
+                codes::LOCK_REFRESH_OUTSIDE_DEVELOPMENT,
+                "/spec/lock/refresh_on_run",
+                message,
+                help,
+            );
+        }
+        let process_isolation = spec.isolation.process.unwrap_or(development);
+        if process_isolation && spec.kind == EnvironmentKind::Production {
+            let message = "a production environment runs nothing without a sandbox";
+            let help = "set `process: false`";
+            self.error(
+                codes::PROCESS_ISOLATION_IN_PRODUCTION,
+                "/spec/isolation/process",
+                message,
+                help,
+            );
+        }
+        for (key, path) in [("state", &spec.state), ("signing_key", &spec.signing_key)] {
+            if path.as_ref().is_some_and(|path| path.contains('\0')) {
+                let message = "a path has no character NUL";
+                self.error(
+                    codes::INVALID_ENVIRONMENT,
+                    &format!("/spec/{key}"),
+                    message,
+                    "",
+                );
+            }
+        }
+        Environment {
+            name: file.metadata.name,
+            kind: spec.kind,
+            backends: spec.backends,
+            state: spec.state,
+            catalog: self.catalog(&spec.catalog),
+            class_concurrency: spec.concurrency.classes,
+            total_concurrency: spec.concurrency.total,
+            grants: spec.governance.matrix,
+            refresh_lock,
+            process_isolation,
+            log_level: spec.log_level.unwrap_or_default(),
+            signing_key: spec.signing_key,
+        }
+    }
+
+    fn catalog(&mut self, changes: &BTreeMap<RunnerClass, ClassCatalog>) -> Catalog {
+        let mut catalog = Catalog::builtin();
+        for (class, sizes) in changes {
+            for (size, change) in sizes {
+                let pointer = format!("/spec/catalog/{class}/{size}");
+                if !catalog.change(*class, *size, change) {
+                    let message = format!("the size {size} has no profile; its stage declares it");
+                    let help = "override small, medium, large or xlarge";
+                    self.error(codes::INVALID_CATALOG, &pointer, message, help);
+                } else if change
+                    .memory
+                    .is_some_and(|memory| memory < Profile::MIN_MEMORY)
+                {
+                    let message =
+                        format!("less than {} of memory runs nothing", Profile::MIN_MEMORY);
+                    self.error(
+                        codes::INVALID_CATALOG,
+                        &format!("{pointer}/memory"),
+                        message,
+                        "",
+                    );
+                }
+            }
+        }
+        catalog
+    }
+
+    fn error(&mut self, code: codes::Code, pointer: &str, message: impl Into<String>, help: &str) {
+        let span = self.document.value_span(pointer);
+        let diagnostic = Diagnostic::error(code, self.document.file(), span, message);
+        let with_help = !help.is_empty();
+        self.diagnostics.push(if with_help {
+            diagnostic.with_help(help)
+        } else {
+            diagnostic
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,288 @@
+//! Evidence: what the ledger holds of a run, as in-toto Statements.
+//!
+//! Each entry is an [in-toto Statement v1](https://in-toto.io/Statement/v1) in canonical JSON
+//! (object keys sorted, no white space), so that the same facts give the same bytes. Subjects are
+//! what the statement is about: the pipeline version, and the content digests of outputs. Record
+//! payloads, secrets and personal data never enter.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    plan::{Plan, StagePlan},
+    run::{Attempt, Record, Run, Task, outcome::CommittedDataset},
+};
+
+/// The type of every entry.
+pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
+
+/// What a statement is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvidenceKind {
+    /// A run was accepted.
+    Submission,
+    /// A run was refused.
+    Refusal,
+    /// A run was taken up again.
+    Resumption,
+    /// An attempt ended.
+    Attempt,
+    /// A task's outputs were committed.
+    Commit,
+    /// A run ended.
+    Run,
+    /// An artifact was built.
+    Build,
+}
+
+impl EvidenceKind {
+    /// The kind as JSON spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Submission => "submission",
+            Self::Refusal => "refusal",
+            Self::Resumption => "resumption",
+            Self::Attempt => "attempt",
+            Self::Commit => "commit",
+            Self::Run => "run",
+            Self::Build => "build",
+        }
+    }
+
+    /// The in-toto predicate type.
+    pub fn predicate_type(self) -> String {
+        format!("https://barecount.dev/evidence/{}/v1", self.as_str())
+    }
+}
+
+/// A statement, ready for the ledger.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Statement {
+    /// What it is about.
+    pub kind: EvidenceKind,
+    /// Its canonical bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Makes a statement of any kind.
+pub fn statement(kind: EvidenceKind, subjects: &[Subject], predicate: Value) -> Statement {
+    let document = json!({
+        "_type": STATEMENT_TYPE,
+        "subject": subjects,
+        "predicateType": kind.predicate_type(),
+        "predicate": predicate,
+    });
+    Statement {
+        kind,
+        bytes: canonical_json(&document).into_bytes(),
+    }
+}
+
+/// Something a statement is about, by digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Subject {
+    /// Its name.
+    pub name: String,
+    /// Its digests by algorithm.
+    pub digest: std::collections::BTreeMap<String, String>,
+}
+
+impl Subject {
+    /// A subject from a digest written as `algorithm:hex`.
+    pub fn new(name: impl Into<String>, digest: &str) -> Self {
+        let (algorithm, hex) = digest.split_once(':').unwrap_or(("sha256", digest));
+        Self {
+            name: name.into(),
+            digest: std::iter::once((algorithm.to_owned(), hex.to_owned())).collect(),
+        }
+    }
+}
+
+/// The statement that a record of the state machine stands for.
+pub fn of_record(
+    record: &Record,
+    run: &Run,
+    plan: &Plan,
+    committed: &[CommittedDataset],
+    now: Timestamp,
+) -> Statement {
+    let mut subjects = vec![Subject::new(
+        format!("pipeline/{}", run.pipeline),
+        &run.version,
+    )];
+    match record {
+        Record::RunSubmitted => statement(
+            EvidenceKind::Submission,
+            &subjects,
+            submission(run, plan, now),
+        ),
+        Record::RunResumed => {
+            let predicate = json!({ "run": run_facts(run), "at": now });
+            statement(EvidenceKind::Resumption, &subjects, predicate)
+        }
+        Record::AttemptEnded { task, number } => {
+            let task = &run.tasks[*task];
+            let found = task
+                .attempts
+                .iter()
+                .find(|attempt| attempt.number == *number);
+            let predicate = found.map_or(Value::Null, |attempt| {
+                attempt_facts(run, plan, task, attempt)
+            });
+            statement(EvidenceKind::Attempt, &subjects, predicate)
+        }
+        Record::TaskCommitted { task } => {
+            let task = &run.tasks[*task];
+            subjects.extend(
+                committed
+                    .iter()
+                    .map(|output| Subject::new(&output.dataset, &output.digest)),
+            );
+            let predicate = json!({
+                "run": run_facts(run),
+                "task": task_facts(task),
+                "attempt": task.current().map(|attempt| attempt.number),
+                "outputs": committed,
+                "at": now,
+            });
+            statement(EvidenceKind::Commit, &subjects, predicate)
+        }
+        Record::RunEnded => statement(EvidenceKind::Run, &subjects, end_of_run(run)),
+    }
+}
+
+fn submission(run: &Run, plan: &Plan, now: Timestamp) -> Value {
+    json!({
+        "run": run_facts(run),
+        "at": now,
+        "requester": plan.requester,
+        "owner": plan.owner,
+        "classification": plan.classification,
+        "manifest": plan.manifest_digest,
+        "lock": plan.lock_digest,
+        "decision": plan.decision,
+        "event": plan.event,
+        "stages": plan.stages.iter().map(stage_facts).collect::<Vec<_>>(),
+    })
+}
+
+fn run_facts(run: &Run) -> Value {
+    json!({
+        "id": run.id,
+        "token": run.token,
+        "tenant": run.tenant,
+        "pipeline": run.pipeline,
+        "version": run.version,
+        "environment": run.environment,
+        "window": run.window,
+    })
+}
+
+fn task_facts(task: &Task) -> Value {
+    json!({
+        "id": task.id,
+        "stage": task.stage,
+        "partition": task.partition,
+        "class": task.class,
+        "size": task.size,
+        "network_profile": task.network_profile,
+    })
+}
+
+fn stage_facts(stage: &StagePlan) -> Value {
+    json!({
+        "name": stage.name,
+        "class": stage.class,
+        "size": stage.size,
+        "network_profile": stage.network_profile,
+        "backend": stage.backend,
+        "isolation": stage.isolation,
+        "resources": stage.resources,
+        "artifact": stage.work.artifact(),
+        "drivers": stage.drivers,
+    })
+}
+
+fn attempt_facts(run: &Run, plan: &Plan, task: &Task, attempt: &Attempt) -> Value {
+    let staged = attempt.staged.as_ref();
+    let outputs: Vec<Value> = staged
+        .into_iter()
+        .flat_map(|staged| &staged.datasets)
+        .map(|output| {
+            json!({
+                "dataset": output.dataset, "rows": output.rows,
+                "bytes": output.bytes, "digest": output.digest,
+            })
+        })
+        .collect();
+    json!({
+        "run": run_facts(run),
+        "task": task_facts(task),
+        "configuration": plan.stage(&task.stage).map(stage_facts),
+        "attempt": attempt.number,
+        "state": attempt.state,
+        "runner": attempt.runner,
+        "intended_at": attempt.intended_at,
+        "started_at": attempt.started_at,
+        "ended_at": attempt.ended_at,
+        "exit_code": attempt.exit_code,
+        "failure": attempt.failure,
+        "metrics": attempt.metrics,
+        "staged": outputs,
+        "dead_letters": staged.map_or(0, |staged| staged.dead_letters),
+        "detail": attempt.detail,
+    })
+}
+
+fn end_of_run(run: &Run) -> Value {
+    json!({
+        "run": run_facts(run),
+        "state": run.state,
+        "submitted_at": run.submitted_at,
+        "ended_at": run.ended_at,
+        "tasks": run.tasks.iter().map(|task| json!({
+            "id": task.id, "stage": task.stage, "partition": task.partition,
+            "state": task.state, "attempts": task.attempts.len(),
+        })).collect::<Vec<_>>(),
+    })
+}
+
+/// JSON with object keys sorted by code point and no white space. Numbers are as `serde_json`
+/// writes them; evidence holds integers, and decimals as text.
+pub fn canonical_json(value: &Value) -> String {
+    let mut text = String::new();
+    write_canonical(value, &mut text);
+    text
+}
+
+fn write_canonical(value: &Value, text: &mut String) {
+    match value {
+        Value::Object(members) => {
+            let mut keys: Vec<&String> = members.keys().collect();
+            keys.sort();
+            text.push('{');
+            for (position, key) in keys.into_iter().enumerate() {
+                if position > 0 {
+                    text.push(',');
+                }
+                text.push_str(&Value::from(key.as_str()).to_string());
+                text.push(':');
+                write_canonical(&members[key], text);
+            }
+            text.push('}');
+        }
+        Value::Array(items) => {
+            text.push('[');
+            for (position, item) in items.iter().enumerate() {
+                if position > 0 {
+                    text.push(',');
+                }
+                write_canonical(item, text);
+            }
+            text.push(']');
+        }
+        leaf => text.push_str(&leaf.to_string()),
+    }
+}

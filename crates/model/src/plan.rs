@@ -1,0 +1,188 @@
+//! What exactly a run carries out: manifest, environment, catalog and lock, resolved. Immutable
+//! once a run is submitted; evidence and attempts are made from it, never from the manifest again.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::class::{NetworkProfile, Phase, RunnerClass, Size};
+
+/// A pipeline version, ready to run in one environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The tenant it belongs to.
+    pub tenant: String,
+    /// Who is told when it fails.
+    pub owner: String,
+    /// `sha256:…` over canonical manifest and lock.
+    pub version: String,
+    /// `sha256:…` of the manifest file's canonical form.
+    pub manifest_digest: String,
+    /// `sha256:…` of the lock's canonical form.
+    pub lock_digest: String,
+    /// The environment's name.
+    pub environment: String,
+    /// The data classification declared.
+    pub classification: String,
+    /// Who submitted it.
+    pub requester: String,
+    /// Governance's answer, as evidence keeps it.
+    pub decision: serde_json::Value,
+    /// The event that the run answers, if there is one.
+    pub event: Option<serde_json::Value>,
+    /// Stages; each needs only stages before it.
+    pub stages: Vec<StagePlan>,
+}
+
+impl Plan {
+    /// The stage of that name.
+    pub fn stage(&self, name: &str) -> Option<&StagePlan> {
+        self.stages.iter().find(|stage| stage.name == name)
+    }
+}
+
+/// One stage, with everything decided.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StagePlan {
+    /// Its name.
+    pub name: String,
+    /// Its phase.
+    pub phase: Phase,
+    /// Its class.
+    pub class: RunnerClass,
+    /// Its size.
+    pub size: Size,
+    /// Its network profile.
+    pub network_profile: NetworkProfile,
+    /// The backend that serves the class in this environment.
+    pub backend: String,
+    /// `sandbox` or `process`.
+    pub isolation: String,
+    /// What the size is worth here.
+    pub resources: Resources,
+    /// At most so many of its tasks at once.
+    pub concurrency_limit: u32,
+    /// What is carried out.
+    pub work: WorkPlan,
+    /// Driver bundles, pinned.
+    pub drivers: Vec<Pin>,
+    /// What it reads.
+    pub inputs: Vec<InputPlan>,
+    /// What it writes, as the manifest declares it.
+    pub outputs: Vec<serde_json::Value>,
+    /// Names of the stages before it.
+    pub needs: Vec<String>,
+    /// Partitions, in order; empty for a stage without any.
+    pub partitions: Vec<String>,
+    /// Retries after failures of the work.
+    pub application_retries: u32,
+    /// Retries after failures of the runner.
+    pub infrastructure_retries: u32,
+    /// The first backoff, in milliseconds.
+    pub initial_backoff_ms: u64,
+    /// The longest backoff, in milliseconds.
+    pub max_backoff_ms: u64,
+    /// An attempt may take so long, in milliseconds.
+    pub timeout_ms: u64,
+    /// Between `SIGTERM` and `SIGKILL`, in milliseconds.
+    pub grace_ms: u64,
+    /// Variables of the manifest's own.
+    pub env: BTreeMap<String, String>,
+}
+
+/// An artifact, pinned by digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// What the manifest calls it.
+    pub name: String,
+    /// `sha256:…`.
+    pub digest: String,
+}
+
+/// What a size is worth.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Processor time per time, in thousandths of a core.
+    pub cpu_millis: u32,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub pids: u32,
+    /// Open files per process.
+    pub open_files: u32,
+    /// The scratch folder's size, in bytes.
+    pub scratch_bytes: u64,
+    /// How much log is kept, in bytes.
+    pub log_bytes: u64,
+}
+
+/// What a stage carries out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum WorkPlan {
+    /// A program from an image.
+    Image {
+        /// The image.
+        image: Pin,
+        /// The program and its arguments.
+        command: Vec<String>,
+    },
+    /// A program from a package.
+    Package {
+        /// The package.
+        package: Pin,
+        /// The program and its arguments.
+        command: Vec<String>,
+    },
+    /// A function.
+    Handler {
+        /// The package.
+        package: Pin,
+    },
+    /// A job for the engine.
+    Job {
+        /// The job.
+        job: Pin,
+        /// How many partitions a shuffle makes.
+        shuffle_partitions: Option<u32>,
+    },
+}
+
+impl WorkPlan {
+    /// The artifact that runs.
+    pub fn artifact(&self) -> &Pin {
+        match self {
+            Self::Image { image, .. } => image,
+            Self::Package { package, .. } | Self::Handler { package } => package,
+            Self::Job { job, .. } => job,
+        }
+    }
+}
+
+/// What a stage reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum InputPlan {
+    /// A dataset, as committed when the attempt starts.
+    Dataset {
+        /// Its name.
+        dataset: String,
+        /// How the task sees it: `csv`, `ndjson` or `parquet`.
+        format: String,
+        /// Only these partitions; all if empty.
+        partitions: Vec<String>,
+    },
+    /// A file beside the manifest.
+    File {
+        /// The folder it appears in.
+        name: String,
+        /// Where it is on the submitting host.
+        path: String,
+        /// `sha256:…`.
+        digest: String,
+        /// Its size.
+        bytes: u64,
+    },
+}

@@ -1,0 +1,109 @@
+//! What is reported of an attempt's end.
+
+use serde::{Deserialize, Serialize};
+
+/// How an attempt ended, as the agent reports it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The result.
+    pub result: AttemptResult,
+    /// The program's exit status, where there was one.
+    pub exit_code: Option<i32>,
+    /// What it used.
+    pub metrics: Metrics,
+    /// What only evidence needs.
+    pub detail: serde_json::Value,
+}
+
+/// The result of an attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum AttemptResult {
+    /// The work is done and its outputs are staged, durable and accepted.
+    Done(Staged),
+    /// It failed.
+    Failed(Failure),
+    /// It was told to stop, and did.
+    Stopped,
+}
+
+/// What an attempt left in staging: all its datasets, to be committed together or not at all.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Staged {
+    /// One entry per declared output.
+    pub datasets: Vec<StagedDataset>,
+    /// How many records were set aside.
+    pub dead_letters: u64,
+}
+
+/// One dataset in staging.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StagedDataset {
+    /// Its name.
+    pub dataset: String,
+    /// Rows staged.
+    pub rows: u64,
+    /// Bytes staged.
+    pub bytes: u64,
+    /// The content digest of the rows.
+    pub digest: String,
+    /// What the dataset layer needs to roll the decision forward; opaque here.
+    pub commit: serde_json::Value,
+}
+
+/// One dataset version that a decision became.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CommittedDataset {
+    /// Its name.
+    pub dataset: String,
+    /// Where it is.
+    pub uri: String,
+    /// The version that the commit made.
+    pub version: u64,
+    /// Rows committed.
+    pub rows: u64,
+    /// Bytes committed.
+    pub bytes: u64,
+    /// The content digest of the rows.
+    pub digest: String,
+}
+
+/// Why an attempt failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Whose failure it is; decides on retries.
+    pub kind: FailureKind,
+    /// The error code, which has a page.
+    pub code: String,
+    /// What happened, for a person.
+    pub message: String,
+}
+
+/// Whose failure it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The work's.
+    Application,
+    /// The runner's.
+    Infrastructure,
+    /// The data's; a retry would meet the same data.
+    Data,
+    /// A permission's or policy's.
+    Policy,
+    /// The work took longer than it may.
+    Timeout,
+}
+
+/// What an attempt used; null where the host cannot tell.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Processor time, in seconds.
+    pub cpu_seconds: Option<f64>,
+    /// Most memory in use at once, in bytes.
+    pub memory_peak_bytes: Option<u64>,
+    /// Bytes read from block devices.
+    pub io_read_bytes: Option<u64>,
+    /// Bytes written to block devices.
+    pub io_write_bytes: Option<u64>,
+}

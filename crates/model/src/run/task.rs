@@ -1,0 +1,159 @@
+//! Tasks and their attempts.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::outcome::{Failure, Metrics, Staged};
+use crate::{
+    class::{NetworkProfile, RunnerClass, Size},
+    id::TaskId,
+};
+
+/// One stage of a run, or one partition of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its identifier.
+    pub id: TaskId,
+    /// The stage it carries out.
+    pub stage: String,
+    /// The partition of it, if the stage has partitions.
+    pub partition: Option<String>,
+    /// The class it is placed on, and no other.
+    pub class: RunnerClass,
+    /// Its size.
+    pub size: Size,
+    /// What it may reach.
+    pub network_profile: NetworkProfile,
+    /// Indices of the tasks whose outputs it reads or that it names; all smaller than its own.
+    pub needs: Vec<usize>,
+    /// Where it stands.
+    pub state: TaskState,
+    /// What it may still spend on retries.
+    pub budget: RetryBudget,
+    /// It is not placed before this instant.
+    pub not_before: Option<Timestamp>,
+    /// Every try, in order.
+    pub attempts: Vec<Attempt>,
+}
+
+impl Task {
+    /// The latest attempt.
+    pub fn current(&self) -> Option<&Attempt> {
+        self.attempts.last()
+    }
+
+    pub(super) fn is_untouched(&self) -> bool {
+        self.attempts.is_empty() && matches!(self.state, TaskState::Waiting | TaskState::Ready)
+    }
+}
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskState {
+    /// Its needs are not met.
+    Waiting,
+    /// It may be placed, from `not_before` on.
+    Ready,
+    /// An attempt is intended or under way.
+    Active,
+    /// The commit decision is made and durable; it is being rolled forward.
+    Committing,
+    /// Its outputs are committed.
+    Succeeded,
+    /// Its retries are spent, or the failure is of a kind that no retry mends.
+    Failed,
+    /// It was cancelled before it came to a result.
+    Cancelled,
+    /// Something it needs failed or was cancelled.
+    Skipped,
+}
+
+impl TaskState {
+    /// Whether nothing changes any more unless somebody resumes the run.
+    pub fn is_final(self) -> bool {
+        matches!(
+            self,
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::Skipped
+        )
+    }
+
+    pub(super) fn blocks_dependents(self) -> bool {
+        matches!(self, Self::Failed | Self::Cancelled | Self::Skipped)
+    }
+}
+
+/// What a task may spend on retries. Failures of the work and of the infrastructure are counted
+/// apart, so that a flaky host does not use up the patience for flaky code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryBudget {
+    /// Retries after failures of the work itself.
+    pub application: u32,
+    /// Retries after failures of the runner.
+    pub infrastructure: u32,
+    /// Retries after the platform's own process ended under the attempt.
+    pub interruptions: u32,
+    /// The first delay, in milliseconds; doubled each time.
+    pub initial_backoff_ms: u64,
+    /// The longest delay, in milliseconds.
+    pub max_backoff_ms: u64,
+    /// Application failures so far.
+    pub application_spent: u32,
+    /// Infrastructure failures so far.
+    pub infrastructure_spent: u32,
+    /// Interruptions so far.
+    pub interruptions_spent: u32,
+}
+
+/// One try of a task on one runner.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The fencing number: from 1, never reused within a task.
+    pub number: u32,
+    /// Where it stands.
+    pub state: AttemptState,
+    /// The runner that carries it out, once it has started.
+    pub runner: Option<String>,
+    /// When the intent to launch was written down.
+    pub intended_at: Timestamp,
+    /// When the runner had started it.
+    pub started_at: Option<Timestamp>,
+    /// When its end was reported.
+    pub ended_at: Option<Timestamp>,
+    /// The program's exit status, where there was one.
+    pub exit_code: Option<i32>,
+    /// Why it failed, if it did.
+    pub failure: Option<Failure>,
+    /// What it used.
+    pub metrics: Metrics,
+    /// What it left in staging, once it succeeded: with [`TaskState::Committing`] this *is* the
+    /// commit decision.
+    pub staged: Option<Staged>,
+    /// What only evidence needs: log digest, enforcement, warm or cold.
+    pub detail: serde_json::Value,
+}
+
+/// Where an attempt stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptState {
+    /// Written down; the launch may or may not have happened.
+    Intended,
+    /// The runner has started it.
+    Running,
+    /// It did its work, and its outputs were decided for.
+    Succeeded,
+    /// It failed.
+    Failed,
+    /// It was stopped because the run was cancelled.
+    Stopped,
+    /// The platform's process ended under it; nothing is known of its end.
+    Lost,
+}
+
+impl AttemptState {
+    /// Whether it is still intended or running.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Intended | Self::Running)
+    }
+}

@@ -1,0 +1,37 @@
+//! An agent in a process of its own, for tests that kill it.
+#![expect(clippy::print_stdout, reason = "it speaks to the test by its output")]
+
+use std::process::ExitCode;
+
+use barecount_sandbox::{LaunchError, Launcher, LauncherConfig, SandboxName, Spec, Stdio};
+
+pub(crate) fn main(words: &[String]) -> ExitCode {
+    let launcher =
+        Launcher::start(LauncherConfig::new(words[1].as_str())).expect("the launcher starts");
+    if words[0] == "sweep" {
+        println!("{}", launcher.sweep().expect("nothing is left").removed);
+        return ExitCode::SUCCESS;
+    }
+    let name = SandboxName::new("held").expect("it is a name");
+    let argv = ["/bin/sleep", "1000"].map(str::to_owned).to_vec();
+    let stdio = Stdio::null().expect("the device opens");
+    let sandbox = match launcher.launch(&Spec::new(name, argv), stdio) {
+        Ok(sandbox) => sandbox,
+        Err(LaunchError::UserNamespaces { reason, remedy }) => {
+            println!("{reason} {remedy}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    println!("{} {}", launcher.pid(), sandbox.pid());
+    match sandbox.wait() {
+        Ok(exit) => println!("{exit:?}"),
+        Err(error) => println!("{error}"),
+    }
+    // Until killed.
+    let mut line = String::new();
+    std::io::stdin()
+        .read_line(&mut line)
+        .expect("the test closes it");
+    ExitCode::SUCCESS
+}
