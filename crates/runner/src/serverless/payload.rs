@@ -36,17 +36,21 @@ const PER_ATTEMPT: [&str; 11] = [
     "TRACEPARENT",
     "TRACESTATE",
 ];
-/// Members of the platform's part, by the variable that they come from.
-const MEMBERS: [(&str, &str); 9] = [
+/// Members of the platform's part that are text, by the variable that they come from. One that is
+/// absent or empty, such as the window of a run without one, is null.
+const TEXTS: [(&str, &str); 12] = [
     ("run_id", "BARECOUNT_RUN_ID"),
     ("run_token", "BARECOUNT_RUN_TOKEN"),
     ("task_id", "BARECOUNT_TASK_ID"),
-    ("attempt", "BARECOUNT_ATTEMPT"),
+    ("tenant", "BARECOUNT_TENANT"),
+    ("pipeline", "BARECOUNT_PIPELINE"),
+    ("pipeline_version", "BARECOUNT_PIPELINE_VERSION"),
     ("stage", "BARECOUNT_STAGE"),
     ("partition", "BARECOUNT_PARTITION"),
     ("window_start", "BARECOUNT_WINDOW_START"),
     ("window_end", "BARECOUNT_WINDOW_END"),
     ("correlation_id", "BARECOUNT_CORRELATION_ID"),
+    ("traceparent", "TRACEPARENT"),
 ];
 
 /// The variables of a launch that a function's process keeps for all that it serves.
@@ -88,10 +92,13 @@ pub(super) fn invocation(
     deadline_ms: u64,
 ) -> Invocation {
     let mut platform = serde_json::Map::new();
-    for (member, variable) in MEMBERS {
-        let value = launch.env.get(variable).map(String::as_str);
+    for (member, variable) in TEXTS {
+        let value = launch.env.get(variable).filter(|value| !value.is_empty());
         platform.insert(member.to_owned(), json!(value));
     }
+    platform.insert("attempt".to_owned(), json!(launch.token.number));
+    platform.insert("deadline_ms".to_owned(), json!(deadline_ms));
+    let places = &launch.places;
     let folders = [
         ("input_dir", Some(placed.inside(inside::INPUT))),
         ("output_dir", Some(placed.inside(inside::OUTPUT))),
@@ -99,11 +106,11 @@ pub(super) fn invocation(
         ("secrets_dir", Some(inside::SECRETS.to_owned())),
         (
             "cache_dir",
-            launch
-                .places
-                .cache
-                .as_ref()
-                .map(|_| inside::CACHE.to_owned()),
+            places.cache.as_ref().map(|_| inside::CACHE.to_owned()),
+        ),
+        (
+            "drivers_dir",
+            (!places.drivers.is_empty()).then(|| inside::DRIVERS.to_owned()),
         ),
         ("scratch_dir", Some(inside::SCRATCH.to_owned())),
     ];
@@ -164,7 +171,132 @@ fn trace_id(parent: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::{error::Error, path::Path, time::Duration};
+
+    use barecount_model::{class::Size, id::TaskId};
+
     use super::*;
+    use crate::{
+        launch::{AttemptToken, Isolation, Limits, Places, Work},
+        serverless::slots::Slots,
+    };
+
+    fn launch(folder: &Path, env: &[(&str, &str)]) -> std::io::Result<Launch> {
+        for name in ["input", "output", "checkpoint"] {
+            fs_err::create_dir_all(folder.join(name))?;
+        }
+        Ok(Launch {
+            token: AttemptToken {
+                task: TaskId::from_bytes([7; 16]),
+                number: 3,
+            },
+            size: Size::Small,
+            work: Work::Handler {
+                package: folder.to_owned(),
+                event: Value::Null,
+            },
+            limits: Limits {
+                memory_bytes: 64 << 20,
+                cpu_millis: 1000,
+                pids: 8,
+                open_files: 64,
+                scratch_bytes: 1 << 20,
+                log_bytes: 1 << 20,
+            },
+            places: Places {
+                input: folder.join("input"),
+                output: folder.join("output"),
+                checkpoint: folder.join("checkpoint"),
+                cache: None,
+                drivers: BTreeMap::new(),
+            },
+            env: env
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+            isolation: Isolation::Sandbox,
+            reuse: None,
+            timeout: Duration::from_secs(1),
+            log: folder.join("log"),
+        })
+    }
+
+    #[test]
+    fn a_function_is_told_all_of_the_task_contract_with_numbers_as_numbers()
+    -> Result<(), Box<dyn Error>> {
+        let folder = tempfile::tempdir()?;
+        let launch = launch(
+            folder.path(),
+            &[
+                ("BARECOUNT_RUN_ID", "run_1"),
+                ("BARECOUNT_RUN_TOKEN", "token"),
+                ("BARECOUNT_TASK_ID", "task_1"),
+                ("BARECOUNT_ATTEMPT", "3"),
+                ("BARECOUNT_TENANT", "demo"),
+                ("BARECOUNT_PIPELINE", "fx"),
+                ("BARECOUNT_PIPELINE_VERSION", "v1"),
+                ("BARECOUNT_STAGE", "ingest"),
+                ("BARECOUNT_PARTITION", ""),
+                ("BARECOUNT_WINDOW_START", "2026-11-20T00:00:00Z"),
+                ("BARECOUNT_DEADLINE_MS", "1"),
+                ("BARECOUNT_CORRELATION_ID", "run_1"),
+                ("TRACEPARENT", "00-a-b-01"),
+                ("SETTING", "the manifest's own"),
+            ],
+        )?;
+        let mut slots = Slots::create(folder.path().join("slots"))?;
+        let placed = slots.place(&launch.places)?;
+        let invocation = invocation(&launch, &json!({"key": 1}), &placed, 1_763_000_000_000);
+        let told: Value = serde_json::from_slice(&invocation.payload)?;
+        let expected = json!({
+            "barecount": {
+                "run_id": "run_1",
+                "run_token": "token",
+                "task_id": "task_1",
+                "attempt": 3,
+                "tenant": "demo",
+                "pipeline": "fx",
+                "pipeline_version": "v1",
+                "stage": "ingest",
+                "partition": null,
+                "window_start": "2026-11-20T00:00:00Z",
+                "window_end": null,
+                "deadline_ms": 1_763_000_000_000_u64,
+                "correlation_id": "run_1",
+                "traceparent": "00-a-b-01",
+                "input_dir": "/barecount/input/1",
+                "output_dir": "/barecount/output/1",
+                "checkpoint_dir": "/barecount/checkpoint/1",
+                "secrets_dir": "/barecount/secrets",
+                "cache_dir": null,
+                "drivers_dir": null,
+                "scratch_dir": "/tmp",
+            },
+            "event": {"key": 1},
+        });
+        assert_eq!(told, expected);
+        assert_eq!(invocation.id, launch.token.to_string());
+        assert_eq!(invocation.deadline_ms, 1_763_000_000_000);
+        Ok(())
+    }
+
+    #[test]
+    fn a_process_that_serves_several_attempts_knows_nothing_of_one_by_its_variables()
+    -> Result<(), Box<dyn Error>> {
+        let folder = tempfile::tempdir()?;
+        let launch = launch(
+            folder.path(),
+            &[
+                ("BARECOUNT_ATTEMPT", "3"),
+                ("BARECOUNT_TENANT", "demo"),
+                ("SETTING", "kept"),
+                ("TRACEPARENT", "00-a-b-01"),
+            ],
+        )?;
+        let kept: Vec<_> = lasting(&launch.env).into_keys().collect();
+        assert_eq!(kept, ["BARECOUNT_TENANT", "SETTING"]);
+        Ok(())
+    }
 
     #[test]
     fn a_traceparent_becomes_an_x_ray_header_and_rubbish_becomes_none() {

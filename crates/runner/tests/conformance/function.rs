@@ -9,7 +9,7 @@ use std::{
 };
 
 use barecount_runner::conformance::{Behaviour, Seen, behave};
-use lambda_runtime::{Error, LambdaEvent, service_fn};
+use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -55,6 +55,7 @@ struct Payload {
 
 #[derive(Deserialize)]
 struct Places {
+    attempt: u64,
     input_dir: String,
     output_dir: String,
     checkpoint_dir: String,
@@ -85,11 +86,27 @@ fn serve() -> io::Result<()> {
         .map_err(io::Error::other)
 }
 
-async fn handle(event: LambdaEvent<Value>) -> Result<Value, Error> {
+/// The member of an event that makes the function report an error of this type.
+pub(crate) const REPORT: &str = "report";
+/// The message of such an error.
+pub(crate) const REPORTED: &str = "row 7 has no date";
+
+async fn handle(event: LambdaEvent<Value>) -> Result<Value, Diagnostic> {
+    if let Some(error_type) = event.payload["event"][REPORT].as_str() {
+        return Err(Diagnostic {
+            error_type: error_type.to_owned(),
+            error_message: REPORTED.to_owned(),
+        });
+    }
+    Ok(carry_out(event).await?)
+}
+
+async fn carry_out(event: LambdaEvent<Value>) -> Result<Value, Error> {
     let payload: Payload = serde_json::from_value(event.payload)?;
     if payload.event.is_null() {
         // The echo of the tests and of the benchmark.
         return Ok(json!({
+            "attempt": payload.barecount.attempt,
             "deadline": event.context.deadline,
             "input_dir": payload.barecount.input_dir,
             "pid": std::process::id(),

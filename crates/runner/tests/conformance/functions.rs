@@ -14,7 +14,7 @@ use barecount_runner::{
 use serde_json::{Value, json};
 
 use crate::{
-    function::{MISBEHAVIOUR, Misbehaviour},
+    function::{MISBEHAVIOUR, Misbehaviour, REPORT, REPORTED},
     subjects::{Ground, Shared, serverless},
 };
 
@@ -74,6 +74,10 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
             "Runtime.InvalidResponse",
         ))
     }),
+    (
+        "an_error_that_the_published_client_reports_keeps_its_type_and_message",
+        |shared| Box::pin(reports(shared)),
+    ),
     ("an_initialisation_error_is_the_attempts_error", |shared| {
         Box::pin(fails(shared, Misbehaviour::InitError, "NoModel"))
     }),
@@ -198,6 +202,7 @@ async fn warm(shared: Arc<Shared>) -> TestResult {
         &(first, second),
     )?;
     check(second["stage"] == "under-test", &second)?;
+    check(second["attempt"] == 2, &second)?;
     bench.clean().await
 }
 
@@ -303,6 +308,22 @@ async fn fails(shared: Arc<Shared>, misbehaviour: Misbehaviour, expected: &str) 
     match &ended.end {
         End::HandlerError { error_type, .. } => check(error_type == expected, &ended)?,
         _ => check(false, &ended)?,
+    }
+    bench.clean().await
+}
+
+async fn reports(shared: Arc<Shared>) -> TestResult {
+    let bench = Bench::new(shared)?;
+    for (number, error_type) in [(1, "EX_DATAERR"), (2, "EX_CONFIG"), (3, "ValueError")] {
+        let launch = bench.event(number, json!({ REPORT: error_type }));
+        let ended = bench.carry_out(&launch).await?;
+        let expected = End::HandlerError {
+            error_type: error_type.to_owned(),
+            message: REPORTED.to_owned(),
+        };
+        check(ended.end == expected, &ended)?;
+        // To report an error is to keep to the protocol.
+        check(ended.warm == (number > 1), &ended)?;
     }
     bench.clean().await
 }
