@@ -76,29 +76,50 @@ pub(crate) struct Global {
 impl Global {
     /// The printer that the flags ask for.
     pub(crate) fn printer(&self) -> Printer {
-        Printer::new(self.output, self.quiet, self.color)
+        Printer::new(self.output, self.quiet, self.verbose > 0, self.color)
     }
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Init(verbs::init::Init),
+    Run(verbs::run::Run),
+    Build(verbs::build::Build),
     Validate(verbs::validate::Validate),
     #[command(subcommand)]
     Runs(verbs::runs::Runs),
     #[command(subcommand)]
+    Outputs(verbs::outputs::Outputs),
+    #[command(subcommand)]
+    Evidence(verbs::evidence::Evidence),
+    #[command(subcommand)]
+    Policy(verbs::policy::Policy),
+    #[command(subcommand)]
     Dlq(verbs::dlq::Dlq),
+    Gc(verbs::gc::Gc),
     Schema(verbs::schema::Schema),
+    #[command(hide = true)]
+    EngineJob(verbs::engine_job::EngineJob),
 }
 
 impl Cli {
-    /// Carries the verb out.
-    pub(crate) fn execute(self) -> Result<(), Failure> {
+    /// Carries the verb out; answers with the exit status.
+    pub(crate) fn execute(self) -> Result<u8, Failure> {
         let printer = self.global.printer();
         match self.verb {
+            Verb::EngineJob(verb) => return verb.execute(&printer),
+            Verb::Run(verb) => verb.execute(&self.global, &printer),
+            Verb::Build(verb) => verb.execute(&self.global, &printer),
             Verb::Validate(verb) => verb.execute(&printer),
             Verb::Runs(verb) => verb.execute(&self.global, &printer),
+            Verb::Init(verb) => verb.execute(&printer),
+            Verb::Outputs(verb) => verb.execute(&self.global, &printer),
+            Verb::Evidence(verb) => verb.execute(&self.global, &printer),
+            Verb::Policy(verb) => verb.execute(&self.global, &printer),
+            Verb::Gc(verb) => verb.execute(&self.global, &printer),
             Verb::Dlq(verb) => verb.execute(&self.global, &printer),
             Verb::Schema(verb) => verb.execute(&printer),
-        }
+        }?;
+        Ok(0)
     }
 }

@@ -3,12 +3,18 @@
 //! Start at [`cli`]; each verb is a file in [`verbs`].
 
 mod cli;
+mod embedded;
+mod environment;
 mod failure;
 mod manifest;
+mod preparation;
 mod printer;
+mod progress;
+mod requester;
 mod state;
 mod verbs;
 mod view;
+mod window;
 
 use std::process::ExitCode;
 
@@ -28,7 +34,7 @@ fn main() -> ExitCode {
     log_to_stderr(cli.global.verbose);
     let printer = cli.global.printer();
     match cli.execute() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(status),
         Err(failure) => {
             printer.failure(&failure);
             ExitCode::from(failure.status() as u8)

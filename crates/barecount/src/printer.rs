@@ -33,11 +33,12 @@ pub(crate) enum ColorChoice {
 pub(crate) struct Printer {
     format: Format,
     quiet: bool,
+    verbose: bool,
     color: bool,
 }
 
 impl Printer {
-    pub(crate) fn new(format: Format, quiet: bool, color: ColorChoice) -> Self {
+    pub(crate) fn new(format: Format, quiet: bool, verbose: bool, color: ColorChoice) -> Self {
         let color = match color {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
@@ -46,6 +47,7 @@ impl Printer {
         Self {
             format,
             quiet,
+            verbose,
             color,
         }
     }
@@ -73,14 +75,16 @@ impl Printer {
         self.data(&value, || table().render())
     }
 
-    /// Whether data is printed for people.
-    pub(crate) fn for_people(&self) -> bool {
-        self.format == Format::Table
-    }
-
     /// Tells a person something; nothing that a program would want.
     pub(crate) fn note(&self, line: &str) {
         if !self.quiet {
+            eprint_line(line);
+        }
+    }
+
+    /// Tells a person who asked for details (`--verbose`) something.
+    pub(crate) fn detail(&self, line: &str) {
+        if self.verbose && !self.quiet {
             eprint_line(line);
         }
     }

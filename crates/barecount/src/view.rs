@@ -1,6 +1,7 @@
 //! A run as other programs and people see it: `barecount/run/v1`, and its text form.
 
 use barecount_control::store::{LedgerEntry, OutputVersion};
+use barecount_dataset::read::FirstRows;
 use barecount_model::{
     plan::Plan,
     run::{Attempt, AttemptState, Run, Task, TaskState},
@@ -139,6 +140,62 @@ pub(crate) fn output_table(outputs: &[OutputVersion]) -> Table {
         ]);
     }
     table
+}
+
+/// The first rows of a dataset, cells cut to what a terminal can show.
+pub(crate) fn first_rows(rows: &FirstRows) -> String {
+    const COLUMNS: usize = 8;
+    const WIDTH: usize = 24;
+    let cut = |text: &str| {
+        let plain: String = text
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        match plain.char_indices().nth(WIDTH) {
+            Some((at, _)) => format!("{}…", &plain[..at]),
+            None => plain,
+        }
+    };
+    let mut lines = vec![
+        rows.columns
+            .iter()
+            .take(COLUMNS)
+            .map(|name| cut(name))
+            .collect::<Vec<_>>(),
+    ];
+    for row in &rows.rows {
+        let cells = row.iter().take(COLUMNS);
+        lines.push(
+            cells
+                .map(|cell| cell.as_deref().map_or("null".to_owned(), cut))
+                .collect(),
+        );
+    }
+    let widths: Vec<usize> = (0..lines[0].len())
+        .map(|column| {
+            lines
+                .iter()
+                .map(|line| line[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    let mut text = String::new();
+    for line in lines {
+        let padded = line
+            .iter()
+            .zip(&widths)
+            .map(|(cell, &width)| format!("{cell:width$}"));
+        text.push_str(padded.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    if rows.columns.len() > COLUMNS {
+        text.push_str(&format!(
+            "({} more columns)\n",
+            rows.columns.len() - COLUMNS
+        ));
+    }
+    text
 }
 
 /// A stage's name, with its partition if it has one.

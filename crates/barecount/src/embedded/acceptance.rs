@@ -82,7 +82,11 @@ impl Acceptance {
         staging: &std::path::Path,
     ) -> Result<Vec<TestResult>, DataError> {
         let launch = self.launch(request, token, staging)?;
-        let handle = self.runner.launch(&launch).await.map_err(|error| failed(&error))?;
+        let handle = self
+            .runner
+            .launch(&launch)
+            .await
+            .map_err(|error| failed(&error))?;
         let ended = tokio::time::timeout(TIMEOUT, self.runner.wait(&handle)).await;
         let ended = match ended {
             Ok(ended) => ended.map_err(|error| failed(&error))?,
@@ -95,12 +99,16 @@ impl Acceptance {
         };
         match read(&launch.places.output.join(RESULT)) {
             Some(Response::Acceptance(results)) => Ok(results),
-            Some(Response::Failed { message, .. }) => {
-                Err(DataError::Data { code: "BC0704", message })
-            }
+            Some(Response::Failed { message, .. }) => Err(DataError::Data {
+                code: "BC0704",
+                message,
+            }),
             _ if ended.end == End::OutOfMemory => Err(DataError::Data {
                 code: "BC0704",
-                message: format!("the tests needed more than {} MiB of memory", MEMORY_BYTES >> 20),
+                message: format!(
+                    "the tests needed more than {} MiB of memory",
+                    MEMORY_BYTES >> 20
+                ),
             }),
             _ => Err(DataError::Host {
                 code: "BC0704",
@@ -174,7 +182,10 @@ fn token(assignment: &Assignment, output: &Output) -> AttemptToken {
     let digest = Digest::of(text.as_bytes());
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest.as_bytes()[..16]);
-    AttemptToken { task: TaskId::from_bytes(bytes), number: attempt.number }
+    AttemptToken {
+        task: TaskId::from_bytes(bytes),
+        number: attempt.number,
+    }
 }
 
 fn test(declared: &manifest::AcceptanceTest) -> AcceptanceTest {
@@ -182,9 +193,10 @@ fn test(declared: &manifest::AcceptanceTest) -> AcceptanceTest {
         columns.iter().map(ToString::to_string).collect()
     };
     match declared {
-        manifest::AcceptanceTest::RowCount(test) => {
-            AcceptanceTest::RowCount { min: test.min, max: test.max }
-        }
+        manifest::AcceptanceTest::RowCount(test) => AcceptanceTest::RowCount {
+            min: test.min,
+            max: test.max,
+        },
         manifest::AcceptanceTest::Unique(columns) => AcceptanceTest::Unique(names(columns)),
         manifest::AcceptanceTest::NotNull(columns) => AcceptanceTest::NotNull(names(columns)),
         manifest::AcceptanceTest::Range(test) => AcceptanceTest::Range {
@@ -192,9 +204,10 @@ fn test(declared: &manifest::AcceptanceTest) -> AcceptanceTest {
             min: test.min.clone(),
             max: test.max.clone(),
         },
-        manifest::AcceptanceTest::Sql(test) => {
-            AcceptanceTest::Sql { name: test.name.clone(), assert: test.assert.clone() }
-        }
+        manifest::AcceptanceTest::Sql(test) => AcceptanceTest::Sql {
+            name: test.name.clone(),
+            assert: test.assert.clone(),
+        },
     }
 }
 
@@ -233,5 +246,8 @@ fn read(path: &std::path::Path) -> Option<Response> {
 }
 
 fn failed(error: &RunnerError) -> DataError {
-    DataError::Host { code: "BC0704", message: format!("the tests cannot be run: {}", chain(error)) }
+    DataError::Host {
+        code: "BC0704",
+        message: format!("the tests cannot be run: {}", chain(error)),
+    }
 }

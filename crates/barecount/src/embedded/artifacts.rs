@@ -41,9 +41,11 @@ fn locate(store: &Store, work: &WorkPlan, drivers: &[Pin]) -> Result<Located, Da
     let pin = work.artifact();
     let digest = digest(pin)?;
     let artifact = match work {
-        WorkPlan::Image { .. } => image::open(store, &digest, &Platform::of_this_program(), &limits)
-            .map(|image| image.rootfs)
-            .map_err(|error| missing(pin, &error))?,
+        WorkPlan::Image { .. } => {
+            image::open(store, &digest, &Platform::of_this_program(), &limits)
+                .map(|image| image.rootfs)
+                .map_err(|error| missing(pin, &error))?
+        }
         WorkPlan::Package { .. } | WorkPlan::Handler { .. } => {
             package::unpack(store, &digest, &entry_point(work), &limits)
                 .map_err(|error| missing(pin, &error))?
@@ -52,7 +54,12 @@ fn locate(store: &Store, work: &WorkPlan, drivers: &[Pin]) -> Result<Located, Da
     };
     let drivers = drivers
         .iter()
-        .map(|pin| Ok((driver_name(&pin.name).0.to_owned(), open_driver(store, pin, &limits)?)))
+        .map(|pin| {
+            Ok((
+                driver_name(&pin.name).0.to_owned(),
+                open_driver(store, pin, &limits)?,
+            ))
+        })
         .collect::<Result<BTreeMap<_, _>, DataError>>()?;
     Ok(Located { artifact, drivers })
 }
@@ -96,9 +103,16 @@ fn digest(pin: &Pin) -> Result<Digest, DataError> {
 }
 
 fn missing(pin: &Pin, error: &(dyn std::error::Error + 'static)) -> DataError {
-    unavailable(format!("artifact `{}` cannot be used: {}", pin.name, chain(error)))
+    unavailable(format!(
+        "artifact `{}` cannot be used: {}",
+        pin.name,
+        chain(error)
+    ))
 }
 
 fn unavailable(message: String) -> DataError {
-    DataError::Host { code: "BC0504", message }
+    DataError::Host {
+        code: "BC0504",
+        message,
+    }
 }

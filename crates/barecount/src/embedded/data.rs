@@ -28,11 +28,7 @@ use barecount_runner::launch::inside;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    acceptance::Acceptance,
-    driver::Committer,
-    files, schema,
-};
+use super::{acceptance::Acceptance, driver::Committer, files, schema};
 use crate::failure::chain;
 
 /// Dead letters of one attempt that are kept; all are counted.
@@ -63,7 +59,12 @@ impl StateData {
         artifacts: Store,
         acceptance: Acceptance,
     ) -> Arc<Self> {
-        Arc::new(Self { state, tables, artifacts, acceptance })
+        Arc::new(Self {
+            state,
+            tables,
+            artifacts,
+            acceptance,
+        })
     }
 }
 
@@ -76,7 +77,12 @@ impl DataPlane for StateData {
         into: &Path,
     ) -> Result<Value, DataError> {
         match input {
-            InputPlan::Dataset { dataset, format, partitions, .. } => {
+            InputPlan::Dataset {
+                dataset,
+                format,
+                partitions,
+                ..
+            } => {
                 let table = schema::table(dataset)?;
                 let unavailable = |error: &(dyn std::error::Error + 'static)| DataError::Data {
                     code: "BC0701",
@@ -97,7 +103,12 @@ impl DataPlane for StateData {
                     "digest": done.digest,
                 }))
             }
-            InputPlan::File { name, path, digest, bytes } => {
+            InputPlan::File {
+                name,
+                path,
+                digest,
+                bytes,
+            } => {
                 let (from, folder) = (PathBuf::from(path), into.join(name));
                 let expected = digest.clone();
                 blocking(move || files::provide(&from, &folder, &expected)).await??;
@@ -119,7 +130,10 @@ impl DataPlane for StateData {
             format: schema::output_format(output.format),
             schema: table_schema.clone(),
             only_partition: own.clone(),
-            limits: Limits { max_dead_letters: KEPT_DEAD_LETTERS, ..Limits::default() },
+            limits: Limits {
+                max_dead_letters: KEPT_DEAD_LETTERS,
+                ..Limits::default()
+            },
         };
         let written = written.join(output.dataset.as_str());
         let folder = staging.join(output.dataset.as_str());
@@ -127,13 +141,19 @@ impl DataPlane for StateData {
         let staged = blocking(move || stage::stage_output(&from, &into, &spec))
             .await?
             .map_err(|error| stage_error(output, &error))?;
-        let tests = self.acceptance.check(output, &table_schema, assignment, staging).await?;
+        let tests = self
+            .acceptance
+            .check(output, &table_schema, assignment, staging)
+            .await?;
         let commit = DatasetCommit {
             table: schema::table(&output.dataset)?,
             mode: schema::write_mode(output.mode),
             replace_partition: own,
             schema: table_schema,
-            staging: folder.strip_prefix(&self.state).unwrap_or(&folder).to_owned(),
+            staging: folder
+                .strip_prefix(&self.state)
+                .unwrap_or(&folder)
+                .to_owned(),
             files: staged.files.clone(),
             transaction: AppTransaction {
                 app_id: assignment.attempt.task.to_string(),
@@ -157,7 +177,11 @@ impl DataPlane for StateData {
 
     async fn job(&self, assignment: &Assignment, _job: &Path) -> Result<Value, DataError> {
         let stage = &assignment.stage;
-        let WorkPlan::Job { job: pin, shuffle_partitions } = &stage.work else {
+        let WorkPlan::Job {
+            job: pin,
+            shuffle_partitions,
+        } = &stage.work
+        else {
             return Err(DataError::Work {
                 code: "BC0703",
                 message: format!("stage `{}` has no job", stage.name),
@@ -179,7 +203,10 @@ impl DataPlane for StateData {
             .iter()
             .map(|output| {
                 let table = schema::table(&output.dataset)?;
-                Ok(OutputTable { table, schema: schema::of_output(output)? })
+                Ok(OutputTable {
+                    table,
+                    schema: schema::of_output(output)?,
+                })
             })
             .collect::<Result<_, DataError>>()?;
         let request = Request::Job(JobSpec {
@@ -200,7 +227,15 @@ impl DataPlane for StateData {
 impl StateData {
     /// A dataset as the engine sees it inside its sandbox. Files beside the manifest are no tables.
     async fn input_table(&self, input: &InputPlan) -> Result<Option<InputTable>, DataError> {
-        let InputPlan::Dataset { dataset, format, columns, .. } = input else { return Ok(None) };
+        let InputPlan::Dataset {
+            dataset,
+            format,
+            columns,
+            ..
+        } = input
+        else {
+            return Ok(None);
+        };
         let table = schema::table(dataset)?;
         let partitions = match self.tables.snapshot(&table, None).await {
             Ok(snapshot) => snapshot.schema.partition_by().to_vec(),
@@ -213,7 +248,11 @@ impl StateData {
             _ => TableFormat::Parquet,
         };
         // As text, a partition's value is in the rows; else it is in the folders' names.
-        let partition_by = if format == TableFormat::Parquet { partitions } else { Vec::new() };
+        let partition_by = if format == TableFormat::Parquet {
+            partitions
+        } else {
+            Vec::new()
+        };
         Ok(Some(InputTable {
             schema: schema::of_columns(dataset, columns, partition_by)?,
             table,
@@ -226,7 +265,9 @@ impl StateData {
 /// What an engine gets of an attempt's resources.
 pub(super) fn engine_resources(memory: u64, spill: u64, partitions: u32) -> Resources {
     Resources {
-        memory_limit_bytes: memory.saturating_sub(ENGINE_OVERHEAD_BYTES).max(ENGINE_LEAST_BYTES),
+        memory_limit_bytes: memory
+            .saturating_sub(ENGINE_OVERHEAD_BYTES)
+            .max(ENGINE_LEAST_BYTES),
         target_partitions: partitions as usize,
         spill_dir: PathBuf::from(SPILL_DIR),
         spill_limit_bytes: spill,
@@ -240,13 +281,19 @@ impl Committer for StateData {
         staged: &[StagedDataset],
         decided_at_ms: i64,
     ) -> Result<Vec<CommittedDataset>, DataError> {
-        let failed = |message: String| DataError::Host { code: "BC0706", message };
+        let failed = |message: String| DataError::Host {
+            code: "BC0706",
+            message,
+        };
         let datasets = staged
             .iter()
             .map(|staged| serde_json::from_value(staged.commit.clone()))
             .collect::<Result<Vec<DatasetCommit>, _>>()
             .map_err(|error| failed(format!("a commit decision cannot be read: {error}")))?;
-        let decision = Decision { decided_at_ms, datasets };
+        let decision = Decision {
+            decided_at_ms,
+            datasets,
+        };
         let committed = self.tables.roll_forward(&decision).await;
         let committed = committed.map_err(|error| failed(chain(&error)))?;
         Ok(committed.into_iter().map(committed_dataset).collect())
@@ -274,7 +321,9 @@ fn own_partition(assignment: &Assignment) -> Option<(&str, &str)> {
 fn own_of_output(assignment: &Assignment, output: &Output) -> PartitionValues {
     let own = own_partition(assignment)
         .filter(|(column, _)| output.partition_by.iter().any(|by| by.as_str() == *column));
-    own.map(|(column, value)| (column.to_owned(), Some(value.to_owned()))).into_iter().collect()
+    own.map(|(column, value)| (column.to_owned(), Some(value.to_owned())))
+        .into_iter()
+        .collect()
 }
 
 fn staged_output(
@@ -296,7 +345,12 @@ fn staged_output(
     };
     Ok(StagedOutput {
         set_aside_count: staged.dead_letters.count,
-        set_aside: staged.dead_letters.records.into_iter().map(set_aside).collect(),
+        set_aside: staged
+            .dead_letters
+            .records
+            .into_iter()
+            .map(set_aside)
+            .collect(),
         dataset: StagedDataset {
             dataset: name.clone(),
             rows: staged.rows,
@@ -311,9 +365,15 @@ fn staged_output(
 fn stage_error(output: &Output, error: &StageError) -> DataError {
     let message = format!("output {}: {}", output.dataset, chain(error));
     if error.is_data_fault() {
-        DataError::Data { code: "BC0703", message }
+        DataError::Data {
+            code: "BC0703",
+            message,
+        }
     } else {
-        DataError::Host { code: "BC0705", message }
+        DataError::Host {
+            code: "BC0705",
+            message,
+        }
     }
 }
 
@@ -329,19 +389,31 @@ struct OwnLetter {
 }
 
 fn read_dead_letters(folder: &Path) -> Result<(Vec<SetAside>, u64), DataError> {
-    let bad = |message: String| DataError::Work { code: "BC0707", message };
+    let bad = |message: String| DataError::Work {
+        code: "BC0707",
+        message,
+    };
     let unreadable = |error: &(dyn std::error::Error + 'static)| {
         bad(format!("the dead letters cannot be read: {}", chain(error)))
     };
-    let limits = Limits { max_files: 1_000, max_bytes: 1 << 30, ..Limits::default() };
+    let limits = Limits {
+        max_files: 1_000,
+        max_bytes: 1 << 30,
+        ..Limits::default()
+    };
     let opened = InputFolder::open(folder).map_err(|error| unreadable(&error))?;
     let (mut kept, mut count) = (Vec::new(), 0);
     for file in opened.files(&limits).map_err(|error| unreadable(&error))? {
-        let content = opened.open_file(&file).map_err(|error| unreadable(&error))?;
+        let content = opened
+            .open_file(&file)
+            .map_err(|error| unreadable(&error))?;
         let mut lines = BufReader::new(content);
         loop {
             let mut line = Vec::new();
-            let read = lines.by_ref().take(MAX_LETTER_BYTES).read_until(b'\n', &mut line);
+            let read = lines
+                .by_ref()
+                .take(MAX_LETTER_BYTES)
+                .read_until(b'\n', &mut line);
             if read.map_err(|error| unreadable(&error))? == 0 {
                 break;
             }
@@ -384,8 +456,10 @@ fn bounded(mut text: String, bytes: usize) -> String {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, DataError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| DataError::Host {
-        code: "BC0612",
-        message: format!("work on files did not come to its end: {error}"),
-    })
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| DataError::Host {
+            code: "BC0612",
+            message: format!("work on files did not come to its end: {error}"),
+        })
 }

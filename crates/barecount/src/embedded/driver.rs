@@ -31,8 +31,12 @@ const ROLL_FORWARD_TRIES: u32 = 5;
 /// Rolls a commit decision forward into tables.
 #[async_trait]
 pub(crate) trait Committer: Send + Sync {
-    /// Makes one dataset of a decision a version of its table. Idempotent.
-    async fn roll_forward(&self, staged: &StagedDataset) -> Result<CommittedDataset, DataError>;
+    /// Makes all datasets of a decision versions of their tables. Idempotent.
+    async fn roll_forward(
+        &self,
+        staged: &[StagedDataset],
+        decided_at_ms: i64,
+    ) -> Result<Vec<CommittedDataset>, DataError>;
 }
 
 /// How many attempts may be under way at once.
@@ -73,8 +77,15 @@ pub(crate) struct Driver {
 
 /// Results of what the loop started in the background.
 enum Done {
-    Placed { run: RunId, task: usize, result: Result<Update, CommandError> },
-    RolledForward { attempt: Fenced, result: Result<Vec<CommittedDataset>, DataError> },
+    Placed {
+        run: RunId,
+        task: usize,
+        result: Result<Update, CommandError>,
+    },
+    RolledForward {
+        attempt: Fenced,
+        result: Result<Vec<CommittedDataset>, DataError>,
+    },
     Told(Result<(), CommandError>),
 }
 
@@ -82,6 +93,8 @@ enum Done {
 pub(crate) struct Inbox {
     pub(crate) updates: mpsc::UnboundedReceiver<Update>,
     pub(crate) events: mpsc::UnboundedReceiver<Event>,
+    /// Runs that somebody asks for: these are worked on, and no others.
+    pub(crate) followed: mpsc::UnboundedReceiver<Update>,
 }
 
 impl Driver {
@@ -117,12 +130,18 @@ impl Driver {
     async fn run(mut self, mut inbox: Inbox, mut results: mpsc::UnboundedReceiver<Done>) {
         let clock = Arc::clone(&self.clock);
         loop {
-            let due = self.runs.values().filter_map(|update| update.run.next_due()).min();
+            let due = self
+                .runs
+                .values()
+                .filter_map(|update| update.run.next_due())
+                .min();
             tokio::select! {
                 update = inbox.updates.recv() => match update {
-                    Some(update) => self.changed(update),
+                    Some(update) if self.runs.contains_key(&update.run.id) => self.changed(update),
+                    Some(_) => {}
                     None => return,
                 },
+                Some(update) = inbox.followed.recv() => self.changed(update),
                 Some(event) = inbox.events.recv() => self.told(event),
                 Some(done) = results.recv() => self.finished(done),
                 () = clock.sleep_until(due.unwrap_or_default()), if due.is_some() => {}
@@ -154,7 +173,11 @@ impl Driver {
 
     fn begin(&mut self, update: &Update, pending: Pending) {
         let (task, number) = (pending.task(), pending.number());
-        let fenced = Fenced { run: update.run.id.clone(), task, number };
+        let fenced = Fenced {
+            run: update.run.id.clone(),
+            task,
+            number,
+        };
         let ours = self.opened.contains(&fenced);
         let attempt = attempt(update, task, number);
         match pending {
@@ -180,13 +203,20 @@ impl Driver {
     /// Cleans up after attempts that have ended and are not waiting for their roll-forward.
     fn sweep(&mut self, update: &Update) {
         for (index, task) in update.run.tasks.iter().enumerate() {
-            let Some(current) = task.current() else { continue };
+            let Some(current) = task.current() else {
+                continue;
+            };
             if current.state.is_open() || task.state == TaskState::Committing {
                 continue;
             }
-            let fenced = Fenced { run: update.run.id.clone(), task: index, number: current.number };
+            let fenced = Fenced {
+                run: update.run.id.clone(),
+                task: index,
+                number: current.number,
+            };
             if self.swept.insert(fenced) {
-                self.agent.order(Order::Sweep(attempt(update, index, current.number)));
+                self.agent
+                    .order(Order::Sweep(attempt(update, index, current.number)));
             }
         }
     }
@@ -242,7 +272,11 @@ impl Driver {
                 Event::Started { attempt, runner } => {
                     control.started(&fenced(&attempt), &runner).await
                 }
-                Event::Ended { attempt, outcome, set_aside } => {
+                Event::Ended {
+                    attempt,
+                    outcome,
+                    set_aside,
+                } => {
                     let letters = set_aside.into_iter().map(letter).collect();
                     control.report(&fenced(&attempt), *outcome, letters).await
                 }
@@ -266,14 +300,20 @@ impl Driver {
                     Err(error) => self.notify(Notice::Broken(chain(&error))),
                 }
             }
-            Done::RolledForward { attempt, result: Ok(outputs) } => {
+            Done::RolledForward {
+                attempt,
+                result: Ok(outputs),
+            } => {
                 let (control, done) = (self.control.clone(), self.done.clone());
                 tokio::spawn(async move {
                     let result = control.committed(&attempt, outputs).await;
                     let _ = done.send(Done::Told(result.map(drop)));
                 });
             }
-            Done::RolledForward { attempt, result: Err(error) } => {
+            Done::RolledForward {
+                attempt,
+                result: Err(error),
+            } => {
                 let Fenced { run, task, .. } = attempt;
                 self.notify(Notice::Broken(format!(
                     "the outputs of task {task} of {run} are decided for but not committed: \
@@ -287,12 +327,19 @@ impl Driver {
     }
 
     fn roll_forward(&self, update: &Update, attempt: Fenced) {
-        let staged = update.run.tasks[attempt.task].current().and_then(|found| found.staged.clone());
+        let current = update.run.tasks[attempt.task].current();
+        let staged = current.and_then(|found| found.staged.clone());
         let datasets = staged.map(|staged| staged.datasets).unwrap_or_default();
-        let (committer, done, clock) =
-            (Arc::clone(&self.committer), self.done.clone(), Arc::clone(&self.clock));
+        let decided_at = current.and_then(|found| found.ended_at).unwrap_or_default();
+        let (committer, done, clock) = (
+            Arc::clone(&self.committer),
+            self.done.clone(),
+            Arc::clone(&self.clock),
+        );
         tokio::spawn(async move {
-            let result = roll_all_forward(&*committer, &datasets, &*clock).await;
+            let moment = decided_at.as_millisecond();
+            let result = roll_forward(&*committer, &datasets, moment, &*clock).await;
+            // The loop has ended only if the program is ending.
             let _ = done.send(Done::RolledForward { attempt, result });
         });
     }
@@ -303,36 +350,35 @@ impl Driver {
     }
 }
 
-async fn roll_all_forward(
+async fn roll_forward(
     committer: &dyn Committer,
     datasets: &[StagedDataset],
+    decided_at_ms: i64,
     clock: &dyn Clock,
 ) -> Result<Vec<CommittedDataset>, DataError> {
-    let mut committed = Vec::with_capacity(datasets.len());
-    for staged in datasets {
-        let mut tries = 1;
-        committed.push(loop {
-            match committer.roll_forward(staged).await {
-                Ok(done) => break done,
-                Err(error) if tries == ROLL_FORWARD_TRIES => return Err(error),
-                Err(error) => {
-                    tracing::warn!(%error, tries, "a commit decision was not rolled forward");
-                    let pause = Duration::from_millis(100 << tries);
-                    if let Ok(instant) = clock.now().checked_add(pause) {
-                        clock.sleep_until(instant).await;
-                    }
-                    tries += 1;
+    let mut tries = 1;
+    loop {
+        match committer.roll_forward(datasets, decided_at_ms).await {
+            Err(error) if tries < ROLL_FORWARD_TRIES => {
+                tracing::warn!(%error, tries, "a commit decision was not rolled forward");
+                let pause = Duration::from_millis(100 << tries);
+                if let Ok(instant) = clock.now().checked_add(pause) {
+                    clock.sleep_until(instant).await;
                 }
+                tries += 1;
             }
-        });
+            result => return result,
+        }
     }
-    Ok(committed)
 }
 
 /// Whether a task's stage has as many tasks under way as it may.
 fn stage_is_full(update: &Update, index: usize, placing: &HashSet<(RunId, usize)>) -> bool {
     let stage = &update.run.tasks[index].stage;
-    let limit = update.plan.stage(stage).map_or(u32::MAX, |stage| stage.concurrency_limit);
+    let limit = update
+        .plan
+        .stage(stage)
+        .map_or(u32::MAX, |stage| stage.concurrency_limit);
     let under_way = update.run.tasks.iter().enumerate().filter(|(other, task)| {
         let busy = task.state == TaskState::Active;
         task.stage == *stage && (busy || placing.contains(&(update.run.id.clone(), *other)))
@@ -360,7 +406,12 @@ fn assignment(update: &Update, attempt: Attempt) -> Option<Assignment> {
 
 fn attempt(update: &Update, task: usize, number: u32) -> Attempt {
     let run = &update.run;
-    Attempt { run: run.id.clone(), index: task, task: run.tasks[task].id.clone(), number }
+    Attempt {
+        run: run.id.clone(),
+        index: task,
+        task: run.tasks[task].id.clone(),
+        number,
+    }
 }
 
 fn grace(update: &Update, task: usize) -> Duration {
@@ -369,7 +420,11 @@ fn grace(update: &Update, task: usize) -> Duration {
 }
 
 fn fenced(attempt: &Attempt) -> Fenced {
-    Fenced { run: attempt.run.clone(), task: attempt.index, number: attempt.number }
+    Fenced {
+        run: attempt.run.clone(),
+        task: attempt.index,
+        number: attempt.number,
+    }
 }
 
 fn letter(record: SetAside) -> DeadLetter {

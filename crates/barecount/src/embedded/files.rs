@@ -26,7 +26,11 @@ pub(super) fn provide(from: &Path, folder: &Path, expected: &str) -> Result<(), 
     let name = from.file_name().unwrap_or(from.as_os_str());
     let to = folder.join(name);
     let mut source = File::open(from).map_err(failed)?;
-    let mut copy = OpenOptions::new().write(true).create_new(true).open(&to).map_err(failed)?;
+    let mut copy = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&to)
+        .map_err(failed)?;
     io::copy(&mut source, &mut copy).map_err(failed)?;
     let (found, _) = describe(&to).map_err(failed)?;
     if found == expected {

@@ -16,12 +16,19 @@ use barecount_model::{
 
 /// The table of a dataset.
 pub(super) fn table(dataset: &DatasetName) -> Result<TableName, DataError> {
-    dataset.as_str().parse().map_err(|error| unusable(dataset, &error))
+    dataset
+        .as_str()
+        .parse()
+        .map_err(|error| unusable(dataset, &error))
 }
 
 /// The schema of an output's table.
 pub(super) fn of_output(output: &Output) -> Result<TableSchema, DataError> {
-    let partition_by = output.partition_by.iter().map(ToString::to_string).collect();
+    let partition_by = output
+        .partition_by
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     of_columns(&output.dataset, &output.columns, partition_by)
 }
 
@@ -32,7 +39,7 @@ pub(super) fn of_columns(
     partition_by: Vec<String>,
 ) -> Result<TableSchema, DataError> {
     if columns.is_empty() {
-        return Ok(files_schema());
+        return files_schema().map_err(|error| unusable(dataset, &error));
     }
     let columns = columns
         .iter()
@@ -97,16 +104,23 @@ pub(super) fn partitions(
     };
     match filter {
         PartitionFilter::All => Vec::new(),
-        PartitionFilter::Own => own.map(|(column, value)| one(column, value)).into_iter().collect(),
-        PartitionFilter::Values(values) => {
-            values.iter().map(|(column, value)| one(column.as_str(), value)).collect()
-        }
+        PartitionFilter::Own => own
+            .map(|(column, value)| one(column, value))
+            .into_iter()
+            .collect(),
+        PartitionFilter::Values(values) => values
+            .iter()
+            .map(|(column, value)| one(column.as_str(), value))
+            .collect(),
     }
 }
 
 fn unusable(dataset: &DatasetName, error: &(dyn std::error::Error + 'static)) -> DataError {
     DataError::Work {
         code: "BC0703",
-        message: format!("dataset {dataset} cannot be a table: {}", crate::failure::chain(error)),
+        message: format!(
+            "dataset {dataset} cannot be a table: {}",
+            crate::failure::chain(error)
+        ),
     }
 }

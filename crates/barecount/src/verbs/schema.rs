@@ -17,12 +17,21 @@ pub(crate) struct Schema {
 enum Name {
     /// The pipeline manifest.
     Manifest,
+    /// The environment file.
+    Environment,
+    /// The lock file.
+    Lock,
+    /// What the ledger holds: in-toto statements, by predicate type.
+    Evidence,
 }
 
 impl Schema {
     pub(crate) fn execute(self, printer: &Printer) -> Result<(), Failure> {
         let document = match self.name {
             Name::Manifest => schema::manifest(),
+            Name::Environment => schema::environment(),
+            Name::Lock => schema::lock(),
+            Name::Evidence => schema::evidence(),
         };
         printer.data(&document, || format!("{document:#}\n"))
     }
