@@ -107,7 +107,7 @@ pub(crate) fn task_table(run: &Run) -> Table {
     for task in &run.tasks {
         let current = task.current();
         let seconds = current
-            .and_then(|attempt| seconds(attempt))
+            .and_then(seconds)
             .map_or("-".to_owned(), |s| format!("{s:.2}"));
         let memory = current.and_then(|attempt| attempt.metrics.memory_peak_bytes);
         table.row([

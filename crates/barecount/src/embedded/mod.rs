@@ -23,7 +23,7 @@ use std::{
 use barecount_agent::{Agent, AgentConfig, StagingFolders};
 use barecount_artifact::Store;
 use barecount_control::{
-    Control, Update,
+    Control, Entries, Update,
     clock::{Clock, SystemClock},
     store::OpenError,
 };
@@ -112,17 +112,7 @@ impl Platform {
             .map_err(|error| open_failure(&error))?;
         let folders = StagingFolders::new(state);
         sweep(&folders, &mut updates)?;
-        let key_file = ledger::key_file(state, signing_key)?;
-        let log =
-            ledger::open(state, &key_file).map_err(|error| {
-                Failure::from_error(Status::Unavailable, &error).with_code("BC0901").with_help(
-                "Put the key back (it is in the configuration folder of the user who ran this \
-                 first), or name it as `signing_key` in the environment file.",
-            )
-            })?;
-        let runtime = tokio::runtime::Handle::current();
-        let ledger = ledger::spawn(log, control.clone(), entries, runtime)
-            .map_err(|error| unusable("the ledger's thread cannot be started", &error))?;
+        let ledger = ledger(state, signing_key, &control, entries)?;
         let artifacts = Store::open(&state.join("artifacts"))
             .map_err(|error| unusable("the artifact store cannot be opened", &error))?;
         let runners = Runners::open(launcher, state, environment)
@@ -194,6 +184,27 @@ impl Platform {
             None => Ok(progress),
         }
     }
+}
+
+/// Opens the ledger and integrates what the control plane queues.
+fn ledger(
+    state: &Path,
+    signing_key: Option<&Path>,
+    control: &Control,
+    entries: mpsc::UnboundedReceiver<Entries>,
+) -> Result<watch::Receiver<Progress>, Failure> {
+    let key_file = ledger::key_file(state, signing_key)?;
+    let log = ledger::open(state, &key_file).map_err(|error| {
+        Failure::from_error(Status::Unavailable, &error)
+            .with_code("BC0901")
+            .with_help(
+                "Put the key back (it is in the configuration folder of the user who ran this \
+                 first), or name it as `signing_key` in the environment file.",
+            )
+    })?;
+    let runtime = tokio::runtime::Handle::current();
+    ledger::spawn(log, control.clone(), entries, runtime)
+        .map_err(|error| unusable("the ledger's thread cannot be started", &error))
 }
 
 /// Removes staging folders of attempts that no commit decision names. The control plane tells all

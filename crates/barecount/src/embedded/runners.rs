@@ -111,6 +111,10 @@ fn processors() -> std::io::Result<Vec<u32>> {
 }
 
 /// One folder for all state folders of a user on this host: they share its processors.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the binary decides where things are, and this is for all of a user's processes"
+)]
 fn leases() -> std::io::Result<std::path::PathBuf> {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt};
     let user = rustix::process::geteuid().as_raw();

@@ -1,6 +1,6 @@
 //! From a manifest, an environment and a lock to the run that they mean.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use barecount_artifact::{Limits, Store, image, image::spec::Platform};
 use barecount_model::{
@@ -410,7 +410,7 @@ fn entry_point(store: &Store, pin: &Pin, args: &[String]) -> Result<Vec<String>,
     Ok(command)
 }
 
-fn described(path: &PathBuf) -> Result<(String, u64), Failure> {
+fn described(path: &Path) -> Result<(String, u64), Failure> {
     files::describe(path).map_err(|error| {
         Failure::new(
             Status::Usage,
