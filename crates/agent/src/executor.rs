@@ -1,6 +1,12 @@
 //! Carrying orders out: each attempt is a task of its own, and tells its end exactly once.
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io::{Read, Seek, SeekFrom},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use barecount_model::{
     class::RunnerClass,
@@ -145,7 +151,13 @@ impl Agent {
         };
         let mut set_aside = Vec::new();
         outcome.result = match failure {
-            Some(failure) => AttemptResult::Failed(failure),
+            Some(mut failure) => {
+                if matches!(ended.end, End::Exited { .. } | End::Signalled { .. }) {
+                    let log = self.inner.folders.log(&assignment.attempt.token());
+                    failure.message.push_str(&last_words(&log));
+                }
+                AttemptResult::Failed(failure)
+            }
             None if ended.end == End::Stopped => AttemptResult::Stopped,
             None => match self
                 .stage(assignment, &mut outcome.detail, &mut set_aside)
@@ -320,6 +332,37 @@ fn isolation(name: &str) -> Isolation {
         Isolation::Process
     } else {
         Isolation::Sandbox
+    }
+}
+
+/// The end of a log, to be appended to a failure's message: mostly it says why. Empty if there is
+/// none.
+fn last_words(log: &Path) -> String {
+    const BYTES: u64 = 4096;
+    const LINES: usize = 3;
+    const LENGTH: usize = 600;
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(BYTES)))?;
+        let mut bytes = Vec::new();
+        file.take(BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
+    let mut lines: Vec<&str> = text
+        .lines()
+        .rev()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    lines.truncate(LINES);
+    lines.reverse();
+    let mut words = lines.join(" | ").replace(char::is_control, " ");
+    words.truncate(words.floor_char_boundary(LENGTH));
+    if words.is_empty() {
+        words
+    } else {
+        format!("; its last words: {words}")
     }
 }
 

@@ -3,6 +3,7 @@
 use barecount_control::store::{LedgerEntry, OutputVersion};
 use barecount_dataset::read::FirstRows;
 use barecount_model::{
+    cost::{self, Money, Prices},
     plan::Plan,
     run::{Attempt, AttemptState, Run, Task, TaskState},
 };
@@ -38,6 +39,7 @@ impl RunView<'_> {
             "tasks": run.tasks.iter().map(|task| self.task(task)).collect::<Vec<_>>(),
             "outputs": self.outputs.iter().map(output).collect::<Vec<_>>(),
             "dead_letters": dead_letters(run),
+            "cost": self.cost(),
             "evidence": self.evidence.iter().map(entry).collect::<Vec<_>>(),
             "tree_size": self.evidence.iter().map(|entry| entry.index + 1).max(),
         })
@@ -57,6 +59,33 @@ impl RunView<'_> {
             "state": task.state,
             "attempts": task.attempts.iter().map(|tried| attempt(tried, digest)).collect::<Vec<_>>(),
         })
+    }
+
+    /// What the attempts that have ended would have cost on the services behind their classes.
+    fn cost(&self) -> Money {
+        let prices = Prices::public();
+        let attempts = self.run.tasks.iter().flat_map(|task| {
+            let resources = self.plan.stage(&task.stage).map(|stage| &stage.resources);
+            task.attempts
+                .iter()
+                .filter_map(move |attempt| Some((task, attempt, resources?)))
+        });
+        attempts
+            .filter_map(|(task, attempt, resources)| {
+                let started = attempt.started_at?;
+                let length = attempt.ended_at?.duration_since(started).as_millis();
+                let length = u64::try_from(length).unwrap_or(0);
+                let (class, size) = (task.class, task.size);
+                Some(cost::of_attempt(
+                    &prices,
+                    class,
+                    size,
+                    &resources.profile(),
+                    length,
+                    1,
+                ))
+            })
+            .sum()
     }
 
     /// The run for a person.
@@ -87,6 +116,26 @@ impl RunView<'_> {
         if !self.outputs.is_empty() {
             text.push('\n');
             text.push_str(&output_table(self.outputs).render());
+        }
+        text.push('\n');
+        let letters = dead_letters(run);
+        if letters > 0 {
+            text.push_str(&format!(
+                "dead letters  {letters} (`barecount dlq ls --run {}`)\n",
+                run.id
+            ));
+        }
+        text.push_str(&format!(
+            "cost          {} {} at the list prices of the cloud services behind the classes\n",
+            self.cost(),
+            Money::CURRENCY
+        ));
+        if let Some(last) = self.evidence.iter().map(|entry| entry.index).max() {
+            text.push_str(&format!(
+                "evidence      {} entries in the ledger, up to entry {last} \
+                 (`barecount evidence verify`)\n",
+                self.evidence.len()
+            ));
         }
         text
     }

@@ -138,7 +138,7 @@ impl Control {
         submission: Submission,
         permit: &Permit,
     ) -> Result<Submitted, CommandError> {
-        let Submission { run, plan } = &submission;
+        let run = &submission.run;
         let whole = permit.covers(
             Action::Run,
             &run.tenant,
@@ -147,10 +147,10 @@ impl Control {
             &run.version,
         );
         if !whole
-            || !plan
-                .stages
+            || !run
+                .tasks
                 .iter()
-                .all(|stage| permit.covers_stage(&stage.name))
+                .all(|task| permit.covers_stage(&task.stage))
         {
             return Err(CommandError::NotPermitted(run.id.clone()));
         }

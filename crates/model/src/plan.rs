@@ -10,7 +10,7 @@ use crate::{
     class::{NetworkProfile, Phase, RunnerClass, Size},
     manifest::Format,
     pipeline::{Column, Output, PartitionFilter},
-    text::DatasetName,
+    text::{ByteSize, DatasetName, Duration},
 };
 
 /// A pipeline version, ready to run in one environment.
@@ -139,6 +139,21 @@ impl Resources {
             scratch_bytes: profile.scratch.as_bytes(),
             log_bytes: profile.log.as_bytes(),
             workers: profile.workers,
+        }
+    }
+
+    /// The profile as prices are worked out of it; what no price depends on is nothing.
+    pub fn profile(&self) -> Profile {
+        Profile {
+            vcpu_millis: self.cpu_millis,
+            memory: ByteSize::from_bytes(self.memory_bytes),
+            pids: self.pids,
+            open_files: self.open_files,
+            scratch: ByteSize::from_bytes(self.scratch_bytes),
+            log: ByteSize::from_bytes(self.log_bytes),
+            workers: self.workers,
+            concurrency: 0,
+            grace_period: Duration::from_millis(0),
         }
     }
 }
