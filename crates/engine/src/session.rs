@@ -23,6 +23,8 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{EngineError, reason};
+use crate::float::replace_float_aggregates;
+use crate::plan::TotalWindowOrder;
 
 /// What a session may use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,8 +95,10 @@ pub(crate) fn open(resources: &Resources) -> Result<SessionContext, EngineError>
     let mut state = SessionStateBuilder::new_with_default_features()
         .with_config(config)
         .with_runtime_env(runtime)
+        .with_optimizer_rule(Arc::new(TotalWindowOrder))
         .build();
     state.table_factories_mut().clear();
+    replace_float_aggregates(&mut state).map_err(setup)?;
     Ok(SessionContext::new_with_state(state))
 }
 
