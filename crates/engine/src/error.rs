@@ -26,16 +26,19 @@ pub enum FailureKind {
     Timeout,
     /// The host: an output or the result could not be written.
     Write,
+    /// The engine: it panicked.
+    Bug,
 }
 
 impl FailureKind {
     /// The exit status of the process, after `sysexits.h` where that has one: 65 the data, 78 the
-    /// configuration, 74 writing. As of programs that were ended for it, 137 says out of memory
+    /// configuration, 74 writing, 70 a bug. As of programs that were ended for it, 137 says out of memory
     /// and, as `timeout` does, 124 out of time. 1 is the script.
     pub fn exit_status(self) -> u8 {
         match self {
             Self::Script => 1,
             Self::Data => 65,
+            Self::Bug => 70,
             Self::Write => 74,
             Self::Configuration => 78,
             Self::Timeout => 124,
@@ -74,15 +77,11 @@ pub enum EngineError {
         /// What DataFusion says, shortened.
         reason: String,
     },
-    /// A statement needs more memory or spill space than it may have.
-    #[error(
-        "statement {number} (line {line}) needs more memory than the job's size gives it: {reason}"
-    )]
+    /// A statement or a test needs more memory or spill space than it may have.
+    #[error("{what} needs more memory than its size gives it: {reason}")]
     Resources {
-        /// The statement's number, from 1.
-        number: usize,
-        /// The line it begins on.
-        line: u64,
+        /// `statement 2 (line 14)`, or the test.
+        what: String,
         /// What DataFusion says, shortened.
         reason: String,
     },
@@ -158,6 +157,7 @@ impl EngineError {
             Self::Resources { .. } => FailureKind::OutOfMemory,
             Self::Timeout { .. } => FailureKind::Timeout,
             Self::Write { .. } => FailureKind::Write,
+            Self::Panicked => FailureKind::Bug,
             _ => FailureKind::Script,
         }
     }
@@ -204,8 +204,7 @@ pub(crate) fn statement_error(place: Place, error: &DataFusionError) -> EngineEr
     let reason = reason(error);
     match error.find_root() {
         _ if is_exhausted(error) => EngineError::Resources {
-            number,
-            line,
+            what: format!("statement {number} (line {line})"),
             reason,
         },
         DataFusionError::ParquetError(_) => EngineError::Malformed {
@@ -222,6 +221,6 @@ pub(crate) fn statement_error(place: Place, error: &DataFusionError) -> EngineEr
 }
 
 /// Whether the error says that a limit on memory or spill space was reached.
-fn is_exhausted(error: &DataFusionError) -> bool {
+pub(crate) fn is_exhausted(error: &DataFusionError) -> bool {
     matches!(error.find_root(), DataFusionError::ResourcesExhausted(_))
 }
