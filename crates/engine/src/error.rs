@@ -1,7 +1,5 @@
 //! What can go wrong in a job, and whose fault it is.
 
-use std::path::PathBuf;
-
 use datafusion::common::DataFusionError;
 use serde::{Deserialize, Serialize};
 
@@ -129,13 +127,23 @@ pub enum EngineError {
         /// Why.
         reason: String,
     },
-    /// An output cannot be written.
-    #[error("cannot write `{path}`", path = path.display())]
+    /// A file of an input is broken, as its size alone shows.
+    #[error("input {dataset} cannot be read: {reason}")]
+    BrokenInput {
+        /// The input.
+        dataset: String,
+        /// Which file, and why.
+        reason: String,
+    },
+    /// An output cannot be written, or nothing can be spilled.
+    #[error("statement {number} (line {line}) cannot write: {reason}")]
     Write {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
+        /// The statement's number, from 1.
+        number: usize,
+        /// The line it begins on.
+        line: u64,
+        /// What the system says.
+        reason: String,
     },
     /// The engine has a bug, which this request shows.
     #[error("the engine panicked; its standard error says where")]
@@ -152,7 +160,9 @@ impl EngineError {
     /// Whose fault it is.
     pub fn kind(&self) -> FailureKind {
         match self {
-            Self::Columns { .. } | Self::Malformed { .. } => FailureKind::Data,
+            Self::Columns { .. } | Self::Malformed { .. } | Self::BrokenInput { .. } => {
+                FailureKind::Data
+            }
             Self::Input { .. } | Self::Setup { .. } => FailureKind::Configuration,
             Self::Resources { .. } => FailureKind::OutOfMemory,
             Self::Timeout { .. } => FailureKind::Timeout,
@@ -202,12 +212,21 @@ pub(crate) fn shortened(reason: &str) -> String {
 pub(crate) fn statement_error(place: Place, error: &DataFusionError) -> EngineError {
     let Place { number, line } = place;
     let reason = reason(error);
-    match error.find_root() {
-        _ if is_exhausted(error) => EngineError::Resources {
+    if is_exhausted(error) {
+        return EngineError::Resources {
             what: format!("statement {number} (line {line})"),
             reason,
-        },
-        DataFusionError::ParquetError(_) => EngineError::Malformed {
+        };
+    }
+    match error.find_root() {
+        DataFusionError::ParquetError(_) | DataFusionError::ObjectStore(_) => {
+            EngineError::Malformed {
+                number,
+                line,
+                reason,
+            }
+        }
+        DataFusionError::IoError(_) => EngineError::Write {
             number,
             line,
             reason,
@@ -222,5 +241,25 @@ pub(crate) fn statement_error(place: Place, error: &DataFusionError) -> EngineEr
 
 /// Whether the error says that a limit on memory or spill space was reached.
 pub(crate) fn is_exhausted(error: &DataFusionError) -> bool {
-    matches!(error.find_root(), DataFusionError::ResourcesExhausted(_))
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let is_memory = matches!(
+            error.downcast_ref(),
+            Some(DataFusionError::ResourcesExhausted(_))
+        );
+        if is_memory || error.downcast_ref().is_some_and(is_spill_limit) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Whether a writer of spilled rows was refused. DataFusion says so in words only, to which the
+/// name of the setting belongs.
+fn is_spill_limit(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::Other
+        && error
+            .to_string()
+            .contains("datafusion.runtime.max_temp_directory_size")
 }

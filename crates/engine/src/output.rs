@@ -124,10 +124,14 @@ fn fits(found: &DataType, declared: ColumnType) -> bool {
         found,
         A::Decimal32(..) | A::Decimal64(..) | A::Decimal128(..) | A::Decimal256(..)
     );
+    let is_whole = matches!(
+        found,
+        A::Decimal32(_, 0) | A::Decimal64(_, 0) | A::Decimal128(_, 0) | A::Decimal256(_, 0)
+    );
     let is_number = is_decimal || found.is_integer() || found.is_floating();
     found == &A::Null
         || match declared {
-            ColumnType::Int64 => found.is_integer(),
+            ColumnType::Int64 => found.is_integer() || is_whole,
             ColumnType::Float64 | ColumnType::Decimal { .. } => is_number,
             ColumnType::String => matches!(found, A::Utf8 | A::LargeUtf8 | A::Utf8View),
             ColumnType::Binary => matches!(found, A::Binary | A::LargeBinary | A::BinaryView),

@@ -76,6 +76,7 @@ async fn plan(context: &SessionContext, statement: Statement) -> Result<LogicalP
 fn settle(plan: LogicalPlan) -> Result<LogicalPlan> {
     bound(&plan)?;
     plan.apply_with_subqueries(|node| {
+        check_operator(node)?;
         node.apply_expressions(|expression| expression.apply(check_expression))?;
         Ok(TreeNodeRecursion::Continue)
     })?;
@@ -110,6 +111,20 @@ fn subquery(expression: &Expr) -> Option<&LogicalPlan> {
         Expr::Exists(exists) => Some(&exists.subquery.subquery),
         Expr::InSubquery(within) => Some(&within.subquery.subquery),
         _ => None,
+    }
+}
+
+/// Refuses whatever is not part of a query: the parser refused the statements that make these.
+fn check_operator(node: &LogicalPlan) -> Result<()> {
+    match node {
+        LogicalPlan::Ddl(_)
+        | LogicalPlan::Dml(_)
+        | LogicalPlan::Copy(_)
+        | LogicalPlan::Statement(_)
+        | LogicalPlan::Explain(_)
+        | LogicalPlan::Analyze(_)
+        | LogicalPlan::DescribeTable(_) => plan_err!("only queries can be part of a query"),
+        _ => Ok(()),
     }
 }
 

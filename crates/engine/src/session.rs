@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{EngineError, reason};
 use crate::float::replace_float_aggregates;
 use crate::plan::TotalWindowOrder;
-use layout::Layout;
+use layout::{Layout, Problem};
 
 /// What a session may use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,7 +155,14 @@ pub(crate) fn table(input: &InputTable) -> Result<Arc<dyn TableProvider>, Engine
         // The text formats have all columns in their files.
         TableFormat::Csv | TableFormat::Ndjson => Ok(Layout::Flat),
     };
-    let table = match layout.map_err(failed)? {
+    let layout = layout.map_err(|problem| match problem {
+        Problem::Layout(reason) => failed(reason),
+        Problem::Broken(reason) => EngineError::BrokenInput {
+            dataset: input.table.to_string(),
+            reason,
+        },
+    });
+    let table = match layout? {
         Layout::Flat => files(input, input.schema.to_arrow(), Vec::new()),
         Layout::Folders => partitioned(input),
     };

@@ -4,9 +4,10 @@
 //! that are then still equal are equal in everything, so any order of theirs gives the same
 //! result. Each result is one that SQL allows for the statement as it was written.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TreeNode as _};
+use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
 use datafusion::common::{Column, Result, plan_err};
 use datafusion::logical_expr::expr::{AggregateFunctionParams, WindowFunctionParams};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -91,6 +92,7 @@ fn settle_distinct(mut distinct: DistinctOn) -> Result<Transformed<LogicalPlan>>
 }
 
 fn settle_aggregate(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let keys = aggregate_keys(&node)?;
     let names = NamePreserver::new(&node);
     node.map_expressions(|expression| {
         let name = names.save(&expression);
@@ -98,7 +100,7 @@ fn settle_aggregate(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             Expr::AggregateFunction(mut function)
                 if ORDERED_AGGREGATES.contains(&function.func.name()) =>
             {
-                add_arguments(&mut function.params);
+                add_aggregate_keys(&mut function.params, &keys);
                 Ok(Transformed::yes(Expr::AggregateFunction(function)))
             }
             part => Ok(Transformed::no(part)),
@@ -107,19 +109,55 @@ fn settle_aggregate(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     })
 }
 
-/// Orders by the first argument last: values that are then still equal are interchangeable.
-fn add_arguments(params: &mut AggregateFunctionParams) {
-    let Some(value) = params.args.first() else {
-        return;
+/// The order for aggregates that are given none: the first that another one is given, for one
+/// operator can sort in one order only; then all columns that the operator looks at.
+fn aggregate_keys(node: &LogicalPlan) -> Result<Vec<SortExpr>> {
+    let (mut keys, mut used) = (Vec::new(), HashSet::new());
+    node.apply_expressions(|expression| {
+        used.extend(expression.column_refs().into_iter().cloned());
+        expression.apply(|part| {
+            if let Expr::AggregateFunction(function) = part
+                && keys.is_empty()
+                && !function.params.distinct
+                && ORDERED_AGGREGATES.contains(&function.func.name())
+            {
+                keys.clone_from(&function.params.order_by);
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    let columns = node
+        .inputs()
+        .into_iter()
+        .flat_map(|input| input.schema().columns());
+    add_keys(&mut keys, columns.filter(|column| used.contains(column)));
+    Ok(keys)
+}
+
+/// Completes an aggregate's order. One over distinct values can be ordered by these only.
+fn add_aggregate_keys(params: &mut AggregateFunctionParams, keys: &[SortExpr]) {
+    let more = match params.args.first() {
+        Some(value) if params.distinct => vec![value.clone().sort(true, true)],
+        _ => keys.to_vec(),
     };
-    if !params.order_by.iter().any(|key| &key.expr == value) {
-        params.order_by.push(value.clone().sort(true, true));
+    for key in more {
+        if !params
+            .order_by
+            .iter()
+            .any(|present| present.expr == key.expr)
+        {
+            params.order_by.push(key);
+        }
     }
 }
 
 /// Adds all columns of a plan that are not sort keys yet.
 fn add_columns(keys: &mut Vec<SortExpr>, plan: &LogicalPlan) {
-    for column in plan.schema().columns() {
+    add_keys(keys, plan.schema().columns());
+}
+
+fn add_keys(keys: &mut Vec<SortExpr>, columns: impl IntoIterator<Item = Column>) {
+    for column in columns {
         if !keys.iter().any(|key| is_column(&key.expr, &column)) {
             keys.push(Expr::Column(column).sort(true, true));
         }
@@ -175,7 +213,7 @@ fn settle_window(window: Window) -> Result<Transformed<LogicalPlan>> {
         let settled = expression.clone().transform_up(|part| match part {
             Expr::WindowFunction(mut function) => {
                 depends_on_rows = looks_at_rows(function.fun.name(), &function.params)?;
-                let more = depends_on_rows && add_keys(&mut function.params, &window.input);
+                let more = depends_on_rows && add_order(&mut function.params, &window.input);
                 let function = Expr::WindowFunction(function);
                 Ok(Transformed::new_transformed(function, more))
             }
@@ -229,7 +267,7 @@ fn looks_at_rows(name: &str, params: &WindowFunctionParams) -> Result<bool> {
 
 /// Makes the order total. Columns that other window functions computed in the very same order are
 /// left out: their rows come in this order already, and need not be sorted again.
-fn add_keys(params: &mut WindowFunctionParams, input: &LogicalPlan) -> bool {
+fn add_order(params: &mut WindowFunctionParams, input: &LogicalPlan) -> bool {
     let before = params.order_by.len();
     let (mut windows, mut base) = (Vec::new(), input);
     while let LogicalPlan::Window(window) = base {

@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, ObjectName, Query, SetExpr, Statement, TableFactor, Visit as _, Visitor,
+    Expr, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Visit as _, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
@@ -104,6 +104,15 @@ impl Visitor for Walk {
         }
         if sets >= MAX_SETS {
             return ControlFlow::Break(format!("more than {MAX_SETS} queries are combined"));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<String> {
+        if select.into.is_some() {
+            return ControlFlow::Break(
+                "SELECT INTO makes a table; use CREATE VIEW or INSERT INTO".to_owned(),
+            );
         }
         ControlFlow::Continue(())
     }

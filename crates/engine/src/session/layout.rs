@@ -21,52 +21,73 @@ pub(super) enum Layout {
     Folders,
 }
 
-/// Finds out how files lie; a reason if they lie in more than one way.
-pub(super) fn find(root: &Path, partition_by: &[String]) -> Result<Layout, String> {
-    if partition_by.is_empty() {
-        return Ok(Layout::Flat);
-    }
+/// What is wrong with a folder.
+#[derive(Debug)]
+pub(super) enum Problem {
+    /// It is not laid out as an input is.
+    Layout(String),
+    /// A file was cut off.
+    Broken(String),
+}
+
+/// Finds out how files lie.
+pub(super) fn find(root: &Path, partition_by: &[String]) -> Result<Layout, Problem> {
     let (mut entries, mut flat, mut in_folders) = (0, None, false);
     let mut pending = vec![(root.to_owned(), String::new(), 0)];
     while let Some((folder, relative, depth)) = pending.pop() {
-        for entry in list(&folder).map_err(|error| format!("`{relative}`: {error}"))? {
+        for entry in
+            list(&folder).map_err(|error| Problem::Layout(format!("`{relative}`: {error}")))?
+        {
             entries += 1;
             if entries > MAX_ENTRIES {
-                return Err(format!("it has more than {MAX_ENTRIES} files and folders"));
+                return Err(Problem::Layout(format!(
+                    "it has more than {MAX_ENTRIES} files and folders"
+                )));
             }
-            let (name, is_folder) = entry;
+            let (name, file_bytes) = entry;
             let path = format!("{relative}/{name}");
             if name.starts_with(['.', '_']) {
                 continue;
             }
-            if is_folder {
+            let Some(bytes) = file_bytes else {
                 let column = partition_by.get(depth);
                 let is_partition = column
                     .is_some_and(|c| name.strip_prefix(c).is_some_and(|v| v.starts_with('=')));
                 // Below any other folder, no depth is that of a partition.
                 let depth = if is_partition { depth + 1 } else { usize::MAX };
                 pending.push((folder.join(&name), path, depth));
-            } else if name.ends_with(".parquet") {
-                if depth == partition_by.len() {
-                    in_folders = true;
-                } else {
-                    flat.get_or_insert(path);
-                }
+                continue;
+            };
+            if !name.ends_with(".parquet") {
+                continue;
+            }
+            // The reader would take an empty file for one without rows.
+            if bytes == 0 {
+                let file = path.trim_start_matches('/');
+                return Err(Problem::Broken(format!("`{file}` is empty")));
+            }
+            if depth == partition_by.len() {
+                in_folders = true;
+            } else {
+                flat.get_or_insert(path);
             }
         }
     }
+    if partition_by.is_empty() {
+        return Ok(Layout::Flat);
+    }
     match flat {
-        Some(file) if in_folders => Err(format!(
+        Some(file) if in_folders => Err(Problem::Layout(format!(
             "`{}` is not in a folder of its partition, as other files are",
             file.trim_start_matches('/')
-        )),
+        ))),
         Some(_) => Ok(Layout::Flat),
         None => Ok(Layout::Folders),
     }
 }
 
-/// The names in a folder, and whether each is a folder.
-fn list(folder: &Path) -> io::Result<Vec<(String, bool)>> {
+/// The names in a folder, and the size of each that is not a folder itself.
+fn list(folder: &Path) -> io::Result<Vec<(String, Option<u64>)>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -74,7 +95,8 @@ fn list(folder: &Path) -> io::Result<Vec<(String, bool)>> {
             let path = folder.display();
             return Err(io::Error::other(format!("a name in {path} is not UTF-8")));
         };
-        names.push((name, fs::metadata(entry.path())?.is_dir()));
+        let metadata = fs::metadata(entry.path())?;
+        names.push((name, (!metadata.is_dir()).then_some(metadata.len())));
     }
     Ok(names)
 }

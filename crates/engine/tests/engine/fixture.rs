@@ -53,7 +53,7 @@ impl Place {
             memory_limit_bytes: 256 << 20,
             spill_limit_bytes: 1 << 30,
             partitions: 2,
-            timeout_ms: 60_000,
+            timeout_ms: 900_000,
             inputs: Vec::new(),
             outputs: Vec::new(),
         })

@@ -40,7 +40,7 @@ fn arithmetic_that_has_no_answer_fails_the_statement() -> Outcome {
         "SELECT a / (a - a) AS a FROM raw.t",
         "SELECT a % 0 AS a FROM raw.t",
         "SELECT CAST('x' AS BIGINT) AS a",
-        "SELECT CAST(9223372036854775807 AS DECIMAL(38,0)) * 99999999999999999999 AS f",
+        "SELECT CAST(repeat('9', 38) AS DECIMAL(38,0)) * CAST(10 AS DECIMAL(38,0)) AS f",
         "SELECT CAST(1e40 AS DECIMAL(38,0)) AS f",
         "SELECT CAST(f AS BIGINT) AS a FROM raw.t WHERE a = 1",
     ] {
@@ -94,10 +94,10 @@ fn rows_beyond_memory_and_spill_space_end_in_the_resource_error() -> Outcome {
 #[test]
 fn with_spill_space_the_same_rows_are_sorted_in_little_memory() -> Outcome {
     let mut place = place()?;
-    place.memory_limit_bytes = 16 << 20;
-    let million = "SELECT x.a * 1000 + y.a AS a, x.f FROM raw.t AS x CROSS JOIN raw.t AS y";
-    let report = place.succeed(&format!("INSERT INTO kpi.t {million}"))?;
-    assert_eq!(report.rows.values().sum::<u64>(), 1_000_000);
+    place.memory_limit_bytes = 4 << 20;
+    let many = "SELECT x.a * 1000 + y.a AS a, x.f FROM raw.t AS x, raw.t AS y WHERE x.a < 300";
+    let report = place.succeed(&format!("INSERT INTO kpi.t {many}"))?;
+    assert_eq!(report.rows.values().sum::<u64>(), 300_000);
     assert!(report.metrics.spilled_bytes > 0, "{:?}", report.metrics);
     Ok(())
 }
@@ -202,7 +202,7 @@ fn broken_files_are_the_data_s_fault() -> Outcome {
         broken.push(whole[..whole.len() - cut].to_vec());
     }
     // Page headers, dictionaries, the footer: every byte of them lies, in turn.
-    for at in (4..whole.len()).step_by(whole.len() / 60) {
+    for at in (4..whole.len()).step_by(whole.len() / 20) {
         let mut lying = whole.clone();
         lying[at] ^= 0xff;
         broken.push(lying);

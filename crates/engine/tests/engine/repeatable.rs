@@ -9,7 +9,7 @@ use datafusion::arrow::array::{Float64Array, Int64Array, StringArray};
 
 use crate::fixture::{Outcome, Place, array, schema, write};
 
-const ROWS: u64 = 30_000;
+const ROWS: u64 = 4_000;
 
 /// A row from its number: few keys, many ties, floats of very different sizes that cancel.
 fn row(number: u64) -> (i64, i64, f64, String) {
@@ -38,7 +38,7 @@ fn place(seed: u64, files: usize, partitions: usize, memory: u64) -> Outcome<Pla
         (n ^ seed)
             .wrapping_mul(0xd134_2543_de82_ef95)
             .rotate_left(23)
-            * seed
+            .wrapping_mul(seed)
     });
     // Of unequal sizes, so that files and batches end elsewhere.
     let mut rest = &numbers[..];
@@ -92,7 +92,7 @@ fn rows_however(columns: &[&str], query: &str) -> Outcome<Vec<String>> {
         (3, 5, 1, 256 << 20),
         (7, 3, 4, 256 << 20),
         (7, 3, 4, 256 << 20),
-        (9, 8, 3, 24 << 20),
+        (9, 8, 3, 12 << 20),
     ] {
         let mut place = place(seed, files, partitions, memory)?;
         place.output("kpi.t", &schema(columns, &[])?)?;
@@ -133,12 +133,12 @@ fn sums_means_and_deviations_of_floats_do_not_depend_on_order() -> Outcome {
         "e float64",
         "n int64",
     ];
-    let query = "SELECT k, sum(f) AS a, avg(f) AS b, stddev(f / 1e300) AS c, var_pop(tie) AS d, \
+    let query = "SELECT k, sum(f) AS a, avg(f) AS b, stddev(f / CAST('1e300' AS DOUBLE)) AS c, var_pop(tie) AS d, \
                  sum(f) FILTER (WHERE tie > 3) AS e, count(*) AS n FROM raw.t GROUP BY k";
     assert_eq!(rows_however(&columns, query)?.len(), 7);
     // As many groups as rows, so that states are spilled and merged.
     let query = "SELECT k, sum(f) AS a, avg(f * k) AS b FROM \
-                 (SELECT row_number() OVER (ORDER BY f) % 15000 AS k, f FROM raw.t) AS g GROUP BY k";
+                 (SELECT row_number() OVER (ORDER BY f) % 2000 AS k, f FROM raw.t) AS g GROUP BY k";
     rows_however(&columns[..3], query)?;
     Ok(())
 }
@@ -147,7 +147,7 @@ fn sums_means_and_deviations_of_floats_do_not_depend_on_order() -> Outcome {
 fn the_sum_is_the_exact_one_rounded_once() -> Outcome {
     let rows = rows_however(
         &["a float64"],
-        "SELECT sum(x) AS a FROM (VALUES (1e100), (1.0), (-1e100), (0.1), (0.2)) AS t(x)",
+        "SELECT sum(x) AS a FROM (SELECT CAST(t.x AS DOUBLE) AS x FROM (VALUES ('1e100'), ('1.0'), ('-1e100'), ('0.1'), ('0.2')) AS t(x)) AS u",
     )?;
     assert_eq!(rows, ["1.3"]);
     Ok(())
@@ -186,13 +186,13 @@ fn limits_keep_the_same_rows() -> Outcome {
     for query in [
         "SELECT k, f FROM raw.t LIMIT 10",
         "SELECT k, f FROM raw.t ORDER BY tie LIMIT 10 OFFSET 5",
-        "SELECT k, f FROM (SELECT * FROM raw.t ORDER BY tie DESC LIMIT 100) AS x WHERE k > 2",
+        "SELECT k, f FROM (SELECT * FROM raw.t ORDER BY tie DESC LIMIT 100) AS x WHERE k >= 0",
         "SELECT DISTINCT ON (k) k, f FROM raw.t ORDER BY k, tie",
         "SELECT DISTINCT ON (k) k, f FROM raw.t",
     ] {
         let rows = rows_however(&columns, query)?;
         assert!(
-            (7..100).contains(&rows.len()),
+            (7..=100).contains(&rows.len()),
             "{query}: {} rows",
             rows.len()
         );
