@@ -1,30 +1,39 @@
 //! Acceptance tests: what must hold of a staged output before it is committed.
+//!
+//! The tests are those of the manifest, in its spelling. The output is all that they see.
 
-use std::sync::Arc;
+mod query;
+
 use std::time::Duration;
 
-use barecount_dataset::schema::{Column, ColumnType};
+use barecount_dataset::schema::TableSchema;
 use datafusion::arrow::array::{Array as _, AsArray as _, RecordBatch};
+use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::{DataType, Int64Type};
 use datafusion::arrow::util::display::array_value_to_string;
-use datafusion::common::DataFusionError;
+use datafusion::common::{DataFusionError, Result as PlanResult};
 use datafusion::dataframe::DataFrame;
 use datafusion::prelude::SessionContext;
-use datafusion::sql::parser::Statement as PlannedStatement;
+use datafusion::sql::sqlparser::ast::Statement;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{EngineError, reason};
+use crate::error::{EngineError, is_exhausted, reason, shortened};
+use crate::plan::plan_query;
 use crate::script::parse_query;
 use crate::session::{InputTable, Resources, open, register, table};
 
-/// The name under which SQL assertions see the staged output.
+/// The name under which assertions see the staged output, beside the dataset's own.
 const OUTPUT: &str = "output";
+/// The most rows in a sample.
+const SAMPLE_ROWS: usize = 3;
+/// The longest row in a sample, in characters.
+const SAMPLE_CHARS: usize = 200;
 
 /// A test, as the manifest declares it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum AcceptanceTest {
-    /// How many rows there are.
+    /// How many rows there are; both bounds are included.
     RowCount {
         /// At least so many.
         #[serde(default)]
@@ -33,25 +42,25 @@ pub enum AcceptanceTest {
         #[serde(default)]
         max: Option<u64>,
     },
-    /// No two rows are equal in all of these columns; nulls are equal to each other.
+    /// No two rows agree in all of these columns; nulls agree with each other.
     Unique(Vec<String>),
-    /// No value of these columns is null.
+    /// These columns have a value in every row.
     NotNull(Vec<String>),
-    /// Every value of a column lies between two bounds; nulls do not count.
+    /// Every value of a column that is not null is in a range; both bounds are included. NaN is in
+    /// no range.
     Range {
-        /// The column.
+        /// The column: a number, a date or a timestamp.
         column: String,
-        /// The least value, in the column's spelling.
+        /// The least value, as text, so that no digit is lost.
         #[serde(default)]
         min: Option<String>,
-        /// The greatest value, in the column's spelling.
+        /// The greatest value, as text.
         #[serde(default)]
         max: Option<String>,
     },
-    /// A query whose only value must be true. It sees the staged output as `output`, and the
-    /// task's inputs by their names.
+    /// A query over the table `output` that gives one row with one boolean, and that true.
     Sql {
-        /// What the test is called.
+        /// What the test says, for people.
         name: String,
         /// The query.
         assert: String,
@@ -59,20 +68,37 @@ pub enum AcceptanceTest {
 }
 
 impl AcceptanceTest {
-    /// What the test is called in results: `unique(month, currency)`.
+    /// What the test is called in results: `unique(month, currency)`, or as its author named it.
     pub fn name(&self) -> String {
-        let bound = |bound: &Option<String>| bound.clone().unwrap_or_default();
+        let text = |bound: &Option<String>| bound.clone().unwrap_or_default();
+        let number = |bound: &Option<u64>| bound.map_or(String::new(), |n| n.to_string());
         match self {
-            Self::RowCount { min, max } => {
-                let bound = |bound: &Option<u64>| bound.map_or(String::new(), |n| n.to_string());
-                format!("row_count({}..{})", bound(min), bound(max))
-            }
+            Self::RowCount { min, max } => format!("row_count({}..{})", number(min), number(max)),
             Self::Unique(columns) => format!("unique({})", columns.join(", ")),
             Self::NotNull(columns) => format!("not_null({})", columns.join(", ")),
             Self::Range { column, min, max } => {
-                format!("range({column}, {}..{})", bound(min), bound(max))
+                format!("range({column}, {}..{})", text(min), text(max))
             }
             Self::Sql { name, .. } => name.clone(),
+        }
+    }
+
+    /// What has to be observed, in words.
+    fn expected(&self) -> String {
+        fn bounds<T: std::fmt::Display>(min: &Option<T>, max: &Option<T>) -> String {
+            match (min, max) {
+                (Some(min), Some(max)) => format!("from {min} to {max}"),
+                (Some(min), None) => format!("at least {min}"),
+                (None, Some(max)) => format!("at most {max}"),
+                (None, None) => "anything".to_owned(),
+            }
+        }
+        match self {
+            Self::RowCount { min, max } => format!("{} rows", bounds(min, max)),
+            Self::Unique(columns) => format!("no two rows agree in {}", columns.join(", ")),
+            Self::NotNull(columns) => format!("{} in every row", columns.join(", ")),
+            Self::Range { column, min, max } => format!("{column} {}", bounds(min, max)),
+            Self::Sql { .. } => "true".to_owned(),
         }
     }
 }
@@ -85,220 +111,257 @@ pub struct AcceptanceSpec {
     pub tests: Vec<AcceptanceTest>,
     /// The staged output: its staging folder, as Parquet.
     pub output: InputTable,
-    /// Datasets that SQL assertions may compare with.
-    #[serde(default)]
-    pub inputs: Vec<InputTable>,
     /// What the tests may use.
     pub resources: Resources,
     /// How long all of them may take together, in milliseconds.
     pub timeout_ms: u64,
 }
 
-/// The result of one test. It holds counts and bounds, never rows: it goes into evidence.
+/// The result of one test.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TestResult {
     /// The test's name.
     pub name: String,
     /// Whether it holds.
     pub passed: bool,
-    /// What was found.
+    /// What was found: counts and bounds.
     pub observed: String,
-    /// The query that found it.
-    pub sql: String,
+    /// What should have been found.
+    pub expected: String,
+    /// The first of the rows that break it, at most three, each cut to 200 characters: `a: 1, b: x`.
+    /// These are data, and do not belong into evidence.
+    pub sample: Vec<String>,
 }
 
-/// Puts tests to a staged output, in order; a test that cannot be evaluated has failed, and
-/// `observed` says why. Needs a Tokio runtime; cancel-safe.
+/// Puts tests to a staged output, in order. The first result is always that of the test `schema`,
+/// which needs no declaration: the files can be read, and have the declared columns. A test that
+/// cannot be evaluated has failed, and `observed` says why. Needs a Tokio runtime with time;
+/// cancel-safe.
 ///
 /// # Errors
-/// If the session cannot be set up, a table not be opened, or time is up.
+/// If the session cannot be set up, the folder not be opened, memory does not suffice, or time is
+/// up.
 pub async fn check_acceptance(spec: &AcceptanceSpec) -> Result<Vec<TestResult>, EngineError> {
     let context = open(&spec.resources)?;
-    for input in &spec.inputs {
-        register(&context, input)?;
-    }
-    let output = table(&spec.output).and_then(|output| context.register_table(OUTPUT, output));
+    register(&context, &spec.output)?;
+    let output = context.register_table(OUTPUT, table(&spec.output)?);
     output.map_err(|error| EngineError::Input {
         dataset: spec.output.table.to_string(),
         reason: reason(&error),
     })?;
     let all = async {
-        let mut results = Vec::with_capacity(spec.tests.len());
+        let mut results = vec![check_schema(&context, &spec.output.schema).await?];
         for test in &spec.tests {
-            results.push(check(&context, spec, test).await);
+            results.push(check(&context, &spec.output.schema, test).await?);
         }
-        results
+        Ok(results)
     };
-    let limit = Duration::from_millis(spec.timeout_ms);
-    let timeout = |_| EngineError::Timeout {
-        timeout_ms: spec.timeout_ms,
-    };
-    tokio::time::timeout(limit, all).await.map_err(timeout)
+    let timeout_ms = spec.timeout_ms;
+    tokio::time::timeout(Duration::from_millis(timeout_ms), all)
+        .await
+        .unwrap_or(Err(EngineError::Timeout { timeout_ms }))
+}
+
+/// What a test found.
+struct Finding {
+    passed: bool,
+    observed: String,
+    sample: Vec<String>,
+}
+
+/// Why a test found nothing.
+enum Obstacle {
+    /// In words.
+    Test(String),
+    /// By DataFusion.
+    Engine(DataFusionError),
+}
+
+impl From<DataFusionError> for Obstacle {
+    fn from(error: DataFusionError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+/// Reads all columns of all files as they are declared. Staging wrote them, so this finds what
+/// happened to them since.
+async fn check_schema(
+    context: &SessionContext,
+    schema: &TableSchema,
+) -> Result<TestResult, EngineError> {
+    let columns = schema.columns();
+    let expected = columns
+        .iter()
+        .map(|c| format!("{} {}", c.name, c.column_type));
+    let expected = expected.collect::<Vec<_>>().join(", ");
+    let finding = read_columns(context, schema).await;
+    result("schema".to_owned(), &expected, finding)
+}
+
+async fn read_columns(context: &SessionContext, schema: &TableSchema) -> Result<Finding, Obstacle> {
+    let sql = query::count_columns(schema);
+    let row = only_row(context, &sql).await?;
+    let count = |place: usize| row.column(place).as_primitive::<Int64Type>().value(0);
+    let rows = count(0);
+    let required = schema
+        .columns()
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| !c.nullable);
+    let nulls = required.filter(|(place, _)| count(place + 1) < rows);
+    let nulls: Vec<_> = nulls.map(|(_, column)| column.name.as_str()).collect();
+    Ok(Finding {
+        passed: nulls.is_empty(),
+        observed: match nulls[..] {
+            [] => format!("{} columns as declared", schema.columns().len()),
+            _ => format!("nulls in {}", nulls.join(", ")),
+        },
+        sample: Vec::new(),
+    })
 }
 
 async fn check(
     context: &SessionContext,
-    spec: &AcceptanceSpec,
+    schema: &TableSchema,
     test: &AcceptanceTest,
-) -> TestResult {
-    let query = sql(spec, test);
-    let (sql, outcome) = match query {
-        Ok(sql) => {
-            let outcome = evaluate(context, test, &sql).await;
-            (sql, outcome)
-        }
-        Err(problem) => (String::new(), Err(problem)),
-    };
-    let (passed, observed) = outcome.unwrap_or_else(|problem| (false, problem));
-    TestResult {
-        name: test.name(),
-        passed,
-        observed,
-        sql,
-    }
+) -> Result<TestResult, EngineError> {
+    let finding = evaluate(context, schema, test).await;
+    result(test.name(), &test.expected(), finding)
 }
 
-/// The query of a test.
-fn sql(spec: &AcceptanceSpec, test: &AcceptanceTest) -> Result<String, String> {
-    let column = |name: &String| {
-        let column = spec.output.schema.column(name);
-        column.ok_or_else(|| format!("the output has no column `{name}`"))
+fn result(
+    name: String,
+    expected: &str,
+    finding: Result<Finding, Obstacle>,
+) -> Result<TestResult, EngineError> {
+    let finding = match finding {
+        Ok(finding) => finding,
+        // Not the data's fault, and different with more memory: no result at all.
+        Err(Obstacle::Engine(error)) if is_exhausted(&error) => {
+            return Err(EngineError::Resources {
+                what: format!("acceptance test `{name}`"),
+                reason: reason(&error),
+            });
+        }
+        Err(obstacle) => Finding {
+            passed: false,
+            observed: match obstacle {
+                Obstacle::Test(problem) => shortened(&problem),
+                Obstacle::Engine(error) => reason(&error),
+            },
+            sample: Vec::new(),
+        },
     };
-    let names = |columns: &[String]| -> Result<Vec<String>, String> {
-        if columns.is_empty() {
-            return Err("no column is named".to_owned());
-        }
-        columns
-            .iter()
-            .map(|name| column(name).map(|_| quote(name)))
-            .collect()
-    };
-    Ok(match test {
-        AcceptanceTest::RowCount { .. } => format!("SELECT count(*) FROM {OUTPUT}"),
-        AcceptanceTest::Unique(columns) => {
-            let keys = names(columns)?.join(", ");
-            format!(
-                "SELECT count(*), coalesce(sum(n), 0) FROM \
-                 (SELECT count(*) AS n FROM {OUTPUT} GROUP BY {keys} HAVING count(*) > 1)"
-            )
-        }
-        AcceptanceTest::NotNull(columns) => {
-            let nulls = names(columns)?.join(" IS NULL OR ");
-            format!("SELECT count(*) FROM {OUTPUT} WHERE {nulls} IS NULL")
-        }
-        AcceptanceTest::Range {
-            column: name,
-            min,
-            max,
-        } => {
-            let declared = column(name)?;
-            let quoted = quote(name);
-            let mut outside = Vec::new();
-            for (bound, operator) in [(min, "<"), (max, ">")] {
-                if let Some(bound) = bound {
-                    outside.push(format!("{quoted} {operator} {}", literal(bound, declared)));
-                }
-            }
-            if outside.is_empty() {
-                return Err("a range needs a bound".to_owned());
-            }
-            format!(
-                "SELECT count(*) FILTER (WHERE {}), min({quoted}), max({quoted}) FROM {OUTPUT}",
-                outside.join(" OR ")
-            )
-        }
-        AcceptanceTest::Sql { assert, .. } => assert.clone(),
+    Ok(TestResult {
+        name: shortened(&name),
+        passed: finding.passed,
+        observed: finding.observed,
+        expected: shortened(expected),
+        sample: finding.sample,
     })
 }
 
 async fn evaluate(
     context: &SessionContext,
+    schema: &TableSchema,
     test: &AcceptanceTest,
-    sql: &str,
-) -> Result<(bool, String), String> {
-    let statement = parse_query(sql).map_err(|error| error.to_string())?;
-    let row = first_row(context, statement)
-        .await
-        .map_err(|error| reason(&error))?;
-    let Some(row) = row else {
-        return Err("the query must give exactly one row".to_owned());
-    };
-    let number = |place: usize| row.column(place).as_primitive::<Int64Type>().value(0);
-    Ok(match test {
+) -> Result<Finding, Obstacle> {
+    let queries = query::of_test(schema, test).map_err(Obstacle::Test)?;
+    let row = only_row(context, &queries.found).await?;
+    let count = |place: usize| row.column(place).as_primitive::<Int64Type>().value(0);
+    let text = |place: usize| array_value_to_string(row.column(place), 0).unwrap_or_default();
+    let (passed, observed) = match test {
         AcceptanceTest::RowCount { min, max } => {
-            let rows = u64::try_from(number(0)).unwrap_or(0);
+            let rows = u64::try_from(count(0)).unwrap_or(0);
             let passed = min.is_none_or(|min| rows >= min) && max.is_none_or(|max| rows <= max);
             (passed, format!("{rows} rows"))
         }
         AcceptanceTest::Unique(_) => (
-            number(0) == 0,
-            format!("{} keys in {} rows more than once", number(0), number(1)),
+            count(0) == 0,
+            format!("{} keys in {} rows more than once", count(0), count(1)),
         ),
-        AcceptanceTest::NotNull(_) => (number(0) == 0, format!("{} rows with a null", number(0))),
-        AcceptanceTest::Range { .. } => {
-            let bound = |place: usize| array_value_to_string(row.column(place), 0);
-            let (low, high) = (bound(1), bound(2));
-            let (low, high) = (low.unwrap_or_default(), high.unwrap_or_default());
-            (
-                number(0) == 0,
-                format!("{} values outside, all from {low} to {high}", number(0)),
-            )
-        }
-        AcceptanceTest::Sql { .. } => return assertion(&row),
+        AcceptanceTest::NotNull(_) => (count(0) == 0, format!("{} rows with a null", count(0))),
+        AcceptanceTest::Range { .. } => (
+            count(0) == 0,
+            format!(
+                "{} values outside, all from {} to {}",
+                count(0),
+                text(1),
+                text(2)
+            ),
+        ),
+        AcceptanceTest::Sql { .. } => assertion(&row).map_err(Obstacle::Test)?,
+    };
+    let sample = match queries.sample {
+        Some(sql) if !passed => sample(context, &sql).await?,
+        _ => Vec::new(),
+    };
+    Ok(Finding {
+        passed,
+        observed,
+        sample,
     })
 }
 
 fn assertion(row: &RecordBatch) -> Result<(bool, String), String> {
     let [value] = row.columns() else {
-        return Err(format!(
-            "the query must give one column, not {}",
-            row.num_columns()
-        ));
+        let columns = row.num_columns();
+        return Err(format!("the query must give one column, not {columns}"));
     };
-    if value.data_type() != &DataType::Boolean {
-        return Err(format!(
-            "the query must give true or false, not {}",
-            value.data_type()
-        ));
+    match value.data_type() {
+        DataType::Boolean if value.is_valid(0) => {
+            let value = value.as_boolean().value(0);
+            Ok((value, value.to_string()))
+        }
+        DataType::Boolean | DataType::Null => Ok((false, "null".to_owned())),
+        other => Err(format!("the query must give true or false, not {other}")),
     }
-    let value = value.as_boolean();
-    Ok(
-        match (value.is_valid(0), value.is_valid(0) && value.value(0)) {
-            (true, passed) => (passed, passed.to_string()),
-            (false, _) => (false, "null".to_owned()),
-        },
-    )
 }
 
-/// The only row of a query's result; `None` if there is none, or there are more.
-async fn first_row(
+/// The only row of a query's result.
+async fn only_row(context: &SessionContext, sql: &str) -> Result<RecordBatch, Obstacle> {
+    let statement = parse_query(sql).map_err(|error| Obstacle::Test(error.to_string()))?;
+    let rows = rows(context, statement, 2).await?;
+    if rows.num_rows() == 1 {
+        return Ok(rows);
+    }
+    let found = if rows.num_rows() == 0 { "none" } else { "more" };
+    let problem = format!("the query must give exactly one row, and gives {found}");
+    Err(Obstacle::Test(problem))
+}
+
+/// The first rows of a query's result.
+async fn rows(
     context: &SessionContext,
-    statement: datafusion::sql::sqlparser::ast::Statement,
-) -> Result<Option<RecordBatch>, DataFusionError> {
-    let statement = PlannedStatement::Statement(Box::new(statement));
-    let plan = context.state().statement_to_plan(statement).await?;
-    let result = DataFrame::new(context.state(), plan).limit(0, Some(2))?;
-    let schema = Arc::clone(result.schema().inner());
+    statement: Statement,
+    limit: usize,
+) -> PlanResult<RecordBatch> {
+    let plan = plan_query(context, statement).await?;
+    let result = DataFrame::new(context.state(), plan).limit(0, Some(limit))?;
+    let schema = std::sync::Arc::clone(result.schema().inner());
     let batches = result.collect().await?;
-    let rows = datafusion::arrow::compute::concat_batches(&schema, &batches)?;
-    Ok((rows.num_rows() == 1).then_some(rows))
+    Ok(concat_batches(&schema, &batches)?)
 }
 
-fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// A bound as a literal of the column's type.
-fn literal(bound: &str, column: &Column) -> String {
-    let text = format!("'{}'", bound.replace('\'', "''"));
-    let sql_type = match column.column_type {
-        ColumnType::String | ColumnType::Binary => return text,
-        ColumnType::Int64 => "BIGINT".to_owned(),
-        ColumnType::Float64 => "DOUBLE".to_owned(),
-        ColumnType::Decimal { precision, scale } => format!("DECIMAL({precision}, {scale})"),
-        ColumnType::Date => "DATE".to_owned(),
-        ColumnType::Timestamp => "TIMESTAMP".to_owned(),
-        ColumnType::Bool => "BOOLEAN".to_owned(),
+/// Offending rows, as text.
+async fn sample(context: &SessionContext, sql: &str) -> Result<Vec<String>, Obstacle> {
+    let statement = parse_query(sql).map_err(|error| Obstacle::Test(error.to_string()))?;
+    let rows = rows(context, statement, SAMPLE_ROWS).await?;
+    let describe = |row: usize| {
+        let schema = rows.schema();
+        let cells = schema.fields().iter().zip(rows.columns());
+        let cells = cells.map(|(field, column)| {
+            let value = match column.is_valid(row) {
+                true => array_value_to_string(column, row).unwrap_or_default(),
+                false => "null".to_owned(),
+            };
+            format!("{}: {value}", field.name())
+        });
+        let text = cells.collect::<Vec<_>>().join(", ");
+        match text.char_indices().nth(SAMPLE_CHARS) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        }
     };
-    format!("CAST({text} AS {sql_type})")
+    Ok((0..rows.num_rows()).map(describe).collect())
 }

@@ -15,6 +15,8 @@ pub mod job;
 pub mod process;
 pub mod session;
 
+mod float;
 mod metrics;
 mod output;
+mod plan;
 mod script;

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use barecount_dataset::schema::{Column, ColumnType, TableSchema};
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::BatchCoalescer;
 use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::common::{Column as ColumnRef, DataFusionError, ScalarValue};
 use datafusion::dataframe::DataFrame;
@@ -15,6 +17,9 @@ use datafusion::parquet::basic::Compression;
 use datafusion::parquet::file::properties::WriterProperties;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt as _;
+
+/// Rows that are encoded at once.
+const BATCH_ROWS: usize = 8192;
 
 /// Brings a query's result to an output's columns, by name, and into a fixed order.
 ///
@@ -119,10 +124,14 @@ fn fits(found: &DataType, declared: ColumnType) -> bool {
         found,
         A::Decimal32(..) | A::Decimal64(..) | A::Decimal128(..) | A::Decimal256(..)
     );
+    let is_whole = matches!(
+        found,
+        A::Decimal32(_, 0) | A::Decimal64(_, 0) | A::Decimal128(_, 0) | A::Decimal256(_, 0)
+    );
     let is_number = is_decimal || found.is_integer() || found.is_floating();
     found == &A::Null
         || match declared {
-            ColumnType::Int64 => found.is_integer(),
+            ColumnType::Int64 => found.is_integer() || is_whole,
             ColumnType::Float64 | ColumnType::Decimal { .. } => is_number,
             ColumnType::String => matches!(found, A::Utf8 | A::LargeUtf8 | A::Utf8View),
             ColumnType::Binary => matches!(found, A::Binary | A::LargeBinary | A::BinaryView),
@@ -155,15 +164,21 @@ pub(crate) async fn write(
         .build();
     let file = BufWriter::new(File::create_new(path)?);
     let mut writer = ArrowWriter::try_new(file, Arc::clone(&file_schema), Some(properties))?;
+    // Pages end where batches do, so these are always of one size: equal rows, equal bytes.
+    let mut batches = BatchCoalescer::new(Arc::clone(&file_schema), BATCH_ROWS);
     let mut rows = execute_stream(plan, context)?;
     let mut count = 0;
     while let Some(batch) = rows.next().await {
         let batch = batch?;
         count += batch.num_rows() as u64;
-        let batch = datafusion::arrow::array::RecordBatch::try_new(
-            Arc::clone(&file_schema),
-            batch.columns().to_vec(),
-        )?;
+        let columns = batch.columns().to_vec();
+        batches.push_batch(RecordBatch::try_new(Arc::clone(&file_schema), columns)?)?;
+        while let Some(batch) = batches.next_completed_batch() {
+            writer.write(&batch)?;
+        }
+    }
+    batches.finish_buffered_batch()?;
+    while let Some(batch) = batches.next_completed_batch() {
         writer.write(&batch)?;
     }
     writer.close()?;

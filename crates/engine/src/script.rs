@@ -1,18 +1,26 @@
-//! Job scripts: which statements there are, and where they begin.
+//! Job scripts: which statements there are, where they begin, and that they stay within bounds.
+
+mod bounds;
 
 use datafusion::sql::sqlparser::ast::{Insert, ObjectName, Statement, TableObject};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use crate::error::EngineError;
 
 /// The longest script, in bytes.
 const MAX_SCRIPT_BYTES: usize = 1 << 20;
-/// The deepest nesting of expressions.
-const MAX_DEPTH: usize = 64;
+/// The most statements.
+const MAX_STATEMENTS: usize = 500;
+/// The deepest nesting of brackets, which the parser follows by calling itself.
+const MAX_NESTING: usize = 64;
+/// The stack of the thread that parses. The parser builds chains of operators, such as sums, as
+/// trees as deep as they are long, before anything can look how deep they are.
+const STACK_BYTES: usize = 512 << 20;
 
 /// What a statement does.
+#[derive(Debug)]
 pub(crate) enum Action {
     /// `CREATE VIEW name AS query`.
     View,
@@ -24,67 +32,110 @@ pub(crate) enum Action {
 }
 
 /// One statement of a job.
+#[derive(Debug)]
 pub(crate) struct JobStatement {
-    pub(crate) number: usize,
-    pub(crate) line: u64,
+    pub(crate) place: Place,
     pub(crate) action: Action,
     /// The view's statement, or the query of an insert.
     pub(crate) statement: Statement,
 }
 
+/// Where a statement is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Its number, from 1.
+    pub(crate) number: usize,
+    /// The line it begins on.
+    pub(crate) line: u64,
+}
+
 /// Reads a script; whatever a job may not do is refused here, before anything runs.
 pub(crate) fn parse(sql: &str) -> Result<Vec<JobStatement>, EngineError> {
-    let mut statements = Vec::new();
-    for (number, tokens) in split(sql)?.into_iter().enumerate() {
-        let line = tokens.first().map_or(0, |token| token.span.start.line);
-        let parsed = parse_one(tokens)?;
-        let (action, statement) = classify(parsed).map_err(|reason| EngineError::Forbidden {
-            number: number + 1,
-            line,
-            reason,
-        })?;
-        statements.push(JobStatement {
-            number: number + 1,
-            line,
-            action,
-            statement,
-        });
-    }
-    if statements.is_empty() {
-        return Err(EngineError::Syntax {
-            reason: "there are no statements".to_owned(),
-        });
-    }
-    Ok(statements)
+    on_deep_stack(|| {
+        let scripts = split(sql)?;
+        if scripts.is_empty() {
+            return Err(syntax("there are no statements"));
+        }
+        if scripts.len() > MAX_STATEMENTS {
+            return Err(syntax(format!(
+                "it has {} statements, {MAX_STATEMENTS} are allowed",
+                scripts.len()
+            )));
+        }
+        let statement = |(index, tokens): (usize, Vec<TokenWithSpan>)| {
+            let place = Place {
+                number: index + 1,
+                line: tokens.first().map_or(0, |token| token.span.start.line),
+            };
+            let forbidden = |reason| EngineError::Forbidden {
+                number: place.number,
+                line: place.line,
+                reason,
+            };
+            let parsed = parse_one(tokens)?;
+            bounds::check(&parsed).map_err(forbidden)?;
+            let (action, statement) = classify(parsed).map_err(forbidden)?;
+            Ok(JobStatement {
+                place,
+                action,
+                statement,
+            })
+        };
+        scripts.into_iter().enumerate().map(statement).collect()
+    })
 }
 
 /// Reads a single query.
 pub(crate) fn parse_query(sql: &str) -> Result<Statement, EngineError> {
-    let mut statements = split(sql)?;
-    match (statements.pop(), statements.pop()) {
-        (Some(tokens), None) => match parse_one(tokens)? {
+    on_deep_stack(|| {
+        let mut statements = split(sql)?;
+        let (Some(tokens), None) = (statements.pop(), statements.pop()) else {
+            return Err(syntax("exactly one query is expected"));
+        };
+        let parsed = parse_one(tokens)?;
+        bounds::check(&parsed).map_err(syntax)?;
+        match parsed {
             query @ Statement::Query(_) => Ok(query),
-            other => Err(EngineError::Syntax {
-                reason: format!("a query is expected, not {}", kind(&other)),
-            }),
-        },
-        _ => Err(EngineError::Syntax {
-            reason: "exactly one query is expected".to_owned(),
-        }),
+            other => Err(syntax(format!("a query is expected, not {}", kind(&other)))),
+        }
+    })
+}
+
+/// Parses where neither a deep tree nor its end overflows the stack; what comes back is bounded.
+fn on_deep_stack<T: Send>(
+    parse: impl FnOnce() -> Result<T, EngineError> + Send,
+) -> Result<T, EngineError> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("parse".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, parse);
+        let thread = thread.map_err(|error| EngineError::Setup {
+            reason: format!("no thread to parse on: {error}"),
+        })?;
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(syntax("the parser gave up on it")))
+    })
+}
+
+fn syntax(reason: impl Into<String>) -> EngineError {
+    EngineError::Syntax {
+        reason: crate::error::shortened(&reason.into()),
     }
 }
 
 /// The tokens of each statement, without those between statements.
 fn split(sql: &str) -> Result<Vec<Vec<TokenWithSpan>>, EngineError> {
     if sql.len() > MAX_SCRIPT_BYTES {
-        let reason = format!("it has more than {MAX_SCRIPT_BYTES} bytes");
-        return Err(EngineError::Syntax { reason });
+        return Err(syntax(format!("it has more than {MAX_SCRIPT_BYTES} bytes")));
+    }
+    if sql.contains('\0') {
+        return Err(syntax("it contains a NUL byte"));
     }
     let tokens = Tokenizer::new(&GenericDialect {}, sql)
         .tokenize_with_location()
-        .map_err(|error| EngineError::Syntax {
-            reason: error.to_string(),
-        })?;
+        .map_err(|error| syntax(error.to_string()))?;
     let mut statements = vec![Vec::new()];
     for token in tokens {
         match &token.token {
@@ -101,24 +152,25 @@ fn split(sql: &str) -> Result<Vec<Vec<TokenWithSpan>>, EngineError> {
 }
 
 fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement, EngineError> {
-    let syntax = |error: datafusion::sql::sqlparser::parser::ParserError| EngineError::Syntax {
-        reason: error
-            .to_string()
-            .trim_start_matches("sql parser error: ")
-            .to_owned(),
+    let line = tokens.first().map_or(0, |token| token.span.start.line);
+    bounds::check_tokens(&tokens).map_err(|reason| syntax(format!("line {line}: {reason}")))?;
+    let failed = |error: ParserError| match error {
+        ParserError::RecursionLimitExceeded => {
+            syntax(format!("the statement at line {line} is nested too deeply"))
+        }
+        ParserError::ParserError(reason) | ParserError::TokenizerError(reason) => syntax(reason),
     };
     let mut parser = Parser::new(&GenericDialect {})
-        .with_recursion_limit(MAX_DEPTH)
+        .with_recursion_limit(MAX_NESTING)
         .with_tokens_with_locations(tokens);
-    let statement = parser.parse_statement().map_err(syntax)?;
+    let statement = parser.parse_statement().map_err(failed)?;
     let rest = parser.peek_token();
     if rest.token != Token::EOF {
         let (line, column) = (rest.span.start.line, rest.span.start.column);
-        let reason = format!(
+        return Err(syntax(format!(
             "`{}` is unexpected at line {line}, column {column}",
             rest.token
-        );
-        return Err(EngineError::Syntax { reason });
+        )));
     }
     Ok(statement)
 }
@@ -158,8 +210,8 @@ fn insertion(insert: Insert) -> Result<(Action, Statement), String> {
         && insert.assignments.is_empty();
     if !is_plain {
         return Err(
-            "only INSERT INTO layer.name [(columns)] followed by a query is supported; \
-                    what happens to present rows is declared in the manifest"
+            "only INSERT INTO layer.name [(columns)] followed by a query is supported; what \
+             happens to present rows is declared in the manifest"
                 .to_owned(),
         );
     }
@@ -192,8 +244,9 @@ fn plain_name(name: &ObjectName) -> String {
 /// The statement's first two words.
 fn kind(statement: &Statement) -> String {
     let text = statement.to_string();
-    text.split_whitespace()
-        .take(2)
-        .collect::<Vec<_>>()
-        .join(" ")
+    let words = text.split_whitespace().take(2).collect::<Vec<_>>();
+    words.join(" ").chars().take(60).collect()
 }
+
+#[cfg(test)]
+mod tests;

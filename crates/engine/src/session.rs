@@ -1,13 +1,15 @@
 //! Sessions: which tables there are, how much memory and spill space, which functions.
 
+mod layout;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use barecount_dataset::name::TableName;
 use barecount_dataset::schema::TableSchema;
-use datafusion::arrow::datatypes::Schema;
+use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::{MemorySchemaProvider, TableProvider};
-use datafusion::common::DataFusionError;
+use datafusion::common::{Column, DataFusionError};
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::file_format::json::JsonFormat;
@@ -15,14 +17,20 @@ use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{
     ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl,
 };
+use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::functions::core::expr_fn::nullif;
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, cast, lit};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{EngineError, reason};
+use crate::float::replace_float_aggregates;
+use crate::plan::TotalWindowOrder;
+use layout::{Layout, Problem};
 
 /// What a session may use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +51,8 @@ pub struct Resources {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TableFormat {
-    /// `*.parquet`, in folders `column=value` for partition columns.
+    /// `*.parquet`, either all in folders `column=value` for the partition columns, outermost
+    /// first, or with all columns in the files.
     Parquet,
     /// `*.csv` with a header row.
     Csv,
@@ -93,8 +102,10 @@ pub(crate) fn open(resources: &Resources) -> Result<SessionContext, EngineError>
     let mut state = SessionStateBuilder::new_with_default_features()
         .with_config(config)
         .with_runtime_env(runtime)
+        .with_optimizer_rule(Arc::new(TotalWindowOrder))
         .build();
     state.table_factories_mut().clear();
+    replace_float_aggregates(&mut state).map_err(setup)?;
     Ok(SessionContext::new_with_state(state))
 }
 
@@ -111,7 +122,7 @@ pub(crate) fn register(context: &SessionContext, input: &InputTable) -> Result<(
             reason,
         });
     }
-    let table = table(input).map_err(failed)?;
+    let table = table(input)?;
     let catalog = context.catalog("job").ok_or_else(|| EngineError::Setup {
         reason: "the session has no catalog".to_owned(),
     })?;
@@ -133,31 +144,68 @@ pub(crate) fn register(context: &SessionContext, input: &InputTable) -> Result<(
     Ok(())
 }
 
-/// The table of an input, to be registered under any name.
-pub(crate) fn table(input: &InputTable) -> Result<Arc<dyn TableProvider>, DataFusionError> {
+/// The table of an input, to be registered under any name: all declared columns, in order.
+pub(crate) fn table(input: &InputTable) -> Result<Arc<dyn TableProvider>, EngineError> {
+    let failed = |reason: String| EngineError::Input {
+        dataset: input.table.to_string(),
+        reason,
+    };
+    let layout = match input.format {
+        TableFormat::Parquet => layout::find(&input.path, input.schema.partition_by()),
+        // The text formats have all columns in their files.
+        TableFormat::Csv | TableFormat::Ndjson => Ok(Layout::Flat),
+    };
+    let layout = layout.map_err(|problem| match problem {
+        Problem::Layout(reason) => failed(reason),
+        Problem::Broken(reason) => EngineError::BrokenInput {
+            dataset: input.table.to_string(),
+            reason,
+        },
+    });
+    let table = match layout? {
+        Layout::Flat => files(input, input.schema.to_arrow(), Vec::new()),
+        Layout::Folders => partitioned(input),
+    };
+    table.map_err(|error| failed(reason(&error)))
+}
+
+/// A table of partition folders. Their values are read as text, so that the folder that stands for
+/// a null can be told from a value, and brought to the declared types in a view.
+fn partitioned(input: &InputTable) -> Result<Arc<dyn TableProvider>, DataFusionError> {
+    let schema = &input.schema;
+    let folders = schema.partition_by().iter();
+    let folders = folders.map(|name| (name.clone(), DataType::Utf8)).collect();
+    let files = files(input, schema.file_arrow(), folders)?;
+    let columns = schema.columns().iter().map(|declared| {
+        let column = Expr::Column(Column::new_unqualified(&declared.name));
+        if schema.partition_by().contains(&declared.name) {
+            let value = nullif(column, lit(layout::NULL_FOLDER));
+            cast(value, declared.column_type.to_arrow()).alias(&declared.name)
+        } else {
+            column
+        }
+    });
+    let view = LogicalPlanBuilder::scan("files", provider_as_source(files), None)?;
+    let view = view.project(columns.collect::<Vec<_>>())?.build()?;
+    Ok(Arc::new(ViewTable::new(view, None)))
+}
+
+/// A table of files as they are.
+fn files(
+    input: &InputTable,
+    schema: SchemaRef,
+    folders: Vec<(String, DataType)>,
+) -> Result<Arc<dyn TableProvider>, DataFusionError> {
     let (format, extension): (Arc<dyn FileFormat>, _) = match input.format {
         TableFormat::Parquet => (Arc::new(ParquetFormat::default()), "parquet"),
         TableFormat::Csv => (Arc::new(CsvFormat::default().with_has_header(true)), "csv"),
         TableFormat::Ndjson => (Arc::new(JsonFormat::default()), "ndjson"),
     };
-    let mut options = ListingOptions::new(format).with_file_extension(extension);
-    let mut file_schema = input.schema.to_arrow();
-    if input.format == TableFormat::Parquet {
-        // Only Parquet inputs lie in partition folders; the text formats have all columns.
-        let partition = |name: &String| {
-            let column = input.schema.column(name)?;
-            Some((name.clone(), column.column_type.to_arrow()))
-        };
-        let partitions = input
-            .schema
-            .partition_by()
-            .iter()
-            .filter_map(partition)
-            .collect();
-        options = options.with_table_partition_cols(partitions);
-        file_schema = input.schema.file_arrow();
-    }
-    let fields = file_schema
+    let options = ListingOptions::new(format)
+        .with_file_extension(extension)
+        .with_table_partition_cols(folders);
+    // What may be null is what a reader finds, not what was promised to it.
+    let fields = schema
         .fields()
         .iter()
         .map(|f| f.as_ref().clone().with_nullable(true));
