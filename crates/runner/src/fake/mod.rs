@@ -22,7 +22,7 @@ pub use script::{OnLaunch, OnStop, Playbook, Script};
 use crate::{
     Capabilities, Handle, Health, Recovered, Runner, RunnerError,
     clock::Clock,
-    launch::{AttemptToken, End, Ended, Launch, LogSummary},
+    launch::{AttemptToken, End, Ended, Launch, LogSummary, cut_notice},
 };
 
 const BACKEND: &str = "fake";
@@ -347,11 +347,16 @@ fn write_log(path: &Path, text: &str, limit: u64) -> std::io::Result<LogSummary>
     }
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let (kept, dropped) = text.as_bytes().split_at(text.len().min(limit));
-    fs_err::write(path, kept)?;
+    let dropped_bytes = dropped.len() as u64;
+    let mut log = kept.to_vec();
+    if dropped_bytes > 0 {
+        log.extend(cut_notice(dropped_bytes).into_bytes());
+    }
+    fs_err::write(path, &log)?;
     Ok(LogSummary {
         bytes: kept.len() as u64,
-        dropped_bytes: dropped.len() as u64,
-        sha256: hex::encode(Sha256::digest(kept)),
+        dropped_bytes,
+        sha256: hex::encode(Sha256::digest(&log)),
     })
 }
 

@@ -3,7 +3,7 @@
 //! The one who connects is the work itself, and hostile: connections, headers and bodies are
 //! bounded, and one body is read at a time.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -14,7 +14,7 @@ use hyper::{
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Mutex, Semaphore},
@@ -27,7 +27,6 @@ use super::protocol::{Conversation, Invocation, PAYLOAD_MAX, Refusal};
 const CONNECTIONS: usize = 16;
 const HEADERS: usize = 64;
 const HEADER_BYTES: usize = 16 * 1024;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest body of an error report.
 const ERROR_BODY_MAX: usize = 256 * 1024;
 /// How much of a body that is too large is read and dropped, so that its sender gets to read why.
@@ -78,18 +77,23 @@ pub(super) async fn serve(listener: TcpListener, conversation: Arc<Conversation>
 async fn connection(stream: TcpStream, endpoint: Arc<Endpoint>) {
     // Requests are small and answered one by one: nothing is gained by waiting for more.
     drop(stream.set_nodelay(true));
+    let conversation = endpoint.conversation.clone();
     let service = service_fn(move |request| {
         let endpoint = endpoint.clone();
         async move { Ok::<_, Infallible>(endpoint.answer(request).await) }
     });
     let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        // Between two requests on one connection lies the function's work, which takes as long as
+        // its attempt may. Idle connections are bounded by their number, and end with the process.
+        .header_read_timeout(None)
         .max_headers(HEADERS)
         .max_buf_size(HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
+        if error.is_parse() {
+            conversation.misbehave();
+        }
         tracing::debug!(%error, "a function's connection ended early");
     }
 }
@@ -141,8 +145,13 @@ impl Endpoint {
                 failed: None,
             }) => taken(self.conversation.respond(id, &bytes)),
             Err(Unread::TooLarge) => refused(self.conversation.overflow(id)),
-            Err(Unread::Broken) => bad_request(),
+            Err(Unread::Broken) => self.broken(),
         }
+    }
+
+    fn broken(&self) -> Answer {
+        self.conversation.misbehave();
+        bad_request()
     }
 
     async fn error(&self, id: Option<&str>, request: Request<Incoming>) -> Answer {
@@ -164,7 +173,7 @@ impl Endpoint {
             Err(Unread::TooLarge) => {
                 Bytes::from_static(b"the description of the error is too large")
             }
-            Err(Unread::Broken) => return bad_request(),
+            Err(Unread::Broken) => return self.broken(),
         };
         taken(match id {
             Some(id) => self.conversation.fail(id, header, &body),

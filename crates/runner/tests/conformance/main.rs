@@ -4,6 +4,7 @@
 //! starts sandboxes has to start the launcher while it has one thread, so it has no harness but
 //! `libtest-mimic`.
 
+mod faults;
 mod function;
 mod functions;
 mod payload;
@@ -14,14 +15,14 @@ use std::{process::ExitCode, sync::Arc};
 use barecount_runner::conformance::{CHECKS, Check, Subject};
 use barecount_sandbox::{Launcher, LauncherConfig};
 use libtest_mimic::{Arguments, Failed, Trial};
-use subjects::{Shared, Under};
+use subjects::{CGROUP_PREFIX, Shared, Under};
 
 fn main() -> ExitCode {
     if let Some(code) = payload::main() {
         return code;
     }
     let started = || {
-        let launcher = Launcher::start(LauncherConfig::new("barecount-runner-test"))?;
+        let launcher = Launcher::start(LauncherConfig::new(CGROUP_PREFIX))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -46,11 +47,13 @@ fn main() -> ExitCode {
             trials.push(Trial::test(name, move || hold(&shared, *under, check)));
         }
     }
-    for (name, test) in functions::TESTS {
-        let shared = shared.clone();
-        trials.push(Trial::test(format!("function::{name}"), move || {
-            Ok(shared.runtime.block_on(test(shared.clone()))?)
-        }));
+    for (module, tests) in [("function", functions::TESTS), ("fault", faults::TESTS)] {
+        for (name, test) in tests {
+            let shared = shared.clone();
+            trials.push(Trial::test(format!("{module}::{name}"), move || {
+                Ok(shared.runtime.block_on(test(shared.clone()))?)
+            }));
+        }
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

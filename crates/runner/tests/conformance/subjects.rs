@@ -354,7 +354,7 @@ impl Ground {
         }
     }
 
-    /// Records, processes and control groups of this subject's attempts. What is ended is given a
+    /// Records, folders, processes and mounts of this subject's attempts. What is ended is given a
     /// moment to be gone.
     pub(crate) async fn leftovers(&self) -> Vec<String> {
         let mut tries = tokio::time::interval(Duration::from_millis(20));
@@ -373,44 +373,109 @@ impl Ground {
 
     fn left_now(&self) -> io::Result<Vec<String>> {
         let mut left = Vec::new();
-        let ends = self.state().join("ends");
-        if ends.exists() {
-            for entry in fs_err::read_dir(ends)? {
-                left.push(entry?.path().display().to_string());
+        for folder in ["ends", "workers"] {
+            let folder = self.state().join(folder);
+            if folder.exists() {
+                for entry in fs_err::read_dir(folder)? {
+                    left.push(entry?.path().display().to_string());
+                }
             }
         }
+        for process in self.processes()? {
+            left.push(format!("process {process}"));
+        }
+        let mounts = fs_err::read_to_string("/proc/self/mountinfo")?;
+        let ours = self.folder.path().to_string_lossy();
+        left.extend(
+            mounts
+                .lines()
+                .filter(|mount| mount.contains(&*ours))
+                .map(|mount| format!("mount {mount}")),
+        );
+        Ok(left)
+    }
+
+    /// The processes of this subject's attempts.
+    pub(crate) fn processes(&self) -> io::Result<Vec<String>> {
+        let mut found = Vec::new();
         for entry in fs_err::read_dir("/proc")? {
             let entry = entry?;
-            if !entry
-                .file_name()
-                .to_string_lossy()
-                .starts_with(|c: char| c.is_ascii_digit())
-            {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !name.starts_with(|c: char| c.is_ascii_digit()) {
                 continue;
             }
             // A process may be gone by now, which is what we hope for.
             let environment = fs_err::read(entry.path().join("environ")).unwrap_or_default();
             if String::from_utf8_lossy(&environment).contains(self.task.as_str()) {
-                left.push(format!("process {}", entry.file_name().display()));
+                found.push(name);
             }
         }
-        let name = self.task.as_str().replace('_', "-");
-        control_groups(Path::new("/sys/fs/cgroup"), &name, 6, &mut left);
-        Ok(left)
+        Ok(found)
+    }
+
+    /// The control groups, as folders, that the launcher made for this subject's attempts.
+    pub(crate) fn control_groups(&self) -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for process in self.processes()? {
+            let groups = fs_err::read_to_string(format!("/proc/{process}/cgroup"));
+            for line in groups.unwrap_or_default().lines() {
+                let mut fields = line.splitn(3, ':');
+                let (_, controllers, path) = (fields.next(), fields.next(), fields.next());
+                let (Some(controllers), Some(path)) = (controllers, path) else {
+                    continue;
+                };
+                if path.contains(CGROUP_PREFIX) {
+                    found.extend(mounted(controllers)?.map(|root| below(&root, path)));
+                }
+            }
+        }
+        found.sort();
+        found.dedup();
+        Ok(found)
     }
 }
 
-fn control_groups(folder: &Path, name: &str, depth: u32, left: &mut Vec<String>) {
-    let Some(depth) = depth.checked_sub(1) else {
-        return;
-    };
-    for entry in fs_err::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().contains(name) {
-            left.push(entry.path().display().to_string());
-        } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            control_groups(&entry.path(), name, depth, left);
+/// Begins the names of this binary's control groups.
+pub(crate) const CGROUP_PREFIX: &str = "barecount-runner-test";
+
+fn below(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
+}
+
+/// Where the hierarchy of these controllers is mounted; none of them: version 2.
+fn mounted(controllers: &str) -> io::Result<Option<PathBuf>> {
+    let mounts = fs_err::read_to_string("/proc/self/mounts")?;
+    let found = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let (_, place, kind, options) = (
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+        );
+        let named = |option: &str| controllers.split(',').any(|name| name == option);
+        let this = match kind {
+            "cgroup" => options.split(',').any(named),
+            "cgroup2" => controllers.is_empty(),
+            _ => false,
+        };
+        this.then(|| PathBuf::from(place))
+    });
+    Ok(found)
+}
+
+/// Those of these folders that are still there after a moment.
+pub(crate) async fn remaining(folders: &[PathBuf]) -> Vec<PathBuf> {
+    let mut tries = tokio::time::interval(Duration::from_millis(20));
+    let mut left = folders.to_vec();
+    for _ in 0..250 {
+        left.retain(|folder| folder.exists());
+        if left.is_empty() {
+            break;
         }
+        tries.tick().await;
     }
+    left
 }
 
 struct FakeSubject {
