@@ -23,9 +23,15 @@ use crate::{
     Capabilities, Handle, Health, Recovered, Runner, RunnerError,
     clock::Clock,
     launch::{AttemptToken, End, Ended, Launch, LogSummary, cut_notice},
+    local::Bounds,
 };
 
 const BACKEND: &str = "fake";
+/// As much as an ordinary host gives.
+const BOUNDS: Bounds = Bounds {
+    open_files: 1 << 20,
+    pids: 1 << 22,
+};
 
 /// The scriptable fake. Clones are the same runner; [`restarted`](Fake::restarted) is what a later
 /// process of the agent sees.
@@ -230,6 +236,7 @@ impl Runner for Fake {
                 });
             }
         }
+        BOUNDS.admit(&launch.limits)?;
         // The lock is held while files are written: the fake is for tests, and most write none.
         let attempt = Attempt::begin(script, launch, self.clock.now())
             .map_err(|error| backend_error("write what the script says", error))?;

@@ -27,6 +27,7 @@ use async_trait::async_trait;
 
 use attempt::{Attempt, Failure, Phase};
 pub use attempt::{Order, Orders};
+pub(crate) use host::Bounds;
 pub use host::Host;
 use records::Records;
 
@@ -186,7 +187,10 @@ impl Table {
 async fn carry<C: Class>(class: Arc<C>, table: Arc<Table>, attempt: Arc<Attempt>, launch: Launch) {
     let orders = attempt.orders();
     let started = match orders.current() {
-        Order::GoOn => class.start(&launch, orders).await,
+        Order::GoOn => match Bounds::here().admit(&launch.limits) {
+            Ok(()) => class.start(&launch, orders).await,
+            Err(refused) => Err(refused),
+        },
         Order::Stop { .. } | Order::Destroy => Ok(Started::not_begun(&launch.token)),
     };
     let Started { native, ended } = match started {

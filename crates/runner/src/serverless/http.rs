@@ -306,3 +306,52 @@ fn json(status: StatusCode, body: Bytes) -> Answer {
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn exchange(stream: &mut TcpStream, request: String) -> io::Result<String> {
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = [0; 2048];
+        let length = stream.read(&mut answer).await?;
+        Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_of_an_hour_may_be_answered_on_the_connection_that_its_event_came_on()
+    -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let conversation = Arc::new(Conversation::new());
+        let _outcome = conversation.invoke(Invocation {
+            id: "task-1".to_owned(),
+            deadline_ms: 0,
+            function: "arn".to_owned(),
+            trace: None,
+            payload: Bytes::from_static(b"{}"),
+        });
+        let server = tokio::spawn(serve(listener, conversation));
+        let mut stream = TcpStream::connect(address).await?;
+        let next = format!("GET {PREFIX}invocation/next HTTP/1.1\r\nhost: a\r\n\r\n");
+        let event = exchange(&mut stream, next).await?;
+        assert!(event.starts_with("HTTP/1.1 200"), "{event}");
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        // Lets whatever has come due close what it would.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let answer = format!(
+            "POST {PREFIX}invocation/task-1/response HTTP/1.1\r\nhost: a\r\n\
+             content-length: 1\r\n\r\n1"
+        );
+        let taken = exchange(&mut stream, answer).await?;
+        assert!(taken.starts_with("HTTP/1.1 202"), "{taken}");
+        server.abort();
+        Ok(())
+    }
+}

@@ -201,6 +201,8 @@ async fn stopped(bench: Bench, launch: &Launch, ready: &str) -> TestResult {
     }
     let groups = bench.ground.control_groups()?;
     check(!groups.is_empty(), &"the sandbox is in no control group")?;
+    let processes = bench.ground.processes()?;
+    check(processes.len() <= launch.limits.pids as usize, &processes)?;
     bench.runner.stop(&handle, Duration::from_secs(2)).await?;
     let ended = bench.runner.wait(&handle).await?;
     check(ended.end == End::Stopped, &ended)?;

@@ -10,12 +10,15 @@ mod functions;
 mod payload;
 mod subjects;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use barecount_runner::conformance::{CHECKS, Check, Subject};
 use barecount_sandbox::{Launcher, LauncherConfig};
 use libtest_mimic::{Arguments, Failed, Trial};
 use subjects::{CGROUP_PREFIX, Shared, Under};
+
+/// How long a test may take before it has failed. Generous: a build may share the machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     if let Some(code) = payload::main() {
@@ -50,8 +53,10 @@ fn main() -> ExitCode {
     for (module, tests) in [("function", functions::TESTS), ("fault", faults::TESTS)] {
         for (name, test) in tests {
             let shared = shared.clone();
+            let test = *test;
             trials.push(Trial::test(format!("{module}::{name}"), move || {
-                Ok(shared.runtime.block_on(test(shared.clone()))?)
+                let bounded = async { tokio::time::timeout(PATIENCE, test(shared.clone())).await };
+                Ok(shared.runtime.block_on(bounded)??)
             }));
         }
     }
