@@ -79,7 +79,7 @@ impl Bench {
     }
 
     pub(crate) fn event(&self, number: u32, event: Value) -> Launch {
-        let package = self.shared.files.path().join("package");
+        let package = self.shared.files.join("package");
         let mut launch = self.ground.launch(number, Work::Handler { package, event });
         launch.reuse = Some(ReuseKey("key".to_owned()));
         launch

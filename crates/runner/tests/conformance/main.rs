@@ -8,6 +8,7 @@ mod faults;
 mod function;
 mod functions;
 mod payload;
+mod recovery;
 mod subjects;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
@@ -23,6 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn main() -> ExitCode {
     if let Some(code) = payload::main() {
         return code;
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((recovery::AGENT, rest)) = arguments.split_first().map(|(a, r)| (a.as_str(), r)) {
+        return recovery::main(rest);
     }
     let started = || {
         let launcher = Launcher::start(LauncherConfig::new(CGROUP_PREFIX))?;
@@ -50,7 +55,11 @@ fn main() -> ExitCode {
             trials.push(Trial::test(name, move || hold(&shared, *under, check)));
         }
     }
-    for (module, tests) in [("function", functions::TESTS), ("fault", faults::TESTS)] {
+    for (module, tests) in [
+        ("function", functions::TESTS),
+        ("fault", faults::TESTS),
+        ("recovery", recovery::TESTS),
+    ] {
         for (name, test) in tests {
             let shared = shared.clone();
             let test = *test;

@@ -40,7 +40,8 @@ pub(crate) struct Shared {
     launcher: Arc<Launcher>,
     clock: Arc<dyn Clock>,
     /// An image with this binary as `/payload`, and a package with it and its loader.
-    pub(crate) files: TempDir,
+    pub(crate) files: PathBuf,
+    _temporary: Option<TempDir>,
     subjects: AtomicU64,
 }
 
@@ -48,19 +49,29 @@ impl Shared {
     pub(crate) fn new(launcher: Launcher, runtime: tokio::runtime::Runtime) -> io::Result<Self> {
         let files = tempfile::tempdir()?;
         open_to_all(files.path())?;
+        make_image(&files.path().join("image"))?;
+        make_package(&files.path().join("package"))?;
+        let path = files.path().to_owned();
+        Ok(Self {
+            _temporary: Some(files),
+            ..Self::on(launcher, runtime, path)
+        })
+    }
+
+    /// With the files that another process made.
+    pub(crate) fn on(launcher: Launcher, runtime: tokio::runtime::Runtime, files: PathBuf) -> Self {
         let clock = {
             let _inside = runtime.enter();
             SystemClock::start()
         };
-        make_image(&files.path().join("image"))?;
-        make_package(&files.path().join("package"))?;
-        Ok(Self {
+        Self {
             runtime,
             launcher: Arc::new(launcher),
             clock: Arc::new(clock),
             files,
+            _temporary: None,
             subjects: AtomicU64::new(0),
-        })
+        }
     }
 
     pub(crate) fn host(&self) -> Host {
@@ -193,13 +204,18 @@ impl Under {
                 ground: Ground::new(shared)?,
             }));
         }
-        Ok(Arc::new(LocalSubject {
+        Ok(Arc::new(self.local(shared, Ground::new(shared)?)))
+    }
+
+    /// An embedded backend on a ground.
+    pub(crate) fn local(self, shared: &Shared, ground: Ground) -> LocalSubject {
+        LocalSubject {
             make: self.make(shared),
             work: self.work(shared),
             reuse: (self == Self::WarmServerless).then(|| ReuseKey("key".to_owned())),
             open: tokio::sync::Mutex::new(None),
-            ground: Ground::new(shared)?,
-        }))
+            ground,
+        }
     }
 
     fn make(self, shared: &Shared) -> Make {
@@ -211,7 +227,7 @@ impl Under {
             }),
             Self::ManagedEtl => {
                 let engine = EngineProgram {
-                    path: shared.files.path().join("image/payload"),
+                    path: shared.files.join("image/payload"),
                     args: vec![ENGINE.to_owned()],
                 };
                 Box::new(move |state| opened(ManagedEtl::new(host.clone(), engine.clone()), state))
@@ -225,8 +241,8 @@ impl Under {
     }
 
     fn work(self, shared: &Shared) -> Box<dyn Fn(&Behaviour) -> Work + Send + Sync> {
-        let image = shared.files.path().join("image");
-        let package = shared.files.path().join("package");
+        let image = shared.files.join("image");
+        let package = shared.files.join("package");
         let json = |behaviour: &Behaviour| {
             serde_json::to_string(behaviour).expect("a behaviour has a JSON form")
         };
@@ -290,8 +306,9 @@ fn opened<C: Class>(class: C, state: &Path) -> Opened {
 
 /// The folders of one subject, and a task id that nothing else has.
 pub(crate) struct Ground {
-    folder: TempDir,
-    task: TaskId,
+    pub(crate) folder: PathBuf,
+    pub(crate) task: TaskId,
+    _temporary: Option<TempDir>,
 }
 
 impl Ground {
@@ -303,17 +320,27 @@ impl Ground {
         bytes[..4].copy_from_slice(&std::process::id().to_be_bytes());
         bytes[8..].copy_from_slice(&number.to_be_bytes());
         Ok(Self {
-            folder,
+            folder: folder.path().to_owned(),
             task: TaskId::from_bytes(bytes),
+            _temporary: Some(folder),
         })
     }
 
+    /// The ground of another process.
+    pub(crate) fn of(folder: PathBuf, task: TaskId) -> Self {
+        Self {
+            folder,
+            task,
+            _temporary: None,
+        }
+    }
+
     pub(crate) fn state(&self) -> PathBuf {
-        self.folder.path().join("state")
+        self.folder.join("state")
     }
 
     pub(crate) fn launch(&self, number: u32, work: Work) -> Launch {
-        let attempt = self.folder.path().join(number.to_string());
+        let attempt = self.folder.join(number.to_string());
         let place = |name: &str| attempt.join(name);
         let made = || {
             for name in ["input/rates", "output", "checkpoint"] {
@@ -385,7 +412,7 @@ impl Ground {
             left.push(format!("process {process}"));
         }
         let mounts = fs_err::read_to_string("/proc/self/mountinfo")?;
-        let ours = self.folder.path().to_string_lossy();
+        let ours = self.folder.to_string_lossy();
         left.extend(
             mounts
                 .lines()
@@ -550,12 +577,12 @@ fn script(behaviour: &Behaviour) -> Option<Script> {
     })
 }
 
-struct LocalSubject {
+pub(crate) struct LocalSubject {
     make: Make,
     work: Box<dyn Fn(&Behaviour) -> Work + Send + Sync>,
     reuse: Option<ReuseKey>,
     open: tokio::sync::Mutex<Option<Opened>>,
-    ground: Ground,
+    pub(crate) ground: Ground,
 }
 
 #[async_trait]
