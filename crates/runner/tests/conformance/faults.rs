@@ -53,6 +53,10 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
         Box::pin(hangs_at_work(shared))
     }),
     (
+        "a_warm_sandbox_whose_attempt_was_stopped_or_destroyed_serves_nobody_else",
+        |shared| Box::pin(stopped_warm(shared)),
+    ),
+    (
         "a_fork_bomb_is_held_within_its_limit_and_ended_whole",
         |shared| Box::pin(fork_bomb(shared)),
     ),
@@ -224,6 +228,25 @@ async fn hangs_at_work(shared: Arc<Shared>) -> TestResult {
     let bench = Bench::new(shared)?;
     let launch = bench.misbehave(1, Misbehaviour::HangsAtWork);
     stopped(bench, &launch, "hanging").await
+}
+
+async fn stopped_warm(shared: Arc<Shared>) -> TestResult {
+    for (number, grace) in [(1, Some(Duration::from_secs(2))), (4, None)] {
+        let bench = Bench::new(shared.clone())?;
+        bench.carry_out(&bench.echo(number)).await?;
+        let launch = bench.behave(number + 1, &Behaviour::Hang);
+        let handle = bench.runner.launch(&launch).await?;
+        check(bench.runner.class().warm() == 0, &"another sandbox is warm")?;
+        match grace {
+            Some(grace) => bench.runner.stop(&handle, grace).await?,
+            None => bench.runner.destroy(&launch.token).await?,
+        }
+        check(bench.runner.class().warm() == 0, &"it was kept warm")?;
+        let next = bench.carry_out(&bench.echo(number + 2)).await?;
+        check(!next.warm, &next)?;
+        bench.clean().await?;
+    }
+    Ok(())
 }
 
 async fn fork_bomb(shared: Arc<Shared>) -> TestResult {
