@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use barecount_model::class::RunnerClass;
+use rustix::thread::CpuSet;
 
 use crate::{
     Capabilities, Health, RunnerError, container,
@@ -27,10 +28,39 @@ pub struct DedicatedCompute {
 
 impl DedicatedCompute {
     /// Runs commands one after the other on `cpus`. Everyone on this host who leases from the same
-    /// `lease_folder` respects the others' leases. A launch waits for its turn.
+    /// `lease_folder` respects the others' leases. A launch waits for its turn, and until
+    /// then [`probe`](crate::Runner::probe) says [`Busy`](Health::Busy) and who has the processors.
     pub fn new(host: Host, cpus: Vec<u32>, lease_folder: PathBuf) -> Self {
         let leases = CpuLeases::of(lease_folder, &cpus, host.clock.clone());
         Self { host, cpus, leases }
+    }
+}
+
+/// What the processors kept for dedicated work lack.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Lack {
+    #[error("no processors are kept for dedicated work")]
+    None,
+    #[error("this agent has no processor {0} to lease")]
+    Absent(u32),
+}
+
+const NAME_THEM: &str = "Name processors that the agent may use in the environment file.";
+
+impl DedicatedCompute {
+    fn present(&self) -> Result<(), Lack> {
+        if self.cpus.is_empty() {
+            return Err(Lack::None);
+        }
+        // Where the kernel does not tell, a launch will.
+        let Ok(ours) = rustix::thread::sched_getaffinity(None) else {
+            return Ok(());
+        };
+        let has = |cpu: u32| (cpu as usize) < CpuSet::MAX_CPU && ours.is_set(cpu as usize);
+        match self.cpus.iter().find(|cpu| !has(**cpu)) {
+            Some(cpu) => Err(Lack::Absent(*cpu)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -41,23 +71,43 @@ impl Class for DedicatedCompute {
     }
 
     async fn probe(&self) -> Health {
-        if self.cpus.is_empty() {
+        if let Err(lack) = self.present() {
             return Health::Unhealthy {
-                reason: "no processors are kept for dedicated work".to_owned(),
-                remedy: "Name them in the environment file.".to_owned(),
+                reason: lack.to_string(),
+                remedy: NAME_THEM.to_owned(),
             };
         }
-        self.host.health()
+        let health = self.host.health();
+        if health != Health::Healthy {
+            return health;
+        }
+        match self.leases.taken().await {
+            Ok(None) => Health::Healthy,
+            Ok(Some(taken)) => Health::Busy {
+                reason: taken.to_string(),
+                remedy: "Wait for that attempt to end, or keep more processors for such work."
+                    .to_owned(),
+            },
+            Err(error) => Health::Unhealthy {
+                reason: format!("the lease of the processors cannot be asked for: {error}"),
+                remedy: "Make the folder of leases writable for the agent.".to_owned(),
+            },
+        }
     }
 
-    async fn start(&self, launch: &Launch, orders: Orders) -> Result<Started, RunnerError> {
+    async fn start(&self, launch: &Launch, mut orders: Orders) -> Result<Started, RunnerError> {
         let mut spec = container::command(launch)?;
+        self.present().map_err(|lack| RunnerError::Unlaunchable {
+            reason: lack.to_string(),
+            remedy: NAME_THEM.to_owned(),
+        })?;
         spec.limits.cpus = Some(self.cpus.clone());
-        let lease = self
-            .leases
-            .acquire()
-            .await
-            .map_err(|error| host::failure("lease the processors", error))?;
+        let holder = launch.token.to_string();
+        let lease = orders.unless_ended(self.leases.acquire(&holder)).await;
+        let lease = match lease {
+            None => return Ok(Started::not_begun(&launch.token)),
+            Some(lease) => lease.map_err(|error| host::failure("lease the processors", error))?,
+        };
         let Started { native, ended } =
             sandboxed::one_process(self.host.clone(), launch, orders, spec, Input::Nothing).await?;
         Ok(Started {

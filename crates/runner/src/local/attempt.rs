@@ -42,6 +42,16 @@ impl Orders {
         }
     }
 
+    /// Resolves with what `wait` gives, or with `None` as soon as the attempt is to go on no more.
+    /// Cancel-safe if `wait` is.
+    pub async fn unless_ended<T>(&mut self, wait: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            _ = self.not_to_go_on() => None,
+            done = wait => Some(done),
+        }
+    }
+
     /// Resolves once the attempt is to be ended at once. Cancel-safe.
     pub async fn destroyed(&mut self) {
         // An error means the same: nobody is left who could ask for the attempt.

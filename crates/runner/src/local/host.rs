@@ -1,14 +1,21 @@
 //! What the embedded backends of one agent share: the launcher, a clock, a name.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, io::ErrorKind, sync::Arc};
 
 use barecount_model::class::RunnerClass;
-use barecount_sandbox::{Availability, HostReport, LaunchError, Launcher};
+use barecount_sandbox::{Availability, HostReport, LaunchError, Launcher, Step};
 
-use crate::{Capabilities, Health, RunnerError, clock::Clock, launch::Isolation};
+use crate::{
+    Capabilities, Health, RunnerError,
+    clock::Clock,
+    launch::{Isolation, Limits},
+};
 
 /// The name of the embedded backends in evidence.
 pub(crate) const BACKEND: &str = "local";
+
+/// One less than `PID_MAX_LIMIT`, for the sandbox's own first process.
+const PIDS_MAX: u64 = (4 << 20) - 1;
 
 /// This host, as the embedded backends use it.
 #[derive(Clone)]
@@ -60,6 +67,43 @@ pub(crate) fn failure(
     }
 }
 
+/// What of a launch's limits a host may be unable to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// Open files per process: nobody inside a sandbox can have more than its launcher may.
+    pub(crate) open_files: u64,
+    /// Processes and threads that the kernel counts to.
+    pub(crate) pids: u64,
+}
+
+impl Bounds {
+    /// Those of this process, which its launcher inherited.
+    pub(crate) fn here() -> Self {
+        let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+        Self {
+            open_files: open_files.unwrap_or(u64::MAX),
+            pids: PIDS_MAX,
+        }
+    }
+
+    /// Refuses limits that can never be given, and says which.
+    pub(crate) fn admit(self, limits: &Limits) -> Result<(), RunnerError> {
+        let asked = [
+            ("open files", u64::from(limits.open_files), self.open_files),
+            ("processes", u64::from(limits.pids), self.pids),
+        ];
+        for (what, wanted, most) in asked {
+            if wanted > most {
+                return Err(RunnerError::Unlaunchable {
+                    reason: format!("a limit of {wanted} {what} is above the {most} of this host"),
+                    remedy: format!("Choose a smaller size, or raise the host's limit of {what}."),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Tells launches that can never succeed from those that may another time.
 pub(crate) fn launch_failure(error: LaunchError) -> RunnerError {
     let remedy = match &error {
@@ -71,6 +115,15 @@ pub(crate) fn launch_failure(error: LaunchError) -> RunnerError {
             "Check that the program is in the image or package, is executable, and is built for \
              this host."
                 .to_owned()
+        }
+        LaunchError::SetUp {
+            step: Step::ControlGroup | Step::ResourceLimits | Step::PinCpus,
+            source,
+            ..
+        } if source.kind() == ErrorKind::InvalidInput
+            || source.kind() == ErrorKind::PermissionDenied =>
+        {
+            "Choose a smaller size, or give the agent's own control group more.".to_owned()
         }
         _ => return failure("start a sandbox", error),
     };

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use tokio::{net::unix::pipe, sync::Mutex, task::JoinHandle};
 
 use super::records::blocking;
-use crate::launch::LogSummary;
+use crate::launch::{LogSummary, cut_notice};
 
 const CHUNK: usize = 64 * 1024;
 /// The most that a pipe holds when an ordinary user made it larger (`fs.pipe-max-size`).
@@ -96,7 +96,10 @@ impl LogPipe {
     pub(crate) async fn detach(&self) -> LogSummary {
         let mut intake = self.shared.intake.lock().await;
         self.shared.catch_up(&mut intake).await;
-        intake.sink.take().map(Sink::summary).unwrap_or_default()
+        match intake.sink.take() {
+            Some(sink) => sink.close().await,
+            None => LogSummary::default(),
+        }
     }
 }
 
@@ -189,7 +192,25 @@ impl Sink {
         }
     }
 
-    fn summary(self) -> LogSummary {
+    async fn close(mut self) -> LogSummary {
+        if self.dropped > 0
+            && let Some(mut file) = self.file.take()
+        {
+            let notice = cut_notice(self.dropped);
+            let (digest, end) = (self.digest.clone().chain_update(&notice), self.kept);
+            let written = blocking(move || {
+                let written = file.write_all(notice.as_bytes());
+                if written.is_err() {
+                    // The digest is that of what the file holds.
+                    file.set_len(end)?;
+                }
+                written
+            });
+            match written.await {
+                Ok(()) => self.digest = digest,
+                Err(error) => tracing::warn!(%error, "a log could not be told that it was cut"),
+            }
+        }
         LogSummary {
             bytes: self.kept,
             dropped_bytes: self.dropped,
@@ -205,7 +226,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_gigabyte_of_output_is_counted_and_dropped_without_blocking_the_writer()
+    async fn a_gigabyte_of_output_is_cut_counted_and_told_without_blocking_the_writer()
     -> Result<(), Box<dyn std::error::Error>> {
         const GIGABYTE: u64 = 1 << 30;
         let folder = tempfile::tempdir()?;
@@ -224,7 +245,8 @@ mod tests {
         assert_eq!(summary.bytes, 1000);
         assert_eq!(summary.dropped_bytes, GIGABYTE - 1000);
         let kept = fs_err::read(&path)?;
-        assert_eq!(kept, [b'x'; 1000]);
+        let notice = cut_notice(GIGABYTE - 1000);
+        assert_eq!(String::from_utf8(kept.clone())?, "x".repeat(1000) + &notice);
         assert_eq!(summary.sha256, hex::encode(Sha256::digest(&kept)));
         Ok(())
     }

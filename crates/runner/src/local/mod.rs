@@ -27,12 +27,13 @@ use async_trait::async_trait;
 
 use attempt::{Attempt, Failure, Phase};
 pub use attempt::{Order, Orders};
+pub(crate) use host::Bounds;
 pub use host::Host;
 use records::Records;
 
 use crate::{
     Capabilities, Handle, Health, Recovered, Runner, RunnerError,
-    launch::{AttemptToken, Ended, Launch},
+    launch::{AttemptToken, End, Ended, Launch, LogSummary, Usage},
 };
 
 /// What a class of work does differently from the others.
@@ -44,8 +45,8 @@ pub trait Class: Send + Sync + 'static {
     /// See [`Runner::probe`].
     async fn probe(&self) -> Health;
 
-    /// Starts an attempt; resolves once it runs. It is dropped when the attempt is destroyed
-    /// meanwhile, and must then leave nothing running.
+    /// Starts an attempt; resolves once it runs. Whatever it waits for, it waits for only as long
+    /// as the orders are to go on, and answers with [`Started::not_begun`] otherwise.
     async fn start(&self, launch: &Launch, orders: Orders) -> Result<Started, RunnerError>;
 
     /// Removes what an attempt of an earlier process may have left on the host.
@@ -65,6 +66,27 @@ pub struct Started {
     /// Resolves when it has ended, of itself or by its [`Orders`], and holds nothing any more. An
     /// error is a failure of the infrastructure.
     pub ended: Ending,
+}
+
+impl Started {
+    /// An attempt that was told to end before anything of it had been started.
+    pub fn not_begun(token: &AttemptToken) -> Self {
+        Self {
+            native: token.to_string(),
+            ended: Box::pin(std::future::ready(Ok(never_begun()))),
+        }
+    }
+}
+
+/// The end of an attempt of which nothing had been started.
+pub(crate) fn never_begun() -> Ended {
+    Ended {
+        end: End::Stopped,
+        usage: Usage::default(),
+        enforcement: serde_json::Value::Null,
+        log: LogSummary::default(),
+        warm: false,
+    }
 }
 
 /// A [`Runner`] for one class of work on this host.
@@ -163,11 +185,13 @@ impl Table {
 
 /// Carries one attempt from its launch to its end.
 async fn carry<C: Class>(class: Arc<C>, table: Arc<Table>, attempt: Arc<Attempt>, launch: Launch) {
-    let mut orders = attempt.orders();
-    let started = tokio::select! {
-        biased;
-        () = orders.destroyed() => Err(RunnerError::Unknown(launch.token.clone())),
-        started = class.start(&launch, attempt.orders()) => started,
+    let orders = attempt.orders();
+    let started = match orders.current() {
+        Order::GoOn => match Bounds::here().admit(&launch.limits) {
+            Ok(()) => class.start(&launch, orders).await,
+            Err(refused) => Err(refused),
+        },
+        Order::Stop { .. } | Order::Destroy => Ok(Started::not_begun(&launch.token)),
     };
     let Started { native, ended } = match started {
         Ok(started) => started,

@@ -3,7 +3,7 @@
 //! The one who connects is the work itself, and hostile: connections, headers and bodies are
 //! bounded, and one body is read at a time.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -14,7 +14,7 @@ use hyper::{
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Mutex, Semaphore},
@@ -27,7 +27,6 @@ use super::protocol::{Conversation, Invocation, PAYLOAD_MAX, Refusal};
 const CONNECTIONS: usize = 16;
 const HEADERS: usize = 64;
 const HEADER_BYTES: usize = 16 * 1024;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest body of an error report.
 const ERROR_BODY_MAX: usize = 256 * 1024;
 /// How much of a body that is too large is read and dropped, so that its sender gets to read why.
@@ -78,18 +77,23 @@ pub(super) async fn serve(listener: TcpListener, conversation: Arc<Conversation>
 async fn connection(stream: TcpStream, endpoint: Arc<Endpoint>) {
     // Requests are small and answered one by one: nothing is gained by waiting for more.
     drop(stream.set_nodelay(true));
+    let conversation = endpoint.conversation.clone();
     let service = service_fn(move |request| {
         let endpoint = endpoint.clone();
         async move { Ok::<_, Infallible>(endpoint.answer(request).await) }
     });
     let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        // Between two requests on one connection lies the function's work, which takes as long as
+        // its attempt may. Idle connections are bounded by their number, and end with the process.
+        .header_read_timeout(None)
         .max_headers(HEADERS)
         .max_buf_size(HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
+        if error.is_parse() {
+            conversation.misbehave();
+        }
         tracing::debug!(%error, "a function's connection ended early");
     }
 }
@@ -141,8 +145,13 @@ impl Endpoint {
                 failed: None,
             }) => taken(self.conversation.respond(id, &bytes)),
             Err(Unread::TooLarge) => refused(self.conversation.overflow(id)),
-            Err(Unread::Broken) => bad_request(),
+            Err(Unread::Broken) => self.broken(),
         }
+    }
+
+    fn broken(&self) -> Answer {
+        self.conversation.misbehave();
+        bad_request()
     }
 
     async fn error(&self, id: Option<&str>, request: Request<Incoming>) -> Answer {
@@ -164,7 +173,7 @@ impl Endpoint {
             Err(Unread::TooLarge) => {
                 Bytes::from_static(b"the description of the error is too large")
             }
-            Err(Unread::Broken) => return bad_request(),
+            Err(Unread::Broken) => return self.broken(),
         };
         taken(match id {
             Some(id) => self.conversation.fail(id, header, &body),
@@ -296,4 +305,53 @@ fn json(status: StatusCode, body: Bytes) -> Answer {
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn exchange(stream: &mut TcpStream, request: String) -> io::Result<String> {
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = [0; 2048];
+        let length = stream.read(&mut answer).await?;
+        Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_of_an_hour_may_be_answered_on_the_connection_that_its_event_came_on()
+    -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let conversation = Arc::new(Conversation::new());
+        let _outcome = conversation.invoke(Invocation {
+            id: "task-1".to_owned(),
+            deadline_ms: 0,
+            function: "arn".to_owned(),
+            trace: None,
+            payload: Bytes::from_static(b"{}"),
+        });
+        let server = tokio::spawn(serve(listener, conversation));
+        let mut stream = TcpStream::connect(address).await?;
+        let next = format!("GET {PREFIX}invocation/next HTTP/1.1\r\nhost: a\r\n\r\n");
+        let event = exchange(&mut stream, next).await?;
+        assert!(event.starts_with("HTTP/1.1 200"), "{event}");
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        // Lets whatever has come due close what it would.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let answer = format!(
+            "POST {PREFIX}invocation/task-1/response HTTP/1.1\r\nhost: a\r\n\
+             content-length: 1\r\n\r\n1"
+        );
+        let taken = exchange(&mut stream, answer).await?;
+        assert!(taken.starts_with("HTTP/1.1 202"), "{taken}");
+        server.abort();
+        Ok(())
+    }
 }

@@ -37,8 +37,8 @@ use worker::{Served, Worker};
 
 use crate::{
     Capabilities, Health, RunnerError,
-    launch::{AttemptToken, Ended, Isolation, Launch, Work},
-    local::{Class, Host, Orders, Started, sandboxed},
+    launch::{AttemptToken, Ended, Isolation, Launch, LogSummary, Work},
+    local::{self, Class, Host, Orders, Started, sandboxed},
 };
 
 /// The class of work; see [`Local`](crate::local::Local).
@@ -77,17 +77,24 @@ impl Serverless {
         self.pool.idle()
     }
 
-    async fn worker(&self, launch: &Launch, package: &Path) -> Result<Box<Worker>, RunnerError> {
+    /// A sandbox for the attempt, or `None` if it was told to end while it waited for one.
+    async fn worker(
+        &self,
+        launch: &Launch,
+        package: &Path,
+        orders: &mut Orders,
+    ) -> Result<Option<Box<Worker>>, RunnerError> {
         let key = Arc::new(Key::of(launch, package));
-        let permit = match self.pool.acquire(&key).await {
-            Place::Warm(worker) => return Ok(worker),
-            Place::Cold(permit) => permit,
+        let permit = match orders.unless_ended(self.pool.acquire(&key)).await {
+            None => return Ok(None),
+            Some(Place::Warm(worker)) => return Ok(Some(worker)),
+            Some(Place::Cold(permit)) => permit,
         };
         let number = self.workers.fetch_add(1, Ordering::Relaxed);
         let folder = self.folder.join(number.to_string());
         let package = package.to_owned();
         let worker = Worker::start(&self.host, launch, package, key, folder, permit).await?;
-        Ok(Box::new(worker))
+        Ok(Some(Box::new(worker)))
     }
 
     async fn carry_out(
@@ -101,13 +108,16 @@ impl Serverless {
             let served = worker.serve(&self.host, &launch, event, &mut orders).await;
             match served {
                 Ok(Served::Ended(ended)) => {
-                    self.let_go(worker, &launch).await;
+                    self.let_go(worker, &launch, &ended.log).await;
                     return Ok(*ended);
                 }
                 // It died warm and idle: the attempt has not begun, another sandbox serves it.
                 Ok(Served::NotBegun) => {
                     worker.retire().await;
-                    worker = self.worker(&launch, package).await?;
+                    worker = match self.worker(&launch, package, &mut orders).await? {
+                        Some(worker) => worker,
+                        None => return Ok(local::never_begun()),
+                    };
                 }
                 Err(error) => {
                     worker.retire().await;
@@ -117,9 +127,10 @@ impl Serverless {
         }
     }
 
-    /// Keeps a worker warm if it may serve again.
-    async fn let_go(&self, mut worker: Box<Worker>, launch: &Launch) {
-        if launch.reuse.is_none() || worker.has_ended() {
+    /// Keeps a worker warm if it may serve again. One that printed more than its log takes may have
+    /// more of it on the way, which must not come into the next attempt's log.
+    async fn let_go(&self, mut worker: Box<Worker>, launch: &Launch, log: &LogSummary) {
+        if launch.reuse.is_none() || worker.has_ended() || log.dropped_bytes > 0 {
             worker.retire().await;
             return;
         }
@@ -158,7 +169,7 @@ impl Class for Serverless {
         self.host.health()
     }
 
-    async fn start(&self, launch: &Launch, orders: Orders) -> Result<Started, RunnerError> {
+    async fn start(&self, launch: &Launch, mut orders: Orders) -> Result<Started, RunnerError> {
         let (package, event) = function(launch)?;
         payload::check_size(event)?;
         if launch.isolation == Isolation::Process {
@@ -168,7 +179,9 @@ impl Class for Serverless {
                 remedy: "Use `isolation: sandbox` for stages of class serverless.".to_owned(),
             });
         }
-        let worker = self.worker(launch, package).await?;
+        let Some(worker) = self.worker(launch, package, &mut orders).await? else {
+            return Ok(Started::not_begun(&launch.token));
+        };
         let native = worker.name.clone();
         let ended = self.clone().carry_out(launch.clone(), worker, orders);
         Ok(Started {

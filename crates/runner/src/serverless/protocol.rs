@@ -108,7 +108,12 @@ impl Conversation {
         self.state().pending.take().is_some()
     }
 
-    /// Whether the process asked for something that a function that works as intended does not.
+    /// Notes that the process did something that a function that works as intended does not.
+    pub(super) fn misbehave(&self) {
+        self.state().misbehaved = true;
+    }
+
+    /// Whether the process did something that a function that works as intended does not.
     pub(super) fn misbehaved(&self) -> bool {
         self.state().misbehaved
     }
@@ -189,10 +194,13 @@ impl Conversation {
         } else {
             match serde_json::from_slice(body) {
                 Ok(answer) => Outcome::Answered(answer),
-                Err(error) => failed(
-                    "Runtime.InvalidResponse",
-                    &format!("the function's answer is not JSON: {error}"),
-                ),
+                Err(error) => {
+                    self.misbehave();
+                    failed(
+                        "Runtime.InvalidResponse",
+                        &format!("the function's answer is not JSON: {error}"),
+                    )
+                }
             }
         };
         self.settle(id, outcome)
@@ -205,6 +213,7 @@ impl Conversation {
 
     /// The answer to `id` was larger than allowed.
     pub(super) fn overflow(&self, id: &str) -> Refusal {
+        self.misbehave();
         let outcome = failed(
             "Function.ResponseSizeTooLarge",
             &format!("the function's answer is larger than {PAYLOAD_MAX} bytes"),

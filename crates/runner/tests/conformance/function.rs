@@ -37,10 +37,18 @@ pub(crate) enum Misbehaviour {
     InitError,
     /// Ends well before it asks for anything.
     ExitsAtOnce,
+    /// Fails before it asks for anything.
+    CrashesAtOnce,
     /// Hangs before it asks for anything.
     HangsAtOnce,
-    /// Speaks no HTTP.
+    /// Takes an event, says so in its log, and hangs.
+    HangsAtWork,
+    /// Starts processes that start processes, and says in its log when no more can be started.
+    ForkBomb,
+    /// Speaks no HTTP, and ends.
     Rubbish,
+    /// Speaks no HTTP on one connection, and answers on another.
+    RubbishThenAnswers,
     /// Replaces its output folder by a link.
     ReplacesOutput,
     /// Answers, then ends.
@@ -137,6 +145,7 @@ async fn carry_out(event: LambdaEvent<Value>) -> Result<Value, Error> {
 fn misbehave(misbehaviour: &str) -> io::Result<()> {
     match serde_json::from_value(json!(misbehaviour))? {
         Misbehaviour::ExitsAtOnce => Ok(()),
+        Misbehaviour::CrashesAtOnce => std::process::exit(3),
         Misbehaviour::HangsAtOnce => loop {
             std::thread::park();
         },
@@ -167,6 +176,20 @@ fn answer(misbehaviour: Misbehaviour, id: &str, event: &Payload) -> io::Result<(
             tell(&format_args!("the second answer gave {status}"));
         }
         Misbehaviour::NeverAnswers => {}
+        Misbehaviour::HangsAtWork => {
+            tell(&"hanging");
+            loop {
+                std::thread::park();
+            }
+        }
+        Misbehaviour::ForkBomb => fork_bomb(),
+        Misbehaviour::RubbishThenAnswers => {
+            // Once the other side has closed, it has seen what this is.
+            let mut stream = connect()?;
+            stream.write_all(b"\x16\x03\x01 no request\r\n\r\n")?;
+            stream.read_to_end(&mut Vec::new())?;
+            post(&path, b"\"all the same\"")?;
+        }
         Misbehaviour::WrongId => {
             let status = post("invocation/task-0/response", b"1")?;
             post(&path, status.to_string().as_bytes())?;
@@ -190,6 +213,23 @@ fn answer(misbehaviour: Misbehaviour, id: &str, event: &Payload) -> io::Result<(
         other => return Err(io::Error::other(format!("{other:?} answers nothing"))),
     }
     Ok(())
+}
+
+/// The argument that makes this program a part of a fork bomb.
+pub(crate) const BOMB: &str = "bomb";
+/// What the fork bomb prints when it is held back.
+pub(crate) const REFUSED: &str = "no more processes";
+
+/// Never returns. Every process of it starts others for as long as it may.
+pub(crate) fn fork_bomb() -> ! {
+    loop {
+        if let Err(error) = std::process::Command::new(BOOTSTRAP).arg(BOMB).spawn() {
+            tell(&format_args!("{REFUSED}: {error}"));
+            loop {
+                std::thread::park();
+            }
+        }
+    }
 }
 
 fn connect() -> io::Result<TcpStream> {

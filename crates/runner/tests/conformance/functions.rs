@@ -1,10 +1,9 @@
-//! What class serverless promises beyond the contract: warm sandboxes, and functions that do not
-//! keep to the Runtime API.
+//! What class serverless promises beyond the contract: sandboxes that stay warm, and for whom.
 
 use std::{error::Error, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use barecount_runner::{
-    Handle, Runner, RunnerError,
+    Runner, RunnerError,
     clock::{Clock, VirtualClock},
     conformance::Behaviour,
     launch::{End, Ended, Launch, ReuseKey, Work},
@@ -14,12 +13,12 @@ use barecount_runner::{
 use serde_json::{Value, json};
 
 use crate::{
-    function::{MISBEHAVIOUR, Misbehaviour, REPORT, REPORTED},
+    function::{MISBEHAVIOUR, Misbehaviour},
     subjects::{Ground, Shared, serverless},
 };
 
-type TestResult = Result<(), Box<dyn Error + Send + Sync>>;
-type Test = fn(Arc<Shared>) -> Pin<Box<dyn Future<Output = TestResult>>>;
+pub(crate) type TestResult = Result<(), Box<dyn Error + Send + Sync>>;
+pub(crate) type Test = fn(Arc<Shared>) -> Pin<Box<dyn Future<Output = TestResult>>>;
 
 /// Names and bodies.
 pub(crate) const TESTS: &[(&str, Test)] = &[
@@ -47,62 +46,6 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
         |shared| Box::pin(full_pool(shared)),
     ),
     (
-        "a_second_answer_is_refused_and_the_first_one_stands",
-        |shared| Box::pin(answers_twice(shared)),
-    ),
-    (
-        "a_function_that_asks_again_without_answering_has_failed",
-        |shared| {
-            Box::pin(fails(
-                shared,
-                Misbehaviour::NeverAnswers,
-                "Runtime.NoAnswer",
-            ))
-        },
-    ),
-    ("an_answer_to_another_invocation_is_refused", |shared| {
-        Box::pin(wrong_id(shared))
-    }),
-    (
-        "an_answer_above_six_mebibytes_is_refused_and_told",
-        |shared| Box::pin(too_large(shared)),
-    ),
-    ("an_answer_that_is_not_json_is_a_failure", |shared| {
-        Box::pin(fails(
-            shared,
-            Misbehaviour::NotJson,
-            "Runtime.InvalidResponse",
-        ))
-    }),
-    (
-        "an_error_that_the_published_client_reports_keeps_its_type_and_message",
-        |shared| Box::pin(reports(shared)),
-    ),
-    ("an_initialisation_error_is_the_attempts_error", |shared| {
-        Box::pin(fails(shared, Misbehaviour::InitError, "NoModel"))
-    }),
-    (
-        "a_function_that_ends_well_without_answering_has_failed",
-        |shared| {
-            Box::pin(fails(
-                shared,
-                Misbehaviour::ExitsAtOnce,
-                "Runtime.ExitError",
-            ))
-        },
-    ),
-    ("rubbish_on_the_interface_harms_nobody", |shared| {
-        Box::pin(fails(shared, Misbehaviour::Rubbish, "Runtime.ExitError"))
-    }),
-    (
-        "a_function_that_hangs_before_it_asks_can_be_stopped",
-        |shared| Box::pin(hangs_at_once(shared)),
-    ),
-    (
-        "an_output_folder_replaced_by_a_link_leads_nowhere",
-        |shared| Box::pin(replaced_output(shared)),
-    ),
-    (
         "a_sandbox_that_died_idle_is_replaced_without_a_failure",
         |shared| Box::pin(died_idle(shared)),
     ),
@@ -112,19 +55,19 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 ];
 
 /// A runner for functions, on folders of its own.
-struct Bench {
+pub(crate) struct Bench {
     shared: Arc<Shared>,
-    ground: Ground,
-    runner: Local<Serverless>,
+    pub(crate) ground: Ground,
+    pub(crate) runner: Local<Serverless>,
 }
 
 impl Bench {
-    fn new(shared: Arc<Shared>) -> std::io::Result<Self> {
+    pub(crate) fn new(shared: Arc<Shared>) -> std::io::Result<Self> {
         let host = shared.host();
         Self::on(shared, host, Duration::from_secs(60))
     }
 
-    fn on(shared: Arc<Shared>, host: Host, idle: Duration) -> std::io::Result<Self> {
+    pub(crate) fn on(shared: Arc<Shared>, host: Host, idle: Duration) -> std::io::Result<Self> {
         let ground = Ground::new(&shared)?;
         let state = ground.state();
         let runner = Local::open(serverless(host, idle, &state)?, &state)?;
@@ -135,35 +78,35 @@ impl Bench {
         })
     }
 
-    fn event(&self, number: u32, event: Value) -> Launch {
-        let package = self.shared.files.path().join("package");
+    pub(crate) fn event(&self, number: u32, event: Value) -> Launch {
+        let package = self.shared.files.join("package");
         let mut launch = self.ground.launch(number, Work::Handler { package, event });
         launch.reuse = Some(ReuseKey("key".to_owned()));
         launch
     }
 
-    fn echo(&self, number: u32) -> Launch {
+    pub(crate) fn echo(&self, number: u32) -> Launch {
         self.event(number, Value::Null)
     }
 
-    fn behave(&self, number: u32, behaviour: &Behaviour) -> Launch {
+    pub(crate) fn behave(&self, number: u32, behaviour: &Behaviour) -> Launch {
         self.event(number, json!(behaviour))
     }
 
-    fn misbehave(&self, number: u32, misbehaviour: Misbehaviour) -> Launch {
+    pub(crate) fn misbehave(&self, number: u32, misbehaviour: Misbehaviour) -> Launch {
         let mut launch = self.echo(number);
         let name = format!("{misbehaviour:?}");
         launch.env.insert(MISBEHAVIOUR.to_owned(), name);
         launch
     }
 
-    async fn carry_out(&self, launch: &Launch) -> Result<Ended, RunnerError> {
+    pub(crate) async fn carry_out(&self, launch: &Launch) -> Result<Ended, RunnerError> {
         let handle = self.runner.launch(launch).await?;
         self.runner.wait(&handle).await
     }
 
     /// Ends the test: nothing may be left.
-    async fn clean(self) -> TestResult {
+    pub(crate) async fn clean(self) -> TestResult {
         self.runner.shut_down().await;
         for number in 0..10 {
             let token = self.echo(number).token;
@@ -174,7 +117,7 @@ impl Bench {
     }
 }
 
-fn check(holds: bool, seen: &dyn std::fmt::Debug) -> TestResult {
+pub(crate) fn check(holds: bool, seen: &dyn std::fmt::Debug) -> TestResult {
     if holds {
         Ok(())
     } else {
@@ -182,7 +125,7 @@ fn check(holds: bool, seen: &dyn std::fmt::Debug) -> TestResult {
     }
 }
 
-fn answer(ended: &Ended) -> Result<&Value, Box<dyn Error + Send + Sync>> {
+pub(crate) fn answer(ended: &Ended) -> Result<&Value, Box<dyn Error + Send + Sync>> {
     match &ended.end {
         End::Answered { response } => Ok(response),
         _ => Err(format!("{ended:#?}").into()),
@@ -298,100 +241,6 @@ async fn full_pool(shared: Arc<Shared>) -> TestResult {
         launch.reuse = Some(ReuseKey(number.to_string()));
         let ended = bench.carry_out(&launch).await?;
         check(!ended.warm, &ended)?;
-    }
-    bench.clean().await
-}
-
-async fn fails(shared: Arc<Shared>, misbehaviour: Misbehaviour, expected: &str) -> TestResult {
-    let bench = Bench::new(shared)?;
-    let ended = bench.carry_out(&bench.misbehave(1, misbehaviour)).await?;
-    match &ended.end {
-        End::HandlerError { error_type, .. } => check(error_type == expected, &ended)?,
-        _ => check(false, &ended)?,
-    }
-    bench.clean().await
-}
-
-async fn reports(shared: Arc<Shared>) -> TestResult {
-    let bench = Bench::new(shared)?;
-    for (number, error_type) in [(1, "EX_DATAERR"), (2, "EX_CONFIG"), (3, "ValueError")] {
-        let launch = bench.event(number, json!({ REPORT: error_type }));
-        let ended = bench.carry_out(&launch).await?;
-        let expected = End::HandlerError {
-            error_type: error_type.to_owned(),
-            message: REPORTED.to_owned(),
-        };
-        check(ended.end == expected, &ended)?;
-        // To report an error is to keep to the protocol.
-        check(ended.warm == (number > 1), &ended)?;
-    }
-    bench.clean().await
-}
-
-async fn answers_twice(shared: Arc<Shared>) -> TestResult {
-    let bench = Bench::new(shared)?;
-    let first = bench
-        .carry_out(&bench.misbehave(1, Misbehaviour::AnswersTwice))
-        .await?;
-    check(*answer(&first)? == json!("first"), &first)?;
-    let second = bench
-        .carry_out(&bench.misbehave(2, Misbehaviour::AnswersTwice))
-        .await?;
-    check(*answer(&second)? == json!("first"), &second)?;
-    check(
-        !second.warm,
-        &"a function that misbehaved is not used again",
-    )?;
-    bench.clean().await
-}
-
-async fn wrong_id(shared: Arc<Shared>) -> TestResult {
-    let bench = Bench::new(shared)?;
-    let ended = bench
-        .carry_out(&bench.misbehave(1, Misbehaviour::WrongId))
-        .await?;
-    check(*answer(&ended)? == json!(400), &ended)?;
-    bench.clean().await
-}
-
-async fn too_large(shared: Arc<Shared>) -> TestResult {
-    let bench = Bench::new(shared.clone())?;
-    let launch = bench.misbehave(1, Misbehaviour::TooLarge);
-    let ended = bench.carry_out(&launch).await?;
-    match &ended.end {
-        End::HandlerError { error_type, .. } => {
-            check(error_type == "Function.ResponseSizeTooLarge", &ended)?;
-        }
-        _ => check(false, &ended)?,
-    }
-    bench.clean().await
-}
-
-async fn hangs_at_once(shared: Arc<Shared>) -> TestResult {
-    let bench = Bench::new(shared)?;
-    let handle: Handle = bench
-        .runner
-        .launch(&bench.misbehave(1, Misbehaviour::HangsAtOnce))
-        .await?;
-    bench.runner.stop(&handle, Duration::from_secs(50)).await?;
-    let ended = bench.runner.wait(&handle).await?;
-    check(ended.end == End::Stopped, &ended)?;
-    bench.clean().await
-}
-
-async fn replaced_output(shared: Arc<Shared>) -> TestResult {
-    let bench = Bench::new(shared)?;
-    let launch = bench.misbehave(1, Misbehaviour::ReplacesOutput);
-    let ended = bench.carry_out(&launch).await?;
-    let output = fs_err::symlink_metadata(&launch.places.output)?;
-    check(output.is_dir(), &output)?;
-    // Where the agent is root the function cannot; elsewhere it can, and has failed by it.
-    match &ended.end {
-        End::Answered { response } => check(*response == json!(false), &ended)?,
-        End::HandlerError { error_type, .. } => {
-            check(error_type == "Runtime.FolderReplaced", &ended)?;
-        }
-        _ => check(false, &ended)?,
     }
     bench.clean().await
 }

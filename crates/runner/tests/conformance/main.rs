@@ -4,24 +4,33 @@
 //! starts sandboxes has to start the launcher while it has one thread, so it has no harness but
 //! `libtest-mimic`.
 
+mod faults;
 mod function;
 mod functions;
 mod payload;
+mod recovery;
 mod subjects;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use barecount_runner::conformance::{CHECKS, Check, Subject};
 use barecount_sandbox::{Launcher, LauncherConfig};
 use libtest_mimic::{Arguments, Failed, Trial};
-use subjects::{Shared, Under};
+use subjects::{CGROUP_PREFIX, Shared, Under};
+
+/// How long a test may take before it has failed. Generous: a build may share the machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     if let Some(code) = payload::main() {
         return code;
     }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((recovery::AGENT, rest)) = arguments.split_first().map(|(a, r)| (a.as_str(), r)) {
+        return recovery::main(rest);
+    }
     let started = || {
-        let launcher = Launcher::start(LauncherConfig::new("barecount-runner-test"))?;
+        let launcher = Launcher::start(LauncherConfig::new(CGROUP_PREFIX))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -46,11 +55,19 @@ fn main() -> ExitCode {
             trials.push(Trial::test(name, move || hold(&shared, *under, check)));
         }
     }
-    for (name, test) in functions::TESTS {
-        let shared = shared.clone();
-        trials.push(Trial::test(format!("function::{name}"), move || {
-            Ok(shared.runtime.block_on(test(shared.clone()))?)
-        }));
+    for (module, tests) in [
+        ("function", functions::TESTS),
+        ("fault", faults::TESTS),
+        ("recovery", recovery::TESTS),
+    ] {
+        for (name, test) in tests {
+            let shared = shared.clone();
+            let test = *test;
+            trials.push(Trial::test(format!("{module}::{name}"), move || {
+                let bounded = async { tokio::time::timeout(PATIENCE, test(shared.clone())).await };
+                Ok(shared.runtime.block_on(bounded)??)
+            }));
+        }
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

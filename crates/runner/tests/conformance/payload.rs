@@ -8,6 +8,8 @@ use std::{
 
 use barecount_runner::conformance::{Behaviour, IGNORING, Seen, behave};
 
+use crate::function::{BOMB, fork_bomb};
+
 /// The first argument that makes this binary a command under test; the second is the behaviour.
 pub(crate) const COMMAND: &str = "behave";
 /// The first argument that makes this binary an engine, whose job is the behaviour.
@@ -24,6 +26,9 @@ pub(crate) fn main() -> Option<ExitCode> {
     let program = words.next()?;
     if program == crate::function::BOOTSTRAP && arguments.len() == 1 {
         return Some(crate::function::main());
+    }
+    if arguments.get(1).is_some_and(|first| first == BOMB) {
+        fork_bomb();
     }
     let behaviour = match (words.next(), words.next()) {
         (Some(COMMAND), Some(behaviour)) => serde_json::from_str(behaviour),

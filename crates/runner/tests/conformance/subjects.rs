@@ -40,7 +40,8 @@ pub(crate) struct Shared {
     launcher: Arc<Launcher>,
     clock: Arc<dyn Clock>,
     /// An image with this binary as `/payload`, and a package with it and its loader.
-    pub(crate) files: TempDir,
+    pub(crate) files: PathBuf,
+    _temporary: Option<TempDir>,
     subjects: AtomicU64,
 }
 
@@ -48,19 +49,29 @@ impl Shared {
     pub(crate) fn new(launcher: Launcher, runtime: tokio::runtime::Runtime) -> io::Result<Self> {
         let files = tempfile::tempdir()?;
         open_to_all(files.path())?;
+        make_image(&files.path().join("image"))?;
+        make_package(&files.path().join("package"))?;
+        let path = files.path().to_owned();
+        Ok(Self {
+            _temporary: Some(files),
+            ..Self::on(launcher, runtime, path)
+        })
+    }
+
+    /// With the files that another process made.
+    pub(crate) fn on(launcher: Launcher, runtime: tokio::runtime::Runtime, files: PathBuf) -> Self {
         let clock = {
             let _inside = runtime.enter();
             SystemClock::start()
         };
-        make_image(&files.path().join("image"))?;
-        make_package(&files.path().join("package"))?;
-        Ok(Self {
+        Self {
             runtime,
             launcher: Arc::new(launcher),
             clock: Arc::new(clock),
             files,
+            _temporary: None,
             subjects: AtomicU64::new(0),
-        })
+        }
     }
 
     pub(crate) fn host(&self) -> Host {
@@ -193,13 +204,18 @@ impl Under {
                 ground: Ground::new(shared)?,
             }));
         }
-        Ok(Arc::new(LocalSubject {
+        Ok(Arc::new(self.local(shared, Ground::new(shared)?)))
+    }
+
+    /// An embedded backend on a ground.
+    pub(crate) fn local(self, shared: &Shared, ground: Ground) -> LocalSubject {
+        LocalSubject {
             make: self.make(shared),
             work: self.work(shared),
             reuse: (self == Self::WarmServerless).then(|| ReuseKey("key".to_owned())),
             open: tokio::sync::Mutex::new(None),
-            ground: Ground::new(shared)?,
-        }))
+            ground,
+        }
     }
 
     fn make(self, shared: &Shared) -> Make {
@@ -211,7 +227,7 @@ impl Under {
             }),
             Self::ManagedEtl => {
                 let engine = EngineProgram {
-                    path: shared.files.path().join("image/payload"),
+                    path: shared.files.join("image/payload"),
                     args: vec![ENGINE.to_owned()],
                 };
                 Box::new(move |state| opened(ManagedEtl::new(host.clone(), engine.clone()), state))
@@ -225,8 +241,8 @@ impl Under {
     }
 
     fn work(self, shared: &Shared) -> Box<dyn Fn(&Behaviour) -> Work + Send + Sync> {
-        let image = shared.files.path().join("image");
-        let package = shared.files.path().join("package");
+        let image = shared.files.join("image");
+        let package = shared.files.join("package");
         let json = |behaviour: &Behaviour| {
             serde_json::to_string(behaviour).expect("a behaviour has a JSON form")
         };
@@ -290,8 +306,9 @@ fn opened<C: Class>(class: C, state: &Path) -> Opened {
 
 /// The folders of one subject, and a task id that nothing else has.
 pub(crate) struct Ground {
-    folder: TempDir,
-    task: TaskId,
+    pub(crate) folder: PathBuf,
+    pub(crate) task: TaskId,
+    _temporary: Option<TempDir>,
 }
 
 impl Ground {
@@ -303,17 +320,27 @@ impl Ground {
         bytes[..4].copy_from_slice(&std::process::id().to_be_bytes());
         bytes[8..].copy_from_slice(&number.to_be_bytes());
         Ok(Self {
-            folder,
+            folder: folder.path().to_owned(),
             task: TaskId::from_bytes(bytes),
+            _temporary: Some(folder),
         })
     }
 
+    /// The ground of another process.
+    pub(crate) fn of(folder: PathBuf, task: TaskId) -> Self {
+        Self {
+            folder,
+            task,
+            _temporary: None,
+        }
+    }
+
     pub(crate) fn state(&self) -> PathBuf {
-        self.folder.path().join("state")
+        self.folder.join("state")
     }
 
     pub(crate) fn launch(&self, number: u32, work: Work) -> Launch {
-        let attempt = self.folder.path().join(number.to_string());
+        let attempt = self.folder.join(number.to_string());
         let place = |name: &str| attempt.join(name);
         let made = || {
             for name in ["input/rates", "output", "checkpoint"] {
@@ -354,7 +381,7 @@ impl Ground {
         }
     }
 
-    /// Records, processes and control groups of this subject's attempts. What is ended is given a
+    /// Records, folders, processes and mounts of this subject's attempts. What is ended is given a
     /// moment to be gone.
     pub(crate) async fn leftovers(&self) -> Vec<String> {
         let mut tries = tokio::time::interval(Duration::from_millis(20));
@@ -373,44 +400,109 @@ impl Ground {
 
     fn left_now(&self) -> io::Result<Vec<String>> {
         let mut left = Vec::new();
-        let ends = self.state().join("ends");
-        if ends.exists() {
-            for entry in fs_err::read_dir(ends)? {
-                left.push(entry?.path().display().to_string());
+        for folder in ["ends", "workers"] {
+            let folder = self.state().join(folder);
+            if folder.exists() {
+                for entry in fs_err::read_dir(folder)? {
+                    left.push(entry?.path().display().to_string());
+                }
             }
         }
+        for process in self.processes()? {
+            left.push(format!("process {process}"));
+        }
+        let mounts = fs_err::read_to_string("/proc/self/mountinfo")?;
+        let ours = self.folder.to_string_lossy();
+        left.extend(
+            mounts
+                .lines()
+                .filter(|mount| mount.contains(&*ours))
+                .map(|mount| format!("mount {mount}")),
+        );
+        Ok(left)
+    }
+
+    /// The processes of this subject's attempts.
+    pub(crate) fn processes(&self) -> io::Result<Vec<String>> {
+        let mut found = Vec::new();
         for entry in fs_err::read_dir("/proc")? {
             let entry = entry?;
-            if !entry
-                .file_name()
-                .to_string_lossy()
-                .starts_with(|c: char| c.is_ascii_digit())
-            {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !name.starts_with(|c: char| c.is_ascii_digit()) {
                 continue;
             }
             // A process may be gone by now, which is what we hope for.
             let environment = fs_err::read(entry.path().join("environ")).unwrap_or_default();
             if String::from_utf8_lossy(&environment).contains(self.task.as_str()) {
-                left.push(format!("process {}", entry.file_name().display()));
+                found.push(name);
             }
         }
-        let name = self.task.as_str().replace('_', "-");
-        control_groups(Path::new("/sys/fs/cgroup"), &name, 6, &mut left);
-        Ok(left)
+        Ok(found)
+    }
+
+    /// The control groups, as folders, that the launcher made for this subject's attempts.
+    pub(crate) fn control_groups(&self) -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for process in self.processes()? {
+            let groups = fs_err::read_to_string(format!("/proc/{process}/cgroup"));
+            for line in groups.unwrap_or_default().lines() {
+                let mut fields = line.splitn(3, ':');
+                let (_, controllers, path) = (fields.next(), fields.next(), fields.next());
+                let (Some(controllers), Some(path)) = (controllers, path) else {
+                    continue;
+                };
+                if path.contains(CGROUP_PREFIX) {
+                    found.extend(mounted(controllers)?.map(|root| below(&root, path)));
+                }
+            }
+        }
+        found.sort();
+        found.dedup();
+        Ok(found)
     }
 }
 
-fn control_groups(folder: &Path, name: &str, depth: u32, left: &mut Vec<String>) {
-    let Some(depth) = depth.checked_sub(1) else {
-        return;
-    };
-    for entry in fs_err::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().contains(name) {
-            left.push(entry.path().display().to_string());
-        } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            control_groups(&entry.path(), name, depth, left);
+/// Begins the names of this binary's control groups.
+pub(crate) const CGROUP_PREFIX: &str = "barecount-runner-test";
+
+fn below(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
+}
+
+/// Where the hierarchy of these controllers is mounted; none of them: version 2.
+fn mounted(controllers: &str) -> io::Result<Option<PathBuf>> {
+    let mounts = fs_err::read_to_string("/proc/self/mounts")?;
+    let found = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let (_, place, kind, options) = (
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+        );
+        let named = |option: &str| controllers.split(',').any(|name| name == option);
+        let this = match kind {
+            "cgroup" => options.split(',').any(named),
+            "cgroup2" => controllers.is_empty(),
+            _ => false,
+        };
+        this.then(|| PathBuf::from(place))
+    });
+    Ok(found)
+}
+
+/// Those of these folders that are still there after a moment.
+pub(crate) async fn remaining(folders: &[PathBuf]) -> Vec<PathBuf> {
+    let mut tries = tokio::time::interval(Duration::from_millis(20));
+    let mut left = folders.to_vec();
+    for _ in 0..250 {
+        left.retain(|folder| folder.exists());
+        if left.is_empty() {
+            break;
         }
+        tries.tick().await;
     }
+    left
 }
 
 struct FakeSubject {
@@ -485,12 +577,12 @@ fn script(behaviour: &Behaviour) -> Option<Script> {
     })
 }
 
-struct LocalSubject {
+pub(crate) struct LocalSubject {
     make: Make,
     work: Box<dyn Fn(&Behaviour) -> Work + Send + Sync>,
     reuse: Option<ReuseKey>,
     open: tokio::sync::Mutex<Option<Opened>>,
-    ground: Ground,
+    pub(crate) ground: Ground,
 }
 
 #[async_trait]

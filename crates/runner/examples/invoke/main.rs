@@ -1,8 +1,12 @@
 //! Measures a warm invocation of a function that echoes, on the published client for Rust: from the
-//! launch to the known end, places and log included. Prints one JSON line.
+//! launch to the known end, places and log included. Beside it, in the same run and turn by turn,
+//! the least that any such interface costs: a request over HTTP to another process that echoes its
+//! body, over TCP on the loopback device and over a Unix socket. Prints one JSON line.
 //!
 //! `cargo run --release -p barecount-runner --example invoke [COUNT]`. The binary is its own
 //! function.
+
+mod plain;
 
 use std::{
     collections::BTreeMap,
@@ -37,8 +41,13 @@ const COUNT: usize = 2000;
 )]
 fn main() -> ExitCode {
     let function = std::env::args().next().as_deref() == Some("/var/task/bootstrap");
+    let mut arguments = std::env::args().skip(1);
     let done = if function {
         echo().map(|()| None)
+    } else if let (Some(plain::SERVER), Some(socket)) =
+        (arguments.next().as_deref(), arguments.next())
+    {
+        plain::server(Path::new(&socket)).map(|()| None)
     } else {
         measure().map(Some)
     };
@@ -105,6 +114,8 @@ async fn invoke(
     let runner = Local::open(class, &folder.join("state"))?;
     let mut cold = Duration::ZERO;
     let mut took = Vec::with_capacity(count);
+    let (mut tcp, mut unix) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let mut plain = plain::Plain::start(folder).await?;
     for number in 0..WARM_UP + count {
         let launch = launch(folder, package.clone(), u32::try_from(number)?)?;
         let begin = Instant::now();
@@ -120,20 +131,50 @@ async fn invoke(
             _ => {}
         }
         runner.destroy(&launch.token).await?;
+        let (by_tcp, by_unix) = (plain.tcp().await?, plain.unix().await?);
+        if number >= WARM_UP {
+            tcp.push(by_tcp);
+            unix.push(by_unix);
+        }
     }
     runner.shut_down().await;
-    took.sort_unstable();
-    let micros = |duration: Duration| duration.as_secs_f64() * 1e6;
-    let at = |share: usize| took.get(took.len() * share / 1000).copied().map(micros);
+    let (warm, load) = (took.len(), fs_err::read_to_string("/proc/loadavg")?);
+    let (took, tcp, unix) = (Quantiles::of(took), Quantiles::of(tcp), Quantiles::of(unix));
     Ok(json!({
         "bench": "invoke",
-        "warm": took.len(),
+        "warm": warm,
         "of": count,
-        "p50_us": at(500),
-        "p99_us": at(990),
+        "p50_us": took.p50,
+        "p99_us": took.p99,
+        "plain_tcp_p50_us": tcp.p50,
+        "plain_tcp_p99_us": tcp.p99,
+        "plain_unix_p50_us": unix.p50,
+        "plain_unix_p99_us": unix.p99,
         "cold_us": micros(cold),
+        "load": load.split(' ').next(),
         "optimised": !cfg!(debug_assertions),
     }))
+}
+
+/// Of a row of measurements, in microseconds; `None` where there are none.
+struct Quantiles {
+    p50: Option<f64>,
+    p99: Option<f64>,
+}
+
+impl Quantiles {
+    fn of(mut took: Vec<Duration>) -> Self {
+        took.sort_unstable();
+        let at = |share: usize| took.get(took.len() * share / 1000).copied().map(micros);
+        Self {
+            p50: at(500),
+            p99: at(990),
+        }
+    }
+}
+
+fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
 }
 
 fn launch(folder: &Path, package: PathBuf, number: u32) -> Result<Launch, Failure> {
