@@ -191,8 +191,9 @@ async fn what_was_answered_is_there_after_every_restart() -> TestResult {
     };
 
     let opened = open(folder.path())?;
-    let answer = opened.control.submit(submitted, &permit("sha256:aa"));
-    assert!(matches!(answer.await?, Submitted::New(_)));
+    let permit = permit("sha256:aa");
+    let answer = opened.control.submit(submitted, &permit).await?;
+    assert!(matches!(answer, Submitted::New(_)));
     close(opened).await;
 
     let opened = open(folder.path())?;

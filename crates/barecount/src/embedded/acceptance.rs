@@ -65,7 +65,6 @@ impl Acceptance {
                 path: std::path::Path::new(inside::INPUT).join(output.dataset.as_str()),
                 schema: table_schema.clone(),
             },
-            inputs: Vec::new(),
             resources: engine_resources(MEMORY_BYTES, 4 << 30, 1),
             timeout_ms: TIMEOUT.as_millis().try_into().unwrap_or(u64::MAX),
         });
@@ -211,14 +210,29 @@ fn test(declared: &manifest::AcceptanceTest) -> AcceptanceTest {
     }
 }
 
+/// Results as evidence keeps them: counts and bounds, but none of the rows.
 fn judge(output: &Output, results: Vec<TestResult>) -> Result<Value, DataError> {
     let failed: Vec<String> = results
         .iter()
         .filter(|result| !result.passed)
-        .map(|result| format!("{}: {}", result.name, result.observed))
+        .map(|result| {
+            let TestResult {
+                name,
+                observed,
+                expected,
+                ..
+            } = result;
+            format!("{name}: found {observed}, expected {expected}")
+        })
         .collect();
     if failed.is_empty() {
-        return Ok(json!(results));
+        let kept = results.iter().map(|result| {
+            json!({
+                "name": result.name, "passed": result.passed, "observed": result.observed,
+                "expected": result.expected,
+            })
+        });
+        return Ok(kept.collect());
     }
     Err(DataError::Data {
         code: "BC0704",
