@@ -214,7 +214,7 @@ impl DataPlane for StateData {
             inputs,
             outputs,
             output_dir: PathBuf::from(inside::OUTPUT),
-            timeout_ms: stage.timeout_ms,
+            timeout_ms: Some(stage.timeout_ms),
             resources: engine_resources(
                 stage.resources.memory_bytes,
                 stage.resources.scratch_bytes,
