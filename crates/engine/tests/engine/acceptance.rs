@@ -39,7 +39,7 @@ fn results(tests: &str) -> Outcome<Vec<TestResult>> {
             schema: columns,
         },
         resources: place.resources(),
-        timeout_ms: 60_000,
+        timeout_ms: 900_000,
     });
     match place.ask(&request)? {
         (0, Response::Acceptance(results)) => Ok(results),

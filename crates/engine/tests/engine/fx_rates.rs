@@ -81,7 +81,7 @@ fn accept(place: &Place) -> Outcome {
                 schema: output.schema,
             },
             resources: place.resources(),
-            timeout_ms: 60_000,
+            timeout_ms: 900_000,
         });
         let (_, response) = place.ask(&request)?;
         let Response::Acceptance(results) = response else {

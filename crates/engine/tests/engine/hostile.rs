@@ -94,7 +94,7 @@ fn rows_beyond_memory_and_spill_space_end_in_the_resource_error() -> Outcome {
 #[test]
 fn with_spill_space_the_same_rows_are_sorted_in_little_memory() -> Outcome {
     let mut place = place()?;
-    place.memory_limit_bytes = 4 << 20;
+    place.memory_limit_bytes = 8 << 20;
     let many = "SELECT x.a * 1000 + y.a AS a, x.f FROM raw.t AS x, raw.t AS y WHERE x.a < 300";
     let report = place.succeed(&format!("INSERT INTO kpi.t {many}"))?;
     assert_eq!(report.rows.values().sum::<u64>(), 300_000);
