@@ -12,12 +12,7 @@ use crate::{
 
 /// Runs data pipelines in sandboxes, commits their outputs once, and proves what ran.
 #[derive(Debug, Parser)]
-#[command(
-    name = "barecount",
-    version,
-    propagate_version = true,
-    max_term_width = 100
-)]
+#[command(name = "barecount", version, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -121,5 +116,17 @@ impl Cli {
             Verb::Schema(verb) => verb.execute(&printer),
         }?;
         Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
     }
 }

@@ -257,8 +257,11 @@ pub(crate) fn task_name(task: &Task) -> String {
 
 /// A digest, short enough for a table.
 pub(crate) fn short(digest: &str) -> String {
-    let (algorithm, hex) = digest.split_once(':').unwrap_or(("", digest));
-    format!("{algorithm}:{}", hex.chars().take(12).collect::<String>())
+    let cut = |hex: &str| hex.chars().take(12).collect::<String>();
+    match digest.split_once(':') {
+        Some((algorithm, hex)) => format!("{algorithm}:{}", cut(hex)),
+        None => cut(digest),
+    }
 }
 
 /// A size for a person.
