@@ -79,11 +79,17 @@ impl Preparation<'_> {
         platform: &Platform,
         cancel: &Cancel,
     ) -> Result<Lock, Failure> {
-        let workshop = Workshop::new(&platform.artifacts, self.folder, self.state, cancel.clone());
+        let workshop = Workshop::new(
+            &platform.artifacts,
+            self.pipeline,
+            self.folder,
+            self.state,
+            cancel.clone(),
+        );
         let printer = *self.printer;
         // Building blocks; other work of this process goes on meanwhile.
         let built = tokio::task::block_in_place(|| {
-            workshop.make_all(self.pipeline, &mut |progress| tell(&printer, &progress))
+            workshop.make_all(&mut |progress| tell(&printer, &progress))
         })?;
         for fact in built.facts {
             enter(platform, fact).await?;

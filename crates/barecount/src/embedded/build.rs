@@ -47,6 +47,7 @@ pub(crate) enum Progress<'a> {
 /// Builds the artifacts of a pipeline. Blocks.
 pub(crate) struct Workshop<'a> {
     store: &'a Store,
+    pipeline: &'a Pipeline,
     /// The pipeline's folder.
     folder: &'a Path,
     /// For compilers' own files and records of what was built.
@@ -74,10 +75,17 @@ struct Made {
 
 impl<'a> Workshop<'a> {
     /// A workshop in a state folder, for the pipeline in `folder`.
-    pub(crate) fn new(store: &'a Store, folder: &'a Path, state: &Path, cancel: Cancel) -> Self {
+    pub(crate) fn new(
+        store: &'a Store,
+        pipeline: &'a Pipeline,
+        folder: &'a Path,
+        state: &Path,
+        cancel: Cancel,
+    ) -> Self {
         let work = state.join("build");
         Self {
             store,
+            pipeline,
             folder,
             work,
             limits: Limits::default(),
@@ -88,13 +96,12 @@ impl<'a> Workshop<'a> {
     /// Builds or imports every artifact that the pipeline names.
     pub(crate) fn make_all(
         &self,
-        pipeline: &Pipeline,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Artifacts, Failure> {
         let mut made: HashMap<(ArtifactKind, String, String), Made> = HashMap::new();
         let (mut pins, mut facts) = (Vec::new(), Vec::new());
-        for wanted in required(pipeline) {
-            let entry = entry_point(pipeline, &wanted);
+        for wanted in required(self.pipeline) {
+            let entry = entry_point(self.pipeline, &wanted);
             let key = (wanted.kind, wanted.name.clone(), entry.clone());
             let artifact = match made.get(&key) {
                 Some(artifact) => artifact.clone(),
@@ -119,7 +126,7 @@ impl<'a> Workshop<'a> {
             });
         }
         Ok(Artifacts {
-            lock: Lock::new(pipeline.name.clone(), pins),
+            lock: Lock::new(self.pipeline.name.clone(), pins),
             facts,
         })
     }
@@ -179,7 +186,7 @@ impl<'a> Workshop<'a> {
         facts: &mut Vec<Statement>,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Made, Failure> {
-        let record = self.work.join("built").join(record_name(&source));
+        let record = self.work.join("built").join(self.record_name(wanted));
         let previous: Option<Built> = fs_err::read(&record)
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok());
@@ -240,6 +247,18 @@ impl<'a> Workshop<'a> {
             }),
         })
     }
+
+    /// The file that remembers an artifact of this pipeline. Not where its source is: a pipeline
+    /// that was moved, or cloned once more, is not built again.
+    fn record_name(&self, wanted: &Required) -> String {
+        let Pipeline { tenant, name, .. } = self.pipeline;
+        let text = format!(
+            "{tenant}\n{name}\n{}\n{}",
+            wanted.kind.as_str(),
+            wanted.name
+        );
+        format!("{}.json", &Digest::of(text.as_bytes()).hex()[..32])
+    }
 }
 
 /// What a package's recipe must place where it is started: from the first stage that runs it.
@@ -270,11 +289,6 @@ fn keep(record: &Path, built: &Built) -> std::io::Result<()> {
     let temporary = record.with_extension("tmp");
     std::fs::write(&temporary, text)?;
     std::fs::rename(&temporary, record)
-}
-
-fn record_name(source: &Path) -> String {
-    let digest = Digest::of(source.as_os_str().as_encoded_bytes()).hex();
-    format!("{}.json", &digest[..32])
 }
 
 fn fact(built: &Built) -> Statement {
