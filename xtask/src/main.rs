@@ -1,5 +1,7 @@
 //! Development tasks. `cargo xtask test` is the whole suite, as continuous integration runs it.
 
+mod bench;
+mod dependencies;
 mod project;
 mod setup;
 mod steps;
@@ -8,6 +10,7 @@ mod test;
 
 use std::process::ExitCode;
 
+use project::Project;
 use steps::Failure;
 
 const USAGE: &str = "\
@@ -15,6 +18,9 @@ usage: cargo xtask <task>
 
   test           install what the tests need, then run all of them
   test STEP…     only these steps of it, and what they need
+  deny           have cargo-deny check what is depended on; compiles it first
+  bench NAME…    measure beside the alternatives and print JSON lines, on a machine that does
+                 nothing else; NAME is sandbox, ledger, invoke, etl or dispatch
 ";
 
 #[expect(
@@ -31,6 +37,10 @@ fn main() -> ExitCode {
         .map_err(|error| Failure::new(task.as_str(), error.to_string()))
         .and_then(|()| match task.as_str() {
             "test" => test::run(rest).map(Some),
+            "deny" if rest.is_empty() => Project::find()
+                .and_then(|project| dependencies::with_cargo_deny(&project))
+                .map(Some),
+            "bench" if !rest.is_empty() => bench::run(rest).map(Some),
             _ => Ok(None),
         });
     match outcome {

@@ -34,6 +34,11 @@ impl Project {
         })
     }
 
+    /// Where the output of a step is kept.
+    pub(crate) fn log(&self, step: &str) -> PathBuf {
+        self.target.join("xtask").join(format!("{step}.log"))
+    }
+
     /// The Python that has the packages which tests need.
     pub(crate) fn test_python(&self) -> PathBuf {
         self.python_environment().join("bin/python")

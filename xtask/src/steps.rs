@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     project::Project,
-    supervise::{self, How},
+    supervise::{self, How, Shown},
 };
 
 /// Why a step failed.
@@ -60,6 +60,7 @@ pub(crate) struct Task {
     command: Vec<String>,
     env: Vec<(&'static str, String)>,
     limit: Duration,
+    shown: Shown,
 }
 
 impl Task {
@@ -73,7 +74,19 @@ impl Task {
             command: command.into_iter().collect(),
             env: Vec::new(),
             limit: Duration::from_secs(60),
+            shown: Shown::Stdout,
         }
+    }
+
+    /// Shows the command's output, and that it runs, elsewhere than on standard output.
+    pub(crate) fn shown(mut self, shown: Shown) -> Self {
+        self.shown = shown;
+        self
+    }
+
+    pub(crate) fn argument(mut self, argument: String) -> Self {
+        self.command.push(argument);
+        self
     }
 
     pub(crate) fn env(mut self, key: &'static str, value: impl Into<String>) -> Self {
@@ -88,9 +101,8 @@ impl Task {
     }
 
     /// Runs the command in the workspace's root; its output is logged as `name`.
-    #[expect(clippy::print_stdout, reason = "what runs is shown")]
     pub(crate) fn run(&self, name: &str, project: &Project) -> Result<(), Failure> {
-        println!("\n==> {name}: {self}");
+        self.say(format_args!("\n==> {name}: {self}"));
         let (program, arguments) = self
             .command
             .split_first()
@@ -100,17 +112,18 @@ impl Task {
             .args(arguments)
             .envs(self.env.iter().map(|(key, value)| (key, value)))
             .current_dir(&project.root);
-        if std::io::stdout().is_terminal() {
+        if self.shown != Shown::InLog && std::io::stdout().is_terminal() {
             command.env("CARGO_TERM_COLOR", "always");
         }
-        let log = project.target.join("xtask").join(format!("{name}.log"));
-        let ended = supervise::run(&mut command, self.limit, &log)
+        let log = project.log(name);
+        let ended = supervise::run(&mut command, self.limit, &log, self.shown)
             .map_err(|error| Failure::new(name, format!("`{program}`: {error}")))?;
         if !ended.left_behind.is_empty() {
             let names = ended.left_behind.join(", ");
-            println!("{name}: left running, and ended now: {names}");
+            self.say(format_args!("{name}: left running, and ended now: {names}"));
         }
-        println!("<== {name}: {:.1} s", ended.took.as_secs_f64());
+        let seconds = ended.took.as_secs_f64();
+        self.say(format_args!("<== {name}: {seconds:.1} s"));
         let reason = match ended.how {
             How::Exited(0) => return Ok(()),
             How::Exited(code) => format!("exit status {code}"),
@@ -124,6 +137,18 @@ impl Task {
             log: Some(log),
             ..Failure::new(name, "")
         })
+    }
+
+    #[expect(
+        clippy::print_stdout,
+        clippy::print_stderr,
+        reason = "what runs is shown"
+    )]
+    fn say(&self, text: fmt::Arguments<'_>) {
+        match self.shown {
+            Shown::Stdout => println!("{text}"),
+            Shown::Stderr | Shown::InLog => eprintln!("{text}"),
+        }
     }
 }
 

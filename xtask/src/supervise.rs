@@ -45,6 +45,17 @@ pub(crate) struct Ended {
     pub(crate) left_behind: Vec<String>,
 }
 
+/// Where a command's output is shown, beside its log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// On standard output.
+    Stdout,
+    /// On standard error.
+    Stderr,
+    /// Nowhere.
+    InLog,
+}
+
 /// The end of a command.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
@@ -72,14 +83,19 @@ pub(crate) fn adopt_orphans() -> io::Result<()> {
     Ok(process::set_child_subreaper(Some(process::getpid()))?)
 }
 
-/// Runs the command with its output on standard output and in the file `log`, for no longer than
-/// `limit`.
+/// Runs the command for no longer than `limit`, with its output where it is to be shown and in the
+/// file `log`.
 ///
 /// Must not be called by two threads at once: it waits for every child of the process.
 ///
 /// # Errors
 /// Where the command cannot be started or the log not be written.
-pub(crate) fn run(command: &mut Command, limit: Duration, log: &Path) -> io::Result<Ended> {
+pub(crate) fn run(
+    command: &mut Command,
+    limit: Duration,
+    log: &Path,
+    shown: Shown,
+) -> io::Result<Ended> {
     let (events_in, events) = mpsc::channel();
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let signals_end = signals.handle();
@@ -107,7 +123,7 @@ pub(crate) fn run(command: &mut Command, limit: Duration, log: &Path) -> io::Res
     let mut watch = Watch {
         pid,
         events,
-        transcript: Transcript::create(log)?,
+        transcript: Transcript::create(log, shown)?,
     };
     let how = watch.until_ended(started + limit);
     let took = started.elapsed();
@@ -259,26 +275,34 @@ fn parse_stat(stat: &str) -> Option<(i32, &str, &str)> {
 /// Output on its way to the terminal and the log, with its last lines kept.
 struct Transcript {
     log: File,
+    shown: Shown,
     lines: VecDeque<String>,
     unfinished: Vec<u8>,
 }
 
 impl Transcript {
-    fn create(path: &Path) -> io::Result<Self> {
+    fn create(path: &Path, shown: Shown) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
         Ok(Self {
             log: File::create(path)?,
+            shown,
             lines: VecDeque::new(),
             unfinished: Vec::new(),
         })
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut terminal = io::stdout().lock();
-        terminal.write_all(bytes)?;
-        terminal.flush()?;
+        match self.shown {
+            Shown::Stdout => {
+                let mut terminal = io::stdout().lock();
+                terminal.write_all(bytes)?;
+                terminal.flush()?;
+            }
+            Shown::Stderr => io::stderr().lock().write_all(bytes)?,
+            Shown::InLog => {}
+        }
         self.log.write_all(bytes)?;
         for &byte in bytes {
             match byte {

@@ -1,6 +1,9 @@
 //! The whole suite: what a change must pass.
 
+use std::path::PathBuf;
+
 use crate::{
+    dependencies,
     project::Project,
     setup,
     steps::{self, Failure, Step, Task, Work},
@@ -16,33 +19,15 @@ pub(crate) fn run(names: &[String]) -> Result<(), Failure> {
 }
 
 fn suite(project: &Project) -> Vec<Step> {
-    let step = |name, purpose, needs, tasks| Step {
-        name,
-        purpose,
-        needs,
-        work: Work::Tasks(tasks),
-    };
-    let example_target = project.target.join("fx-rates").display().to_string();
-    let example = |command: &str| {
-        let command = command.replace("EXAMPLE", EXAMPLE);
-        Task::new(&command).env("CARGO_TARGET_DIR", example_target.as_str())
-    };
-    let tests = Task::new("cargo test --workspace --locked --no-fail-fast")
-        .env(
-            "BARECOUNT_BIN",
-            project.debug_binary().display().to_string(),
-        )
-        .env(
-            "BARECOUNT_TEST_PYTHON",
-            project.test_python().display().to_string(),
-        );
+    let mut suite = checks(project);
+    suite.extend(tests(project));
+    suite
+}
+
+/// What is read, not run.
+fn checks(project: &Project) -> Vec<Step> {
     vec![
-        Step {
-            name: "setup",
-            purpose: "what the tests need is there",
-            needs: &[],
-            work: Work::Function(setup::for_tests),
-        },
+        function("setup", "what the tests need is there", setup::for_tests),
         step(
             "format",
             "formatted by rustfmt",
@@ -52,6 +37,11 @@ fn suite(project: &Project) -> Vec<Step> {
                 Task::new(&format!("cargo fmt --all --check {EXAMPLE}")),
             ],
         ),
+        function(
+            "dependencies",
+            "licences, sources, one copy of what is large",
+            dependencies::check,
+        ),
         step(
             "lint",
             "clippy has nothing to say",
@@ -59,27 +49,11 @@ fn suite(project: &Project) -> Vec<Step> {
             vec![
                 Task::new("cargo clippy --workspace --all-targets --locked -- -D warnings")
                     .minutes(30),
-                example("cargo clippy EXAMPLE --workspace --all-targets --locked -- -D warnings")
-                    .minutes(10),
+                example(
+                    project,
+                    "cargo clippy EXAMPLE --workspace --all-targets --locked -- -D warnings",
+                ),
             ],
-        ),
-        step(
-            "build",
-            "the binary that whole-binary tests run",
-            &["setup"],
-            vec![Task::new("cargo build --locked --package barecount").minutes(30)],
-        ),
-        step(
-            "test",
-            "unit, conformance and whole-binary tests",
-            &["setup", "build"],
-            vec![tests.minutes(30)],
-        ),
-        step(
-            "example",
-            "the example's own tests",
-            &["setup"],
-            vec![example("cargo test EXAMPLE --workspace --locked --no-fail-fast").minutes(10)],
         ),
         step(
             "doc",
@@ -92,4 +66,74 @@ fn suite(project: &Project) -> Vec<Step> {
             ],
         ),
     ]
+}
+
+/// What is run.
+fn tests(project: &Project) -> Vec<Step> {
+    let text = |path: PathBuf| path.display().to_string();
+    vec![
+        step(
+            "build",
+            "the binary that whole-binary tests run",
+            &["setup"],
+            vec![Task::new("cargo build --locked --package barecount").minutes(30)],
+        ),
+        step(
+            "test",
+            "unit, conformance and whole-binary tests",
+            &["setup", "build"],
+            vec![
+                Task::new("cargo test --workspace --locked --no-fail-fast")
+                    .env("BARECOUNT_BIN", text(project.debug_binary()))
+                    .env("BARECOUNT_TEST_PYTHON", text(project.test_python()))
+                    .minutes(30),
+            ],
+        ),
+        step(
+            "example",
+            "the example's own tests",
+            &["setup"],
+            vec![example(
+                project,
+                "cargo test EXAMPLE --workspace --locked --no-fail-fast",
+            )],
+        ),
+    ]
+}
+
+/// A command on the example's workspace, which stands for `EXAMPLE` in it.
+fn example(project: &Project, command: &str) -> Task {
+    Task::new(&command.replace("EXAMPLE", EXAMPLE))
+        .env(
+            "CARGO_TARGET_DIR",
+            project.target.join("fx-rates").display().to_string(),
+        )
+        .minutes(10)
+}
+
+fn step(
+    name: &'static str,
+    purpose: &'static str,
+    needs: &'static [&'static str],
+    tasks: Vec<Task>,
+) -> Step {
+    Step {
+        name,
+        purpose,
+        needs,
+        work: Work::Tasks(tasks),
+    }
+}
+
+fn function(
+    name: &'static str,
+    purpose: &'static str,
+    function: fn(&Project) -> Result<(), Failure>,
+) -> Step {
+    Step {
+        name,
+        purpose,
+        needs: &[],
+        work: Work::Function(function),
+    }
 }

@@ -11,12 +11,16 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs a script, logged in a file of the build's folder.
-fn shell(name: &str, script: &str, limit: Duration) -> io::Result<(Ended, String)> {
-    let log = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../target/xtask/tests")
-        .join(name);
-    let ended = run(Command::new("sh").args(["-c", script]), limit, &log)?;
+/// Runs a script; gives its log too.
+fn shell(script: &str, limit: Duration) -> io::Result<(Ended, String)> {
+    let folder = tempfile::tempdir()?;
+    let log = folder.path().join("made/log");
+    let ended = run(
+        Command::new("sh").args(["-c", script]),
+        limit,
+        &log,
+        Shown::InLog,
+    )?;
     Ok((ended, fs::read_to_string(log)?))
 }
 
@@ -26,7 +30,7 @@ const LONG: Duration = Duration::from_secs(60);
 fn output_is_logged_and_its_last_lines_are_kept() -> TestResult {
     let _turn = turn();
     let script = "seq 1 100; echo unfinished line >&2; printf end; exit 3";
-    let (ended, log) = shell("output", script, LONG)?;
+    let (ended, log) = shell(script, LONG)?;
     assert!(ended.how == How::Exited(3));
     assert_eq!(log.lines().count(), 102);
     assert_eq!(ended.tail.len(), TAIL_LINES);
@@ -43,7 +47,7 @@ fn a_command_that_takes_too_long_is_ended_with_all_that_it_started() -> TestResu
     adopt_orphans()?;
     let script = "setsid sleep 1000 & (setsid sh -c 'sleep 1001; true' &) ; echo up; sleep 1002";
     let started = Instant::now();
-    let (ended, log) = shell("too-long", script, Duration::from_millis(300))?;
+    let (ended, log) = shell(script, Duration::from_millis(300))?;
     assert!(ended.how == How::TimedOut);
     assert_eq!(log, "up\n");
     assert!(started.elapsed() < GRACE, "nothing was waited for in vain");
@@ -56,7 +60,7 @@ fn a_command_that_takes_too_long_is_ended_with_all_that_it_started() -> TestResu
 fn what_a_command_leaves_behind_is_ended_and_named() -> TestResult {
     let _turn = turn();
     adopt_orphans()?;
-    let (ended, _) = shell("left", "(setsid sleep 1000 &); sleep 0.2", LONG)?;
+    let (ended, _) = shell("(setsid sleep 1000 &); sleep 0.2", LONG)?;
     assert!(ended.how == How::Exited(0));
     assert_eq!(ended.left_behind, ["sleep"]);
     assert!(children()?.is_empty());
@@ -66,7 +70,7 @@ fn what_a_command_leaves_behind_is_ended_and_named() -> TestResult {
 #[test]
 fn a_command_that_another_ends_says_by_which_signal() -> TestResult {
     let _turn = turn();
-    let (ended, _) = shell("signalled", "kill -SEGV $$", LONG)?;
+    let (ended, _) = shell("kill -SEGV $$", LONG)?;
     assert!(ended.how == How::Signalled(11));
     Ok(())
 }
