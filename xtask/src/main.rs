@@ -1,15 +1,26 @@
 //! Development tasks. `cargo xtask test` is the whole suite, as continuous integration runs it.
 
+mod bench;
+mod dependencies;
+mod project;
+mod setup;
 mod steps;
+mod supervise;
 mod test;
 
 use std::process::ExitCode;
 
+use project::Project;
+use steps::Failure;
+
 const USAGE: &str = "\
 usage: cargo xtask <task>
 
-  test        install what the tests need, then run all of them
-  test NAME…  only the steps named (see their names in the output of `test`)
+  test           install what the tests need, then run all of them
+  test STEP…     only these steps of it, and what they need
+  deny           have cargo-deny check what is depended on; compiles it first
+  bench NAME…    measure beside the alternatives and print JSON lines, on a machine that does
+                 nothing else; NAME is sandbox, ledger, invoke, etl or dispatch
 ";
 
 #[expect(
@@ -18,15 +29,26 @@ usage: cargo xtask <task>
 )]
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let outcome = match arguments.split_first() {
-        Some((task, rest)) if task == "test" => test::run(rest),
-        _ => {
-            eprint!("{USAGE}");
-            return ExitCode::from(2);
-        }
+    let Some((task, rest)) = arguments.split_first() else {
+        eprint!("{USAGE}");
+        return ExitCode::from(2);
     };
+    let outcome = supervise::adopt_orphans()
+        .map_err(|error| Failure::new(task.as_str(), error.to_string()))
+        .and_then(|()| match task.as_str() {
+            "test" => test::run(rest).map(Some),
+            "deny" if rest.is_empty() => Project::find()
+                .and_then(|project| dependencies::with_cargo_deny(&project))
+                .map(Some),
+            "bench" if !rest.is_empty() => bench::run(rest).map(Some),
+            _ => Ok(None),
+        });
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Some(())) => ExitCode::SUCCESS,
+        Ok(None) => {
+            eprint!("{USAGE}");
+            ExitCode::from(2)
+        }
         Err(failure) => {
             eprintln!("\nxtask: {failure}");
             ExitCode::FAILURE

@@ -1,44 +1,143 @@
 //! The whole suite: what a change must pass.
 
-use crate::steps::{Failure, Step};
+use std::path::PathBuf;
 
-/// Runs every step, or those named; stops at the first that fails.
-#[expect(clippy::print_stdout, reason = "the summary is the result")]
+use crate::{
+    dependencies,
+    project::Project,
+    setup,
+    steps::{self, Failure, Step, Task, Work},
+};
+
+/// The example is a workspace of its own: code as a user of the platform would write it.
+const EXAMPLE: &str = "--manifest-path=examples/fx-rates/Cargo.toml";
+
+/// Runs every step, or those named and what they need.
 pub(crate) fn run(names: &[String]) -> Result<(), Failure> {
-    let all = steps();
-    if let Some(unknown) = names
-        .iter()
-        .find(|name| all.iter().all(|step| step.name != **name))
-    {
-        let known: Vec<_> = all.iter().map(|step| step.name).collect();
-        return Err(Failure::new(
-            unknown.as_str(),
-            format!("no such step; there are {}", known.join(", ")),
-        ));
-    }
-    let mut times = Vec::new();
-    for step in all
-        .iter()
-        .filter(|step| names.is_empty() || names.iter().any(|name| name == step.name))
-    {
-        times.push((step.name, step.run()?));
-    }
-    println!("\nall steps passed:");
-    for (name, time) in times {
-        println!("  {name:<12} {:>7.1} s", time.as_secs_f64());
-    }
-    Ok(())
+    let project = Project::find()?;
+    steps::run(&suite(&project), names, &project)
 }
 
-fn steps() -> Vec<Step> {
+fn suite(project: &Project) -> Vec<Step> {
+    let mut suite = checks(project);
+    suite.extend(tests(project));
+    suite
+}
+
+/// What is read, not run.
+fn checks(project: &Project) -> Vec<Step> {
     vec![
-        Step::new("format", "cargo fmt --all --check"),
-        Step::new(
-            "lint",
-            "cargo clippy --workspace --all-targets --locked -- -D warnings",
+        function("setup", "what the tests need is there", setup::for_tests),
+        step(
+            "format",
+            "formatted by rustfmt",
+            &[],
+            vec![
+                Task::new("cargo fmt --all --check"),
+                Task::new(&format!("cargo fmt --all --check {EXAMPLE}")),
+            ],
         ),
-        Step::new("test", "cargo test --workspace --locked --no-fail-fast"),
-        Step::new("doc", "cargo doc --workspace --no-deps --locked")
-            .with_env("RUSTDOCFLAGS", "-D warnings"),
+        function(
+            "dependencies",
+            "licences, sources, one copy of what is large",
+            dependencies::check,
+        ),
+        step(
+            "lint",
+            "clippy has nothing to say",
+            &["setup"],
+            vec![
+                Task::new("cargo clippy --workspace --all-targets --locked -- -D warnings")
+                    .minutes(30),
+                example(
+                    project,
+                    "cargo clippy EXAMPLE --workspace --all-targets --locked -- -D warnings",
+                ),
+            ],
+        ),
+        step(
+            "doc",
+            "documentation without broken links",
+            &["setup"],
+            vec![
+                Task::new("cargo doc --workspace --no-deps --locked")
+                    .env("RUSTDOCFLAGS", "-D warnings")
+                    .minutes(20),
+            ],
+        ),
     ]
+}
+
+/// What is run.
+fn tests(project: &Project) -> Vec<Step> {
+    let text = |path: PathBuf| path.display().to_string();
+    vec![
+        step(
+            "build",
+            "everything, and the binary that whole-binary tests run",
+            &["setup"],
+            vec![
+                // All of it, as the tests will build it: a part would be built with other features
+                // of the same large dependencies, once more.
+                Task::new("cargo build --workspace --all-targets --locked").minutes(30),
+            ],
+        ),
+        step(
+            "test",
+            "unit, conformance and whole-binary tests",
+            &["setup", "build"],
+            vec![
+                Task::new("cargo test --workspace --locked --no-fail-fast")
+                    .env("BARECOUNT_BIN", text(project.debug_binary()))
+                    .env("BARECOUNT_TEST_PYTHON", text(project.test_python()))
+                    .minutes(30),
+            ],
+        ),
+        step(
+            "example",
+            "the example's own tests",
+            &["setup"],
+            vec![example(
+                project,
+                "cargo test EXAMPLE --workspace --locked --no-fail-fast",
+            )],
+        ),
+    ]
+}
+
+/// A command on the example's workspace, which stands for `EXAMPLE` in it.
+fn example(project: &Project, command: &str) -> Task {
+    Task::new(&command.replace("EXAMPLE", EXAMPLE))
+        .env(
+            "CARGO_TARGET_DIR",
+            project.target.join("fx-rates").display().to_string(),
+        )
+        .minutes(10)
+}
+
+fn step(
+    name: &'static str,
+    purpose: &'static str,
+    needs: &'static [&'static str],
+    tasks: Vec<Task>,
+) -> Step {
+    Step {
+        name,
+        purpose,
+        needs,
+        work: Work::Tasks(tasks),
+    }
+}
+
+fn function(
+    name: &'static str,
+    purpose: &'static str,
+    function: fn(&Project) -> Result<(), Failure>,
+) -> Step {
+    Step {
+        name,
+        purpose,
+        needs: &[],
+        work: Work::Function(function),
+    }
 }

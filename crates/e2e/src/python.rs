@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::binary;
 
 /// The interpreter that `BARECOUNT_TEST_PYTHON` names, else one in an environment of its own with
-/// what `requirements.txt` names, made once.
+/// what `xtask/requirements.txt` names, made once.
 ///
 /// # Panics
 /// If it cannot be made: a test with no engine to ask must not pass.
@@ -29,7 +29,7 @@ fn make() -> PathBuf {
     let scratch = binary::scratch();
     let lock = fs_err::File::create(scratch.join("python.lock")).expect("a lock file");
     flock(&lock, FlockOperation::LockExclusive).expect("a lock on a file of our own");
-    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("requirements.txt");
+    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../xtask/requirements.txt");
     let wanted = fs_err::read(&requirements).expect("the requirements are listed");
     let folder = scratch.with_file_name("test-python");
     let python = folder.join("bin/python");

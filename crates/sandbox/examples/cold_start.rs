@@ -2,15 +2,30 @@
 //! `unshare` with the same namespaces (and `crun run` where it is installed). Prints JSON lines.
 //!
 //! `cargo run --release --example cold_start [-- COUNT]`
+//!
+//! `crun` refuses a host that has both versions of control groups mounted. There it is run by a
+//! process of its own, in a mount namespace without the second version; its controllers are with the
+//! first.
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
 
 use std::error::Error;
-use std::process::{Command, Stdio as ProcessStdio};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio as ProcessStdio};
 use std::time::{Duration, Instant};
 
 use barecount_sandbox::{Launcher, LauncherConfig, Limits, SandboxName, Spec, Stdio};
 
+/// Where a host of both versions mounts the second.
+const UNIFIED: &str = "/sys/fs/cgroup/unified";
+/// The argument that makes this program run `crun` whenever it reads a line.
+const RUNS_CRUN: &str = "--crun";
+
 fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    if let (Some(RUNS_CRUN), Some(bundle)) = (arguments.next().as_deref(), arguments.next()) {
+        return run_crun_on_demand(&bundle);
+    }
     let launcher = Launcher::start(LauncherConfig::new("barecount-cold-start"))?;
     let count: usize = std::env::args()
         .nth(1)
@@ -18,13 +33,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Taken in turn, so that what else the machine does falls on all alike.
     let (mut ours, mut until_exec, mut unshare, mut plain) = (vec![], vec![], vec![], vec![]);
     let mut crun = vec![];
-    let bundle = Bundle::new()?.filter(|bundle| match bundle.run(count) {
-        Ok(_) => true,
+    let mut beside = match Crun::start() {
+        Ok(crun) => Some(crun),
         Err(error) => {
             println!("{{\"bench\":\"cold_start\",\"what\":\"crun run\",\"absent\":\"{error}\"}}");
-            false
+            None
         }
-    });
+    };
     for number in 0..count {
         let (started, ended) = sandboxed(&launcher, number)?;
         until_exec.push(started);
@@ -35,15 +50,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         )?);
         plain.push(command("/bin/true", &[])?);
         // A tenth as many, as it takes ten times as long.
-        if let Some(bundle) = bundle.as_ref().filter(|_| number % 10 == 0) {
-            crun.push(bundle.run(number)?);
+        if let Some(beside) = beside.as_mut().filter(|_| number % 10 == 0) {
+            crun.push(beside.run()?);
         }
     }
     print("sandbox until the program runs", &mut until_exec);
     print("sandbox until it has ended", &mut ours);
     print("unshare -Urmpiun --fork --mount-proc", &mut unshare);
     print("fork and exec", &mut plain);
-    if bundle.is_some() {
+    if beside.is_some() {
         print("crun run", &mut crun);
     }
     let ratio = |other: &[Duration]| {
@@ -83,68 +98,116 @@ fn sandboxed(launcher: &Launcher, number: usize) -> Result<(Duration, Duration),
     Ok((started, ended))
 }
 
-/// An OCI bundle that runs the same program, for `crun`.
-struct Bundle {
-    folder: tempfile::TempDir,
+/// A process that runs `crun` and says how long it took, in a namespace where that works.
+struct Crun {
+    process: Child,
+    asked: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    /// Its bundle.
+    _folder: tempfile::TempDir,
 }
 
-impl Bundle {
-    /// `None` where `crun` is not installed.
-    fn new() -> Result<Option<Self>, Box<dyn Error>> {
+impl Crun {
+    /// Fails where `crun` is not installed, or does not run this bundle.
+    fn start() -> Result<Self, Box<dyn Error>> {
         let folder = tempfile::tempdir()?;
-        match Command::new("crun")
-            .arg("spec")
-            .current_dir(folder.path())
-            .status()
-        {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            status => status?,
+        write_bundle(folder.path())?;
+        let own = std::env::current_exe()?;
+        let mut command = if Path::new(UNIFIED).exists() {
+            let script = format!("umount {UNIFIED} && exec \"$0\" \"$@\"");
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-c", &script]).arg(own);
+            command
+        } else {
+            Command::new(own)
         };
-        let root = folder.path().join("rootfs");
-        std::fs::create_dir_all(root.join("usr"))?;
-        for name in ["bin", "lib", "lib64"] {
-            std::os::unix::fs::symlink(format!("usr/{name}"), root.join(name))?;
-        }
-        let path = folder.path().join("config.json");
-        let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
-        config["process"]["args"] = serde_json::json!(["/bin/true"]);
-        config["process"]["terminal"] = false.into();
-        let limits = serde_json::json!({
-            "memory": {"limit": 256 << 20},
-            "cpu": {"quota": 100_000, "period": 100_000},
-            "pids": {"limit": 64},
-        });
-        config["linux"]["resources"] = limits;
-        let usr = serde_json::json!({
-            "destination": "/usr", "type": "bind", "source": "/usr",
-            "options": ["rbind", "ro", "nosuid", "nodev"],
-        });
-        config["mounts"]
-            .as_array_mut()
-            .ok_or("no mounts")?
-            .push(usr);
-        std::fs::write(&path, serde_json::to_vec(&config)?)?;
-        Ok(Some(Self { folder }))
+        let mut process = command
+            .arg(RUNS_CRUN)
+            .arg(folder.path())
+            .stdin(ProcessStdio::piped())
+            .stdout(ProcessStdio::piped())
+            .spawn()?;
+        let (Some(asked), Some(answers)) = (process.stdin.take(), process.stdout.take()) else {
+            return Err("its input and output are not pipes".into());
+        };
+        let mut crun = Self {
+            process,
+            asked,
+            answers: BufReader::new(answers),
+            _folder: folder,
+        };
+        crun.run()?;
+        Ok(crun)
     }
 
-    fn run(&self, number: usize) -> Result<Duration, Box<dyn Error>> {
-        let folder = self
-            .folder
-            .path()
-            .to_str()
-            .ok_or("the temporary folder is not UTF-8")?;
-        let name = format!("cold-start-{}-{number}", std::process::id());
-        command(
-            "crun",
-            &[
-                "--cgroup-manager=cgroupfs",
-                "run",
-                "--bundle",
-                folder,
-                &name,
-            ],
-        )
+    fn run(&mut self) -> Result<Duration, Box<dyn Error>> {
+        writeln!(self.asked, "again")?;
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer)?;
+        let nanos = answer.trim().parse();
+        Ok(Duration::from_nanos(nanos.map_err(|_| {
+            format!("crun did not run: {}", answer.trim())
+        })?))
     }
+}
+
+impl Drop for Crun {
+    fn drop(&mut self) {
+        // It has nothing to finish; there is nobody to tell if it has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Answers every line with the nanoseconds that a run of the bundle took, until there is none.
+fn run_crun_on_demand(bundle: &str) -> Result<(), Box<dyn Error>> {
+    for (number, _) in std::io::stdin().lines().enumerate() {
+        let name = format!("cold-start-{}-{number}", std::process::id());
+        let run = [
+            "--cgroup-manager=cgroupfs",
+            "run",
+            "--bundle",
+            bundle,
+            &name,
+        ];
+        match command("crun", &run) {
+            Ok(took) => println!("{}", took.as_nanos()),
+            Err(error) => println!("{error}"),
+        }
+    }
+    Ok(())
+}
+
+/// Writes an OCI bundle that runs the same program within the same limits.
+fn write_bundle(folder: &Path) -> Result<(), Box<dyn Error>> {
+    let status = Command::new("crun")
+        .arg("spec")
+        .current_dir(folder)
+        .status()?;
+    if !status.success() {
+        return Err(format!("crun spec ended with {status}").into());
+    }
+    let root = folder.join("rootfs");
+    std::fs::create_dir_all(root.join("usr"))?;
+    for name in ["bin", "lib", "lib64"] {
+        std::os::unix::fs::symlink(format!("usr/{name}"), root.join(name))?;
+    }
+    let path = folder.join("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    config["process"]["args"] = serde_json::json!(["/bin/true"]);
+    config["process"]["terminal"] = false.into();
+    config["linux"]["resources"] = serde_json::json!({
+        "memory": {"limit": 256 << 20},
+        "cpu": {"quota": 100_000, "period": 100_000},
+        "pids": {"limit": 64},
+    });
+    let usr = serde_json::json!({
+        "destination": "/usr", "type": "bind", "source": "/usr",
+        "options": ["rbind", "ro", "nosuid", "nodev"],
+    });
+    let mounts = config["mounts"].as_array_mut().ok_or("no mounts")?;
+    mounts.push(usr);
+    Ok(std::fs::write(&path, serde_json::to_vec(&config)?)?)
 }
 
 fn command(program: &str, arguments: &[&str]) -> Result<Duration, Box<dyn Error>> {

@@ -1,0 +1,247 @@
+//! The control plane behind a socket, with a runner that succeeds at once and a ledger.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use barecount_control::{Control, Entries, Fenced, Submission, Submitted, clock::SystemClock};
+use barecount_ledger::{
+    integrate::Integrator,
+    note::SigningKey,
+    storage::{DirBlobs, DirCheckpoint},
+};
+use barecount_model::{
+    class::{NetworkProfile, RunnerClass, Size},
+    id::{RunId, TaskId},
+    plan::Plan,
+    run::{
+        RetryBudget, Run, RunState, Task, TaskState,
+        outcome::{AttemptResult, Metrics, Outcome, Staged},
+    },
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+use crate::Failure;
+
+#[derive(Deserialize)]
+struct Request {
+    tokens: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    states: Vec<RunState>,
+}
+
+/// A running control plane.
+pub(crate) struct Service {
+    control: Control,
+    socket: PathBuf,
+    /// The ledger's length under a durable checkpoint.
+    integrated: watch::Receiver<u64>,
+}
+
+impl Service {
+    /// Starts with empty state in the folder.
+    pub(crate) async fn start(folder: &Path) -> Result<Self, Failure> {
+        let (updates_in, mut updates) = mpsc::unbounded_channel();
+        let (entries_in, entries) = mpsc::unbounded_channel();
+        let state = folder.join("state");
+        std::fs::create_dir(&state)?;
+        let control = Control::open(&state, Arc::new(SystemClock), updates_in, entries_in)?;
+        // What follows from a change is done by whoever submitted the run, who is told as well.
+        tokio::spawn(async move { while updates.recv().await.is_some() {} });
+        let integrated = integrate(folder, control.clone(), entries)?;
+        let socket = folder.join("socket");
+        let listener = UnixListener::bind(&socket)?;
+        let dispatcher = Dispatcher {
+            control: control.clone(),
+            plan: Arc::new(plan()),
+            next: Arc::new(AtomicU64::new(0)),
+        };
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                tokio::spawn(dispatcher.clone().serve(connection));
+            }
+        });
+        Ok(Self {
+            control,
+            socket,
+            integrated,
+        })
+    }
+
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Waits until a durable checkpoint covers every entry, and gives their number.
+    pub(crate) async fn integrated(mut self) -> Result<u64, Failure> {
+        let length = *self.control.ledger_length().borrow();
+        self.integrated.wait_for(|&size| size >= length).await?;
+        Ok(length)
+    }
+}
+
+/// Integrates what becomes durable, on a thread of its own.
+fn integrate(
+    folder: &Path,
+    control: Control,
+    mut entries: mpsc::UnboundedReceiver<Entries>,
+) -> Result<watch::Receiver<u64>, Failure> {
+    let folder = folder.join("ledger");
+    std::fs::create_dir(&folder)?;
+    let (blobs, checkpoint) = (DirBlobs::new(&folder), DirCheckpoint::new(&folder));
+    let key = SigningKey::generate("example.com/dispatch")?;
+    let mut log = Integrator::open(blobs, checkpoint, key, &[])?;
+    let (size, watcher) = watch::channel(0);
+    let runtime = tokio::runtime::Handle::current();
+    thread::spawn(move || {
+        let mut pieces = Vec::new();
+        while entries.blocking_recv_many(&mut pieces, 64) > 0 {
+            let first = pieces[0].first;
+            let bytes: Vec<Vec<u8>> = pieces.drain(..).flat_map(|piece| piece.bytes).collect();
+            // Without the ledger the measurement is void: the sender goes, whoever waits hears it.
+            let Ok(signed) = log.integrate(first, &bytes) else {
+                return;
+            };
+            let length = signed.checkpoint().size;
+            size.send_replace(length);
+            let control = control.clone();
+            runtime.spawn(async move { control.integrated(length).await });
+        }
+    });
+    Ok(watcher)
+}
+
+#[derive(Clone)]
+struct Dispatcher {
+    control: Control,
+    plan: Arc<Plan>,
+    next: Arc<AtomicU64>,
+}
+
+impl Dispatcher {
+    /// Answers one connection's requests in turn. A failure ends the connection, which its client
+    /// takes for one.
+    async fn serve(self, connection: UnixStream) -> Result<(), Failure> {
+        let (read, mut write) = connection.into_split();
+        let mut requests = BufReader::new(read).lines();
+        while let Some(line) = requests.next_line().await? {
+            let Request { tokens } = serde_json::from_str(&line)?;
+            let mut runs = JoinSet::new();
+            for token in tokens {
+                runs.spawn(self.clone().carry_out(token));
+            }
+            let mut states = Vec::with_capacity(runs.len());
+            while let Some(state) = runs.join_next().await {
+                states.push(state??);
+            }
+            let mut answer = serde_json::to_vec(&Answer { states })?;
+            answer.push(b'\n');
+            write.write_all(&answer).await?;
+        }
+        Ok(())
+    }
+
+    /// A run from its submission to its end, with the reports of a runner whose work is done as
+    /// soon as it is launched.
+    async fn carry_out(self, token: String) -> Result<RunState, Failure> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let run = run(number, token);
+        let attempt = Fenced {
+            run: run.id.clone(),
+            task: 0,
+            number: 1,
+        };
+        let submission = Submission {
+            run,
+            plan: self.plan,
+        };
+        let Submitted::New(_) = self.control.submit(submission).await? else {
+            return Err("the token was used before".into());
+        };
+        self.control.place(&attempt.run, 0).await?;
+        self.control.started(&attempt, "fake").await?;
+        let outcome = Outcome {
+            result: AttemptResult::Done(Staged::default()),
+            exit_code: Some(0),
+            metrics: Metrics::default(),
+            detail: Value::Null,
+        };
+        self.control.report(&attempt, outcome, vec![]).await?;
+        let update = self.control.committed(&attempt, vec![]).await?;
+        Ok(update.run.state)
+    }
+}
+
+fn plan() -> Plan {
+    Plan {
+        pipeline: "nothing".into(),
+        tenant: "demo".into(),
+        owner: "owner@example.com".into(),
+        version: "sha256:00".into(),
+        manifest_digest: "sha256:01".into(),
+        lock_digest: "sha256:02".into(),
+        environment: "local".into(),
+        classification: "public".into(),
+        requester: "benchmark".into(),
+        decision: Value::Null,
+        event: None,
+        stages: vec![],
+    }
+}
+
+fn run(number: u64, token: String) -> Run {
+    let mut id = [0; 16];
+    id[8..].copy_from_slice(&number.to_be_bytes());
+    let task = Task {
+        id: TaskId::from_bytes(id),
+        stage: "only".into(),
+        partition: None,
+        class: RunnerClass::Container,
+        size: Size::Small,
+        network_profile: NetworkProfile::PrivateVpc,
+        needs: vec![],
+        state: TaskState::Waiting,
+        budget: RetryBudget {
+            application: 3,
+            infrastructure: 3,
+            interruptions: 3,
+            initial_backoff_ms: 1000,
+            max_backoff_ms: 60_000,
+            application_spent: 0,
+            infrastructure_spent: 0,
+            interruptions_spent: 0,
+        },
+        not_before: None,
+        attempts: vec![],
+    };
+    Run {
+        id: RunId::from_bytes(id),
+        token,
+        tenant: "demo".into(),
+        pipeline: "nothing".into(),
+        version: "sha256:00".into(),
+        environment: "local".into(),
+        window: None,
+        state: RunState::Waiting,
+        cancel_requested: false,
+        submitted_at: Timestamp::UNIX_EPOCH,
+        ended_at: None,
+        tasks: vec![task],
+    }
+}

@@ -1,0 +1,189 @@
+//! What the lines of each measuring example say, as figures with their budgets.
+
+use serde_json::Value;
+
+use super::figure::{Budget, Figure};
+
+/// The line whose member `key` is `value`.
+fn line<'a>(lines: &'a [Value], key: &str, value: &str) -> Option<&'a Value> {
+    lines.iter().find(|line| line[key] == value)
+}
+
+fn number(line: Option<&Value>, key: &str) -> Option<f64> {
+    line?.get(key)?.as_f64()
+}
+
+/// Cold starts of `/bin/true`.
+pub(crate) fn sandbox(lines: &[Value]) -> Vec<Figure> {
+    let p50 = |what| number(line(lines, "what", what), "p50_us");
+    let Some(ours) = p50("sandbox until it has ended") else {
+        return Vec::new();
+    };
+    let case = |name: &str| Figure::new("sandbox", name, ours, "µs p50");
+    let mut figures = Vec::new();
+    let unshare = "unshare -Urmpiun --fork --mount-proc";
+    if let Some(other) = p50(unshare) {
+        let figure = case("cold start beside unshare").beside(unshare, other);
+        figures.push(figure.budget(Budget::TimesAtMost(1.3)));
+    }
+    let beside_crun = case("cold start beside crun").budget(Budget::TimesAtMost(1.0 / 3.0));
+    figures.push(match p50("crun run") {
+        Some(other) => beside_crun.beside("crun run", other),
+        None => beside_crun,
+    });
+    if let Some(other) = p50("fork and exec") {
+        figures.push(case("cold start beside fork and exec").beside("fork and exec", other));
+    }
+    figures
+}
+
+/// Entries appended and integrated.
+pub(crate) fn ledger(lines: &[Value]) -> Vec<Figure> {
+    let integrated = line(lines, "case", "integrate");
+    let mut figures = Vec::new();
+    if let Some(rate) = number(integrated, "entries_per_second") {
+        let figure = Figure::new("ledger", "appended and integrated", rate, "entries/s")
+            .budget(Budget::AtLeast(100_000.0));
+        figures.push(match number(integrated, "plain_entries_per_second") {
+            Some(other) => figure.beside("appended to a file, synchronised a batch", other),
+            None => figure,
+        });
+    }
+    if let Some(wait) = number(integrated, "wait_p99_ms") {
+        let figure = Figure::new("ledger", "append to durable checkpoint", wait, "ms p99");
+        figures.push(figure.budget(Budget::AtMost(100.0)));
+    }
+    if let Some(rate) = number(line(lines, "case", "verify"), "entries_per_second") {
+        figures.push(Figure::new("ledger", "verified", rate, "entries/s"));
+    }
+    figures
+}
+
+/// Warm invocations of a function that echoes.
+pub(crate) fn invoke(lines: &[Value]) -> Vec<Figure> {
+    let measured = line(lines, "bench", "invoke");
+    let mut figures = Vec::new();
+    if let Some(p50) = number(measured, "p50_us") {
+        let figure =
+            Figure::new("invoke", "warm echo", p50, "µs p50").budget(Budget::AtMost(150.0));
+        figures.push(match number(measured, "plain_tcp_p50_us") {
+            Some(other) => figure.beside("HTTP echo over loopback TCP", other),
+            None => figure,
+        });
+    }
+    for (key, unit) in [("p99_us", "µs p99"), ("cold_us", "µs")] {
+        if let Some(value) = number(measured, key) {
+            let case = if key == "cold_us" {
+                "cold echo"
+            } else {
+                "warm echo"
+            };
+            figures.push(Figure::new("invoke", case, value, unit));
+        }
+    }
+    figures
+}
+
+/// Jobs of the embedded engine.
+pub(crate) fn etl(lines: &[Value]) -> Vec<Figure> {
+    let job = |line: &Value| {
+        let (ours, bare) = (line["ours_ms"].as_f64()?, line["bare_ms"].as_f64()?);
+        let case = format!("{} at scale {}", line["case"].as_str()?, line["scale"]);
+        let figure = Figure::new("etl", &case, ours, "ms").beside("bare DataFusion session", bare);
+        Some(figure.budget(Budget::TimesAtMost(1.05)))
+    };
+    lines.iter().filter_map(job).collect()
+}
+
+/// Runs that do nothing.
+pub(crate) fn dispatch(lines: &[Value]) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    let alone = line(lines, "case", "one in flight");
+    if let (Some(p50), Some(sync)) = (number(alone, "p50_ms"), number(alone, "fdatasync_p50_ms")) {
+        // 0.8 ms where a synchronisation takes 0.2 ms.
+        let figure = Figure::new("dispatch", "one in flight", p50, "ms p50");
+        let figure = figure.beside("fdatasync of a page", sync);
+        figures.push(figure.budget(Budget::TimesAtMost(4.0)));
+        for line in lines {
+            let (Some(case), Some(rate)) =
+                (line["case"].as_str(), line["runs_per_second"].as_f64())
+            else {
+                continue;
+            };
+            let figure = Figure::new("dispatch", case, rate, "runs/s");
+            figures.push(figure.beside("synchronisations one after another", 1e3 / sync));
+        }
+    }
+    if let Some(wait) = number(
+        line(lines, "case", "ledger"),
+        "integrated_ms_after_the_last_answer",
+    ) {
+        let figure = Figure::new("dispatch", "last answer to durable checkpoint", wait, "ms");
+        figures.push(figure);
+    }
+    figures
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn met(figures: &[Figure]) -> Vec<Option<bool>> {
+        figures.iter().map(Figure::met).collect()
+    }
+
+    fn cold_start(ours: u64) -> Vec<Value> {
+        vec![
+            json!({"what": "sandbox until it has ended", "p50_us": ours}),
+            json!({"what": "unshare -Urmpiun --fork --mount-proc", "p50_us": 1000}),
+            json!({"what": "crun run", "p50_us": 4500}),
+        ]
+    }
+
+    #[test]
+    fn a_cold_start_is_held_against_unshare_and_crun() {
+        assert_eq!(met(&sandbox(&cold_start(1300))), [Some(true), Some(true)]);
+        assert_eq!(met(&sandbox(&cold_start(1400))), [Some(false), Some(true)]);
+        assert_eq!(met(&sandbox(&cold_start(1600))), [Some(false), Some(false)]);
+    }
+
+    #[test]
+    fn where_crun_does_not_run_nothing_is_claimed_about_it() {
+        let without = &cold_start(1000)[..2];
+        assert_eq!(met(&sandbox(without)), [Some(true), None]);
+    }
+
+    #[test]
+    fn one_run_in_flight_may_take_four_synchronisations() {
+        let alone =
+            |p50: f64| json!({"case": "one in flight", "p50_ms": p50, "fdatasync_p50_ms": 2.0});
+        assert_eq!(met(&dispatch(&[alone(8.0)])), [Some(true)]);
+        assert_eq!(met(&dispatch(&[alone(8.1)])), [Some(false)]);
+    }
+
+    #[test]
+    fn a_job_may_take_a_twentieth_longer_than_the_bare_engine() {
+        let job =
+            |ours: u32| json!({"case": "tpch-q1", "scale": 1.0, "ours_ms": ours, "bare_ms": 100});
+        assert_eq!(met(&etl(&[job(105), job(106)])), [Some(true), Some(false)]);
+    }
+
+    #[test]
+    fn an_example_that_says_nothing_has_no_figures() {
+        for read in [sandbox, ledger, invoke, etl, dispatch] {
+            assert!(read(&[]).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_figure_is_one_line_with_all_its_members() {
+        let figure = Figure::new("etl", "a", 1.05, "ms")
+            .beside("bare", 1.0)
+            .budget(Budget::TimesAtMost(1.05));
+        let line = serde_json::to_string(&figure.line()).expect("it is plain data");
+        let expected = r#"{"bench":"etl","case":"a","ours":1.05,"unit":"ms","alternative":1.0,"alternative_name":"bare","ratio":1.05,"budget":"at most 1.050 of the alternative","met":true}"#;
+        assert_eq!(line, expected);
+    }
+}

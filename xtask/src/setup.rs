@@ -1,0 +1,168 @@
+//! What the tests need beside the Rust toolchain: made sure of, installed where that is possible.
+
+use std::{
+    fmt::Write as _,
+    fs, io,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use crate::{
+    project::Project,
+    steps::{Failure, Task},
+};
+
+/// Python packages, pinned with the digests of their files. Made from `requirements.in` by
+/// `pip-compile --generate-hashes`.
+const REQUIREMENTS: &str = "xtask/requirements.txt";
+
+/// A thing of the system that tests use.
+struct Tool {
+    what: &'static str,
+    /// Succeeds where it is there.
+    probe: &'static [&'static str],
+    /// The Debian packages that bring it.
+    packages: &'static [&'static str],
+}
+
+const TEST_TOOLS: &[Tool] = &[
+    Tool {
+        what: "a C compiler with the C library to link statically",
+        probe: &["sh", "-c", "test -f \"$(cc -print-file-name=libc.a)\""],
+        packages: &["gcc", "libc6-dev"],
+    },
+    Tool {
+        what: "Python from 3.10 on, with virtual environments",
+        probe: &[
+            "python3",
+            "-c",
+            "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))",
+        ],
+        packages: &["python3", "python3-venv"],
+    },
+    Tool {
+        what: "unshare",
+        probe: &["unshare", "--version"],
+        packages: &["util-linux"],
+    },
+    Tool {
+        what: "mount",
+        probe: &["mount", "--version"],
+        packages: &["mount"],
+    },
+];
+
+const BENCH_TOOLS: &[Tool] = &[Tool {
+    what: "crun, which cold starts are held against",
+    probe: &["crun", "--version"],
+    packages: &["crun"],
+}];
+
+/// Makes sure of what the tests need.
+pub(crate) fn for_tests(project: &Project) -> Result<(), Failure> {
+    tools(TEST_TOOLS, project)?;
+    python(project)
+}
+
+/// Makes sure of what benchmarks compare with.
+pub(crate) fn for_benchmarks(project: &Project) -> Result<(), Failure> {
+    tools(BENCH_TOOLS, project)
+}
+
+/// Installs the Debian packages of what is missing, and of nothing else.
+fn tools(tools: &[Tool], project: &Project) -> Result<(), Failure> {
+    let missing: Vec<_> = tools.iter().filter(|tool| !succeeds(tool.probe)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<_> = missing
+        .iter()
+        .flat_map(|tool| tool.packages)
+        .copied()
+        .collect();
+    let install = format!(
+        "apt-get install --yes --no-install-recommends {}",
+        packages.join(" ")
+    );
+    if !rustix::process::geteuid().is_root() || !succeeds(&["apt-get", "--version"]) {
+        return Err(lacking(&missing, &install));
+    }
+    Task::new("apt-get update")
+        .minutes(5)
+        .run("setup-packages", project)?;
+    Task::new(&install)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .minutes(15)
+        .run("setup-packages", project)?;
+    let still: Vec<_> = missing
+        .into_iter()
+        .filter(|tool| !succeeds(tool.probe))
+        .collect();
+    if still.is_empty() {
+        Ok(())
+    } else {
+        Err(lacking(&still, &install))
+    }
+}
+
+fn lacking(missing: &[&Tool], install: &str) -> Failure {
+    let mut reason = String::from("this machine lacks");
+    for tool in missing {
+        let _ = write!(reason, "\n  - {}", tool.what);
+    }
+    let _ = write!(reason, "\nOn Debian, as root: {install}");
+    Failure::new("setup", reason)
+}
+
+fn succeeds(command: &[&str]) -> bool {
+    let Some((program, arguments)) = command.split_first() else {
+        return false;
+    };
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Makes the virtual environment, unless it is there with these very packages.
+fn python(project: &Project) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::new("setup", error.to_string());
+    let wanted = fs::read(project.root.join(REQUIREMENTS)).map_err(failed)?;
+    let environment = project.python_environment();
+    // Written last: without it, an earlier attempt did not get to its end.
+    let marker = environment.join("installed.txt");
+    if fs::read(&marker).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    let folder = text(&environment)?;
+    let python = text(&project.test_python())?;
+    let venv = ["python3", "-m", "venv", "--clear", &folder];
+    Task::of(venv.map(str::to_owned))
+        .minutes(5)
+        .run("setup-python", project)?;
+    let pip = [
+        &python,
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--only-binary=:all:",
+        "--require-hashes",
+        "--requirement",
+        REQUIREMENTS,
+    ];
+    Task::of(pip.map(str::to_owned))
+        .minutes(10)
+        .run("setup-python", project)?;
+    fs::write(marker, wanted).map_err(failed)
+}
+
+fn text(path: &Path) -> Result<String, Failure> {
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| Failure::new("setup", format!("{} is not UTF-8", path.display())))
+}
