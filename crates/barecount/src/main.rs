@@ -16,7 +16,7 @@ mod verbs;
 mod view;
 mod window;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::Parser;
 use tracing_subscriber::{EnvFilter, fmt};
@@ -42,14 +42,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// Logs for those who ask for them. Whoever does not is told of failures, each once and in our own
+/// words; what a library logs of them would be a second time.
 fn log_to_stderr(verbose: u8) {
-    let level = match verbose {
-        0 => "error",
-        1 => "info",
+    let filter = match verbose {
+        0 => "barecount=error",
+        1 => "warn,barecount=info",
         _ => "debug",
     };
     fmt()
-        .with_env_filter(EnvFilter::new(level))
+        .with_env_filter(EnvFilter::new(filter))
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
 }

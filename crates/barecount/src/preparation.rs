@@ -86,10 +86,13 @@ impl Preparation<'_> {
             self.state,
             cancel.clone(),
         );
-        let printer = *self.printer;
+        let mut notes = Notes {
+            printer: self.printer,
+            begun: None,
+        };
         // Building blocks; other work of this process goes on meanwhile.
         let built = tokio::task::block_in_place(|| {
-            workshop.make_all(&mut |progress| tell(&printer, &progress))
+            workshop.make_all(&mut |progress| notes.tell(&progress))
         })?;
         for fact in built.facts {
             enter(platform, fact).await?;
@@ -163,26 +166,40 @@ async fn enter(
     })
 }
 
-fn tell(printer: &Printer, progress: &Progress<'_>) {
-    match progress {
-        Progress::Begins { kind, name } => {
-            printer.note(&format!("build     {} {name}", kind.as_str()));
-        }
-        Progress::Line(line) => printer.detail(line),
-        Progress::Made {
-            kind,
-            name,
-            digest,
-            duration_ms,
-        } => printer.note(&format!(
-            "built     {} {name}  {}  in {:.1} s",
-            kind.as_str(),
-            short(&digest.to_string()),
-            // A figure for people.
-            *duration_ms as f64 / 1e3
-        )),
-        Progress::Unchanged { kind, name } => {
-            printer.note(&format!("unchanged {} {name}", kind.as_str()));
+/// Tells of builds as they go on. What is there already is worth no line, so that a build is told
+/// of with the first word that a tool says.
+struct Notes<'a> {
+    printer: &'a Printer,
+    begun: Option<String>,
+}
+
+impl Notes<'_> {
+    fn tell(&mut self, progress: &Progress<'_>) {
+        match progress {
+            Progress::Begins { kind, name } => {
+                self.begun = Some(format!("build     {} {name}", kind.as_str()));
+            }
+            Progress::Line(line) => {
+                if let Some(begun) = self.begun.take() {
+                    self.printer.note(&begun);
+                }
+                self.printer.detail(line);
+            }
+            Progress::Made {
+                kind,
+                name,
+                digest,
+                duration_ms,
+            } => self.printer.note(&format!(
+                "built     {} {name}  {}  in {:.1} s",
+                kind.as_str(),
+                short(&digest.to_string()),
+                // A figure for people.
+                *duration_ms as f64 / 1e3
+            )),
+            Progress::Unchanged { kind, name } => self
+                .printer
+                .detail(&format!("unchanged {} {name}", kind.as_str())),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
     fs,
     io::{self, BufRead, BufReader, Read, Write},
     net::TcpStream,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{self, Command},
     thread,
@@ -14,8 +15,10 @@ use std::{
 
 fn main() {
     let behaviour = env::var("BEHAVIOUR").unwrap_or_default();
-    if behaviour == "crash at start" {
-        process::abort();
+    match behaviour.as_str() {
+        "crash at start" => process::abort(),
+        "sleep" => hang(),
+        _ => {}
     }
     match env::var("AWS_LAMBDA_RUNTIME_API") {
         Ok(api) => loop {
@@ -70,9 +73,9 @@ fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
             copy_rows(output);
         }
         "linger" => {
-            // Slow enough to be interrupted, and it says so.
-            println!("working");
-            thread::sleep(Duration::from_secs(20));
+            // Until somebody ends the sleeper.
+            let mut sleeper = Command::new("/proc/self/exe");
+            let _ = sleeper.arg0("sleeper").env("BEHAVIOUR", "sleep").status();
             copy_rows(output);
         }
         "fail once" => {

@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    sync::OnceLock,
+    sync::LazyLock,
 };
 
 /// The workspace's root folder.
@@ -12,14 +12,39 @@ pub fn workspace() -> PathBuf {
     own.ancestors().nth(2).unwrap_or(own).to_owned()
 }
 
-/// A folder for what tests make, inside the target folder.
-pub fn scratch() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let scratch = target
-        .unwrap_or_else(|| workspace().join("target"))
-        .join("e2e");
-    fs_err::create_dir_all(&scratch).expect("the target folder can be written");
-    scratch
+/// A folder for what tests make, inside the target folder. What an earlier test process left there
+/// is removed.
+pub fn scratch() -> &'static Path {
+    static SCRATCH: LazyLock<PathBuf> = LazyLock::new(|| {
+        let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+        let scratch = target
+            .unwrap_or_else(|| workspace().join("target"))
+            .join("e2e");
+        fs_err::create_dir_all(&scratch).expect("the target folder can be written");
+        remove_left_over(&scratch);
+        scratch
+    });
+    &SCRATCH
+}
+
+/// Names something of this test process in the [`scratch`] folder.
+pub fn own(name: &str) -> String {
+    format!("{name}-of-{}-", std::process::id())
+}
+
+fn remove_left_over(scratch: &Path) {
+    for entry in fs_err::read_dir(scratch).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some((_, owner)) = name.split_once("-of-") else {
+            continue;
+        };
+        let owner = owner.split('-').next().unwrap_or_default();
+        if !Path::new("/proc").join(owner).exists() {
+            // Another test process may be about it, too.
+            let _ = std::fs::remove_dir_all(entry.path());
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// The binary under test: the one that `BARECOUNT_BIN` names, else one that is built here, once.
@@ -27,13 +52,13 @@ pub fn scratch() -> PathBuf {
 /// # Panics
 /// If it cannot be built: a test of a binary that is not there must not pass.
 pub fn barecount() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| match std::env::var_os("BARECOUNT_BIN") {
+    static BINARY: LazyLock<PathBuf> = LazyLock::new(|| match std::env::var_os("BARECOUNT_BIN") {
         Some(path) => PathBuf::from(path)
             .canonicalize()
             .expect("BARECOUNT_BIN names the binary under test"),
         None => build(),
-    })
+    });
+    &BINARY
 }
 
 fn build() -> PathBuf {

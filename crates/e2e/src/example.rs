@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::LazyLock,
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -44,8 +44,7 @@ pub fn manifest(place: &Place) -> PathBuf {
 /// One run of the example that nothing disturbed, for tests that only look at what it left. Its
 /// place stays until the test process ends.
 pub fn undisturbed() -> &'static Undisturbed {
-    static RUN: OnceLock<Undisturbed> = OnceLock::new();
-    RUN.get_or_init(|| {
+    static RUN: LazyLock<Undisturbed> = LazyLock::new(|| {
         let place = place();
         let began = std::time::Instant::now();
         let finished = place
@@ -57,7 +56,8 @@ pub fn undisturbed() -> &'static Undisturbed {
             place,
             finished,
         }
-    })
+    });
+    &RUN
 }
 
 /// A finished run, and where it is.
@@ -74,8 +74,7 @@ pub struct Undisturbed {
 /// The state folder in which the example was built; tests copy from it. It is kept between test
 /// processes, and brought up to date by the first that asks.
 fn artifacts() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
+    static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
         let scratch = binary::scratch();
         let lock = fs_err::File::create(scratch.join("example.lock")).expect("a lock file");
         flock(&lock, FlockOperation::LockExclusive).expect("a lock on a file of our own");
@@ -83,14 +82,15 @@ fn artifacts() -> &'static Path {
         let folder = scratch.join("example");
         copy(&source(), &folder, &LEFT_OUT);
         let state = scratch.join("example-state");
-        Invocation::of_binary(&scratch, ["build", "example/pipeline.yaml", "--state"])
+        Invocation::of_binary(scratch, ["build", "example/pipeline.yaml", "--state"])
             .argument(&state)
             .env("XDG_CONFIG_HOME", scratch.join("example-config"))
             .within(std::time::Duration::from_secs(30 * 60))
             .finish()
             .exits_with(0);
         state
-    })
+    });
+    &BUILT
 }
 
 /// Copies a folder; files that are the same already keep their times, lest compilers think that

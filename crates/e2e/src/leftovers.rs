@@ -8,7 +8,11 @@ use std::{
 use rustix::process::{Pid, getpid};
 use sha2::{Digest, Sha256};
 
-use crate::process::wait_until;
+use crate::{
+    mounts,
+    process::wait_until,
+    tree::{all_processes, command_line},
+};
 
 /// What is ending when the binary has ended is gone after so long.
 const GRACE: Duration = Duration::from_secs(10);
@@ -19,23 +23,41 @@ const GRACE: Duration = Duration::from_secs(10);
 /// With what is left, if there still is something after a grace period.
 #[track_caller]
 pub fn none(place: &Path, state: &Path) {
+    vanishes(|| {
+        let mut left = running(place);
+        left.extend(control_groups(state));
+        left.extend(staging(state));
+        left
+    });
+}
+
+/// Asserts that nothing runs any more of what ran in `place`, and nothing is mounted. Control groups
+/// and staging of what was killed stay for the next run to remove.
+///
+/// # Panics
+/// With what is left, if there still is something after a grace period.
+#[track_caller]
+pub fn nothing_runs(place: &Path) {
+    vanishes(|| running(place));
+}
+
+#[track_caller]
+fn vanishes(found: impl Fn() -> Vec<String>) {
     let mut left = Vec::new();
     let deadline = Instant::now() + GRACE;
     wait_until(deadline + GRACE, "what is left is counted", || {
-        left = found(place, state);
+        left = found();
         left.is_empty() || Instant::now() > deadline
     });
     assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
 }
 
-fn found(place: &Path, state: &Path) -> Vec<String> {
+fn running(place: &Path) -> Vec<String> {
     let mut left: Vec<String> = processes(place)
         .into_iter()
         .map(|pid| format!("process {} {}", pid.as_raw_nonzero(), command_line(pid)))
         .collect();
-    left.extend(mounts(place));
-    left.extend(control_groups(state));
-    left.extend(staging(state));
+    left.extend(mounted(place));
     left
 }
 
@@ -59,17 +81,6 @@ pub fn processes(place: &Path) -> Vec<Pid> {
         .collect()
 }
 
-/// Every process of this host.
-pub fn all_processes() -> Vec<Pid> {
-    let Ok(entries) = fs_err::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-        .filter_map(Pid::from_raw)
-        .collect()
-}
-
 fn concerns(pid: Pid, mark: &str) -> bool {
     let folder = Path::new("/proc").join(pid.as_raw_nonzero().to_string());
     let holds = |name: &str| {
@@ -77,19 +88,16 @@ fn concerns(pid: Pid, mark: &str) -> bool {
         let content = std::fs::read(folder.join(name)).unwrap_or_default();
         String::from_utf8_lossy(&content).contains(mark)
     };
+    let environment = std::fs::read(folder.join("environ")).unwrap_or_default();
+    if String::from_utf8_lossy(&environment).contains(mounts::HOLDER) {
+        return false;
+    }
     let in_it = std::fs::read_link(folder.join("cwd"))
         .is_ok_and(|cwd| cwd.to_string_lossy().contains(mark));
     in_it || ["cmdline", "environ", "mountinfo"].into_iter().any(holds)
 }
 
-/// How a process was started.
-pub fn command_line(pid: Pid) -> String {
-    let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
-    let bytes = std::fs::read(path).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).replace('\0', " ")
-}
-
-fn mounts(place: &Path) -> Vec<String> {
+fn mounted(place: &Path) -> Vec<String> {
     let mark = mark(place);
     let mounts = fs_err::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     mounts

@@ -7,6 +7,7 @@
 pub mod binary;
 pub mod example;
 pub mod leftovers;
+pub mod mounts;
 pub mod place;
 pub mod process;
 pub mod programs;

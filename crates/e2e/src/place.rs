@@ -22,7 +22,7 @@ impl Place {
     /// If it cannot be made.
     pub fn new() -> Self {
         let folder = tempfile::Builder::new()
-            .prefix("place-")
+            .prefix(&binary::own("place"))
             .tempdir_in(binary::scratch())
             .expect("a folder for the test");
         Self { folder }
@@ -68,6 +68,15 @@ impl Place {
     #[track_caller]
     pub fn nothing_is_left(&self) {
         leftovers::none(self.path(), &self.state());
+    }
+
+    /// Asserts that nothing of this place runs any more: no process, no mount.
+    ///
+    /// # Panics
+    /// With what is left, if it does not go away by itself soon.
+    #[track_caller]
+    pub fn nothing_runs(&self) {
+        leftovers::nothing_runs(self.path());
     }
 }
 

@@ -15,10 +15,10 @@ use rustix::{
 };
 use serde_json::Value;
 
-use crate::binary;
+use crate::{binary, tree::Tree};
 
-/// Nothing that a test starts may take longer, on a busy machine too.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+/// Nothing that a test starts may take longer, on a machine with a lot else to do, too.
+pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A program about to be started.
 #[derive(Debug)]
@@ -203,21 +203,23 @@ impl Running {
         let _ = kill_process(self.pid, signal);
     }
 
-    /// Waits until standard error holds `text`.
+    /// Waits until something that can be observed holds while it runs.
     ///
     /// # Panics
     /// If it ends before, or takes too long.
-    pub fn says(&self, wanted: &str) {
-        let what = format!("{} says `{wanted}`", self.shown);
-        wait_until(self.deadline, &what, || {
+    #[track_caller]
+    pub fn wait_until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        wait_until(self.deadline, what, || {
             let ended = self.ends_before(Instant::now());
-            let said = text(&self.stderr);
-            assert!(
-                said.contains(wanted) || !ended,
-                "it ended without saying `{wanted}`:\n{said}"
-            );
-            said.contains(wanted)
+            let held = holds();
+            assert!(held || !ended, "it ended before {what}:\n{}", self.so_far());
+            held
         });
+    }
+
+    /// It, and everything that it started, at this moment.
+    pub fn tree(&self) -> Tree {
+        Tree::of(self.pid)
     }
 
     fn so_far(&self) -> String {
@@ -248,6 +250,7 @@ fn text(file: &File) -> String {
 ///
 /// # Panics
 /// If it does not hold before `deadline`.
+#[track_caller]
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place that waits between two looks at a condition of another process"
@@ -282,17 +285,13 @@ impl Finished {
         self
     }
 
-    /// Asserts a failure: exit status, and error code with a page, on standard error.
+    /// Asserts a failure: exit status, and error code with a page.
     ///
     /// # Panics
     /// With all that was printed, if it is not that.
     #[track_caller]
     pub fn fails_with(self, status: i32, code: &str) -> Self {
-        let finished = self.exits_with(status);
-        assert!(
-            finished.stderr.contains(&format!("[{code}]")),
-            "code {code} is told by {finished}"
-        );
+        let finished = self.exits_with(status).tells(&format!("[{code}]"));
         let page = binary::workspace().join(format!("docs/errors/{code}.md"));
         assert!(page.is_file(), "code {code} has a page");
         finished

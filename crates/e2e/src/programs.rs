@@ -4,7 +4,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::Command,
-    sync::OnceLock,
+    sync::LazyLock,
 };
 
 use zip::{ZipWriter, write::SimpleFileOptions};
@@ -17,10 +17,9 @@ use crate::{binary, place::Place};
 /// # Panics
 /// If it cannot be made.
 pub fn worker() -> &'static Path {
-    static WORKER: OnceLock<PathBuf> = OnceLock::new();
-    WORKER.get_or_init(|| {
+    static WORKER: LazyLock<PathBuf> = LazyLock::new(|| {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs/worker.rs");
-        let program = binary::scratch().join(format!("worker-{}", std::process::id()));
+        let program = binary::scratch().join(binary::own("worker"));
         let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         let output = Command::new(rustc)
             .args(["--edition", "2024", "-C", "target-feature=+crt-static"])
@@ -32,7 +31,8 @@ pub fn worker() -> &'static Path {
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "the worker is built: {told}");
         program
-    })
+    });
+    &WORKER
 }
 
 /// Writes a package whose program is the [`worker`], as a zip file, with files beside the program.

@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    sync::OnceLock,
+    sync::LazyLock,
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -16,13 +16,14 @@ use crate::binary;
 /// # Panics
 /// If it cannot be made: a test with no engine to ask must not pass.
 pub fn interpreter() -> &'static Path {
-    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(
-        || match std::env::var_os("BARECOUNT_TEST_PYTHON").map(PathBuf::from) {
-            Some(python) => python,
-            None => make(),
-        },
-    )
+    static PYTHON: LazyLock<PathBuf> =
+        LazyLock::new(
+            || match std::env::var_os("BARECOUNT_TEST_PYTHON").map(PathBuf::from) {
+                Some(python) => python,
+                None => make(),
+            },
+        );
+    &PYTHON
 }
 
 fn make() -> PathBuf {

@@ -4,8 +4,6 @@ use std::{collections::HashMap, os::fd::OwnedFd, path::Path};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::leftovers::all_processes;
-
 /// A process and all its descendants, each held by a descriptor, so that no number can come to name
 /// another process.
 #[derive(Debug)]
@@ -42,6 +40,12 @@ impl Tree {
         self.members.is_empty()
     }
 
+    /// The first of them that `wanted` accepts.
+    pub fn find(&self, wanted: impl Fn(Pid) -> bool) -> Option<Pid> {
+        let members = self.members.iter().map(|(pid, _)| *pid);
+        members.into_iter().find(|pid| wanted(*pid))
+    }
+
     /// Kills all of them, none of which gets to do anything about it.
     pub fn kill(&self) {
         for (_, descriptor) in &self.members {
@@ -49,6 +53,24 @@ impl Tree {
             let _ = pidfd_send_signal(descriptor, Signal::KILL);
         }
     }
+}
+
+/// Every process of this host.
+pub fn all_processes() -> Vec<Pid> {
+    let Ok(entries) = fs_err::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .filter_map(Pid::from_raw)
+        .collect()
+}
+
+/// How a process was started; empty if it has ended.
+pub fn command_line(pid: Pid) -> String {
+    let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
+    let bytes = std::fs::read(path).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).replace('\0', " ")
 }
 
 fn parent(pid: Pid) -> Option<Pid> {

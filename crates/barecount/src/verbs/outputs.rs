@@ -107,8 +107,20 @@ fn snapshot(global: &Global, dataset: &Dataset) -> Result<Snapshot, Failure> {
         .because(&error)
     })?;
     let tables = tables(global)?;
-    preparation::runtime()?
-        .block_on(tables.snapshot(&table, dataset.version))
+    let runtime = preparation::runtime()?;
+    runtime
+        .block_on(async {
+            let latest = tables.snapshot(&table, None).await?;
+            match dataset.version {
+                None => Ok(latest),
+                // The log itself does not tell a version yet to come from a damaged one.
+                Some(version) if version > latest.version => Err(TableError::NotFound {
+                    table: table.clone(),
+                    version: Some(version),
+                }),
+                Some(version) => tables.snapshot(&table, Some(version)).await,
+            }
+        })
         .map_err(|error| {
             let missing = matches!(error, TableError::NotFound { .. });
             let status = if missing {

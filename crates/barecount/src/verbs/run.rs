@@ -94,7 +94,7 @@ impl Run {
         platform: &mut Platform,
     ) -> Result<Arc<RunOf>, Failure> {
         let cancel = Cancel::default();
-        let interrupts = Interrupts::listen(cancel.clone())?;
+        let mut interrupts = Interrupts::listen(cancel.clone())?;
         let lock = preparation.lock(platform, &cancel).await?;
         let permit = preparation.decide(platform, Action::Run, &lock).await?;
         let request = Request {
@@ -112,7 +112,16 @@ impl Run {
         if update.run.state.is_final() {
             return Ok(update.run);
         }
-        follow(update, platform, preparation.printer, interrupts).await
+        let cancelled_before = update.run.cancel_requested;
+        let run = follow(update, platform, preparation.printer, &mut interrupts).await?;
+        let resumes = cancelled_before && !interrupts.heard && run.state == RunState::Cancelled;
+        if !resumes {
+            return Ok(run);
+        }
+        // An earlier process was ended while it cancelled the run. Now that is done, and the run
+        // can be taken up again, which is what it was asked for this time.
+        let update = resume(&run, platform, preparation.printer).await?;
+        follow(update, platform, preparation.printer, &mut interrupts).await
     }
 }
 
@@ -167,13 +176,7 @@ async fn submit(
                     Ok(update)
                 }
                 RunState::Failed | RunState::Cancelled => {
-                    printer.note(&format!("run {id} was {}; resuming it", state.as_str()));
-                    let id = id.clone();
-                    platform
-                        .control
-                        .resume(&id)
-                        .await
-                        .map_err(|error| command_failure(&error))
+                    resume(&update.run, platform, printer).await
                 }
                 RunState::Waiting | RunState::Running | RunState::Finishing => {
                     printer.note(&format!("run {id} was interrupted; going on with it"));
@@ -184,12 +187,20 @@ async fn submit(
     }
 }
 
+/// Opens a run again that failed or was cancelled.
+async fn resume(run: &RunOf, platform: &Platform, printer: &Printer) -> Result<Update, Failure> {
+    let (id, state) = (&run.id, run.state.as_str());
+    printer.note(&format!("run {id} was {state}; resuming it"));
+    let resumed = platform.control.resume(id).await;
+    resumed.map_err(|error| command_failure(&error))
+}
+
 /// Watches a run until it has ended.
 async fn follow(
     update: Update,
     platform: &mut Platform,
     printer: &Printer,
-    mut interrupts: Interrupts,
+    interrupts: &mut Interrupts,
 ) -> Result<Arc<RunOf>, Failure> {
     let id = update.run.id.clone();
     let mut progress = Progress::new(printer, &update.run);
@@ -224,7 +235,10 @@ async fn follow(
 
 /// Ctrl-C and the request to terminate: the first ends what goes on in good order, the second ends
 /// the process, and with it, by the launcher, everything that it runs.
-struct Interrupts(tokio::sync::mpsc::UnboundedReceiver<()>);
+struct Interrupts {
+    receiver: tokio::sync::mpsc::UnboundedReceiver<()>,
+    heard: bool,
+}
 
 impl Interrupts {
     fn listen(cancel: Cancel) -> Result<Self, Failure> {
@@ -251,13 +265,17 @@ impl Interrupts {
                 let _ = told.send(());
             }
         });
-        Ok(Self(receiver))
+        Ok(Self {
+            receiver,
+            heard: false,
+        })
     }
 
     async fn next(&mut self) {
-        if self.0.recv().await.is_none() {
+        if self.receiver.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
+        self.heard = true;
     }
 }
 

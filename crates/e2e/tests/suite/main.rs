@@ -3,3 +3,11 @@
 mod engines;
 mod evidence;
 mod example;
+mod functions;
+mod interruptions;
+mod manifests;
+mod pipelines;
+mod policy;
+mod rows;
+mod storage;
+mod verbs;

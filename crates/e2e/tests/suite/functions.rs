@@ -1,0 +1,207 @@
+//! Functions and programs that fail in every way that the task contract knows, and some more.
+
+use barecount_e2e::{place::Place, process::Finished};
+use serde_json::Value;
+
+use crate::pipelines;
+
+fn run(place: &Place) -> Finished {
+    let finished = place
+        .barecount(["run", "pipeline.yaml", "-o", "json"])
+        .finish();
+    place.nothing_is_left();
+    finished
+}
+
+/// The failure of the only task's last attempt.
+fn failure(finished: &Finished) -> Value {
+    let run = finished.json("run");
+    let attempts = run["tasks"][0]["attempts"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let last = attempts.last().expect("there was an attempt");
+    last["failure"].clone()
+}
+
+/// Asserts that a run failed, how its attempt failed, and that nothing was committed.
+#[track_caller]
+fn fails(place: &Place, kind: &str, code: &str, message: &str) {
+    let finished = run(place).exits_with(1);
+    let failure = failure(&finished);
+    assert_eq!(failure["kind"], kind, "{finished}");
+    assert_eq!(failure["code"], code, "{finished}");
+    let told = failure["message"].as_str().unwrap_or_default();
+    assert!(told.contains(message), "`{message}` is told by {finished}");
+    let finished = finished
+        .tells(&format!("[{code}]"))
+        .tells("barecount runs logs");
+    assert_eq!(
+        finished.json("run")["outputs"],
+        serde_json::json!([]),
+        "nothing is committed"
+    );
+    let listed = place
+        .barecount(["outputs", "ls", "-o", "json"])
+        .finish()
+        .exits_with(0);
+    assert_eq!(listed.json("outputs")["items"], serde_json::json!([]));
+    place
+        .barecount(["evidence", "verify"])
+        .finish()
+        .exits_with(0);
+}
+
+#[test]
+fn a_good_function_and_a_good_container_succeed() {
+    for place in [pipelines::function(""), pipelines::container("")] {
+        let finished = run(&place).exits_with(0);
+        assert_eq!(finished.json("run")["outputs"][0]["rows"], 3);
+    }
+}
+
+#[test]
+fn a_function_that_crashes_fails_and_says_by_which_signal() {
+    fails(
+        &pipelines::function("crash"),
+        "application",
+        "BC0602",
+        "signal 6",
+    );
+    fails(
+        &pipelines::function("crash at start"),
+        "application",
+        "BC0602",
+        "signal 6",
+    );
+    fails(
+        &pipelines::container("crash"),
+        "application",
+        "BC0602",
+        "signal 6",
+    );
+}
+
+#[test]
+fn exit_statuses_of_a_program_mean_what_the_task_contract_says() {
+    fails(&pipelines::container("exit 65"), "data", "BC0605", "65");
+    fails(
+        &pipelines::container("exit 75"),
+        "application",
+        "BC0606",
+        "75",
+    );
+    fails(&pipelines::container("exit 77"), "policy", "BC0607", "77");
+    fails(&pipelines::container("exit 78"), "policy", "BC0608", "78");
+    fails(
+        &pipelines::container("exit 3"),
+        "application",
+        "BC0601",
+        "3",
+    );
+}
+
+#[test]
+fn a_function_fails_by_name_as_a_program_does_by_exit_status() {
+    fails(
+        &pipelines::function("report EX_DATAERR"),
+        "data",
+        "BC0605",
+        "row 7 is odd",
+    );
+    fails(
+        &pipelines::function("report EX_TEMPFAIL"),
+        "application",
+        "BC0606",
+        "row 7 is odd",
+    );
+    fails(
+        &pipelines::function("report EX_NOPERM"),
+        "policy",
+        "BC0607",
+        "row 7 is odd",
+    );
+    fails(
+        &pipelines::function("report EX_CONFIG"),
+        "policy",
+        "BC0608",
+        "row 7 is odd",
+    );
+    fails(
+        &pipelines::function("report OddError"),
+        "application",
+        "BC0604",
+        "OddError",
+    );
+}
+
+#[test]
+fn work_that_never_ends_is_ended_at_its_timeout() {
+    let timeout = "      timeout: 2s\n";
+    let never = pipelines::function_with("answer never", timeout, pipelines::GOOD_ROWS);
+    fails(&never, "timeout", "BC0609", "2 s");
+    let hangs = pipelines::function_with("hang", timeout, pipelines::GOOD_ROWS);
+    fails(&hangs, "timeout", "BC0609", "2 s");
+}
+
+#[test]
+fn a_fork_bomb_is_stopped_by_the_limit_on_processes() {
+    let timeout = "      timeout: 8s\n";
+    let place = pipelines::container_with("fork bomb", timeout);
+    fails(&place, "timeout", "BC0609", "8 s");
+    place
+        .barecount(["runs", "ls"])
+        .finish()
+        .exits_with(0)
+        .tells("failed");
+}
+
+#[test]
+fn work_that_eats_memory_is_stopped_and_told_how_much_it_had() {
+    fails(
+        &pipelines::function("eat memory"),
+        "application",
+        "BC0603",
+        "MiB of memory",
+    );
+    fails(
+        &pipelines::container("eat memory"),
+        "application",
+        "BC0603",
+        "MiB of memory",
+    );
+}
+
+#[test]
+fn a_gigabyte_of_output_is_cut_and_the_work_goes_on() {
+    let place = pipelines::function_with(
+        "print a gigabyte",
+        "      timeout: 120s\n",
+        pipelines::GOOD_ROWS,
+    );
+    let finished = run(&place).exits_with(0);
+    assert_eq!(finished.json("run")["outputs"][0]["rows"], 3);
+    let kept: u64 = fs_err::read_dir(place.state().join("logs"))
+        .expect("logs are kept")
+        .filter_map(|entry| entry.ok()?.metadata().ok())
+        .map(|found| found.len())
+        .sum();
+    assert!(kept > 0 && kept <= 64 << 20, "{kept} bytes of log");
+}
+
+#[test]
+fn a_second_answer_to_one_event_changes_nothing() {
+    let finished = run(&pipelines::function("answer twice")).exits_with(0);
+    assert_eq!(finished.json("run")["outputs"][0]["rows"], 3);
+}
+
+#[test]
+fn what_asks_to_be_tried_again_is_tried_again() {
+    let retries = "      retries: { application: 1 }\n";
+    let place = pipelines::container_with("fail once", retries);
+    let finished = run(&place).exits_with(0);
+    let run = finished.json("run");
+    let attempts = run["tasks"][0]["attempts"].as_array().map(Vec::len);
+    assert_eq!(attempts, Some(2), "{run}");
+    assert_eq!(run["outputs"].as_array().map(Vec::len), Some(1));
+}

@@ -1,0 +1,341 @@
+//! Every verb as a user meets it: as a table, as JSON, and asked for what there is not.
+
+use barecount_e2e::{Outcome, example, place::Place, process::Finished};
+use serde_json::Value;
+
+fn told(place: &Place, arguments: &[&str]) -> Finished {
+    place.barecount(arguments).finish()
+}
+
+fn json(place: &Place, arguments: &[&str], kind: &str) -> Value {
+    let asked = place.barecount(arguments).argument("-o").argument("json");
+    asked.finish().exits_with(0).json(kind)
+}
+
+#[test]
+fn a_pipeline_from_init_runs_at_once() {
+    let place = Place::new();
+    told(&place, &["init", "here"])
+        .exits_with(0)
+        .tells("barecount run here/pipeline.yaml");
+    told(&place, &["init", "here"])
+        .exits_with(5)
+        .tells("exists already");
+    told(&place, &["validate", "here/pipeline.yaml"])
+        .exits_with(0)
+        .tells("is valid");
+    let run = told(&place, &["run", "here/pipeline.yaml"]).exits_with(0);
+    run.tells("succeeded")
+        .tells("kpi.weekdays")
+        .tells("cost")
+        .tells("evidence");
+    let rows = told(&place, &["outputs", "export", "kpi.weekdays"]).exits_with(0);
+    // 2024 began on a Monday and had 366 days.
+    let expected = [
+        "weekday,days",
+        "0,52",
+        "1,53",
+        "2,53",
+        "3,52",
+        "4,52",
+        "5,52",
+        "6,52",
+    ];
+    let mut lines: Vec<&str> = rows.stdout.lines().collect();
+    lines[1..].sort_unstable();
+    assert_eq!(lines, expected);
+    place.nothing_is_left();
+}
+
+#[test]
+fn init_tells_what_it_wrote_as_json_too() {
+    let place = Place::new();
+    let wrote = json(&place, &["init"], "init");
+    assert_eq!(wrote["files"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn validate_tells_of_each_file_and_fails_if_one_is_wrong() {
+    let place = Place::new();
+    told(&place, &["init"]).exits_with(0);
+    place.write("wrong.yaml", "kind: Pipeline\n");
+    told(&place, &["validate", "pipeline.yaml", "wrong.yaml"])
+        .exits_with(2)
+        .tells("`weekdays` is valid")
+        .tells("wrong.yaml:1:1");
+    let found = json(&place, &["validate", "pipeline.yaml"], "diagnostics");
+    assert_eq!(found["items"], serde_json::json!([]));
+    told(&place, &["validate"]).exits_with(2).tells("<FILE>");
+    told(&place, &["validate", "none.yaml"])
+        .exits_with(4)
+        .tells("none.yaml");
+}
+
+#[test]
+fn runs_are_listed_shown_and_their_logs_printed() -> Outcome {
+    let place = &example::undisturbed().place;
+    let listed = json(place, &["runs", "ls"], "runs");
+    let id = listed["items"][0]["id"].as_str().ok_or("a run has an id")?;
+    told(place, &["runs", "ls"])
+        .exits_with(0)
+        .tells(id)
+        .tells("fx-rates")
+        .tells("succeeded");
+    told(place, &["runs", "show", id])
+        .exits_with(0)
+        .tells("archive/2024")
+        .tells("kpi.fx_monthly");
+    // The beginning of an identifier is enough.
+    assert_eq!(json(place, &["runs", "show", &id[..10]], "run")["id"], id);
+    told(place, &["runs", "logs", id])
+        .exits_with(0)
+        .tells("landed the published file");
+    let logs = json(place, &["runs", "logs", id, "--stage", "ingest"], "logs");
+    assert_eq!(logs["items"].as_array().map(Vec::len), Some(1));
+    told(place, &["runs", "logs", id, "--stage", "none"])
+        .exits_with(4)
+        .tells("ingest");
+    for verb in ["show", "logs"] {
+        told(place, &["runs", verb, "run_ffffffff"])
+            .exits_with(4)
+            .tells("barecount runs ls");
+    }
+    Ok(())
+}
+
+#[test]
+fn outputs_are_listed_shown_and_exported_in_every_format() -> Outcome {
+    let place = &example::undisturbed().place;
+    let listed = json(place, &["outputs", "ls"], "outputs");
+    assert_eq!(listed["items"].as_array().map(Vec::len), Some(6));
+    told(place, &["outputs", "ls"])
+        .exits_with(0)
+        .tells("kpi.fx_drawdown")
+        .tells("221702");
+    let shown = json(
+        place,
+        &["outputs", "show", "kpi.fx_drawdown", "--rows", "3"],
+        "output",
+    );
+    assert_eq!(shown["rows"], 41);
+    assert_eq!(
+        shown["first_rows"]["rows"].as_array().map(Vec::len),
+        Some(3)
+    );
+    told(place, &["outputs", "show", "kpi.fx_drawdown"])
+        .exits_with(0)
+        .tells("worst_drawdown");
+    let export = |arguments: &[&str]| told(place, &[&["outputs", "export"], arguments].concat());
+    let csv = export(&["kpi.fx_drawdown"]).exits_with(0).stdout;
+    assert_eq!(csv.lines().count(), 42);
+    let ndjson = export(&["kpi.fx_drawdown", "--format", "ndjson"])
+        .exits_with(0)
+        .stdout;
+    assert_eq!(ndjson.lines().count(), 41);
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    export(&[
+        "kpi.fx_drawdown",
+        "--format",
+        "parquet",
+        "--to",
+        &path("d.parquet"),
+    ])
+    .exits_with(0);
+    assert!(fs_err::read(path("d.parquet"))?.starts_with(b"PAR1"));
+    export(&[
+        "publish.fx_report",
+        "--format",
+        "files",
+        "--to",
+        &path("report"),
+    ])
+    .exits_with(0);
+    assert!(fs_err::read_to_string(path("report/report.html"))?.contains("<html"));
+    export(&["kpi.fx_drawdown", "--to", &path("d.parquet")])
+        .exits_with(1)
+        .tells("exists");
+    export(&["publish.fx_report", "--format", "files"])
+        .exits_with(2)
+        .tells("--to");
+    Ok(())
+}
+
+#[test]
+fn a_dataset_or_version_that_does_not_exist_is_told() {
+    let place = &example::undisturbed().place;
+    for verb in ["show", "export"] {
+        told(place, &["outputs", verb, "kpi.none"])
+            .fails_with(4, "BC0701")
+            .tells("kpi.none");
+        told(place, &["outputs", verb, "none"])
+            .exits_with(2)
+            .tells("`none`");
+        told(
+            place,
+            &["outputs", verb, "kpi.fx_drawdown", "--version", "9"],
+        )
+        .fails_with(4, "BC0701")
+        .tells("9");
+    }
+}
+
+#[test]
+fn dead_letters_are_listed_and_shown() {
+    let place = &example::undisturbed().place;
+    told(place, &["dlq", "ls"])
+        .exits_with(0)
+        .tells("archive")
+        .tells("no RUB rate");
+    let listed = json(place, &["dlq", "ls"], "dead_letters");
+    let id = listed["items"][0]["id"].to_string();
+    told(place, &["dlq", "show", &id])
+        .exits_with(0)
+        .tells("RUB");
+    assert_eq!(
+        json(place, &["dlq", "show", &id], "dead_letter")["stage"],
+        "archive"
+    );
+    told(place, &["dlq", "show", "999"])
+        .exits_with(4)
+        .tells("barecount dlq ls");
+    told(place, &["dlq", "ls", "--run", "run_ffffffff"]).exits_with(4);
+}
+
+#[test]
+fn evidence_is_listed_and_shown() {
+    let place = &example::undisturbed().place;
+    told(place, &["evidence", "ls"])
+        .exits_with(0)
+        .tells("attempt")
+        .tells("commit");
+    let listed = json(place, &["evidence", "ls"], "evidence");
+    assert!(
+        listed["items"]
+            .as_array()
+            .is_some_and(|items| items.len() > 8)
+    );
+    let entry = json(place, &["evidence", "show", "0"], "evidence_entry");
+    assert_eq!(
+        entry["statement"]["_type"],
+        "https://in-toto.io/Statement/v1"
+    );
+    told(place, &["evidence", "show", "9999"])
+        .exits_with(4)
+        .tells("barecount evidence ls");
+    told(place, &["evidence", "verify"])
+        .exits_with(0)
+        .tells("valid");
+    told(place, &["evidence", "verify", "none", "--vkey", "none"])
+        .exits_with(4)
+        .tells("none");
+}
+
+#[test]
+fn where_nothing_ever_ran_lists_are_empty_and_things_are_not_found() {
+    let place = Place::new();
+    for (verb, says) in [
+        (["runs", "ls"], "no runs yet"),
+        (["outputs", "ls"], "nothing was committed yet"),
+        (["dlq", "ls"], "no dead letters"),
+        (["evidence", "ls"], "the ledger is empty"),
+    ] {
+        told(&place, &verb).exits_with(0).tells(says);
+    }
+    for verb in [
+        ["runs", "show", "run_00"].as_slice(),
+        &["outputs", "show", "a.b"],
+        &["dlq", "show", "1"],
+        &["evidence", "show", "0"],
+        &["evidence", "verify"],
+        &["evidence", "export", "log"],
+        &["gc"],
+    ] {
+        told(&place, verb).exits_with(4);
+    }
+    assert!(!place.state().exists(), "looking makes nothing");
+}
+
+#[test]
+fn gc_removes_what_nobody_needs_and_keeps_what_runs_named() {
+    let place = example::place();
+    let folder = place.state().join("staging/task_0-1/output");
+    fs_err::create_dir_all(folder).expect("a folder left behind");
+    told(&place, &["init", "small"]).exits_with(0);
+    told(&place, &["run", "small/pipeline.yaml"]).exits_with(0);
+    let removed = json(&place, &["gc"], "gc");
+    assert_eq!(
+        removed["artifacts"]["blobs"]
+            .as_u64()
+            .is_some_and(|blobs| blobs > 0),
+        true,
+        "{removed}"
+    );
+    told(&place, &["gc"]).exits_with(0).tells("removed");
+    told(&place, &["outputs", "show", "kpi.weekdays"]).exits_with(0);
+    told(&place, &["run", "small/pipeline.yaml"])
+        .exits_with(0)
+        .tells("nothing runs again");
+}
+
+#[test]
+fn schemas_are_printed_and_a_schema_that_does_not_exist_is_told_with_those_that_do() -> Outcome {
+    let place = Place::new();
+    for name in ["manifest", "environment", "lock", "evidence"] {
+        let printed = told(&place, &["schema", name]).exits_with(0);
+        let schema: Value = serde_json::from_str(&printed.stdout)?;
+        assert!(
+            schema["$schema"].is_string() || schema["oneOf"].is_array(),
+            "{name}"
+        );
+    }
+    told(&place, &["schema", "none"])
+        .exits_with(2)
+        .tells("manifest, environment");
+    Ok(())
+}
+
+#[test]
+fn wrong_usage_is_told_and_help_and_version_are_there() {
+    let place = Place::new();
+    told(&place, &["--version"])
+        .exits_with(0)
+        .tells("barecount 0.");
+    told(&place, &["--help"]).exits_with(0).tells("evidence");
+    for verb in [
+        "init", "validate", "run", "runs", "dlq", "outputs", "policy", "build", "gc", "evidence",
+        "schema",
+    ] {
+        told(&place, &[verb, "--help"]).exits_with(0).tells("Usage");
+    }
+    told(&place, &["rnu"]).exits_with(2).tells("run");
+    told(&place, &["run"]).exits_with(2).tells("<FILE>");
+    told(&place, &["run", "x", "--window", "May"])
+        .exits_with(2)
+        .tells("a window is");
+    told(&place, &["run", "x", "--token", "a b"])
+        .exits_with(2)
+        .tells("a token has");
+    told(&place, &["runs", "ls", "-o", "xml"])
+        .exits_with(2)
+        .tells("json");
+}
+
+#[test]
+fn quiet_keeps_standard_error_empty_and_yaml_says_what_json_does() -> Outcome {
+    let place = Place::new();
+    told(&place, &["init"]).exits_with(0);
+    let quiet = told(&place, &["run", "pipeline.yaml", "--quiet"]).exits_with(0);
+    assert_eq!(quiet.stderr, "");
+    let yaml = told(&place, &["runs", "ls", "-o", "yaml"]).exits_with(0);
+    assert!(yaml.stdout.contains("schema: barecount/runs/v1"), "{yaml}");
+    Ok(())
+}
+
+#[test]
+fn one_stage_can_be_run_alone_on_what_is_committed() {
+    let place = &example::undisturbed().place;
+    told(place, &["run", "fx-rates/pipeline.yaml", "--stage", "none"])
+        .exits_with(4)
+        .tells("ingest");
+}
