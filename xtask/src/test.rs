@@ -74,9 +74,13 @@ fn tests(project: &Project) -> Vec<Step> {
     vec![
         step(
             "build",
-            "the binary that whole-binary tests run",
+            "everything, and the binary that whole-binary tests run",
             &["setup"],
-            vec![Task::new("cargo build --locked --package barecount").minutes(30)],
+            vec![
+                // All of it, as the tests will build it: a part would be built with other features
+                // of the same large dependencies, once more.
+                Task::new("cargo build --workspace --all-targets --locked").minutes(30),
+            ],
         ),
         step(
             "test",

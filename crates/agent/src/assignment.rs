@@ -54,8 +54,6 @@ pub struct Assignment {
     pub partition: Option<String>,
     /// The window worked on.
     pub window: Option<Window>,
-    /// The event that the run answers.
-    pub event: Option<serde_json::Value>,
     /// Digest over everything that a warm process must have in common with its next attempt.
     pub reuse: String,
 }

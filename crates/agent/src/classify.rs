@@ -3,87 +3,116 @@
 use barecount_model::run::outcome::{Failure, FailureKind, Metrics};
 use barecount_runner::launch::{End, Ended};
 
-/// Exit statuses that mean something beyond "failed": `sysexits.h`.
+/// Exit statuses that mean something beyond "failed", as `sysexits.h` numbers them.
 mod status {
     pub(super) const DATA: i32 = 65;
     pub(super) const TRY_AGAIN: i32 = 75;
     pub(super) const NO_PERMISSION: i32 = 77;
     pub(super) const CONFIGURATION: i32 = 78;
+
+    /// The names of `sysexits.h`. A function has no exit status of its own: it names one as the
+    /// `errorType` of its error.
+    const NAMES: [(&str, i32); 15] = [
+        ("EX_USAGE", 64),
+        ("EX_DATAERR", DATA),
+        ("EX_NOINPUT", 66),
+        ("EX_NOUSER", 67),
+        ("EX_NOHOST", 68),
+        ("EX_UNAVAILABLE", 69),
+        ("EX_SOFTWARE", 70),
+        ("EX_OSERR", 71),
+        ("EX_OSFILE", 72),
+        ("EX_CANTCREAT", 73),
+        ("EX_IOERR", 74),
+        ("EX_TEMPFAIL", TRY_AGAIN),
+        ("EX_PROTOCOL", 76),
+        ("EX_NOPERM", NO_PERMISSION),
+        ("EX_CONFIG", CONFIGURATION),
+    ];
+
+    /// The status of this name.
+    pub(super) fn named(name: &str) -> Option<i32> {
+        let found = NAMES.iter().find(|(known, _)| *known == name);
+        found.map(|(_, status)| *status)
+    }
 }
 
 /// The failure that an end stands for, if it does, and the exit status, if there was one.
 pub(crate) fn failure(end: &End, memory_bytes: u64) -> (Option<Failure>, Option<i32>) {
-    let application = |code: &str, message: String| {
-        Some(Failure {
-            kind: FailureKind::Application,
-            code: code.to_owned(),
-            message,
-        })
-    };
     match end {
         End::Exited { code: 0 } => (None, Some(0)),
-        End::Exited { code } => (Some(of_status(*code)), Some(*code)),
+        End::Exited { code } => (Some(of_program(*code)), Some(*code)),
         End::Answered { .. } | End::Stopped => (None, None),
-        End::Signalled { signal } => (
-            application(
-                "BC0602",
-                format!("the program was ended by signal {signal}"),
-            ),
-            None,
-        ),
+        End::Signalled { signal } => {
+            let message = format!("the program was ended by signal {signal}");
+            (Some(application("BC0602", message)), None)
+        }
         End::OutOfMemory => {
             let mebibytes = memory_bytes >> 20;
             let message = format!(
                 "the program needed more than its {mebibytes} MiB of memory; choose a larger size"
             );
-            (application("BC0603", message), None)
+            (Some(application("BC0603", message)), None)
         }
         End::HandlerError {
             error_type,
             message,
-        } => (
-            application(
-                "BC0604",
-                format!("the function failed: {error_type}: {message}"),
-            ),
-            None,
+        } => (Some(of_function(error_type, message)), None),
+    }
+}
+
+fn application(code: &str, message: String) -> Failure {
+    Failure {
+        kind: FailureKind::Application,
+        code: code.to_owned(),
+        message,
+    }
+}
+
+fn of_program(status: i32) -> Failure {
+    match meaning(status) {
+        Some((kind, code, says)) => Failure {
+            kind,
+            code: code.to_owned(),
+            message: format!("the program {says} (exit status {status})"),
+        },
+        None => application("BC0601", format!("the program exited with status {status}")),
+    }
+}
+
+/// A function that reports `EX_DATAERR` has failed as a program has that exits with status 65, so
+/// that the same work fails alike as either kind.
+fn of_function(error_type: &str, message: &str) -> Failure {
+    let Some(status) = status::named(error_type) else {
+        let message = format!("the function failed: {error_type}: {message}");
+        return application("BC0604", message);
+    };
+    match meaning(status) {
+        Some((kind, code, says)) => Failure {
+            kind,
+            code: code.to_owned(),
+            message: format!("the function {says} ({error_type}): {message}"),
+        },
+        None => application(
+            "BC0601",
+            format!("the function reported {error_type}: {message}"),
         ),
     }
 }
 
-fn of_status(code: i32) -> Failure {
-    let (kind, error, message) = match code {
-        status::DATA => (
-            FailureKind::Data,
-            "BC0605",
-            "the program says that its data is bad".to_owned(),
-        ),
-        status::TRY_AGAIN => (
-            FailureKind::Application,
-            "BC0606",
-            "the program asks to be tried again".to_owned(),
-        ),
-        status::NO_PERMISSION => (
-            FailureKind::Policy,
-            "BC0607",
-            "the program lacks a permission".to_owned(),
-        ),
+/// What the task contract says that an exit status says.
+fn meaning(status: i32) -> Option<(FailureKind, &'static str, &'static str)> {
+    Some(match status {
+        status::DATA => (FailureKind::Data, "BC0605", "says that its data is bad"),
+        status::TRY_AGAIN => (FailureKind::Application, "BC0606", "asks to be tried again"),
+        status::NO_PERMISSION => (FailureKind::Policy, "BC0607", "lacks a permission"),
         status::CONFIGURATION => (
             FailureKind::Policy,
             "BC0608",
-            "the program says that it is not configured right".to_owned(),
+            "says that it is not configured right",
         ),
-        other => (
-            FailureKind::Application,
-            "BC0601",
-            format!("the program exited with status {other}"),
-        ),
-    };
-    Failure {
-        kind,
-        code: error.to_owned(),
-        message: format!("{message} (exit status {code})"),
-    }
+        _ => return None,
+    })
 }
 
 /// What an attempt used, as runs report it.
@@ -95,5 +124,135 @@ pub(crate) fn metrics(ended: &Ended) -> Metrics {
         memory_peak_bytes: usage.memory_peak_bytes,
         io_read_bytes: usage.io_read_bytes,
         io_write_bytes: usage.io_write_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use barecount_runner::launch::{LogSummary, Usage};
+    use serde_json::json;
+
+    use super::*;
+
+    const MEMORY: u64 = 256 << 20;
+
+    fn reported(error_type: &str) -> End {
+        End::HandlerError {
+            error_type: error_type.to_owned(),
+            message: "row 7 has no date".to_owned(),
+        }
+    }
+
+    /// Kind and code of the failure that an end stands for.
+    fn judged(end: &End) -> Option<(FailureKind, String)> {
+        let (failure, _) = failure(end, MEMORY);
+        failure.map(|failure| (failure.kind, failure.code))
+    }
+
+    fn is(kind: FailureKind, code: &str) -> Option<(FailureKind, String)> {
+        Some((kind, code.to_owned()))
+    }
+
+    #[test]
+    fn exit_statuses_are_judged_by_the_task_contract() {
+        let expected = [
+            (65, FailureKind::Data, "BC0605"),
+            (75, FailureKind::Application, "BC0606"),
+            (77, FailureKind::Policy, "BC0607"),
+            (78, FailureKind::Policy, "BC0608"),
+            (1, FailureKind::Application, "BC0601"),
+            (66, FailureKind::Application, "BC0601"),
+            (255, FailureKind::Application, "BC0601"),
+        ];
+        for (code, kind, error) in expected {
+            let end = End::Exited { code };
+            assert_eq!(judged(&end), is(kind, error), "status {code}");
+            assert_eq!(failure(&end, MEMORY).1, Some(code));
+        }
+    }
+
+    #[test]
+    fn a_function_that_names_an_exit_status_fails_as_a_program_that_exits_with_it() {
+        for (name, code) in [
+            ("EX_USAGE", 64),
+            ("EX_DATAERR", 65),
+            ("EX_NOINPUT", 66),
+            ("EX_UNAVAILABLE", 69),
+            ("EX_IOERR", 74),
+            ("EX_TEMPFAIL", 75),
+            ("EX_NOPERM", 77),
+            ("EX_CONFIG", 78),
+        ] {
+            let function = reported(name);
+            assert_eq!(judged(&function), judged(&End::Exited { code }), "{name}");
+            let (failure, status) = failure(&function, MEMORY);
+            let message = failure.map(|failure| failure.message).unwrap_or_default();
+            assert!(message.contains(name), "{message}");
+            assert!(message.contains("row 7 has no date"), "{message}");
+            assert_eq!(status, None, "a function has no exit status");
+        }
+    }
+
+    #[test]
+    fn any_other_error_of_a_function_is_its_own_failure() {
+        for name in [
+            "ValueError",
+            "Runtime.NoAnswer",
+            "EX_OK",
+            "ex_dataerr",
+            "EX_DATAERR ",
+            "65",
+            "",
+        ] {
+            let expected = is(FailureKind::Application, "BC0604");
+            assert_eq!(judged(&reported(name)), expected, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn signals_and_want_of_memory_are_told_apart_and_say_what_to_do() {
+        let signalled = End::Signalled { signal: 9 };
+        let (killed, _) = failure(&signalled, MEMORY);
+        assert_eq!(judged(&signalled), is(FailureKind::Application, "BC0602"));
+        assert!(killed.is_some_and(|failure| failure.message.contains("signal 9")));
+        let (starved, _) = failure(&End::OutOfMemory, MEMORY);
+        assert_eq!(
+            judged(&End::OutOfMemory),
+            is(FailureKind::Application, "BC0603")
+        );
+        assert!(starved.is_some_and(|failure| failure.message.contains("256 MiB")));
+    }
+
+    #[test]
+    fn what_is_done_or_was_stopped_is_no_failure() {
+        let answered = End::Answered {
+            response: json!(null),
+        };
+        assert_eq!(failure(&End::Exited { code: 0 }, MEMORY), (None, Some(0)));
+        assert_eq!(failure(&answered, MEMORY), (None, None));
+        assert_eq!(failure(&End::Stopped, MEMORY), (None, None));
+    }
+
+    #[test]
+    fn what_the_host_cannot_tell_stays_unknown_in_the_metrics() {
+        let ended = Ended {
+            end: End::Stopped,
+            usage: Usage {
+                cpu_micros: Some(1_500_000),
+                memory_peak_bytes: None,
+                io_read_bytes: Some(0),
+                io_write_bytes: None,
+            },
+            enforcement: json!(null),
+            log: LogSummary::default(),
+            warm: false,
+        };
+        let expected = Metrics {
+            cpu_seconds: Some(1.5),
+            memory_peak_bytes: None,
+            io_read_bytes: Some(0),
+            io_write_bytes: None,
+        };
+        assert_eq!(metrics(&ended), expected);
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use barecount_model::{
+    pipeline::Output,
     plan::{InputPlan, Pin, WorkPlan},
     run::outcome::{Failure, FailureKind, StagedDataset},
 };
@@ -99,7 +100,7 @@ pub trait DataPlane: Send + Sync {
     /// makes the rest durable in `staging`, and runs the acceptance tests on it.
     async fn stage(
         &self,
-        output: &serde_json::Value,
+        output: &Output,
         assignment: &Assignment,
         written: &Path,
         staging: &Path,

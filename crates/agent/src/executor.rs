@@ -1,6 +1,12 @@
 //! Carrying orders out: each attempt is a task of its own, and tells its end exactly once.
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io::{Read, Seek, SeekFrom},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use barecount_model::{
     class::RunnerClass,
@@ -14,6 +20,7 @@ use barecount_runner::{
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use crate::{
     assignment::{Assignment, Attempt, Event, Order},
@@ -39,6 +46,7 @@ pub struct AgentConfig {
 pub struct Agent {
     inner: Arc<AgentConfig>,
     events: mpsc::UnboundedSender<Event>,
+    orders: TaskTracker,
 }
 
 impl Agent {
@@ -47,13 +55,21 @@ impl Agent {
         Self {
             inner: Arc::new(config),
             events,
+            orders: TaskTracker::new(),
         }
+    }
+
+    /// Resolves when every order given so far is carried out. Cancel-safe.
+    pub async fn idle(&self) {
+        self.orders.close();
+        self.orders.wait().await;
+        self.orders.reopen();
     }
 
     /// Takes an order and carries it out in the background; the end of an attempt is an [`Event`].
     pub fn order(&self, order: Order) {
         let agent = self.clone();
-        tokio::spawn(async move {
+        self.orders.spawn(async move {
             match order {
                 Order::Launch(assignment) => agent.attempt(&assignment).await,
                 Order::Recover(attempt) => agent.recover(attempt).await,
@@ -135,7 +151,13 @@ impl Agent {
         };
         let mut set_aside = Vec::new();
         outcome.result = match failure {
-            Some(failure) => AttemptResult::Failed(failure),
+            Some(mut failure) => {
+                if matches!(ended.end, End::Exited { .. } | End::Signalled { .. }) {
+                    let log = self.inner.folders.log(&assignment.attempt.token());
+                    failure.message.push_str(&last_words(&log));
+                }
+                AttemptResult::Failed(failure)
+            }
             None if ended.end == End::Stopped => AttemptResult::Stopped,
             None => match self
                 .stage(assignment, &mut outcome.detail, &mut set_aside)
@@ -251,9 +273,9 @@ impl Agent {
                 argv: command.clone(),
                 working_dir: Path::new("/").to_owned(),
             },
-            WorkPlan::Handler { .. } => Work::Handler {
+            WorkPlan::Handler { event, .. } => Work::Handler {
                 package: artifact,
-                event: assignment.event.clone().unwrap_or(Value::Null),
+                event: event.clone(),
             },
             WorkPlan::Job { .. } => Work::Job {
                 spec: self.inner.data.job(assignment, &artifact).await?,
@@ -310,6 +332,37 @@ fn isolation(name: &str) -> Isolation {
         Isolation::Process
     } else {
         Isolation::Sandbox
+    }
+}
+
+/// The end of a log, to be appended to a failure's message: mostly it says why. Empty if there is
+/// none.
+fn last_words(log: &Path) -> String {
+    const BYTES: u64 = 4096;
+    const LINES: usize = 3;
+    const LENGTH: usize = 600;
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(BYTES)))?;
+        let mut bytes = Vec::new();
+        file.take(BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
+    let mut lines: Vec<&str> = text
+        .lines()
+        .rev()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    lines.truncate(LINES);
+    lines.reverse();
+    let mut words = lines.join(" | ").replace(char::is_control, " ");
+    words.truncate(words.floor_char_boundary(LENGTH));
+    if words.is_empty() {
+        words
+    } else {
+        format!("; its last words: {words}")
     }
 }
 

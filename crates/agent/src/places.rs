@@ -117,3 +117,125 @@ impl StagingFolders {
         Ok(removed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use barecount_model::id::TaskId;
+
+    use super::*;
+
+    fn token(task: u8, number: u32) -> AttemptToken {
+        AttemptToken {
+            task: TaskId::from_bytes([task; 16]),
+            number,
+        }
+    }
+
+    fn prepare(folders: &StagingFolders, token: &AttemptToken) -> io::Result<Places> {
+        folders.prepare(token, Some("key"), BTreeMap::new())
+    }
+
+    #[test]
+    fn every_place_exists_and_is_empty_when_an_attempt_is_prepared() -> io::Result<()> {
+        let state = tempfile::tempdir()?;
+        let folders = StagingFolders::new(state.path());
+        let drivers = BTreeMap::from([("sqlite".to_owned(), PathBuf::from("/bundle"))]);
+        let token = token(1, 1);
+        let places = folders.prepare(&token, Some("key"), drivers.clone())?;
+        let cache = places.cache.clone().ok_or(io::ErrorKind::NotFound)?;
+        for place in [&places.input, &places.output, &places.checkpoint, &cache] {
+            assert_eq!(std::fs::read_dir(place)?.count(), 0, "{}", place.display());
+        }
+        assert!(folders.staged(&token).is_dir());
+        assert!(folders.log(&token).parent().is_some_and(Path::is_dir));
+        assert_eq!(places.drivers, drivers);
+        Ok(())
+    }
+
+    #[test]
+    fn an_attempt_without_a_cache_gets_none() -> io::Result<()> {
+        let state = tempfile::tempdir()?;
+        let folders = StagingFolders::new(state.path());
+        let places = folders.prepare(&token(1, 1), None, BTreeMap::new())?;
+        assert_eq!(places.cache, None);
+        assert!(!state.path().join("cache").exists());
+        Ok(())
+    }
+
+    #[test]
+    fn preparing_again_removes_what_an_earlier_launch_left_but_not_the_cache() -> io::Result<()> {
+        let state = tempfile::tempdir()?;
+        let folders = StagingFolders::new(state.path());
+        let token = token(1, 1);
+        let places = prepare(&folders, &token)?;
+        let cache = places.cache.ok_or(io::ErrorKind::NotFound)?;
+        std::fs::create_dir(places.output.join("rates"))?;
+        std::fs::write(places.output.join("rates/part-0.csv"), "1")?;
+        std::fs::write(folders.staged(&token).join("half"), "1")?;
+        std::fs::write(cache.join("model"), "1")?;
+        let again = prepare(&folders, &token)?;
+        assert_eq!(std::fs::read_dir(&again.output)?.count(), 0);
+        assert_eq!(std::fs::read_dir(folders.staged(&token))?.count(), 0);
+        assert!(cache.join("model").exists());
+        Ok(())
+    }
+
+    #[test]
+    fn attempts_of_one_task_share_no_place_but_the_cache_of_an_equal_key() -> io::Result<()> {
+        let state = tempfile::tempdir()?;
+        let folders = StagingFolders::new(state.path());
+        let first = prepare(&folders, &token(1, 1))?;
+        let second = prepare(&folders, &token(1, 2))?;
+        let other = folders.prepare(&token(1, 3), Some("other"), BTreeMap::new())?;
+        assert_ne!(first.input, second.input);
+        assert_ne!(first.output, second.output);
+        assert_ne!(first.checkpoint, second.checkpoint);
+        assert_eq!(first.cache, second.cache);
+        assert_ne!(first.cache, other.cache);
+        Ok(())
+    }
+
+    #[test]
+    fn a_swept_attempt_leaves_its_log_and_sweeping_twice_does_nothing() -> io::Result<()> {
+        let state = tempfile::tempdir()?;
+        let folders = StagingFolders::new(state.path());
+        let token = token(1, 1);
+        let places = prepare(&folders, &token)?;
+        std::fs::write(places.output.join("row"), "1")?;
+        std::fs::write(folders.log(&token), "line")?;
+        folders.sweep(&token)?;
+        folders.sweep(&token)?;
+        assert!(!folders.of(&token).exists());
+        assert_eq!(std::fs::read_to_string(folders.log(&token))?, "line");
+        Ok(())
+    }
+
+    #[test]
+    fn a_link_left_in_an_output_is_removed_and_not_followed() -> io::Result<()> {
+        let state = tempfile::tempdir()?;
+        let elsewhere = tempfile::tempdir()?;
+        std::fs::write(elsewhere.path().join("precious"), "1")?;
+        let folders = StagingFolders::new(state.path());
+        let token = token(1, 1);
+        let places = prepare(&folders, &token)?;
+        std::os::unix::fs::symlink(elsewhere.path(), places.output.join("rates"))?;
+        folders.sweep(&token)?;
+        assert!(elsewhere.path().join("precious").exists());
+        assert!(!folders.of(&token).exists());
+        Ok(())
+    }
+
+    #[test]
+    fn after_a_crash_all_attempts_go_but_those_still_to_be_rolled_forward() -> io::Result<()> {
+        let state = tempfile::tempdir()?;
+        let folders = StagingFolders::new(state.path());
+        assert_eq!(folders.sweep_all_but(&[])?, 0, "before the first attempt");
+        for token in [token(1, 1), token(1, 2), token(2, 1)] {
+            prepare(&folders, &token)?;
+        }
+        let removed = folders.sweep_all_but(&[token(1, 2), token(9, 9)])?;
+        assert_eq!(removed, 2);
+        assert_eq!(folders.names()?, [token(1, 2).to_string()]);
+        Ok(())
+    }
+}

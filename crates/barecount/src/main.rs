@@ -1,3 +1,55 @@
 //! The `barecount` binary: verbs, configuration, output, exit statuses, wiring.
+//!
+//! Start at [`cli`]; each verb is a file in [`verbs`].
 
-fn main() {}
+mod cli;
+mod embedded;
+mod environment;
+mod failure;
+mod manifest;
+mod preparation;
+mod printer;
+mod progress;
+mod requester;
+mod state;
+mod verbs;
+mod view;
+mod window;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::{EnvFilter, fmt};
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let status = u8::try_from(error.exit_code()).unwrap_or(2);
+            // Standard output and error may be closed; then there is nobody to tell.
+            let _ = error.print();
+            return ExitCode::from(status);
+        }
+    };
+    log_to_stderr(cli.global.verbose);
+    let printer = cli.global.printer();
+    match cli.execute() {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            printer.failure(&failure);
+            ExitCode::from(failure.status() as u8)
+        }
+    }
+}
+
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => "error",
+        1 => "info",
+        _ => "debug",
+    };
+    fmt()
+        .with_env_filter(EnvFilter::new(level))
+        .with_writer(std::io::stderr)
+        .init();
+}

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     clock::Clock,
+    governance::{Action, Permit},
     store::{DeadLetter, OpenError, Store, StoreError},
     writer::{self, Command, Entries, Reply, Verb, Writer},
 };
@@ -72,6 +73,9 @@ pub enum CommandError {
     /// The state machine rejected it.
     #[error("the command does not apply")]
     Rejected(#[from] Rejection),
+    /// The permit is for something else.
+    #[error("governance has not permitted run {0}")]
+    NotPermitted(RunId),
     /// There is no such run.
     #[error("there is no run {0}")]
     UnknownRun(RunId),
@@ -123,11 +127,33 @@ impl Control {
         self.length.clone()
     }
 
-    /// Accepts a run, or answers with the one that has its token.
+    /// Accepts a run, or answers with the one that has its token. Governance's permit has to be
+    /// for exactly this run: its tenant, environment, pipeline, version, and every stage.
     ///
     /// # Errors
+    /// [`CommandError::NotPermitted`] if the permit is for something else;
     /// [`CommandError::TokenConflict`] if the token belongs to another version's run.
-    pub async fn submit(&self, submission: Submission) -> Result<Submitted, CommandError> {
+    pub async fn submit(
+        &self,
+        submission: Submission,
+        permit: &Permit,
+    ) -> Result<Submitted, CommandError> {
+        let run = &submission.run;
+        let whole = permit.covers(
+            Action::Run,
+            &run.tenant,
+            &run.environment,
+            &run.pipeline,
+            &run.version,
+        );
+        if !whole
+            || !run
+                .tasks
+                .iter()
+                .all(|task| permit.covers_stage(&task.stage))
+        {
+            return Err(CommandError::NotPermitted(run.id.clone()));
+        }
         let id = submission.run.id.clone();
         let update = self.send(Command::Submit(Box::new(submission))).await?;
         let update = update.ok_or(CommandError::Closed)?;

@@ -5,6 +5,10 @@ use std::{path::Path, sync::Arc};
 use barecount_control::{
     CommandError, Control, Entries, Fenced, Submission, Submitted, Update,
     clock::SystemClock,
+    governance::{
+        Action, Allowed, EnvironmentFacts, EnvironmentKind, Governance, Isolation, Matrix,
+        MatrixRow, Permit, PipelineFacts, Question, StageFacts, Verdict,
+    },
     store::{OpenError, reader::Reader},
 };
 use barecount_model::{
@@ -107,6 +111,54 @@ fn submission(seed: u8, token: &str, version: &str) -> Submission {
     }
 }
 
+/// Governance's permit to run version `version` of the example.
+fn permit(version: &str) -> Permit {
+    let row = MatrixRow {
+        name: "everything".to_owned(),
+        classes: Allowed::ANY,
+        sizes: Allowed::ANY,
+        network_profiles: Allowed::ANY,
+    };
+    let question = Question {
+        action: Action::Run,
+        tenant: "demo".to_owned(),
+        environment: EnvironmentFacts {
+            name: "local".to_owned(),
+            kind: EnvironmentKind::Development,
+        },
+        requester: "tester".to_owned(),
+        pipeline: PipelineFacts {
+            name: "example".to_owned(),
+            version: version.to_owned(),
+            owner: "owner@example.com".to_owned(),
+            classification: "public".to_owned(),
+        },
+        stages: vec![StageFacts {
+            name: "only".to_owned(),
+            class: RunnerClass::Container,
+            size: Size::Small,
+            network_profile: NetworkProfile::PrivateVpc,
+            isolation: Isolation::Sandbox,
+            classification: "public".to_owned(),
+            drivers: vec![],
+            has_secrets: false,
+            debug_logging: false,
+            residency: None,
+            privately_reachable: vec![],
+        }],
+        matrix: Matrix {
+            tenants: [("demo".to_owned(), vec![row])].into(),
+        },
+        approvals: vec![],
+        now: Timestamp::UNIX_EPOCH,
+    };
+    let governance = Governance::load(&[]).expect("the default policies load");
+    match governance.decide(&question) {
+        Verdict::Permitted(permit) => permit,
+        Verdict::Refused(refusal) => panic!("{refusal}"),
+    }
+}
+
 fn done() -> Outcome {
     Outcome {
         result: AttemptResult::Done(Staged::default()),
@@ -139,10 +191,9 @@ async fn what_was_answered_is_there_after_every_restart() -> TestResult {
     };
 
     let opened = open(folder.path())?;
-    assert!(matches!(
-        opened.control.submit(submitted).await?,
-        Submitted::New(_)
-    ));
+    let permit = permit("sha256:aa");
+    let answer = opened.control.submit(submitted, &permit).await?;
+    assert!(matches!(answer, Submitted::New(_)));
     close(opened).await;
 
     let opened = open(folder.path())?;
@@ -204,13 +255,13 @@ async fn a_token_answers_with_its_first_run_also_after_that_has_ended() -> TestR
         task: 0,
         number: 1,
     };
-    opened.control.submit(first).await?;
+    opened.control.submit(first, &permit("sha256:aa")).await?;
     opened.control.place(&attempt.run, 0).await?;
     opened.control.report(&attempt, done(), vec![]).await?;
     opened.control.committed(&attempt, vec![]).await?;
     let second = opened
         .control
-        .submit(submission(2, "token", "sha256:aa"))
+        .submit(submission(2, "token", "sha256:aa"), &permit("sha256:aa"))
         .await?;
     let Submitted::Existing(update) = second else {
         return Err("the token was used".into());
@@ -218,7 +269,7 @@ async fn a_token_answers_with_its_first_run_also_after_that_has_ended() -> TestR
     assert_eq!(update.run.id, attempt.run);
     let other = opened
         .control
-        .submit(submission(3, "token", "sha256:bb"))
+        .submit(submission(3, "token", "sha256:bb"), &permit("sha256:bb"))
         .await;
     assert!(
         matches!(other, Err(CommandError::TokenConflict { .. })),
@@ -234,11 +285,11 @@ async fn evidence_is_queued_until_a_checkpoint_covers_it() -> TestResult {
     let mut opened = open(folder.path())?;
     opened
         .control
-        .submit(submission(1, "one", "sha256:aa"))
+        .submit(submission(1, "one", "sha256:aa"), &permit("sha256:aa"))
         .await?;
     opened
         .control
-        .submit(submission(2, "two", "sha256:aa"))
+        .submit(submission(2, "two", "sha256:aa"), &permit("sha256:aa"))
         .await?;
     let first = opened.entries.recv().await.ok_or("entries are announced")?;
     assert_eq!((first.first, first.bytes.len()), (0, 1));
@@ -267,7 +318,7 @@ async fn many_callers_share_group_commits_and_each_hears_of_its_own() -> TestRes
         calls.spawn(async move {
             let submission = submission(seed, &format!("token-{seed}"), "sha256:aa");
             let id = submission.run.id.clone();
-            control.submit(submission).await?;
+            control.submit(submission, &permit("sha256:aa")).await?;
             let update = control.place(&id, 0).await?;
             Ok::<_, CommandError>((id, update))
         });
@@ -309,6 +360,27 @@ fn a_store_of_a_newer_program_is_refused() -> TestResult {
     assert_eq!(
         refused.to_string(),
         "the state is of format 999, and this program knows up to 1"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_permit_for_something_else_lets_nothing_in() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let opened = open(folder.path())?;
+    let answer = opened
+        .control
+        .submit(submission(1, "token", "sha256:aa"), &permit("sha256:bb"))
+        .await;
+    assert!(
+        matches!(answer, Err(CommandError::NotPermitted(_))),
+        "{answer:?}"
+    );
+    assert!(
+        Reader::open(folder.path())?
+            .expect("there is a store")
+            .runs(10)?
+            .is_empty()
     );
     Ok(())
 }

@@ -1,1 +1,20 @@
-//! Whole-binary tests live in this crate's `tests` folder.
+//! The built binary, used as a user uses it: processes, files, exit statuses, nothing else.
+//!
+//! Start at [`place::Place`]: a folder of its own for each test, with a pipeline, a state folder and
+//! a configuration folder in it. [`process`] starts the binary there and waits for it, [`leftovers`]
+//! looks for what it may have left behind. Knows nothing of the crates of which the binary is made.
+
+pub mod binary;
+pub mod example;
+pub mod leftovers;
+pub mod place;
+pub mod process;
+pub mod programs;
+pub mod python;
+pub mod tree;
+
+/// Why a test could not be carried out, or did not hold.
+pub type Failure = Box<dyn std::error::Error>;
+
+/// What a test answers.
+pub type Outcome = Result<(), Failure>;

@@ -98,9 +98,52 @@ codes! {
     INVALID_CATALOG = "BC0305", "catalog override contradicts itself", "An override of the catalog names a size that the class does not have, or limits nothing can run in.";
     PROCESS_ISOLATION_REFUSED = "BC0306", "process isolation refused", "A stage asks to run without a sandbox, and the environment does not allow it.";
 
+    // BC04xx: policy
+    REFUSED = "BC0401", "refused by policy", "Governance does not permit what was asked.";
+    POLICIES_UNUSABLE = "BC0402", "policies cannot be used", "A policy file does not parse, or does not fit the schema.";
+
     // BC05xx: artifacts and lock
     INVALID_LOCK = "BC0501", "lock file is not valid", "The lock file contradicts itself or the manifest.";
     LOCK_INCOMPLETE = "BC0502", "lock file does not cover the manifest", "An artifact that the manifest names is not pinned in the lock file.";
+    BUILD_FAILED = "BC0503", "artifact cannot be made", "A package, image, driver or job cannot be built or imported.";
+    ARTIFACT_UNUSABLE = "BC0504", "artifact cannot be used", "An artifact that is pinned is not in the store, or is not what its digest says.";
+
+    // BC06xx: runners and sandbox
+    PROGRAM_FAILED = "BC0601", "program failed", "A program exited with a status other than 0.";
+    PROGRAM_SIGNALLED = "BC0602", "program ended by a signal", "A signal ended a program that nobody had asked to stop.";
+    OUT_OF_MEMORY = "BC0603", "out of memory", "A program needed more memory than its size has.";
+    FUNCTION_FAILED = "BC0604", "function failed", "A function reported an error, or broke the protocol by which it is invoked.";
+    DATA_BAD = "BC0605", "data is bad", "A program says that its data is at fault (exit status 65).";
+    TRY_AGAIN = "BC0606", "program asks to be tried again", "A program exited with status 75.";
+    PERMISSION = "BC0607", "program lacks a permission", "A program exited with status 77.";
+    CONFIGURATION = "BC0608", "program is not configured right", "A program exited with status 78.";
+    TIMEOUT = "BC0609", "attempt took too long", "An attempt did not end within its timeout.";
+    NO_RUNNER = "BC0610", "no runner for the class", "No runner here serves the class of a stage.";
+    LAUNCH_FAILED = "BC0611", "launch failed", "A runner could not start or watch an attempt.";
+    FOLDERS_FAILED = "BC0612", "attempt's folders cannot be made", "The folders of an attempt cannot be made, filled or removed.";
+    LAUNCHER_FAILED = "BC0613", "launcher cannot be started", "The process that starts sandboxes could not be started.";
+
+    // BC07xx: data
+    DATASET_UNAVAILABLE = "BC0701", "dataset cannot be read", "A dataset has no committed version, or its table cannot be read.";
+    FILE_CHANGED = "BC0702", "input file cannot be used", "A file beside the manifest cannot be read, or has changed since the run was submitted.";
+    OUTPUT_NOT_AS_DECLARED = "BC0703", "output is not as declared", "What an attempt wrote for an output is not of the declared format or columns, or there is nothing.";
+    ACCEPTANCE_FAILED = "BC0704", "acceptance test failed", "An output does not hold what its acceptance tests ask for.";
+    STAGING_FAILED = "BC0705", "output cannot be staged", "What an attempt wrote could not be made durable.";
+    COMMIT_NOT_ROLLED_FORWARD = "BC0706", "commit decision is not rolled forward", "Outputs are decided for, but not yet versions of their tables.";
+    DEAD_LETTERS_UNREADABLE = "BC0707", "dead letters cannot be read", "What an attempt wrote to `_dead_letters` is not as the task contract says.";
+
+    // BC08xx: state and control
+    INTERRUPTED = "BC0801", "attempt was interrupted", "The platform's own process ended while the attempt was under way.";
+    STATE_UNREADABLE = "BC0802", "state cannot be read", "The store in the state folder holds something that this program did not write.";
+    STATE_IN_USE = "BC0803", "state folder is in use", "Another process works on the state folder.";
+    STATE_UNWRITABLE = "BC0804", "state cannot be written", "The state folder cannot be made or written.";
+    STATE_NEWER = "BC0805", "state is of a newer format", "A newer program wrote the state folder.";
+    TOKEN_TAKEN = "BC0806", "token is taken", "The run token names a run of another version.";
+
+    // BC09xx: ledger
+    LEDGER_KEY = "BC0901", "ledger key cannot be used", "The key that signs or verifies the ledger is missing or is not a key.";
+    LEDGER_UNWRITABLE = "BC0902", "ledger cannot be written", "Entries could not be integrated into the log.";
+    LEDGER_INVALID = "BC0903", "ledger does not verify", "The log is not what a trusted key signed.";
 }
 
 #[cfg(test)]

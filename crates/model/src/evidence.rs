@@ -38,6 +38,17 @@ pub enum EvidenceKind {
 }
 
 impl EvidenceKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::Submission,
+        Self::Refusal,
+        Self::Resumption,
+        Self::Attempt,
+        Self::Commit,
+        Self::Run,
+        Self::Build,
+    ];
+
     /// The kind as JSON spells it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -78,6 +89,66 @@ pub fn statement(kind: EvidenceKind, subjects: &[Subject], predicate: Value) -> 
         kind,
         bytes: canonical_json(&document).into_bytes(),
     }
+}
+
+/// The JSON Schema of statements. Predicates may gain members within a version, so they are open.
+pub(crate) fn schema() -> Value {
+    let required = |kind: EvidenceKind| match kind {
+        EvidenceKind::Submission => json!([
+            "run",
+            "at",
+            "requester",
+            "manifest",
+            "lock",
+            "decision",
+            "stages"
+        ]),
+        EvidenceKind::Refusal => json!(["decision"]),
+        EvidenceKind::Resumption => json!(["run", "at"]),
+        EvidenceKind::Attempt => json!(["run", "task", "attempt", "state", "metrics", "detail"]),
+        EvidenceKind::Commit => json!(["run", "task", "attempt", "outputs", "at"]),
+        EvidenceKind::Run => json!(["run", "state", "submitted_at", "ended_at", "tasks"]),
+        EvidenceKind::Build => json!(["kind", "name", "size", "source", "recipe"]),
+    };
+    let by_kind: Vec<Value> = EvidenceKind::ALL
+        .iter()
+        .map(|kind| {
+            json!({
+                "if": { "properties": { "predicateType": { "const": kind.predicate_type() } } },
+                "then": { "properties": { "predicate": { "required": required(*kind) } } },
+            })
+        })
+        .collect();
+    let types: Vec<String> = EvidenceKind::ALL
+        .iter()
+        .map(|kind| kind.predicate_type())
+        .collect();
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "https://barecount.dev/schemas/evidence.v1.schema.json",
+        "title": "BareCount evidence",
+        "description": "An entry of the ledger: an in-toto Statement (v1).",
+        "type": "object",
+        "properties": {
+            "_type": { "const": STATEMENT_TYPE },
+            "subject": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "name": { "type": "string" },
+                        "digest": { "type": "object", "additionalProperties": { "type": "string" } },
+                    },
+                    "required": ["name", "digest"],
+                },
+            },
+            "predicateType": { "enum": types },
+            "predicate": { "type": "object" },
+        },
+        "required": ["_type", "subject", "predicateType", "predicate"],
+        "additionalProperties": false,
+        "allOf": by_kind,
+    })
 }
 
 /// Something a statement is about, by digest.

@@ -14,7 +14,7 @@ mod scope;
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::class::{NetworkProfile, Phase, RunnerClass, Size};
 use crate::diagnostic::{self, Diagnostic};
@@ -319,7 +319,7 @@ pub enum Input {
 }
 
 /// Which part of a dataset a stage reads.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PartitionFilter {
     /// All of it.
@@ -331,7 +331,7 @@ pub enum PartitionFilter {
 }
 
 /// A dataset that a stage writes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
     /// Its name.
     pub dataset: DatasetName,
@@ -357,7 +357,7 @@ impl Output {
 }
 
 /// One column of a dataset.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
     /// Its name; case is kept.
     pub name: ColumnName,

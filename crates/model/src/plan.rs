@@ -5,7 +5,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::class::{NetworkProfile, Phase, RunnerClass, Size};
+use crate::{
+    catalog::Profile,
+    class::{NetworkProfile, Phase, RunnerClass, Size},
+    manifest::Format,
+    pipeline::{Column, Output, PartitionFilter},
+    text::{ByteSize, DatasetName, Duration},
+};
 
 /// A pipeline version, ready to run in one environment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,10 +76,12 @@ pub struct StagePlan {
     pub drivers: Vec<Pin>,
     /// What it reads.
     pub inputs: Vec<InputPlan>,
-    /// What it writes, as the manifest declares it.
-    pub outputs: Vec<serde_json::Value>,
+    /// What it writes.
+    pub outputs: Vec<Output>,
     /// Names of the stages before it.
     pub needs: Vec<String>,
+    /// The column that tells its partitions apart, for a stage that has some.
+    pub partition_column: Option<String>,
     /// Partitions, in order; empty for a stage without any.
     pub partitions: Vec<String>,
     /// Retries after failures of the work.
@@ -116,6 +124,38 @@ pub struct Resources {
     pub scratch_bytes: u64,
     /// How much log is kept, in bytes.
     pub log_bytes: u64,
+    /// Workers that a job is priced for.
+    pub workers: u32,
+}
+
+impl Resources {
+    /// What a profile of the catalog is worth.
+    pub fn of_profile(profile: &Profile) -> Self {
+        Self {
+            cpu_millis: profile.vcpu_millis,
+            memory_bytes: profile.memory.as_bytes(),
+            pids: profile.pids,
+            open_files: profile.open_files,
+            scratch_bytes: profile.scratch.as_bytes(),
+            log_bytes: profile.log.as_bytes(),
+            workers: profile.workers,
+        }
+    }
+
+    /// The profile as prices are worked out of it; what no price depends on is nothing.
+    pub fn profile(&self) -> Profile {
+        Profile {
+            vcpu_millis: self.cpu_millis,
+            memory: ByteSize::from_bytes(self.memory_bytes),
+            pids: self.pids,
+            open_files: self.open_files,
+            scratch: ByteSize::from_bytes(self.scratch_bytes),
+            log: ByteSize::from_bytes(self.log_bytes),
+            workers: self.workers,
+            concurrency: 0,
+            grace_period: Duration::from_millis(0),
+        }
+    }
 }
 
 /// What a stage carries out.
@@ -140,6 +180,9 @@ pub enum WorkPlan {
     Handler {
         /// The package.
         package: Pin,
+        /// What happened, as the function is told; null where the end of the stages before it
+        /// is what starts it.
+        event: serde_json::Value,
     },
     /// A job for the engine.
     Job {
@@ -155,7 +198,7 @@ impl WorkPlan {
     pub fn artifact(&self) -> &Pin {
         match self {
             Self::Image { image, .. } => image,
-            Self::Package { package, .. } | Self::Handler { package } => package,
+            Self::Package { package, .. } | Self::Handler { package, .. } => package,
             Self::Job { job, .. } => job,
         }
     }
@@ -168,11 +211,13 @@ pub enum InputPlan {
     /// A dataset, as committed when the attempt starts.
     Dataset {
         /// Its name.
-        dataset: String,
-        /// How the task sees it: `csv`, `ndjson` or `parquet`.
-        format: String,
-        /// Only these partitions; all if empty.
-        partitions: Vec<String>,
+        dataset: DatasetName,
+        /// How the task sees it.
+        format: Format,
+        /// Which part of it.
+        partitions: PartitionFilter,
+        /// Its columns; none exactly if it is a set of files.
+        columns: Vec<Column>,
     },
     /// A file beside the manifest.
     File {

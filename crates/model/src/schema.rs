@@ -26,6 +26,7 @@ pub type Generator = fn() -> Value;
 /// The published schemas: the name of each file under `schemas/`, and what generates it.
 pub const PUBLISHED: &[(&str, Generator)] = &[
     ("environment.v1.schema.json", environment),
+    ("evidence.v1.schema.json", evidence),
     ("lock.v1.schema.json", lock),
     ("manifest.v1.schema.json", manifest),
 ];
@@ -43,6 +44,11 @@ pub fn environment() -> Value {
 /// The schema of lock files.
 pub fn lock() -> Value {
     generate::<Lock>("lock", "BareCount pipeline lock")
+}
+
+/// The schema of ledger entries: in-toto statements with one of our predicates.
+pub fn evidence() -> Value {
+    crate::evidence::schema()
 }
 
 /// A schema ready to read documents by.

@@ -26,6 +26,14 @@ pub struct Capabilities {
 pub enum Health {
     /// Takes work.
     Healthy,
+    /// Takes work, but a launch now would wait until something that is taken is free; dropping or
+    /// stopping the launch gives the wait up.
+    Busy {
+        /// What is taken, and by whom, as far as that is known.
+        reason: String,
+        /// What would make the wait shorter.
+        remedy: String,
+    },
     /// Takes no work; why, and what would change that.
     Unhealthy {
         /// What is wrong.

@@ -103,7 +103,7 @@ pub struct Limits {
     pub open_files: u32,
     /// The size of the scratch folder, in bytes.
     pub scratch_bytes: u64,
-    /// How much of the log is kept, in bytes; the rest is counted and dropped.
+    /// How much of what is printed is kept, in bytes; the rest is counted and dropped.
     pub log_bytes: u64,
 }
 
@@ -217,10 +217,16 @@ pub struct Usage {
 /// What was kept of an attempt's log.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LogSummary {
-    /// Bytes kept.
+    /// Bytes printed and kept.
     pub bytes: u64,
     /// Bytes dropped because the log was full.
     pub dropped_bytes: u64,
-    /// SHA-256 of what was kept, in hexadecimal.
+    /// SHA-256 of the log, [`cut_notice`] included, in hexadecimal.
     pub sha256: String,
+}
+
+/// The line that ends a log of which so many bytes were dropped, so that whoever reads it knows.
+/// It comes on top of the bytes kept.
+pub fn cut_notice(dropped_bytes: u64) -> String {
+    format!("\n[the log is full: {dropped_bytes} more bytes were dropped]\n")
 }

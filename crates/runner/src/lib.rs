@@ -6,9 +6,14 @@
 
 pub mod clock;
 pub mod conformance;
+pub mod container;
 mod contract;
 
+pub mod dedicated_compute;
 pub mod fake;
 pub mod launch;
+pub mod local;
+pub mod managed_etl;
+pub mod serverless;
 
 pub use contract::{Capabilities, Handle, Health, Recovered, Runner, RunnerError};

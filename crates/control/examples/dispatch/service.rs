@@ -9,7 +9,14 @@ use std::{
     thread,
 };
 
-use barecount_control::{Control, Entries, Fenced, Submission, Submitted, clock::SystemClock};
+use barecount_control::{
+    Control, Entries, Fenced, Submission, Submitted,
+    clock::SystemClock,
+    governance::{
+        Action, Allowed, EnvironmentFacts, EnvironmentKind, Governance, Isolation, Matrix,
+        MatrixRow, Permit, PipelineFacts, Question, StageFacts, Verdict,
+    },
+};
 use barecount_ledger::{
     integrate::Integrator,
     note::SigningKey,
@@ -69,6 +76,7 @@ impl Service {
         let listener = UnixListener::bind(&socket)?;
         let dispatcher = Dispatcher {
             control: control.clone(),
+            governance: Arc::new(Decider::new()?),
             plan: Arc::new(plan()),
             next: Arc::new(AtomicU64::new(0)),
         };
@@ -130,6 +138,7 @@ fn integrate(
 #[derive(Clone)]
 struct Dispatcher {
     control: Control,
+    governance: Arc<Decider>,
     plan: Arc<Plan>,
     next: Arc<AtomicU64>,
 }
@@ -171,7 +180,9 @@ impl Dispatcher {
             run,
             plan: self.plan,
         };
-        let Submitted::New(_) = self.control.submit(submission).await? else {
+        // Governance is asked for every run, as it would be in earnest.
+        let permit = self.governance.permit()?;
+        let Submitted::New(_) = self.control.submit(submission, &permit).await? else {
             return Err("the token was used before".into());
         };
         self.control.place(&attempt.run, 0).await?;
@@ -185,6 +196,68 @@ impl Dispatcher {
         self.control.report(&attempt, outcome, vec![]).await?;
         let update = self.control.committed(&attempt, vec![]).await?;
         Ok(update.run.state)
+    }
+}
+
+/// Governance, and the one question that is put to it.
+struct Decider {
+    governance: Governance,
+    question: Question,
+}
+
+impl Decider {
+    fn new() -> Result<Self, Failure> {
+        let row = MatrixRow {
+            name: "everything".to_owned(),
+            classes: Allowed::ANY,
+            sizes: Allowed::ANY,
+            network_profiles: Allowed::ANY,
+        };
+        let stage = StageFacts {
+            name: "only".to_owned(),
+            class: RunnerClass::Container,
+            size: Size::Small,
+            network_profile: NetworkProfile::PrivateVpc,
+            isolation: Isolation::Sandbox,
+            classification: "public".to_owned(),
+            drivers: vec![],
+            has_secrets: false,
+            debug_logging: false,
+            residency: None,
+            privately_reachable: vec![],
+        };
+        let question = Question {
+            action: Action::Run,
+            tenant: "demo".to_owned(),
+            environment: EnvironmentFacts {
+                name: "local".to_owned(),
+                kind: EnvironmentKind::Development,
+            },
+            requester: "benchmark".to_owned(),
+            pipeline: PipelineFacts {
+                name: "nothing".to_owned(),
+                version: "sha256:00".to_owned(),
+                owner: "owner@example.com".to_owned(),
+                classification: "public".to_owned(),
+            },
+            stages: vec![stage],
+            matrix: Matrix {
+                tenants: [("demo".to_owned(), vec![row])].into(),
+            },
+            approvals: vec![],
+            now: Timestamp::now(),
+        };
+        Ok(Self {
+            governance: Governance::load(&[])?,
+            question,
+        })
+    }
+
+    fn permit(&self) -> Result<Permit, Failure> {
+        match self.governance.decide(&self.question) {
+            Verdict::Permitted(permit) => Ok(permit),
+            Verdict::Refused(refusal) => Err(refusal.into()),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use barecount_model::class::{NetworkProfile, RunnerClass, Size};
 use cedar_policy::{
     Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId,
-    Request, RestrictedExpression,
+    PolicySet, Request, RestrictedExpression,
 };
 
 use super::load::Policies;
@@ -237,11 +237,11 @@ impl Evaluator {
         let principal = uid(&self.types.tenant, &question.tenant);
         let action = uid(&self.types.action, action);
         let schema = Some(&self.policies.schema);
+        let none = PolicySet::new();
+        let policies = self.policies.sets.get(&action).unwrap_or(&none);
         let request = Request::new(principal, action, resource, context, schema)
             .map_err(|error| AskError::Request(Box::new(error)))?;
-        let response = self
-            .authorizer
-            .is_authorized(&request, &self.policies.set, entities);
+        let response = self.authorizer.is_authorized(&request, policies, entities);
         let diagnostics = response.diagnostics();
         let mut errors: Vec<_> = diagnostics
             .errors()
@@ -302,7 +302,7 @@ impl Evaluator {
             ("name", text(&pipeline.name)),
             (
                 "version",
-                RestrictedExpression::new_long(pipeline.version.into()),
+                RestrictedExpression::new_string(pipeline.version.clone()),
             ),
             ("owner", text(&pipeline.owner)),
             ("classification", text(&pipeline.classification)),

@@ -1,10 +1,13 @@
 //! Policies from text: parsed, named, checked strictly against the schema, before anything is asked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
-use cedar_policy::{Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy::{
+    Effect, EntityUid, Policy, PolicyId, PolicySet, PolicySetError, Schema, ValidationMode,
+    Validator,
+};
 use miette::Diagnostic;
 use sha2::{Digest, Sha256};
 
@@ -121,7 +124,9 @@ pub(super) struct PolicyText {
 #[derive(Debug)]
 pub(super) struct Policies {
     pub(super) schema: Schema,
-    pub(super) set: PolicySet,
+    /// By action: the policies that the schema lets apply to it, so that no question pays for
+    /// policies about another action.
+    pub(super) sets: HashMap<EntityUid, PolicySet>,
     pub(super) texts: HashMap<PolicyId, PolicyText>,
     /// Policies in the order of their sources, so that answers are the same every time.
     pub(super) order: HashMap<PolicyId, usize>,
@@ -147,9 +152,12 @@ impl Policies {
                 problems: loading.problems,
             });
         }
+        let sets = by_action(&schema, &loading.set).map_err(|error| LoadError {
+            problems: vec![located("policies", "", 0, error.to_string())],
+        })?;
         Ok(Self {
             schema,
-            set: loading.set,
+            sets,
             texts: loading.texts,
             order: loading.order,
             digest: digest(&sources),
@@ -321,6 +329,25 @@ impl Loading {
         let problem = located(&source.name, &source.text, start, message);
         self.problems.push(PolicyProblem { help, ..problem });
     }
+}
+
+/// Splits policies by the actions that they can apply to. A request is checked against the schema
+/// before it is asked, so a policy left out could never have decided it.
+fn by_action(
+    schema: &Schema,
+    policies: &PolicySet,
+) -> Result<HashMap<EntityUid, PolicySet>, Box<PolicySetError>> {
+    let mut sets: HashMap<EntityUid, PolicySet> = HashMap::new();
+    for policy in policies.policies() {
+        let actions: HashSet<EntityUid> = policy
+            .get_valid_request_envs(schema)
+            .map(|environment| environment.action().clone())
+            .collect();
+        for action in actions {
+            sets.entry(action).or_default().add(policy.clone())?;
+        }
+    }
+    Ok(sets)
 }
 
 /// Where a policy starts in its source. Its text is a verbatim part of the source.

@@ -97,7 +97,7 @@ impl Governance {
                 kind: question.environment.kind,
             },
             pipeline: bounded(&question.pipeline.name),
-            version: question.pipeline.version,
+            version: question.pipeline.version.clone(),
             requester: bounded(&question.requester),
             decided_at: question.now,
             decisions,

@@ -115,7 +115,7 @@ pub struct PipelineFacts {
     /// Its name, unique within the tenant.
     pub name: String,
     /// The version asked about.
-    pub version: u32,
+    pub version: String,
     /// Who answers for it.
     pub owner: String,
     /// How sensitive its data is.

@@ -61,7 +61,7 @@ impl Verdict {
 /// }
 /// ```
 ///
-/// ```compile_fail,E0599
+/// ```compile_fail,E0277
 /// use barecount_control::governance::Permit;
 /// fn keep(permit: &Permit) -> Permit {
 ///     Permit::clone(permit)
@@ -90,7 +90,7 @@ impl Permit {
         tenant: &str,
         environment: &str,
         pipeline: &str,
-        version: u32,
+        version: &str,
     ) -> bool {
         let asked = &self.explanation;
         asked.action == action
@@ -132,7 +132,7 @@ pub struct Explanation {
     /// Which pipeline, by name.
     pub pipeline: String,
     /// Which version of it.
-    pub version: u32,
+    pub version: String,
     /// Who asked.
     pub requester: String,
     /// When.

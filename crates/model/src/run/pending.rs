@@ -36,6 +36,26 @@ pub enum Pending {
     },
 }
 
+impl Pending {
+    /// The task's index.
+    pub fn task(self) -> usize {
+        let (Self::Launch { task, .. }
+        | Self::Await { task, .. }
+        | Self::Stop { task, .. }
+        | Self::RollForward { task, .. }) = self;
+        task
+    }
+
+    /// The attempt's number.
+    pub fn number(self) -> u32 {
+        let (Self::Launch { number, .. }
+        | Self::Await { number, .. }
+        | Self::Stop { number, .. }
+        | Self::RollForward { number, .. }) = self;
+        number
+    }
+}
+
 impl Run {
     /// Everything that is left to do, in task order.
     pub fn pending(&self) -> Vec<Pending> {

@@ -14,6 +14,9 @@ pub const INPUT_FILE: &str = "rates/part-0.csv";
 /// What is in it.
 pub const INPUT_CONTENTS: &str = "date,currency,rate\n2026-11-20,USD,1.0857\n";
 
+/// What [`Behaviour::IgnoreStop`] prints once it ignores.
+pub const IGNORING: &str = "ignoring";
+
 /// What an attempt under test does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -26,7 +29,7 @@ pub enum Behaviour {
     Signal(i32),
     /// Goes on until it is asked to stop.
     Hang,
-    /// Goes on, whatever it is asked.
+    /// Goes on, whatever it is asked, and prints [`IGNORING`] as soon as that is so.
     IgnoreStop,
     /// Uses more memory than it has.
     UseMemory,

@@ -17,6 +17,10 @@ pub(super) const CHECKS: &[Check] = &[
         body: |session| -> Checking { Box::pin(launch_dropped(session)) },
     },
     Check {
+        name: "a_launch_above_the_hosts_limits_says_which_and_can_be_corrected",
+        body: |session| -> Checking { Box::pin(above_limits(session)) },
+    },
+    Check {
         name: "recover_finds_a_running_attempt_within_one_process",
         body: |session| -> Checking { Box::pin(recover_running(session)) },
     },
@@ -90,6 +94,33 @@ async fn launch_dropped(session: Session) -> Verdict {
         return Ok(());
     };
     lose_interest(session.runner.launch(&launch)).await;
+    session.carry_out(&launch).await?;
+    started_once(&launch)?;
+    session.finish([&launch.token]).await
+}
+
+async fn above_limits(session: Session) -> Verdict {
+    let Some(launch) = session.prepare(&append()) else {
+        return Ok(());
+    };
+    type Exceed = fn(&mut Launch);
+    let exceeding: [(&str, Exceed); 2] = [
+        ("open files", |launch| launch.limits.open_files = u32::MAX),
+        ("processes", |launch| launch.limits.pids = u32::MAX),
+    ];
+    for (limit, exceed) in exceeding {
+        let mut above = launch.clone();
+        exceed(&mut above);
+        match session.runner.launch(&above).await {
+            Err(RunnerError::Unlaunchable { reason, remedy }) => promise(
+                "the refusal names the limit and what to do",
+                reason.contains(limit) && !remedy.is_empty(),
+                &(reason, remedy),
+            )?,
+            other => promise("it is refused for good", false, &other)?,
+        }
+        unknown(&session, &launch).await?;
+    }
     session.carry_out(&launch).await?;
     started_once(&launch)?;
     session.finish([&launch.token]).await
@@ -170,21 +201,22 @@ async fn never_launched(session: Session) -> Verdict {
 }
 
 async fn destroyed(session: Session) -> Verdict {
-    let (Some(running), Some(ended)) = (
-        session.prepare(&Behaviour::Hang),
-        session.prepare(&Behaviour::Succeed),
-    ) else {
-        return Ok(());
-    };
-    session.runner.launch(&running).await?;
-    session.carry_out(&ended).await?;
-    for launch in [&running, &ended] {
+    // One after the other: a backend may have room for no more.
+    for behaviour in [Behaviour::Hang, Behaviour::Succeed] {
+        let Some(launch) = session.prepare(&behaviour) else {
+            return Ok(());
+        };
+        let handle = session.runner.launch(&launch).await?;
+        if behaviour == Behaviour::Succeed {
+            session.runner.wait(&handle).await?;
+        }
         session.runner.destroy(&launch.token).await?;
         let found = session.runner.recover(&launch.token).await?;
         promise("it is gone", found == Recovered::Gone, &found)?;
-        unknown(&session, launch).await?;
+        unknown(&session, &launch).await?;
+        session.finish([&launch.token]).await?;
     }
-    session.finish([&running.token, &ended.token]).await
+    Ok(())
 }
 
 async fn unknown(session: &Session, launch: &Launch) -> Verdict {

@@ -22,7 +22,7 @@ use std::{
 
 use async_trait::async_trait;
 
-pub use behaviour::{Behaviour, INPUT_CONTENTS, INPUT_FILE, behave};
+pub use behaviour::{Behaviour, IGNORING, INPUT_CONTENTS, INPUT_FILE, Seen, behave};
 
 use crate::{
     Handle, Runner, RunnerError,

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Behaviour, Check, Checking, Session, Verdict, promise, succeeded};
-use crate::launch::End;
+use super::{Behaviour, Check, Checking, IGNORING, Session, Verdict, promise, succeeded};
+use crate::launch::{End, Launch};
 
 /// Long enough that nothing ends by it in a check about work that stops when asked.
 const AMPLE: Duration = Duration::from_secs(50);
@@ -51,6 +51,7 @@ async fn ignored(session: Session) -> Verdict {
     };
     let grace = Duration::from_millis(300);
     let handle = session.runner.launch(&launch).await?;
+    printed(&launch, IGNORING).await;
     let begin = Instant::now();
     session.runner.stop(&handle, grace).await?;
     let took = begin.elapsed();
@@ -58,6 +59,14 @@ async fn ignored(session: Session) -> Verdict {
     let ended = session.runner.wait(&handle).await?;
     promise("its end is a stop", ended.end == End::Stopped, &ended)?;
     session.finish([&launch.token]).await
+}
+
+/// Resolves once the attempt has printed this. The check as a whole is bounded.
+async fn printed(launch: &Launch, text: &str) {
+    let mut tries = tokio::time::interval(Duration::from_millis(5));
+    while !fs_err::read_to_string(&launch.log).is_ok_and(|log| log.contains(text)) {
+        tries.tick().await;
+    }
 }
 
 async fn stop_ended(session: Session) -> Verdict {

@@ -22,10 +22,16 @@ pub use script::{OnLaunch, OnStop, Playbook, Script};
 use crate::{
     Capabilities, Handle, Health, Recovered, Runner, RunnerError,
     clock::Clock,
-    launch::{AttemptToken, End, Ended, Launch, LogSummary},
+    launch::{AttemptToken, End, Ended, Launch, LogSummary, cut_notice},
+    local::Bounds,
 };
 
 const BACKEND: &str = "fake";
+/// As much as an ordinary host gives.
+const BOUNDS: Bounds = Bounds {
+    open_files: 1 << 20,
+    pids: 1 << 22,
+};
 
 /// The scriptable fake. Clones are the same runner; [`restarted`](Fake::restarted) is what a later
 /// process of the agent sees.
@@ -230,6 +236,7 @@ impl Runner for Fake {
                 });
             }
         }
+        BOUNDS.admit(&launch.limits)?;
         // The lock is held while files are written: the fake is for tests, and most write none.
         let attempt = Attempt::begin(script, launch, self.clock.now())
             .map_err(|error| backend_error("write what the script says", error))?;
@@ -347,11 +354,16 @@ fn write_log(path: &Path, text: &str, limit: u64) -> std::io::Result<LogSummary>
     }
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let (kept, dropped) = text.as_bytes().split_at(text.len().min(limit));
-    fs_err::write(path, kept)?;
+    let dropped_bytes = dropped.len() as u64;
+    let mut log = kept.to_vec();
+    if dropped_bytes > 0 {
+        log.extend(cut_notice(dropped_bytes).into_bytes());
+    }
+    fs_err::write(path, &log)?;
     Ok(LogSummary {
         bytes: kept.len() as u64,
-        dropped_bytes: dropped.len() as u64,
-        sha256: hex::encode(Sha256::digest(kept)),
+        dropped_bytes,
+        sha256: hex::encode(Sha256::digest(&log)),
     })
 }
 

@@ -11,12 +11,16 @@ use rustix::mount::{FsOpenFlags, UnmountFlags};
 use super::inside::{make_inside, open_inside, resolve};
 use super::root::{attach_at_root, file_type, finish, memory_file_system};
 use crate::error::{Failure, InStep, Step};
-use crate::spec::{Mount, Spec};
+use crate::spec::Spec;
 
 /// Attaches the image and returns what is to be the root.
-pub(super) fn attach_image(spec: &Spec, image: &OwnedFd) -> Result<OwnedFd, Failure> {
+pub(super) fn attach_image(
+    spec: &Spec,
+    image: &OwnedFd,
+    sources: &[Option<OwnedFd>],
+) -> Result<OwnedFd, Failure> {
     attach_at_root(image.as_fd()).step(Step::MakeRoot)?;
-    let missing = missing_places(spec, image)?;
+    let missing = missing_places(spec, image, sources)?;
     let whole = if missing.is_empty() {
         image
             .try_clone()
@@ -33,11 +37,16 @@ struct Place {
     directory: bool,
 }
 
-fn missing_places(spec: &Spec, image: &OwnedFd) -> Result<Vec<Place>, Failure> {
+fn missing_places(
+    spec: &Spec,
+    image: &OwnedFd,
+    sources: &[Option<OwnedFd>],
+) -> Result<Vec<Place>, Failure> {
     let fixed = ["/proc", "/dev", "/tmp"].map(|path| (Path::new(path), true));
-    let mounts = spec.mounts.iter().map(|mount| match mount {
-        Mount::Tmpfs { target, .. } => (target.as_path(), true),
-        Mount::Bind { source, target, .. } => (target.as_path(), source_is_directory(source)),
+    // Asked of what was opened, for its path may lie where the payload's identity cannot look.
+    let mounts = spec.mounts.iter().zip(sources).map(|(mount, source)| {
+        let file = source.as_ref().is_some_and(|source| !is_directory(source));
+        (mount.target(), !file)
     });
     let mut covered: Vec<PathBuf> = Vec::new();
     let mut missing = Vec::new();
@@ -59,9 +68,8 @@ fn missing_places(spec: &Spec, image: &OwnedFd) -> Result<Vec<Place>, Failure> {
     Ok(missing)
 }
 
-/// What cannot be seen is told when it is opened.
-fn source_is_directory(source: &Path) -> bool {
-    std::fs::metadata(source).is_ok_and(|found| found.is_dir())
+fn is_directory(source: &OwnedFd) -> bool {
+    file_type(source.as_fd()).is_ok_and(|found| found == FileType::Directory)
 }
 
 /// The image with empty places over it, read-only as there is no upper layer.

@@ -105,7 +105,7 @@ fn copy_tree(path: &Path, attributes: u64) -> Result<OwnedFd, Failure> {
 /// Builds the root of a specification and makes it the root of this process.
 pub(crate) fn enter(spec: &Spec, host: &HostSystem, sources: &Sources) -> Result<(), Failure> {
     let root = match &sources.image {
-        Some(image) => overlay::attach_image(spec, image)?,
+        Some(image) => overlay::attach_image(spec, image, &sources.mounts)?,
         None => {
             let root = memory_file_system("size=1m,nr_inodes=2k,mode=755").step(Step::MakeRoot)?;
             attach_at_root(root.as_fd()).step(Step::MakeRoot)?;

@@ -20,7 +20,7 @@ fn a_stage_inside_the_matrix_is_permitted_and_names_policy_and_row() -> TestResu
     let decision = &permit.explanation().decisions[0];
     assert_eq!(decision.determining[0].id, "stages-may-run");
     assert_eq!(decision.matrix_rows, ["batch"]);
-    assert!(permit.covers(Action::Run, "demo", "live", "fx-rates", 3));
+    assert!(permit.covers(Action::Run, "demo", "live", "fx-rates", "3"));
     assert!(permit.covers_stage("consolidate"));
     Ok(())
 }
@@ -28,11 +28,11 @@ fn a_stage_inside_the_matrix_is_permitted_and_names_policy_and_row() -> TestResu
 #[test]
 fn a_permit_covers_nothing_but_what_was_asked() -> TestResult {
     let permit = governance().decide(&question()).into_permit()?;
-    assert!(!permit.covers(Action::Deploy, "demo", "live", "fx-rates", 3));
-    assert!(!permit.covers(Action::Run, "other", "live", "fx-rates", 3));
-    assert!(!permit.covers(Action::Run, "demo", "test", "fx-rates", 3));
-    assert!(!permit.covers(Action::Run, "demo", "live", "fx", 3));
-    assert!(!permit.covers(Action::Run, "demo", "live", "fx-rates", 4));
+    assert!(!permit.covers(Action::Deploy, "demo", "live", "fx-rates", "3"));
+    assert!(!permit.covers(Action::Run, "other", "live", "fx-rates", "3"));
+    assert!(!permit.covers(Action::Run, "demo", "test", "fx-rates", "3"));
+    assert!(!permit.covers(Action::Run, "demo", "live", "fx", "3"));
+    assert!(!permit.covers(Action::Run, "demo", "live", "fx-rates", "4"));
     assert!(!permit.covers_stage("publish"));
     Ok(())
 }

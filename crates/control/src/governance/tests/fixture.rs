@@ -48,7 +48,7 @@ pub(super) fn question() -> Question {
         requester: "data-engineer".to_owned(),
         pipeline: PipelineFacts {
             name: "fx-rates".to_owned(),
-            version: 3,
+            version: "3".to_owned(),
             owner: "data-platform@example.com".to_owned(),
             classification: "internal".to_owned(),
         },

@@ -219,7 +219,7 @@ fn listed(question: &Question, stage: &StageFacts) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn without_a_matching_matrix_row_nothing_is_permitted(question in any_question()) {

@@ -26,7 +26,7 @@ const DATASET: &str = "raw.fx_rates";
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Event {
-    /// A file arrived, and lies where `path` says.
+    /// A file arrived, and lies where `path` says, below the inputs.
     FileArrival { path: PathBuf, digest: String },
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn land(attempt: &Attempt, event: Option<&Event>) -> Result<Landed, L
     let Some(Event::FileArrival { path, digest }) = event else {
         return Err(LandingError::NoEvent);
     };
-    let file = verified(path, digest)?;
+    let file = verified(&attempt.input_dir.join(path), digest)?;
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(LandingError::Archive)?;
     if archive.len() != 1 {
         return Err(LandingError::Entries {

@@ -1,0 +1,132 @@
+//! The command line: global flags, and one line per verb. What a verb does is in its own file.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    failure::Failure,
+    printer::{ColorChoice, Format, Printer},
+    verbs,
+};
+
+/// Runs data pipelines in sandboxes, commits their outputs once, and proves what ran.
+#[derive(Debug, Parser)]
+#[command(name = "barecount", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What holds for every verb.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// How data is printed on standard output.
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value = "table",
+        env = "BARECOUNT_OUTPUT"
+    )]
+    pub(crate) output: Format,
+    /// The environment: a name in the pipeline's folder `environments/`, or a file.
+    #[arg(
+        long = "env",
+        global = true,
+        value_name = "NAME",
+        env = "BARECOUNT_ENV"
+    )]
+    pub(crate) environment: Option<String>,
+    /// The state folder.
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = ".barecount",
+        env = "BARECOUNT_STATE"
+    )]
+    pub(crate) state: PathBuf,
+    /// Print nothing but data and failures.
+    #[arg(short, long, global = true, env = "BARECOUNT_QUIET")]
+    pub(crate) quiet: bool,
+    /// Log more on standard error; twice for even more.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, env = "BARECOUNT_VERBOSE")]
+    pub(crate) verbose: u8,
+    /// When to use colour.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "auto",
+        env = "BARECOUNT_COLOR"
+    )]
+    pub(crate) color: ColorChoice,
+}
+
+impl Global {
+    /// The printer that the flags ask for.
+    pub(crate) fn printer(&self) -> Printer {
+        Printer::new(self.output, self.quiet, self.verbose > 0, self.color)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Init(verbs::init::Init),
+    Run(verbs::run::Run),
+    Build(verbs::build::Build),
+    Validate(verbs::validate::Validate),
+    #[command(subcommand)]
+    Runs(verbs::runs::Runs),
+    #[command(subcommand)]
+    Outputs(verbs::outputs::Outputs),
+    #[command(subcommand)]
+    Evidence(verbs::evidence::Evidence),
+    #[command(subcommand)]
+    Policy(verbs::policy::Policy),
+    #[command(subcommand)]
+    Dlq(verbs::dlq::Dlq),
+    Gc(verbs::gc::Gc),
+    Schema(verbs::schema::Schema),
+    #[command(hide = true)]
+    EngineJob(verbs::engine_job::EngineJob),
+}
+
+impl Cli {
+    /// Carries the verb out; answers with the exit status.
+    pub(crate) fn execute(self) -> Result<u8, Failure> {
+        let printer = self.global.printer();
+        match self.verb {
+            Verb::EngineJob(verb) => return verb.execute(&printer),
+            Verb::Run(verb) => verb.execute(&self.global, &printer),
+            Verb::Build(verb) => verb.execute(&self.global, &printer),
+            Verb::Validate(verb) => verb.execute(&printer),
+            Verb::Runs(verb) => verb.execute(&self.global, &printer),
+            Verb::Init(verb) => verb.execute(&printer),
+            Verb::Outputs(verb) => verb.execute(&self.global, &printer),
+            Verb::Evidence(verb) => verb.execute(&self.global, &printer),
+            Verb::Policy(verb) => verb.execute(&self.global, &printer),
+            Verb::Gc(verb) => verb.execute(&self.global, &printer),
+            Verb::Dlq(verb) => verb.execute(&self.global, &printer),
+            Verb::Schema(verb) => verb.execute(&printer),
+        }?;
+        Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+}

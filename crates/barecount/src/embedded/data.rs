@@ -1,0 +1,466 @@
+//! Datasets of the state folder, as attempts and commits need them.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use barecount_agent::{Assignment, DataError, DataPlane, SetAside, StagedOutput};
+use barecount_artifact::{Limits as ArtifactLimits, Store, job};
+use barecount_dataset::{
+    dead_letter::BadRecord,
+    decision::{AppTransaction, Committed, DatasetCommit, Decision, PartitionValues},
+    input::InputFolder,
+    stage::{self, Limits, OutputSpec, StageError, Staged},
+    table::Tables,
+};
+use barecount_engine::job::{JobSpec, OutputTable};
+use barecount_engine::process::Request;
+use barecount_engine::session::{InputTable, Resources, TableFormat};
+use barecount_model::{
+    pipeline::Output,
+    plan::{InputPlan, WorkPlan},
+    run::outcome::{CommittedDataset, StagedDataset},
+};
+use barecount_runner::launch::inside;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{acceptance::Acceptance, driver::Committer, files, schema};
+use crate::failure::chain;
+
+/// Dead letters of one attempt that are kept; all are counted.
+const KEPT_DEAD_LETTERS: usize = 1_000;
+/// One line of an attempt's own dead letters.
+const MAX_LETTER_BYTES: u64 = 1 << 20;
+/// Memory of an engine process that is not for rows: code, plans, read buffers.
+const ENGINE_OVERHEAD_BYTES: u64 = 160 << 20;
+/// Memory for rows that an engine gets at the least.
+const ENGINE_LEAST_BYTES: u64 = 64 << 20;
+/// Where an engine spills: on the disk of the attempt's outputs, and gone with them. The scratch
+/// folder would not do, for it is memory.
+const SPILL_DIR: &str = "/barecount/output/.spill";
+
+/// Datasets in the tables of a state folder.
+pub(crate) struct StateData {
+    state: PathBuf,
+    tables: Tables,
+    artifacts: Store,
+    acceptance: Acceptance,
+}
+
+impl StateData {
+    /// The datasets of a state folder, which is named by an absolute path.
+    pub(crate) fn new(
+        state: PathBuf,
+        tables: Tables,
+        artifacts: Store,
+        acceptance: Acceptance,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            state,
+            tables,
+            artifacts,
+            acceptance,
+        })
+    }
+}
+
+#[async_trait]
+impl DataPlane for StateData {
+    async fn provide(
+        &self,
+        input: &InputPlan,
+        assignment: &Assignment,
+        into: &Path,
+    ) -> Result<Value, DataError> {
+        match input {
+            InputPlan::Dataset {
+                dataset,
+                format,
+                partitions,
+                ..
+            } => {
+                let table = schema::table(dataset)?;
+                let unavailable = |error: &(dyn std::error::Error + 'static)| DataError::Data {
+                    code: "BC0701",
+                    message: format!("input {dataset} cannot be provided: {}", chain(error)),
+                };
+                let snapshot = self
+                    .tables
+                    .snapshot(&table, None)
+                    .await
+                    .map_err(|error| unavailable(&error))?;
+                let wanted = schema::partitions(partitions, own_partition(assignment));
+                let (format, into) = (schema::input_format(*format), into.join(dataset.as_str()));
+                let version = snapshot.version;
+                let done = blocking(move || snapshot.materialize(format, &into, &wanted)).await?;
+                let done = done.map_err(|error| unavailable(&error))?;
+                Ok(json!({
+                    "dataset": dataset, "version": version, "rows": done.rows,
+                    "digest": done.digest,
+                }))
+            }
+            InputPlan::File {
+                name,
+                path,
+                digest,
+                bytes,
+            } => {
+                let (from, folder) = (PathBuf::from(path), into.join(name));
+                let expected = digest.clone();
+                blocking(move || files::provide(&from, &folder, &expected)).await??;
+                Ok(json!({ "file": name, "digest": digest, "bytes": bytes }))
+            }
+        }
+    }
+
+    async fn stage(
+        &self,
+        output: &Output,
+        assignment: &Assignment,
+        written: &Path,
+        staging: &Path,
+    ) -> Result<StagedOutput, DataError> {
+        let table_schema = schema::of_output(output)?;
+        let own = own_of_output(assignment, output);
+        let spec = OutputSpec {
+            format: schema::output_format(output.format),
+            schema: table_schema.clone(),
+            only_partition: own.clone(),
+            limits: Limits {
+                max_dead_letters: KEPT_DEAD_LETTERS,
+                ..Limits::default()
+            },
+        };
+        let written = written.join(output.dataset.as_str());
+        let folder = staging.join(output.dataset.as_str());
+        let (from, into) = (written, folder.clone());
+        let staged = blocking(move || stage::stage_output(&from, &into, &spec))
+            .await?
+            .map_err(|error| stage_error(output, &error))?;
+        let tests = self
+            .acceptance
+            .check(output, &table_schema, assignment, staging)
+            .await?;
+        let commit = DatasetCommit {
+            table: schema::table(&output.dataset)?,
+            mode: schema::write_mode(output.mode),
+            replace_partition: own,
+            schema: table_schema,
+            staging: folder
+                .strip_prefix(&self.state)
+                .unwrap_or(&folder)
+                .to_owned(),
+            files: staged.files.clone(),
+            transaction: AppTransaction {
+                app_id: assignment.attempt.task.to_string(),
+                version: assignment.attempt.number.into(),
+            },
+        };
+        staged_output(output, staged, &commit, tests)
+    }
+
+    async fn dead_letters(
+        &self,
+        _assignment: &Assignment,
+        written: &Path,
+    ) -> Result<(Vec<SetAside>, u64), DataError> {
+        let folder = written.join("_dead_letters");
+        if !folder.is_dir() {
+            return Ok((Vec::new(), 0));
+        }
+        blocking(move || read_dead_letters(&folder)).await?
+    }
+
+    async fn job(&self, assignment: &Assignment, _job: &Path) -> Result<Value, DataError> {
+        let stage = &assignment.stage;
+        let WorkPlan::Job {
+            job: pin,
+            shuffle_partitions,
+        } = &stage.work
+        else {
+            return Err(DataError::Work {
+                code: "BC0703",
+                message: format!("stage `{}` has no job", stage.name),
+            });
+        };
+        let unreadable = |error: &(dyn std::error::Error + 'static)| DataError::Host {
+            code: "BC0504",
+            message: format!("job `{}` cannot be read: {}", pin.name, chain(error)),
+        };
+        let digest = pin.digest.parse().map_err(|error| unreadable(&error))?;
+        let sql = job::text(&self.artifacts, &digest, &ArtifactLimits::default())
+            .map_err(|error| unreadable(&error))?;
+        let mut inputs = Vec::new();
+        for input in &stage.inputs {
+            inputs.extend(self.input_table(input).await?);
+        }
+        let outputs = stage
+            .outputs
+            .iter()
+            .map(|output| {
+                let table = schema::table(&output.dataset)?;
+                Ok(OutputTable {
+                    table,
+                    schema: schema::of_output(output)?,
+                })
+            })
+            .collect::<Result<_, DataError>>()?;
+        let request = Request::Job(JobSpec {
+            sql,
+            inputs,
+            outputs,
+            output_dir: PathBuf::from(inside::OUTPUT),
+            timeout_ms: Some(stage.timeout_ms),
+            resources: engine_resources(
+                stage.resources.memory_bytes,
+                stage.resources.scratch_bytes,
+                shuffle_partitions.unwrap_or(1),
+            ),
+        });
+        serde_json::to_value(request).map_err(|error| unreadable(&error))
+    }
+}
+
+impl StateData {
+    /// A dataset as the engine sees it inside its sandbox. Files beside the manifest are no tables.
+    async fn input_table(&self, input: &InputPlan) -> Result<Option<InputTable>, DataError> {
+        let InputPlan::Dataset {
+            dataset,
+            format,
+            columns,
+            ..
+        } = input
+        else {
+            return Ok(None);
+        };
+        let table = schema::table(dataset)?;
+        let partitions = match self.tables.snapshot(&table, None).await {
+            Ok(snapshot) => snapshot.schema.partition_by().to_vec(),
+            // That there is nothing to read was said when the input was provided.
+            Err(_) => Vec::new(),
+        };
+        let format = match schema::input_format(*format) {
+            barecount_dataset::read::InputFormat::Csv => TableFormat::Csv,
+            barecount_dataset::read::InputFormat::Ndjson => TableFormat::Ndjson,
+            _ => TableFormat::Parquet,
+        };
+        // As text, a partition's value is in the rows; else it is in the folders' names.
+        let partition_by = if format == TableFormat::Parquet {
+            partitions
+        } else {
+            Vec::new()
+        };
+        Ok(Some(InputTable {
+            schema: schema::of_columns(dataset, columns, partition_by)?,
+            table,
+            format,
+            path: Path::new(inside::INPUT).join(dataset.as_str()),
+        }))
+    }
+}
+
+/// What an engine gets of an attempt's resources.
+pub(super) fn engine_resources(memory: u64, spill: u64, partitions: u32) -> Resources {
+    Resources {
+        memory_limit_bytes: memory
+            .saturating_sub(ENGINE_OVERHEAD_BYTES)
+            .max(ENGINE_LEAST_BYTES),
+        target_partitions: partitions as usize,
+        spill_dir: PathBuf::from(SPILL_DIR),
+        spill_limit_bytes: spill,
+    }
+}
+
+#[async_trait]
+impl Committer for StateData {
+    async fn roll_forward(
+        &self,
+        staged: &[StagedDataset],
+        decided_at_ms: i64,
+    ) -> Result<Vec<CommittedDataset>, DataError> {
+        let failed = |message: String| DataError::Host {
+            code: "BC0706",
+            message,
+        };
+        let datasets = staged
+            .iter()
+            .map(|staged| serde_json::from_value(staged.commit.clone()))
+            .collect::<Result<Vec<DatasetCommit>, _>>()
+            .map_err(|error| failed(format!("a commit decision cannot be read: {error}")))?;
+        let decision = Decision {
+            decided_at_ms,
+            datasets,
+        };
+        let committed = self.tables.roll_forward(&decision).await;
+        let committed = committed.map_err(|error| failed(chain(&error)))?;
+        Ok(committed.into_iter().map(committed_dataset).collect())
+    }
+}
+
+fn committed_dataset(committed: Committed) -> CommittedDataset {
+    CommittedDataset {
+        dataset: committed.dataset.to_string(),
+        uri: committed.uri,
+        version: committed.version,
+        rows: committed.written_rows,
+        bytes: committed.written_bytes,
+        digest: committed.written_digest,
+    }
+}
+
+/// The column and the value that the task's partition has.
+fn own_partition(assignment: &Assignment) -> Option<(&str, &str)> {
+    let column = assignment.stage.partition_column.as_deref()?;
+    Some((column, assignment.partition.as_deref()?))
+}
+
+/// The part of an output that the task covers; empty if it covers all of it.
+fn own_of_output(assignment: &Assignment, output: &Output) -> PartitionValues {
+    let own = own_partition(assignment)
+        .filter(|(column, _)| output.partition_by.iter().any(|by| by.as_str() == *column));
+    own.map(|(column, value)| (column.to_owned(), Some(value.to_owned())))
+        .into_iter()
+        .collect()
+}
+
+fn staged_output(
+    output: &Output,
+    staged: Staged,
+    commit: &DatasetCommit,
+    tests: Value,
+) -> Result<StagedOutput, DataError> {
+    let name = output.dataset.to_string();
+    let commit = serde_json::to_value(commit).map_err(|error| DataError::Host {
+        code: "BC0705",
+        message: format!("the commit of {name} cannot be written down: {error}"),
+    })?;
+    let set_aside = |record: BadRecord| SetAside {
+        dataset: Some(name.clone()),
+        record: record.record,
+        error: format!("{} ({}, line {})", record.error, record.file, record.line),
+        schema_hash: Some(record.schema_hash),
+    };
+    Ok(StagedOutput {
+        set_aside_count: staged.dead_letters.count,
+        set_aside: staged
+            .dead_letters
+            .records
+            .into_iter()
+            .map(set_aside)
+            .collect(),
+        dataset: StagedDataset {
+            dataset: name.clone(),
+            rows: staged.rows,
+            bytes: staged.bytes,
+            digest: staged.content_digest,
+            commit,
+        },
+        tests,
+    })
+}
+
+fn stage_error(output: &Output, error: &StageError) -> DataError {
+    let message = format!("output {}: {}", output.dataset, chain(error));
+    if error.is_data_fault() {
+        DataError::Data {
+            code: "BC0703",
+            message,
+        }
+    } else {
+        DataError::Host {
+            code: "BC0705",
+            message,
+        }
+    }
+}
+
+/// A record that an attempt set aside itself, by the task contract.
+#[derive(Deserialize)]
+struct OwnLetter {
+    record: Value,
+    error: String,
+    #[serde(default)]
+    dataset: Option<String>,
+    #[serde(default)]
+    schema_hash: Option<String>,
+}
+
+fn read_dead_letters(folder: &Path) -> Result<(Vec<SetAside>, u64), DataError> {
+    let bad = |message: String| DataError::Work {
+        code: "BC0707",
+        message,
+    };
+    let unreadable = |error: &(dyn std::error::Error + 'static)| {
+        bad(format!("the dead letters cannot be read: {}", chain(error)))
+    };
+    let limits = Limits {
+        max_files: 1_000,
+        max_bytes: 1 << 30,
+        ..Limits::default()
+    };
+    let opened = InputFolder::open(folder).map_err(|error| unreadable(&error))?;
+    let (mut kept, mut count) = (Vec::new(), 0);
+    for file in opened.files(&limits).map_err(|error| unreadable(&error))? {
+        let content = opened
+            .open_file(&file)
+            .map_err(|error| unreadable(&error))?;
+        let mut lines = BufReader::new(content);
+        loop {
+            let mut line = Vec::new();
+            let read = lines
+                .by_ref()
+                .take(MAX_LETTER_BYTES)
+                .read_until(b'\n', &mut line);
+            if read.map_err(|error| unreadable(&error))? == 0 {
+                break;
+            }
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            count += 1;
+            let letter: OwnLetter = serde_json::from_slice(&line)
+                .map_err(|error| bad(format!("dead letter {count} in {}: {error}", file.path)))?;
+            if kept.len() < KEPT_DEAD_LETTERS {
+                kept.push(own_letter(letter));
+            }
+        }
+    }
+    Ok((kept, count))
+}
+
+fn own_letter(letter: OwnLetter) -> SetAside {
+    let record = match letter.record {
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    SetAside {
+        dataset: letter.dataset,
+        record: bounded(record, 4096),
+        error: bounded(letter.error, 1024),
+        schema_hash: letter.schema_hash.map(|hash| bounded(hash, 128)),
+    }
+}
+
+fn bounded(mut text: String, bytes: usize) -> String {
+    if text.len() > bytes {
+        text.truncate(text.floor_char_boundary(bytes));
+        text.push('…');
+    }
+    text
+}
+
+/// Runs what blocks on the disk away from the runtime's own threads.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, DataError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| DataError::Host {
+            code: "BC0612",
+            message: format!("work on files did not come to its end: {error}"),
+        })
+}

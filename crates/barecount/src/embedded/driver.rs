@@ -1,0 +1,437 @@
+//! The loop between control plane and agent: whatever is pending is done, once per process.
+//!
+//! It holds no state of its own that matters: after a crash, the runs' states say again what is
+//! left to do, and what an earlier process had under way is recovered before it is tried again.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use barecount_agent::{Agent, Assignment, Attempt, DataError, Event, Order, SetAside};
+use barecount_control::{CommandError, Control, Fenced, Update, clock::Clock, store::DeadLetter};
+use barecount_model::{
+    class::RunnerClass,
+    digest::Digest,
+    id::RunId,
+    run::{
+        Pending, TaskState,
+        outcome::{CommittedDataset, StagedDataset},
+    },
+};
+use tokio::sync::mpsc;
+
+use crate::failure::chain;
+
+/// Tries of one roll-forward before the process gives up; the decision stands all the same.
+const ROLL_FORWARD_TRIES: u32 = 5;
+
+/// Rolls a commit decision forward into tables.
+#[async_trait]
+pub(crate) trait Committer: Send + Sync {
+    /// Makes all datasets of a decision versions of their tables. Idempotent.
+    async fn roll_forward(
+        &self,
+        staged: &[StagedDataset],
+        decided_at_ms: i64,
+    ) -> Result<Vec<CommittedDataset>, DataError>;
+}
+
+/// How many attempts may be under way at once.
+#[derive(Debug, Clone)]
+pub(crate) struct Caps {
+    /// Over all classes.
+    pub(crate) total: usize,
+    /// Of one class.
+    pub(crate) class: HashMap<RunnerClass, usize>,
+}
+
+/// What the loop tells those who watch.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// A run has changed.
+    Changed(Update),
+    /// The platform itself failed; nothing is lost, but nothing goes on.
+    Broken(String),
+}
+
+/// The loop's own state. None of it outlives the process.
+pub(crate) struct Driver {
+    control: Control,
+    agent: Agent,
+    committer: Arc<dyn Committer>,
+    clock: Arc<dyn Clock>,
+    caps: Caps,
+    notices: mpsc::UnboundedSender<Notice>,
+    done: mpsc::UnboundedSender<Done>,
+    runs: HashMap<RunId, Update>,
+    /// Attempts that this process has opened: for these a launch is a launch, for all others it
+    /// begins with a recovery.
+    opened: HashSet<Fenced>,
+    begun: HashSet<(RunId, Pending)>,
+    swept: HashSet<Fenced>,
+    placing: HashSet<(RunId, usize)>,
+}
+
+/// Results of what the loop started in the background.
+enum Done {
+    Placed {
+        run: RunId,
+        task: usize,
+        result: Result<Update, CommandError>,
+    },
+    RolledForward {
+        attempt: Fenced,
+        result: Result<Vec<CommittedDataset>, DataError>,
+    },
+    Told(Result<(), CommandError>),
+}
+
+/// Where the loop listens.
+pub(crate) struct Inbox {
+    pub(crate) updates: mpsc::UnboundedReceiver<Update>,
+    pub(crate) events: mpsc::UnboundedReceiver<Event>,
+    /// Runs that somebody asks for: these are worked on, and no others.
+    pub(crate) followed: mpsc::UnboundedReceiver<Update>,
+}
+
+impl Driver {
+    /// Starts the loop; it ends when the control plane's updates do.
+    pub(crate) fn spawn(
+        control: Control,
+        agent: Agent,
+        committer: Arc<dyn Committer>,
+        clock: Arc<dyn Clock>,
+        caps: Caps,
+        inbox: Inbox,
+    ) -> mpsc::UnboundedReceiver<Notice> {
+        let (notices, watcher) = mpsc::unbounded_channel();
+        let (done, results) = mpsc::unbounded_channel();
+        let driver = Self {
+            control,
+            agent,
+            committer,
+            clock,
+            caps,
+            notices,
+            done,
+            runs: HashMap::new(),
+            opened: HashSet::new(),
+            begun: HashSet::new(),
+            swept: HashSet::new(),
+            placing: HashSet::new(),
+        };
+        tokio::spawn(driver.run(inbox, results));
+        watcher
+    }
+
+    async fn run(mut self, mut inbox: Inbox, mut results: mpsc::UnboundedReceiver<Done>) {
+        let clock = Arc::clone(&self.clock);
+        loop {
+            let due = self
+                .runs
+                .values()
+                .filter_map(|update| update.run.next_due())
+                .min();
+            tokio::select! {
+                update = inbox.updates.recv() => match update {
+                    Some(update) if self.runs.contains_key(&update.run.id) => self.changed(update),
+                    Some(_) => {}
+                    None => return,
+                },
+                Some(update) = inbox.followed.recv() => self.changed(update),
+                Some(event) = inbox.events.recv() => self.told(event),
+                Some(done) = results.recv() => self.finished(done),
+                () = clock.sleep_until(due.unwrap_or_default()), if due.is_some() => {}
+            }
+            self.place();
+        }
+    }
+
+    /// Does whatever a changed run has left to do. An attempt that is being opened by this process
+    /// waits until that is known, lest it be taken for an earlier process's.
+    fn changed(&mut self, update: Update) {
+        let run = Arc::clone(&update.run);
+        for pending in run.pending() {
+            if self.placing.contains(&(run.id.clone(), pending.task())) {
+                continue;
+            }
+            if self.begun.insert((run.id.clone(), pending)) {
+                self.begin(&update, pending);
+            }
+        }
+        self.sweep(&update);
+        if run.state.is_final() {
+            self.runs.remove(&run.id);
+        } else {
+            self.runs.insert(run.id.clone(), update.clone());
+        }
+        self.notify(Notice::Changed(update));
+    }
+
+    fn begin(&mut self, update: &Update, pending: Pending) {
+        let (task, number) = (pending.task(), pending.number());
+        let fenced = Fenced {
+            run: update.run.id.clone(),
+            task,
+            number,
+        };
+        let ours = self.opened.contains(&fenced);
+        let attempt = attempt(update, task, number);
+        match pending {
+            Pending::RollForward { .. } => self.roll_forward(update, fenced),
+            _ if !ours => self.agent.order(Order::Recover(attempt)),
+            Pending::Launch { .. } => match assignment(update, attempt) {
+                Some(assignment) => self.agent.order(Order::Launch(Box::new(assignment))),
+                None => {
+                    let run = &update.run.id;
+                    let text = format!("the plan of {run} lacks one of its stages");
+                    self.notify(Notice::Broken(text));
+                }
+            },
+            Pending::Stop { .. } => {
+                let grace = grace(update, task);
+                self.agent.order(Order::Stop { attempt, grace });
+            }
+            // Launched by this process: its end comes as an event.
+            Pending::Await { .. } => {}
+        }
+    }
+
+    /// Cleans up after attempts that have ended and are not waiting for their roll-forward.
+    fn sweep(&mut self, update: &Update) {
+        for (index, task) in update.run.tasks.iter().enumerate() {
+            let Some(current) = task.current() else {
+                continue;
+            };
+            if current.state.is_open() || task.state == TaskState::Committing {
+                continue;
+            }
+            let fenced = Fenced {
+                run: update.run.id.clone(),
+                task: index,
+                number: current.number,
+            };
+            if self.swept.insert(fenced) {
+                self.agent
+                    .order(Order::Sweep(attempt(update, index, current.number)));
+            }
+        }
+    }
+
+    /// Opens attempts for tasks that may be placed, within the caps.
+    fn place(&mut self) {
+        for (run, task) in self.choose() {
+            let (control, done) = (self.control.clone(), self.done.clone());
+            tokio::spawn(async move {
+                let result = control.place(&run, task).await;
+                // The loop has ended only if the program is ending.
+                let _ = done.send(Done::Placed { run, task, result });
+            });
+        }
+    }
+
+    fn choose(&mut self) -> Vec<(RunId, usize)> {
+        let now = self.clock.now();
+        let mut busy: HashMap<RunnerClass, usize> = HashMap::new();
+        for update in self.runs.values() {
+            for (index, task) in update.run.tasks.iter().enumerate() {
+                let placing = self.placing.contains(&(update.run.id.clone(), index));
+                if task.state == TaskState::Active || placing {
+                    *busy.entry(task.class).or_default() += 1;
+                }
+            }
+        }
+        let mut chosen = Vec::new();
+        for update in self.runs.values() {
+            for index in update.run.placeable(now) {
+                let class = update.run.tasks[index].class;
+                let class_cap = self.caps.class.get(&class).copied().unwrap_or(usize::MAX);
+                let total: usize = busy.values().sum();
+                let of_class = busy.get(&class).copied().unwrap_or(0);
+                let full = total >= self.caps.total || of_class >= class_cap;
+                if full || stage_is_full(update, index, &self.placing) {
+                    continue;
+                }
+                let key = (update.run.id.clone(), index);
+                if self.placing.insert(key.clone()) {
+                    *busy.entry(class).or_default() += 1;
+                    chosen.push(key);
+                }
+            }
+        }
+        chosen
+    }
+
+    fn told(&mut self, event: Event) {
+        let (control, done) = (self.control.clone(), self.done.clone());
+        tokio::spawn(async move {
+            let result = match event {
+                Event::Started { attempt, runner } => {
+                    control.started(&fenced(&attempt), &runner).await
+                }
+                Event::Ended {
+                    attempt,
+                    outcome,
+                    set_aside,
+                } => {
+                    let letters = set_aside.into_iter().map(letter).collect();
+                    control.report(&fenced(&attempt), *outcome, letters).await
+                }
+                Event::Lost { attempt } => control.lost(&fenced(&attempt)).await,
+            };
+            let _ = done.send(Done::Told(result.map(drop)));
+        });
+    }
+
+    fn finished(&mut self, done: Done) {
+        match done {
+            Done::Placed { run, task, result } => {
+                self.placing.remove(&(run.clone(), task));
+                match result {
+                    Ok(update) => {
+                        let number = update.run.tasks[task].current().map_or(0, |a| a.number);
+                        self.opened.insert(Fenced { run, task, number });
+                        self.changed(update);
+                    }
+                    Err(CommandError::Rejected(_)) => {}
+                    Err(error) => self.notify(Notice::Broken(chain(&error))),
+                }
+            }
+            Done::RolledForward {
+                attempt,
+                result: Ok(outputs),
+            } => {
+                let (control, done) = (self.control.clone(), self.done.clone());
+                tokio::spawn(async move {
+                    let result = control.committed(&attempt, outputs).await;
+                    let _ = done.send(Done::Told(result.map(drop)));
+                });
+            }
+            Done::RolledForward {
+                attempt,
+                result: Err(error),
+            } => {
+                let Fenced { run, task, .. } = attempt;
+                self.notify(Notice::Broken(format!(
+                    "the outputs of task {task} of {run} are decided for but not committed: \
+                     {error}; running again goes on from here"
+                )));
+            }
+            // A rejection is a report of something that was fenced off: it has no effect, rightly.
+            Done::Told(Ok(()) | Err(CommandError::Rejected(_))) => {}
+            Done::Told(Err(error)) => self.notify(Notice::Broken(chain(&error))),
+        }
+    }
+
+    fn roll_forward(&self, update: &Update, attempt: Fenced) {
+        let current = update.run.tasks[attempt.task].current();
+        let staged = current.and_then(|found| found.staged.clone());
+        let datasets = staged.map(|staged| staged.datasets).unwrap_or_default();
+        let decided_at = current.and_then(|found| found.ended_at).unwrap_or_default();
+        let (committer, done, clock) = (
+            Arc::clone(&self.committer),
+            self.done.clone(),
+            Arc::clone(&self.clock),
+        );
+        tokio::spawn(async move {
+            let moment = decided_at.as_millisecond();
+            let result = roll_forward(&*committer, &datasets, moment, &*clock).await;
+            // The loop has ended only if the program is ending.
+            let _ = done.send(Done::RolledForward { attempt, result });
+        });
+    }
+
+    fn notify(&self, notice: Notice) {
+        // Nobody watches only while the program ends.
+        let _ = self.notices.send(notice);
+    }
+}
+
+async fn roll_forward(
+    committer: &dyn Committer,
+    datasets: &[StagedDataset],
+    decided_at_ms: i64,
+    clock: &dyn Clock,
+) -> Result<Vec<CommittedDataset>, DataError> {
+    let mut tries = 1;
+    loop {
+        match committer.roll_forward(datasets, decided_at_ms).await {
+            Err(error) if tries < ROLL_FORWARD_TRIES => {
+                tracing::warn!(%error, tries, "a commit decision was not rolled forward");
+                let pause = Duration::from_millis(100 << tries);
+                if let Ok(instant) = clock.now().checked_add(pause) {
+                    clock.sleep_until(instant).await;
+                }
+                tries += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Whether a task's stage has as many tasks under way as it may.
+fn stage_is_full(update: &Update, index: usize, placing: &HashSet<(RunId, usize)>) -> bool {
+    let stage = &update.run.tasks[index].stage;
+    let limit = update
+        .plan
+        .stage(stage)
+        .map_or(u32::MAX, |stage| stage.concurrency_limit);
+    let under_way = update.run.tasks.iter().enumerate().filter(|(other, task)| {
+        let busy = task.state == TaskState::Active;
+        task.stage == *stage && (busy || placing.contains(&(update.run.id.clone(), *other)))
+    });
+    under_way.count() >= limit as usize
+}
+
+fn assignment(update: &Update, attempt: Attempt) -> Option<Assignment> {
+    let (run, plan) = (&update.run, &update.plan);
+    let task = &run.tasks[attempt.index];
+    let stage = plan.stage(&task.stage)?.clone();
+    let shared = [&plan.tenant, &plan.pipeline, &plan.lock_digest, &stage.name].map(String::as_str);
+    Some(Assignment {
+        attempt,
+        run_token: run.token.clone(),
+        tenant: run.tenant.clone(),
+        pipeline: run.pipeline.clone(),
+        version: run.version.clone(),
+        partition: task.partition.clone(),
+        window: run.window.clone(),
+        reuse: Digest::of(shared.join("\n").as_bytes()).hex(),
+        stage,
+    })
+}
+
+fn attempt(update: &Update, task: usize, number: u32) -> Attempt {
+    let run = &update.run;
+    Attempt {
+        run: run.id.clone(),
+        index: task,
+        task: run.tasks[task].id.clone(),
+        number,
+    }
+}
+
+fn grace(update: &Update, task: usize) -> Duration {
+    let stage = update.plan.stage(&update.run.tasks[task].stage);
+    Duration::from_millis(stage.map_or(0, |stage| stage.grace_ms))
+}
+
+fn fenced(attempt: &Attempt) -> Fenced {
+    Fenced {
+        run: attempt.run.clone(),
+        task: attempt.index,
+        number: attempt.number,
+    }
+}
+
+fn letter(record: SetAside) -> DeadLetter {
+    DeadLetter {
+        dataset: record.dataset,
+        record: record.record,
+        error: record.error,
+        schema_hash: record.schema_hash,
+    }
+}

@@ -1,0 +1,252 @@
+//! The ledger's integrator: from the store's sequence of entries to tiles and a signed checkpoint.
+//!
+//! A thread of its own, because integrating blocks on the disk. It is a function of the sequence
+//! alone, so it may die at any point: the entries stay queued in the store until a durable
+//! checkpoint covers them.
+
+use std::path::{Path, PathBuf};
+
+use barecount_control::{Control, Entries};
+use barecount_ledger::{
+    checkpoint::SignedCheckpoint,
+    integrate::{IntegrateError, Integrator},
+    note::{KeyError, SigningKey, VerifierKey},
+    storage::{DirBlobs, DirCheckpoint},
+};
+use tokio::sync::{mpsc, watch};
+
+use crate::failure::{Failure, Status, chain};
+
+/// What the origin of a ledger that is made here begins with; the ledger's own name follows.
+const ORIGIN: &str = "barecount.dev/ledger";
+/// The file in a state folder that holds the ledger's name.
+const NAME_FILE: &str = "ledger.name";
+
+/// Why the ledger cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LedgerError {
+    /// The ledger's name cannot be read or made.
+    #[error("the ledger's name in {} cannot be used", path.display())]
+    Name {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The signing key cannot be read or made.
+    #[error("the ledger's signing key {} cannot be used", path.display())]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The key that signed the log so far is not where it should be.
+    #[error("the key that signs the ledger is gone: there is no file {}", path.display())]
+    KeyGone {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// The file holds no key.
+    #[error("the ledger's signing key {} is not a key", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: KeyError,
+    },
+    /// The log is damaged, or was signed by another key.
+    #[error("the ledger in {} cannot be continued", path.display())]
+    Log {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        source: IntegrateError,
+    },
+}
+
+/// What is known of the ledger's checkpoint.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Progress {
+    /// The latest durable checkpoint.
+    pub(crate) checkpoint: Option<SignedCheckpoint>,
+    /// Why integration has stopped, if it has.
+    pub(crate) failed: Option<String>,
+}
+
+impl Progress {
+    /// How many entries the checkpoint covers.
+    pub(crate) fn size(&self) -> u64 {
+        self.checkpoint
+            .as_ref()
+            .map_or(0, |signed| signed.checkpoint().size)
+    }
+}
+
+/// The log of a state folder.
+pub(crate) type Log = Integrator<DirBlobs, DirCheckpoint>;
+
+/// Opens the log of a state folder, with the key in `key_file`, which is made if absent.
+///
+/// # Errors
+/// A log that has entries is never continued with a new key.
+pub(crate) fn open(state: &Path, key_file: &Path) -> Result<Log, LedgerError> {
+    if state.join("ledger/checkpoint").exists() && !key_file.exists() {
+        return Err(LedgerError::KeyGone {
+            path: key_file.to_owned(),
+        });
+    }
+    let key = signing_key(key_file, &name(state)?)?;
+    let path = state.join("ledger");
+    Integrator::open(DirBlobs::new(&path), DirCheckpoint::new(&path), key, &[])
+        .map_err(|source| LedgerError::Log { path, source })
+}
+
+/// The ledger's name: random, so that no two ledgers are taken for one.
+fn name(state: &Path) -> Result<String, LedgerError> {
+    let path = state.join(NAME_FILE);
+    let io = |source| LedgerError::Name {
+        path: path.clone(),
+        source,
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => return Ok(text.trim_end().to_owned()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+        Err(_) => {}
+    }
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| io(std::io::Error::from(error)))?;
+    let name = format!("{:016x}", u64::from_be_bytes(bytes));
+    create_private(&path, name.as_bytes()).map_err(io)?;
+    Ok(name)
+}
+
+/// The key with which a state folder's ledger is verified by the user who signs it: from the
+/// signing key, and not from the state folder, which is what is to be verified.
+pub(crate) fn verifier_key(state: &Path) -> Result<VerifierKey, Failure> {
+    let path = key_file(state, None)?;
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        Failure::new(
+            Status::NotFound,
+            format!("there is no ledger key in {}", path.display()),
+        )
+        .because(error)
+        .with_code("BC0901")
+        .with_help("Give the verifier key that you trust with `--vkey`.")
+    };
+    let text = std::fs::read_to_string(&path).map_err(|error| failed(&error))?;
+    let key = SigningKey::parse(text.trim_end()).map_err(|error| failed(&error))?;
+    Ok(key.verifier().clone())
+}
+
+/// Where the key is that signs a state folder's ledger: where the environment says, or in the
+/// user's configuration folder, outside the reach of whoever can write the state folder.
+pub(crate) fn key_file(state: &Path, configured: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(path) = configured {
+        return Ok(path.to_owned());
+    }
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let folder = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
+    let folder = folder.ok_or_else(|| {
+        Failure::new(
+            Status::Usage,
+            "there is no folder for the ledger's signing key",
+        )
+        .with_code("BC0901")
+        .with_help("Set HOME, or name a file as `signing_key` in the environment file.")
+    })?;
+    let name = name(state)
+        .map_err(|error| Failure::from_error(Status::Unavailable, &error).with_code("BC0901"))?;
+    Ok(folder.join("barecount/keys").join(format!("{name}.key")))
+}
+
+/// Reads the signing key; makes one, readable by its owner alone, where there is none.
+fn signing_key(path: &Path, name: &str) -> Result<SigningKey, LedgerError> {
+    let io = |source| LedgerError::KeyFile {
+        path: path.to_owned(),
+        source,
+    };
+    let bad = |source| LedgerError::Key {
+        path: path.to_owned(),
+        source,
+    };
+    match std::fs::read_to_string(path) {
+        Ok(text) => SigningKey::parse(text.trim_end()).map_err(bad),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let key = SigningKey::generate(&format!("{ORIGIN}/{name}")).map_err(bad)?;
+            create_private(path, key.encode().as_bytes()).map_err(io)?;
+            Ok(key)
+        }
+        Err(error) => Err(io(error)),
+    }
+}
+
+/// Writes a new file that only its owner can read, durably. Dying half-way leaves a temporary
+/// file, and no key.
+fn create_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    // A hard link never replaces: of two processes that make a key at once, one wins for both.
+    let linked = std::fs::hard_link(&temporary, path);
+    std::fs::remove_file(&temporary)?;
+    linked?;
+    std::fs::File::open(folder)?.sync_all()
+}
+
+/// Integrates whatever the store queues, until nobody sends any more.
+pub(crate) fn spawn(
+    mut log: Log,
+    control: Control,
+    mut entries: mpsc::UnboundedReceiver<Entries>,
+    runtime: tokio::runtime::Handle,
+) -> std::io::Result<watch::Receiver<Progress>> {
+    let initial = Progress {
+        checkpoint: log.checkpoint().cloned(),
+        failed: None,
+    };
+    let (progress, watcher) = watch::channel(initial);
+    std::thread::Builder::new()
+        .name("ledger".to_owned())
+        .spawn(move || {
+            let mut pieces = Vec::new();
+            while entries.blocking_recv_many(&mut pieces, 64) > 0 {
+                let first = pieces[0].first;
+                let bytes: Vec<Vec<u8>> = pieces.drain(..).flat_map(|piece| piece.bytes).collect();
+                match log.integrate(first, &bytes) {
+                    Ok(signed) => {
+                        let size = signed.checkpoint().size;
+                        progress.send_replace(Progress {
+                            checkpoint: Some(signed),
+                            failed: None,
+                        });
+                        let control = control.clone();
+                        runtime.spawn(async move {
+                            // The store keeps the bytes a little longer; the next start integrates
+                            // them again, which changes nothing.
+                            if let Err(error) = control.integrated(size).await {
+                                tracing::warn!(%error, "the ledger's queue was not trimmed");
+                            }
+                        });
+                    }
+                    Err(error) => {
+                        progress.send_modify(|state| state.failed = Some(chain(&error)));
+                        return;
+                    }
+                }
+            }
+        })?;
+    Ok(watcher)
+}

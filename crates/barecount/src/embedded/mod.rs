@@ -1,0 +1,268 @@
+//! The embedded platform: control plane, agent, runners and ledger of one state folder, in this
+//! process.
+
+mod acceptance;
+pub(crate) mod artifacts;
+pub(crate) mod build;
+mod data;
+pub(crate) mod driver;
+pub(crate) mod files;
+pub(crate) mod ledger;
+pub(crate) mod lock;
+pub(crate) mod policy;
+mod runners;
+mod schema;
+pub(crate) mod submission;
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use barecount_agent::{Agent, AgentConfig, StagingFolders};
+use barecount_artifact::Store;
+use barecount_control::{
+    Control, Entries, Update,
+    clock::{Clock, SystemClock},
+    store::OpenError,
+};
+use barecount_dataset::table::Tables;
+use barecount_model::{environment::Environment, run::TaskState};
+use barecount_runner::launch::AttemptToken;
+use barecount_sandbox::{Launcher, LauncherConfig};
+use rustix::fs::Mode;
+use tokio::sync::{mpsc, watch};
+
+use self::{
+    acceptance::Acceptance,
+    artifacts::StoredArtifacts,
+    data::StateData,
+    driver::{Caps, Driver, Inbox, Notice},
+    ledger::Progress,
+    runners::Runners,
+};
+use crate::failure::{Failure, Status, chain};
+
+/// Makes the state folder, readable by its owner alone, and names it absolutely.
+pub(crate) fn state_folder(path: &Path) -> Result<PathBuf, Failure> {
+    use std::os::unix::fs::DirBuilderExt;
+    let failed = |error: std::io::Error| {
+        Failure::new(
+            Status::Unavailable,
+            format!("the state folder {} cannot be used", path.display()),
+        )
+        .because(&error)
+        .with_code("BC0804")
+        .with_help("Make it writable, or name another one with `--state`.")
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(failed)?;
+    path.canonicalize().map_err(failed)
+}
+
+/// Forks the launcher off this process, which must have one thread still.
+///
+/// Sandboxes run as somebody else, who must be able to read what they are given: what this process
+/// makes is readable by all from here on, inside a state folder that is not.
+pub(crate) fn start_launcher(state: &Path) -> Result<Launcher, Failure> {
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let name = barecount_model::digest::Digest::of(state.as_os_str().as_encoded_bytes()).hex();
+    Launcher::start(LauncherConfig::new(format!("barecount-{}", &name[..16]))).map_err(|error| {
+        Failure::new(
+            Status::Unavailable,
+            "the sandbox launcher cannot be started",
+        )
+        .because(&error)
+        .with_code("BC0613")
+    })
+}
+
+/// A running embedded platform.
+pub(crate) struct Platform {
+    /// The control plane.
+    pub(crate) control: Control,
+    /// The artifacts.
+    pub(crate) artifacts: Store,
+    /// What happens.
+    pub(crate) notices: mpsc::UnboundedReceiver<Notice>,
+    /// How far the ledger is integrated.
+    pub(crate) ledger: watch::Receiver<Progress>,
+    follow: mpsc::UnboundedSender<Update>,
+    agent: Agent,
+    runners: Runners,
+}
+
+impl Platform {
+    /// Opens the platform of a state folder. What an earlier process had staged and not decided
+    /// for is removed.
+    pub(crate) async fn open(
+        launcher: Launcher,
+        state: &Path,
+        environment: &Environment,
+        signing_key: Option<&Path>,
+    ) -> Result<Self, Failure> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (updates_tx, mut updates) = mpsc::unbounded_channel();
+        let (entries_tx, entries) = mpsc::unbounded_channel();
+        let control = Control::open(state, Arc::clone(&clock), updates_tx, entries_tx)
+            .map_err(|error| open_failure(&error))?;
+        let folders = StagingFolders::new(state);
+        sweep(&folders, &mut updates)?;
+        let ledger = ledger(state, signing_key, &control, entries)?;
+        let artifacts = Store::open(&state.join("artifacts"))
+            .map_err(|error| unusable("the artifact store cannot be opened", &error))?;
+        let runners = Runners::open(launcher, state, environment)
+            .map_err(|error| unusable("the runners' folders cannot be made", &error))?;
+        let acceptance = Acceptance::new(
+            Arc::clone(&runners.tests),
+            state.join("runners/acceptance/files"),
+        );
+        let tables = Tables::new(state.to_owned());
+        let data = StateData::new(state.to_owned(), tables, artifacts.clone(), acceptance);
+        let (events_tx, events) = mpsc::unbounded_channel();
+        let config = AgentConfig {
+            runners: runners.by_class.clone(),
+            data: Arc::clone(&data) as Arc<dyn barecount_agent::DataPlane>,
+            artifacts: Arc::new(StoredArtifacts::new(artifacts.clone())),
+            folders,
+        };
+        let agent = Agent::new(config, events_tx);
+        let (follow, followed) = mpsc::unbounded_channel();
+        let inbox = Inbox {
+            updates,
+            events,
+            followed,
+        };
+        let notices = Driver::spawn(
+            control.clone(),
+            agent.clone(),
+            data,
+            clock,
+            caps(environment),
+            inbox,
+        );
+        Ok(Self {
+            control,
+            artifacts,
+            notices,
+            ledger,
+            follow,
+            agent,
+            runners,
+        })
+    }
+
+    /// Works on a run from now on. Runs that nobody follows stand still, whatever their state.
+    pub(crate) fn follow(&self, run: Update) {
+        // The loop ends only with the platform.
+        let _ = self.follow.send(run);
+    }
+
+    /// Waits until what runs have left behind is cleaned up and their evidence is in the ledger,
+    /// and ends everything that is kept warm.
+    pub(crate) async fn close(mut self) -> Result<Progress, Failure> {
+        self.agent.idle().await;
+        self.runners.shut_down().await;
+        let wanted = *self.control.ledger_length().borrow();
+        let progress = self
+            .ledger
+            .wait_for(|progress| progress.size() >= wanted || progress.failed.is_some())
+            .await
+            .map(|progress| progress.clone())
+            .map_err(|error| unusable("the ledger's thread has ended", &error))?;
+        match progress.failed {
+            Some(reason) => Err(Failure::new(
+                Status::Unavailable,
+                format!("the ledger could not be written: {reason}"),
+            )
+            .with_code("BC0902")
+            .with_help("Nothing is lost: the next run enters what is missing.")),
+            None => Ok(progress),
+        }
+    }
+}
+
+/// Opens the ledger and integrates what the control plane queues.
+fn ledger(
+    state: &Path,
+    signing_key: Option<&Path>,
+    control: &Control,
+    entries: mpsc::UnboundedReceiver<Entries>,
+) -> Result<watch::Receiver<Progress>, Failure> {
+    let key_file = ledger::key_file(state, signing_key)?;
+    let log = ledger::open(state, &key_file).map_err(|error| {
+        Failure::from_error(Status::Unavailable, &error)
+            .with_code("BC0901")
+            .with_help(
+                "Put the key back (it is in the configuration folder of the user who ran this \
+                 first), or name it as `signing_key` in the environment file.",
+            )
+    })?;
+    let runtime = tokio::runtime::Handle::current();
+    ledger::spawn(log, control.clone(), entries, runtime)
+        .map_err(|error| unusable("the ledger's thread cannot be started", &error))
+}
+
+/// Removes staging folders of attempts that no commit decision names. The control plane tells all
+/// open runs first; they are followed only when somebody asks for them.
+fn sweep(
+    folders: &StagingFolders,
+    updates: &mut mpsc::UnboundedReceiver<Update>,
+) -> Result<(), Failure> {
+    let mut keep = Vec::new();
+    while let Ok(update) = updates.try_recv() {
+        let decided = update
+            .run
+            .tasks
+            .iter()
+            .filter(|task| task.state == TaskState::Committing);
+        keep.extend(decided.filter_map(|task| {
+            let number = task.current()?.number;
+            Some(AttemptToken {
+                task: task.id.clone(),
+                number,
+            })
+        }));
+    }
+    folders
+        .sweep_all_but(&keep)
+        .map(drop)
+        .map_err(|error| unusable("what an earlier process staged cannot be removed", &error))
+}
+
+fn caps(environment: &Environment) -> Caps {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    let class: HashMap<_, _> = environment
+        .class_concurrency
+        .iter()
+        .map(|(class, cap)| (*class, *cap as usize))
+        .collect();
+    let total = environment
+        .total_concurrency
+        .map_or(2 * processors.max(2), |cap| cap as usize);
+    Caps { total, class }
+}
+
+fn open_failure(error: &OpenError) -> Failure {
+    let failure = Failure::from_error(Status::Unavailable, error);
+    match error {
+        OpenError::Locked { .. } => failure.with_code("BC0803").with_help(
+            "Wait for the other `barecount` to end, or name another state folder with `--state`.",
+        ),
+        OpenError::Newer { .. } => failure
+            .with_code("BC0805")
+            .with_help("Use the newer program that wrote it."),
+        OpenError::Folder { .. } | OpenError::Database { .. } => failure
+            .with_code("BC0804")
+            .with_help("Make it writable, or name another one with `--state`."),
+        OpenError::Unreadable { .. } => failure.with_code("BC0802"),
+    }
+}
+
+fn unusable(what: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure::new(Status::Unavailable, format!("{what}: {}", chain(error))).with_code("BC0804")
+}

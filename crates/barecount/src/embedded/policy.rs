@@ -1,0 +1,117 @@
+//! What governance is asked about a pipeline, from its manifest and environment.
+
+use barecount_control::governance::{
+    Action, Allowed, EnvironmentFacts, EnvironmentKind, Isolation, Matrix, MatrixRow,
+    PipelineFacts, Question, StageFacts,
+};
+use barecount_model::{
+    environment::{self, Environment, LogLevel, TenantSelector},
+    manifest,
+    pipeline::{Pipeline, Stage},
+};
+use jiff::Timestamp;
+
+/// The question whether `action` may be done to a version of a pipeline.
+pub(crate) fn question(
+    action: Action,
+    pipeline: &Pipeline,
+    version: &str,
+    environment: &Environment,
+    requester: &str,
+    now: Timestamp,
+) -> Question {
+    let tenant = pipeline.tenant.to_string();
+    Question {
+        action,
+        environment: EnvironmentFacts {
+            name: environment.name.to_string(),
+            kind: kind(environment.kind),
+        },
+        requester: requester.to_owned(),
+        pipeline: PipelineFacts {
+            name: pipeline.name.to_string(),
+            version: version.to_owned(),
+            owner: pipeline.owner.clone(),
+            classification: classification(pipeline),
+        },
+        stages: if action.concerns_pipeline() {
+            Vec::new()
+        } else {
+            pipeline
+                .stages
+                .iter()
+                .map(|stage| facts(stage, pipeline, environment))
+                .collect()
+        },
+        matrix: matrix(&tenant, environment),
+        tenant,
+        approvals: Vec::new(),
+        now,
+    }
+}
+
+fn facts(stage: &Stage, pipeline: &Pipeline, environment: &Environment) -> StageFacts {
+    StageFacts {
+        name: stage.name.to_string(),
+        class: stage.class,
+        size: stage.size,
+        network_profile: stage.network_profile,
+        isolation: match stage.isolation {
+            manifest::Isolation::Sandbox => Isolation::Sandbox,
+            manifest::Isolation::Process => Isolation::Process,
+        },
+        classification: classification(pipeline),
+        drivers: stage.drivers.iter().map(ToString::to_string).collect(),
+        has_secrets: !stage.secrets.is_empty(),
+        debug_logging: environment.log_level == LogLevel::Debug,
+        residency: None,
+        privately_reachable: Vec::new(),
+    }
+}
+
+/// The tenant's rows: its own, and those of every tenant. None at all leaves it without a matrix.
+fn matrix(tenant: &str, environment: &Environment) -> Matrix {
+    let mut rows = Vec::new();
+    for grants in environment
+        .grants
+        .iter()
+        .filter(|grants| grants.tenant.covers(tenant))
+    {
+        let whose = match &grants.tenant {
+            TenantSelector::Any => "*".to_owned(),
+            TenantSelector::One(name) => name.to_string(),
+        };
+        for (position, grant) in grants.allow.iter().enumerate() {
+            rows.push(MatrixRow {
+                name: format!("{whose}[{position}]"),
+                classes: Allowed::Only(grant.classes.iter().copied().collect()),
+                sizes: Allowed::Only(grant.sizes.iter().copied().collect()),
+                network_profiles: Allowed::Only(grant.network_profiles.iter().copied().collect()),
+            });
+        }
+    }
+    let mut matrix = Matrix::default();
+    if !rows.is_empty() {
+        matrix.tenants.insert(tenant.to_owned(), rows);
+    }
+    matrix
+}
+
+fn kind(kind: environment::EnvironmentKind) -> EnvironmentKind {
+    match kind {
+        environment::EnvironmentKind::Development => EnvironmentKind::Development,
+        environment::EnvironmentKind::Staging => EnvironmentKind::Staging,
+        environment::EnvironmentKind::Production => EnvironmentKind::Production,
+    }
+}
+
+/// How sensitive a pipeline's data is, as manifests spell it.
+pub(crate) fn classification(pipeline: &Pipeline) -> String {
+    match pipeline.classification {
+        manifest::Classification::Public => "public",
+        manifest::Classification::Internal => "internal",
+        manifest::Classification::Confidential => "confidential",
+        manifest::Classification::Restricted => "restricted",
+    }
+    .to_owned()
+}

@@ -1,0 +1,422 @@
+//! From a manifest, an environment and a lock to the run that they mean.
+
+use std::path::Path;
+
+use barecount_artifact::{Limits, Store, image, image::spec::Platform};
+use barecount_model::{
+    digest::Digest,
+    environment::Environment,
+    id::{RunId, TaskId},
+    lock::{ArtifactKind, Lock},
+    manifest,
+    pipeline::{CommandRoot, Event, Input, Pipeline, Stage, Work},
+    plan::{InputPlan, Pin, Plan, Resources, StagePlan, WorkPlan},
+    run::{RetryBudget, Run, RunState, Task, TaskState, Window},
+    version,
+};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{files, policy};
+use crate::failure::{Failure, Status};
+
+/// How often a task may be interrupted by the end of the platform's own process.
+const INTERRUPTIONS: u32 = 100;
+
+/// What somebody asks to be run.
+pub(crate) struct Request<'a> {
+    /// The manifest as it is written.
+    pub(crate) manifest: &'a manifest::Manifest,
+    /// The manifest as it runs.
+    pub(crate) pipeline: &'a Pipeline,
+    /// The folder of the manifest.
+    pub(crate) folder: &'a Path,
+    /// Where.
+    pub(crate) environment: &'a Environment,
+    /// What exactly.
+    pub(crate) lock: &'a Lock,
+    /// For which logical time.
+    pub(crate) window: Option<Window>,
+    /// Under which token; derived from the work if absent.
+    pub(crate) token: Option<String>,
+    /// Only this stage.
+    pub(crate) stage: Option<String>,
+    /// Who asks.
+    pub(crate) requester: String,
+}
+
+impl Request<'_> {
+    /// The version that would run.
+    pub(crate) fn version(&self) -> String {
+        version::of(self.manifest, self.lock).to_string()
+    }
+
+    /// The plan, with governance's answer as evidence keeps it.
+    pub(crate) fn plan(&self, store: &Store, decision: Value) -> Result<Plan, Failure> {
+        let stages = self
+            .stages()?
+            .into_iter()
+            .map(|stage| self.stage_plan(stage, store))
+            .collect::<Result<Vec<_>, _>>()?;
+        let event = stages.iter().find_map(|stage| match &stage.work {
+            WorkPlan::Handler { event, .. } if !event.is_null() => Some(event.clone()),
+            _ => None,
+        });
+        let manifest = serde_json::to_value(self.manifest).unwrap_or_default();
+        Ok(Plan {
+            pipeline: self.pipeline.name.to_string(),
+            tenant: self.pipeline.tenant.to_string(),
+            owner: self.pipeline.owner.clone(),
+            version: self.version(),
+            manifest_digest: Digest::of(version::canonical(&manifest).as_bytes()).to_string(),
+            lock_digest: Digest::of(self.lock.to_json().as_bytes()).to_string(),
+            environment: self.environment.name.to_string(),
+            classification: policy::classification(self.pipeline),
+            requester: self.requester.clone(),
+            decision,
+            event,
+            stages,
+        })
+    }
+
+    fn stages(&self) -> Result<Vec<&Stage>, Failure> {
+        let Some(name) = &self.stage else {
+            return Ok(self.pipeline.stages.iter().collect());
+        };
+        let stage = self.pipeline.stage(name).ok_or_else(|| {
+            let names: Vec<&str> = self
+                .pipeline
+                .stages
+                .iter()
+                .map(|stage| stage.name.as_str())
+                .collect();
+            Failure::new(
+                Status::NotFound,
+                format!("the pipeline has no stage `{name}`"),
+            )
+            .with_help(format!("Its stages are {}.", names.join(", ")))
+        })?;
+        Ok(vec![stage])
+    }
+
+    fn stage_plan(&self, stage: &Stage, store: &Store) -> Result<StagePlan, Failure> {
+        let profile = self.environment.catalog.profile_of(stage).ok_or_else(|| {
+            let what = format!("the catalog has no size {} of {}", stage.size, stage.class);
+            Failure::new(Status::Usage, what).with_code("BC0305")
+        })?;
+        let backend = self.environment.backends.get(&stage.class).ok_or_else(|| {
+            let what = format!(
+                "environment `{}` serves no {}",
+                self.environment.name, stage.class
+            );
+            Failure::new(Status::Usage, what).with_code("BC0304")
+        })?;
+        let mut inputs = stage
+            .inputs
+            .iter()
+            .map(|input| self.input(input))
+            .collect::<Result<Vec<_>, _>>()?;
+        let event = self.event(stage, &mut inputs)?;
+        let only = self.stage.is_some();
+        Ok(StagePlan {
+            name: stage.name.to_string(),
+            phase: stage.phase,
+            class: stage.class,
+            size: stage.size,
+            network_profile: stage.network_profile,
+            backend: backend.as_str().to_owned(),
+            isolation: match stage.isolation {
+                manifest::Isolation::Sandbox => "sandbox".to_owned(),
+                manifest::Isolation::Process => "process".to_owned(),
+            },
+            resources: Resources::of_profile(&profile),
+            concurrency_limit: profile.concurrency,
+            work: self.work(stage, store, event)?,
+            drivers: stage
+                .drivers
+                .iter()
+                .map(|driver| self.pin(stage, ArtifactKind::Driver, driver.to_string()))
+                .collect::<Result<_, _>>()?,
+            inputs,
+            outputs: stage.outputs.clone(),
+            needs: if only {
+                Vec::new()
+            } else {
+                stage.depends_on.iter().map(ToString::to_string).collect()
+            },
+            partition_column: stage
+                .partitions
+                .map(|partitions| partitions.column().to_owned()),
+            partitions: stage.partition_keys().into_iter().flatten().collect(),
+            application_retries: stage.retries.application,
+            infrastructure_retries: stage.retries.infrastructure,
+            initial_backoff_ms: stage.retries.initial_backoff.as_millis(),
+            max_backoff_ms: stage.retries.max_backoff.as_millis(),
+            timeout_ms: stage.timeout.as_millis(),
+            grace_ms: profile.grace_period.as_millis(),
+            env: stage.env.clone(),
+        })
+    }
+
+    fn pin(&self, stage: &Stage, kind: ArtifactKind, name: String) -> Result<Pin, Failure> {
+        let pin = self
+            .lock
+            .pin(stage.name.as_str(), kind, &name)
+            .ok_or_else(|| {
+                let what = format!("the lock file does not pin {} `{name}`", kind.as_str());
+                Failure::new(Status::Usage, what).with_code("BC0502")
+            })?;
+        Ok(Pin {
+            name,
+            digest: pin.digest.to_string(),
+        })
+    }
+
+    fn work(&self, stage: &Stage, store: &Store, event: Value) -> Result<WorkPlan, Failure> {
+        Ok(match &stage.work {
+            Work::Handler { package, .. } => WorkPlan::Handler {
+                package: self.pin(stage, ArtifactKind::Package, package.to_string())?,
+                event,
+            },
+            Work::Command {
+                root: CommandRoot::Package(package),
+                ..
+            } => WorkPlan::Package {
+                package: self.pin(stage, ArtifactKind::Package, package.to_string())?,
+                command: stage.work.argv(),
+            },
+            Work::Command {
+                root: CommandRoot::Image(image),
+                command,
+                args,
+            } => {
+                let image = self.pin(stage, ArtifactKind::Image, image.to_string())?;
+                let command = if command.is_empty() {
+                    entry_point(store, &image, args)?
+                } else {
+                    stage.work.argv()
+                };
+                WorkPlan::Image { image, command }
+            }
+            Work::Job { job, .. } => WorkPlan::Job {
+                job: self.pin(stage, ArtifactKind::Job, job.to_string())?,
+                shuffle_partitions: stage.shuffle_partition_hint,
+            },
+        })
+    }
+
+    fn input(&self, input: &Input) -> Result<InputPlan, Failure> {
+        match input {
+            Input::Dataset {
+                dataset,
+                format,
+                partitions,
+            } => {
+                let writer = self.pipeline.writer_of(dataset);
+                Ok(InputPlan::Dataset {
+                    dataset: dataset.clone(),
+                    format: *format,
+                    partitions: partitions.clone(),
+                    columns: writer
+                        .map(|(_, output)| output.columns.clone())
+                        .unwrap_or_default(),
+                })
+            }
+            Input::File { path, name } => {
+                let path = self.folder.join(path.as_str());
+                let (digest, bytes) = described(&path)?;
+                let path = path.display().to_string();
+                Ok(InputPlan::File {
+                    name: name.to_string(),
+                    path,
+                    digest,
+                    bytes,
+                })
+            }
+        }
+    }
+
+    /// The event that starts a handler, and the file that comes with it.
+    fn event(&self, stage: &Stage, inputs: &mut Vec<InputPlan>) -> Result<Value, Failure> {
+        let Work::Handler {
+            event: Some(event), ..
+        } = &stage.work
+        else {
+            return Ok(Value::Null);
+        };
+        match event {
+            Event::FileArrival { path } => {
+                let path = self.folder.join(path.as_str());
+                let (digest, bytes) = described(&path)?;
+                let name = path
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
+                let event = json!({
+                    "type": "file_arrival", "name": name, "path": format!("event/{name}"),
+                    "bytes": bytes, "digest": digest,
+                });
+                let path = path.display().to_string();
+                inputs.push(InputPlan::File {
+                    name: "event".to_owned(),
+                    path,
+                    digest,
+                    bytes,
+                });
+                Ok(event)
+            }
+            Event::Timer { every } => {
+                Ok(json!({ "type": "timer", "every_ms": every.as_millis(), "window": self.window }))
+            }
+            Event::Webhook { .. } | Event::Message { .. } => {
+                let what = format!(
+                    "stage `{}` is started by an event that only a server receives",
+                    stage.name
+                );
+                Err(Failure::new(Status::Usage, what).with_code("BC0228").with_help(
+                    "`barecount run` starts stages by files, timers, and the end of other stages.",
+                ))
+            }
+        }
+    }
+
+    /// The run of a plan.
+    pub(crate) fn run(&self, plan: &Plan, now: Timestamp) -> Result<Run, Failure> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(|error| {
+            Failure::new(Status::Unavailable, "the host has no random numbers").because(&error)
+        })?;
+        let id = RunId::from_bytes(bytes);
+        let token = match &self.token {
+            Some(token) => token.clone(),
+            None => token(plan, self.window.as_ref()),
+        };
+        let tasks = tasks(&id, plan);
+        Ok(Run {
+            token,
+            tenant: plan.tenant.clone(),
+            pipeline: plan.pipeline.clone(),
+            version: plan.version.clone(),
+            environment: plan.environment.clone(),
+            window: self.window.clone(),
+            state: RunState::Waiting,
+            cancel_requested: false,
+            submitted_at: now,
+            ended_at: None,
+            tasks,
+            id,
+        })
+    }
+}
+
+/// The token of the logical work: what runs, on which window, on which files.
+fn token(plan: &Plan, window: Option<&Window>) -> String {
+    let files: Vec<&String> = plan
+        .stages
+        .iter()
+        .flat_map(|stage| &stage.inputs)
+        .filter_map(|input| match input {
+            InputPlan::File { digest, .. } => Some(digest),
+            InputPlan::Dataset { .. } => None,
+        })
+        .collect();
+    let stages: Vec<&String> = plan.stages.iter().map(|stage| &stage.name).collect();
+    let work = json!({
+        "tenant": plan.tenant, "pipeline": plan.pipeline, "version": plan.version,
+        "window": window, "files": files, "stages": stages, "environment": plan.environment,
+    });
+    Digest::of(version::canonical(&work).as_bytes()).hex()[..32].to_owned()
+}
+
+/// A task for each stage, or for each partition of it; each needs all tasks of the stages before.
+fn tasks(run: &RunId, plan: &Plan) -> Vec<Task> {
+    let mut tasks: Vec<Task> = Vec::new();
+    for stage in &plan.stages {
+        let needs: Vec<usize> = (0..tasks.len())
+            .filter(|index| stage.needs.contains(&tasks[*index].stage))
+            .collect();
+        let partitions: Vec<Option<String>> = if stage.partition_column.is_some() {
+            stage.partitions.iter().cloned().map(Some).collect()
+        } else {
+            vec![None]
+        };
+        for partition in partitions {
+            tasks.push(task(run, stage, partition, needs.clone()));
+        }
+    }
+    tasks
+}
+
+fn task(run: &RunId, stage: &StagePlan, partition: Option<String>, needs: Vec<usize>) -> Task {
+    let text = format!(
+        "{run}\n{}\n{}",
+        stage.name,
+        partition.as_deref().unwrap_or_default()
+    );
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&Digest::of(text.as_bytes()).as_bytes()[..16]);
+    Task {
+        id: TaskId::from_bytes(bytes),
+        stage: stage.name.clone(),
+        partition,
+        class: stage.class,
+        size: stage.size,
+        network_profile: stage.network_profile,
+        needs,
+        state: TaskState::Waiting,
+        budget: RetryBudget {
+            application: stage.application_retries,
+            infrastructure: stage.infrastructure_retries,
+            interruptions: INTERRUPTIONS,
+            initial_backoff_ms: stage.initial_backoff_ms,
+            max_backoff_ms: stage.max_backoff_ms,
+            application_spent: 0,
+            infrastructure_spent: 0,
+            interruptions_spent: 0,
+        },
+        not_before: None,
+        attempts: Vec::new(),
+    }
+}
+
+/// An image's own program, which runs where the manifest names none.
+fn entry_point(store: &Store, pin: &Pin, args: &[String]) -> Result<Vec<String>, Failure> {
+    let failed = |what: String| Failure::new(Status::Usage, what).with_code("BC0504");
+    let digest: Digest = pin
+        .digest
+        .parse()
+        .map_err(|error| failed(format!("{}: {error}", pin.name)))?;
+    let image = image::open(
+        store,
+        &digest,
+        &Platform::of_this_program(),
+        &Limits::default(),
+    )
+    .map_err(|error| failed(format!("image `{}` cannot be used", pin.name)).because(&error))?;
+    let config = image.config;
+    let mut command = config.entrypoint;
+    command.extend(if args.is_empty() {
+        config.cmd
+    } else {
+        args.to_vec()
+    });
+    if command.is_empty() {
+        return Err(
+            failed(format!("image `{}` names no program to run", pin.name))
+                .with_help("Give the stage a `command`."),
+        );
+    }
+    Ok(command)
+}
+
+fn described(path: &Path) -> Result<(String, u64), Failure> {
+    files::describe(path).map_err(|error| {
+        Failure::new(
+            Status::Usage,
+            format!("the file {} cannot be read", path.display()),
+        )
+        .because(&error)
+        .with_code("BC0702")
+    })
+}

@@ -1,0 +1,79 @@
+//! Finding the environment that a verb works in.
+
+use std::path::{Path, PathBuf};
+
+use barecount_model::{diagnostic, environment::Environment};
+
+use crate::{
+    failure::{Failure, Status},
+    manifest::read_bounded,
+};
+
+/// No environment file needs to be larger; more is not even read.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// An environment, and where its relative paths begin.
+pub(crate) struct Found {
+    /// The environment.
+    pub(crate) environment: Environment,
+    /// The folder of its file; the pipeline's for the environment that holds without a file.
+    pub(crate) folder: PathBuf,
+}
+
+impl Found {
+    /// The ledger's signing key, if the environment names one.
+    pub(crate) fn signing_key(&self) -> Option<PathBuf> {
+        self.environment
+            .signing_key
+            .as_ref()
+            .map(|path| self.folder.join(path))
+    }
+}
+
+/// The environment that `--env` names, for the pipeline in `folder`: a file, or a name in the
+/// folder's `environments/`. Without `--env` it is `local`, whether there is a file for it or not.
+pub(crate) fn find(folder: &Path, name: Option<&str>) -> Result<Found, Failure> {
+    let by_name = |name: &str| folder.join("environments").join(format!("{name}.yaml"));
+    let path = match name {
+        Some(text) if text.contains('/') || text.ends_with(".yaml") || text.ends_with(".json") => {
+            PathBuf::from(text)
+        }
+        Some(text) => by_name(text),
+        None => by_name("local"),
+    };
+    match read_bounded(&path, MAX_BYTES) {
+        Ok(bytes) => load(&path, &bytes),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => match name {
+            None | Some("local") => Ok(Found {
+                environment: Environment::local(),
+                folder: folder.to_owned(),
+            }),
+            Some(name) => Err(Failure::new(
+                Status::NotFound,
+                format!("there is no environment `{name}`"),
+            )
+            .with_help(format!("It would be described in {}.", path.display()))),
+        },
+        Err(error) => Err(Failure::new(
+            Status::Usage,
+            format!("the environment file {} cannot be read", path.display()),
+        )
+        .because(&error)),
+    }
+}
+
+fn load(path: &Path, bytes: &[u8]) -> Result<Found, Failure> {
+    let file = path.display().to_string();
+    let environment = Environment::load(&file, bytes).map_err(|diagnostics| {
+        let text = diagnostic::render(&diagnostics, &String::from_utf8_lossy(bytes));
+        Failure::new(
+            Status::Usage,
+            format!("the environment file is not valid\n{text}"),
+        )
+    })?;
+    let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
+    Ok(Found {
+        environment,
+        folder,
+    })
+}

@@ -1,0 +1,127 @@
+//! The one kind of failure that people see: what happened, why, what to do; with a code and an
+//! exit status from one table.
+
+use std::{error::Error, fmt};
+
+/// Exit statuses, as the command-line page lists them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// The work failed.
+    Failed = 1,
+    /// Wrong usage or manifest.
+    Usage = 2,
+    /// Refused by policy, or an approval is missing.
+    Refused = 3,
+    /// Not found.
+    NotFound = 4,
+    /// A token or version is already used differently.
+    Conflict = 5,
+    /// The platform or a backend cannot be reached.
+    Unavailable = 6,
+    /// Evidence or a signature does not verify.
+    Unverified = 7,
+    /// A bug of ours.
+    Bug = 70,
+}
+
+/// Why a verb did not do what it was asked.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    status: Status,
+    code: Option<&'static str>,
+    what: String,
+    causes: Vec<String>,
+    help: Option<String>,
+    reported: bool,
+}
+
+impl Failure {
+    /// A failure that says what happened.
+    pub(crate) fn new(status: Status, what: impl Into<String>) -> Self {
+        Self {
+            status,
+            code: None,
+            what: what.into(),
+            causes: Vec::new(),
+            help: None,
+            reported: false,
+        }
+    }
+
+    /// A failure whose report is printed already: only the exit status is left.
+    pub(crate) fn reported(status: Status) -> Self {
+        Self {
+            reported: true,
+            ..Self::new(status, "")
+        }
+    }
+
+    /// A failure that an error caused; the error's own words are what happened.
+    pub(crate) fn from_error(status: Status, error: &(dyn Error + 'static)) -> Self {
+        let mut failure = Self::new(status, error.to_string());
+        failure.causes = causes(error.source());
+        failure
+    }
+
+    /// Adds why, from an error and its causes.
+    pub(crate) fn because(mut self, error: &(dyn Error + 'static)) -> Self {
+        self.causes = causes(Some(error));
+        self
+    }
+
+    /// Adds the code, which has a page.
+    pub(crate) fn with_code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    /// Adds what to do, as a whole sentence.
+    pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// The process's exit status.
+    pub(crate) fn status(&self) -> Status {
+        self.status
+    }
+
+    /// Whether there is anything left to print.
+    pub(crate) fn is_reported(&self) -> bool {
+        self.reported
+    }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    causes(Some(error)).join(": ")
+}
+
+fn causes(mut error: Option<&(dyn Error + 'static)>) -> Vec<String> {
+    let mut causes: Vec<String> = Vec::new();
+    while let Some(cause) = error {
+        let text = cause.to_string();
+        // A transparent wrapper says the same twice.
+        if causes.last() != Some(&text) {
+            causes.push(text);
+        }
+        error = cause.source();
+    }
+    causes
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.code {
+            Some(code) => writeln!(f, "error[{code}]: {}", self.what)?,
+            None => writeln!(f, "error: {}", self.what)?,
+        }
+        for cause in &self.causes {
+            writeln!(f, "  because {cause}")?;
+        }
+        if let Some(help) = &self.help {
+            writeln!(f, "  help: {help}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,189 @@
+//! Output: data on standard output, everything else on standard error. Only this file prints.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde_json::{Value, json};
+
+use crate::failure::{Failure, Status};
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// Versioned JSON.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+/// When colour is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ColorChoice {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Prints for one invocation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Printer {
+    format: Format,
+    quiet: bool,
+    verbose: bool,
+    color: bool,
+}
+
+impl Printer {
+    pub(crate) fn new(format: Format, quiet: bool, verbose: bool, color: ColorChoice) -> Self {
+        let color = match color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => io::stderr().is_terminal(),
+        };
+        Self {
+            format,
+            quiet,
+            verbose,
+            color,
+        }
+    }
+
+    /// Prints data: as JSON or YAML if asked for, else as the text for people.
+    pub(crate) fn data(&self, value: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
+        let rendered = match self.format {
+            Format::Table => text(),
+            Format::Json => format!("{value:#}\n"),
+            Format::Yaml => serde_saphyr::to_string(value).map_err(|error| {
+                Failure::new(Status::Bug, "the data cannot be written as YAML").because(&error)
+            })?,
+        };
+        write_all(&mut io::stdout().lock(), &rendered)
+    }
+
+    /// Prints a list: `{"schema": …, "items": […]}`, or a table of `columns`.
+    pub(crate) fn list(
+        &self,
+        schema: &str,
+        items: &[Value],
+        table: impl FnOnce() -> Table,
+    ) -> Result<(), Failure> {
+        let value = json!({ "schema": format!("barecount/{schema}/v1"), "items": items });
+        self.data(&value, || table().render())
+    }
+
+    /// Tells a person something; nothing that a program would want.
+    pub(crate) fn note(&self, line: &str) {
+        if !self.quiet {
+            eprint_line(line);
+        }
+    }
+
+    /// Tells a person who asked for details (`--verbose`) something.
+    pub(crate) fn detail(&self, line: &str) {
+        if self.verbose && !self.quiet {
+            eprint_line(line);
+        }
+    }
+
+    /// Tells a person something that `--quiet` does not hide.
+    pub(crate) fn warn(&self, text: &str) {
+        eprint_line(text.trim_end());
+    }
+
+    /// Prints the failure that ends the program.
+    pub(crate) fn failure(&self, failure: &Failure) {
+        if failure.is_reported() {
+            return;
+        }
+        let text = failure.to_string();
+        let text = match (self.color, text.split_once(':')) {
+            (true, Some((head, rest))) => format!("\x1b[1;31m{head}\x1b[0m:{rest}"),
+            _ => text,
+        };
+        eprint_line(text.trim_end());
+    }
+}
+
+fn eprint_line(line: &str) {
+    // Standard error may be closed; then there is nobody to tell.
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Writes data out; a reader that has gone away is no failure of ours.
+fn write_all(out: &mut impl Write, text: &str) -> Result<(), Failure> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Status::Failed, "the output cannot be written").because(&error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Rows under headings, aligned.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    headings: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+    empty: &'static str,
+}
+
+impl Table {
+    /// A table with these headings; `empty` is said where there are no rows.
+    pub(crate) fn new(headings: &[&'static str], empty: &'static str) -> Self {
+        Self {
+            headings: headings.to_vec(),
+            rows: Vec::new(),
+            empty,
+        }
+    }
+
+    /// Adds a row.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = impl Into<String>>) {
+        self.rows.push(
+            cells
+                .into_iter()
+                .map(|cell| printable(&cell.into()))
+                .collect(),
+        );
+    }
+
+    /// The table as text.
+    pub(crate) fn render(&self) -> String {
+        if self.rows.is_empty() {
+            return format!("{}\n", self.empty);
+        }
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
+            widest.max(self.headings[column].chars().count())
+        };
+        let widths: Vec<usize> = (0..self.headings.len()).map(width).collect();
+        let headings = self
+            .headings
+            .iter()
+            .map(|heading| heading.to_uppercase())
+            .collect();
+        std::iter::once(&headings)
+            .chain(&self.rows)
+            .map(|row: &Vec<String>| {
+                let cells: Vec<String> = row
+                    .iter()
+                    .zip(&widths)
+                    .map(|(cell, &width)| format!("{cell:<width$}"))
+                    .collect();
+                format!("{}\n", cells.join("  ").trim_end())
+            })
+            .collect()
+    }
+}
+
+/// Text that cannot move the cursor or hide itself, whoever wrote it.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}

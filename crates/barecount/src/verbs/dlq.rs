@@ -1,0 +1,106 @@
+//! `barecount dlq`.
+
+use barecount_control::store::StoredDeadLetter;
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use crate::{
+    cli::Global,
+    failure::{Failure, Status},
+    printer::{Printer, Table},
+    state,
+};
+
+/// Look at records that were set aside, and why.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Dlq {
+    /// List records that were set aside, newest first.
+    Ls {
+        /// Only those of this run.
+        #[arg(long, value_name = "RUN")]
+        run: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        limit: u32,
+    },
+    /// Show one of them, with its record.
+    Show {
+        /// Its number in the list.
+        id: u64,
+    },
+}
+
+impl Dlq {
+    pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
+        match self {
+            Self::Ls { run, limit } => list(global, printer, run.as_deref(), limit),
+            Self::Show { id } => show(global, printer, id),
+        }
+    }
+}
+
+fn letters(
+    global: &Global,
+    run: Option<&str>,
+    limit: u32,
+) -> Result<Vec<StoredDeadLetter>, Failure> {
+    match state::reader(&global.state)? {
+        Some(reader) => reader
+            .dead_letters(run, limit)
+            .map_err(state::store_failure),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn list(global: &Global, printer: &Printer, run: Option<&str>, limit: u32) -> Result<(), Failure> {
+    let run = run
+        .map(|text| state::find_run(&global.state, text))
+        .transpose()?;
+    let run = run.as_ref().map(|(_, run, _)| run.id.as_str());
+    let letters = letters(global, run, limit)?;
+    let items: Vec<Value> = letters.iter().map(|letter| json!(letter)).collect();
+    printer.list("dead_letters", &items, || {
+        let mut table = Table::new(
+            &["id", "run", "stage", "dataset", "error"],
+            "no dead letters",
+        );
+        for stored in &letters {
+            let dataset = stored.letter.dataset.as_deref().unwrap_or("-");
+            let run = stored.run.get(..12).unwrap_or(&stored.run);
+            table.row([
+                &stored.id.to_string(),
+                run,
+                &stored.stage,
+                dataset,
+                &stored.letter.error,
+            ]);
+        }
+        table
+    })
+}
+
+fn show(global: &Global, printer: &Printer, id: u64) -> Result<(), Failure> {
+    let letters = letters(global, None, u32::MAX)?;
+    let stored = letters
+        .iter()
+        .find(|letter| letter.id == id)
+        .ok_or_else(|| {
+            Failure::new(Status::NotFound, format!("there is no dead letter {id}"))
+                .with_help("`barecount dlq ls` lists them.")
+        })?;
+    let mut value = json!(stored);
+    value["schema"] = json!("barecount/dead_letter/v1");
+    printer.data(&value, || {
+        format!(
+            "dead letter {}\n  run      {}\n  stage    {}\n  attempt  {}\n  dataset  {}\n  error    {}\n  at       {}\n\n{}\n",
+            stored.id,
+            stored.run,
+            stored.stage,
+            stored.attempt,
+            stored.letter.dataset.as_deref().unwrap_or("-"),
+            stored.letter.error,
+            stored.at,
+            stored.letter.record
+        )
+    })
+}

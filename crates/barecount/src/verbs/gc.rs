@@ -1,0 +1,144 @@
+//! `barecount gc`.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
+
+use barecount_agent::StagingFolders;
+use barecount_artifact::{Digest, Limits, Store, image};
+use barecount_control::store::reader::Reader;
+use barecount_dataset::table::Tables;
+use barecount_model::{
+    plan::WorkPlan,
+    run::{Run, TaskState},
+};
+use barecount_runner::launch::AttemptToken;
+use clap::Args;
+use serde_json::json;
+
+use crate::{
+    cli::Global,
+    failure::{Failure, Status, chain},
+    preparation,
+    printer::Printer,
+    state,
+    view::bytes,
+};
+
+/// Remove what nobody needs any more: staging of ended attempts, artifacts that no run kept names,
+/// data files that no version names.
+#[derive(Debug, Args)]
+pub(crate) struct Gc {
+    /// Keep data files that fell out of their dataset's latest version for so many hours, for
+    /// those who still read an older one.
+    #[arg(long, default_value_t = 168, value_name = "HOURS")]
+    retention: u64,
+}
+
+impl Gc {
+    pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
+        let Some(reader) = state::reader(&global.state)? else {
+            let what = format!("there is no state folder {}", global.state.display());
+            return Err(Failure::new(Status::NotFound, what));
+        };
+        // Held to the end: nothing else may be writing meanwhile.
+        let _store = barecount_control::store::Store::open(&global.state).map_err(|error| {
+            Failure::from_error(Status::Unavailable, &error).with_code("BC0803")
+        })?;
+        let folder = global
+            .state
+            .canonicalize()
+            .map_err(|error| failed("state folder", &error))?;
+        let (keep_staging, keep_artifacts) = needed(&reader, &folder)?;
+        let staging = StagingFolders::new(&folder)
+            .sweep_all_but(&keep_staging)
+            .map_err(|error| failed("staging", &error))?;
+        let store = artifact_store(&folder)?;
+        let collected = store
+            .collect(&keep_artifacts)
+            .map_err(|error| failed("artifacts", &error))?;
+        let collected = collected.ok_or_else(|| {
+            Failure::new(
+                Status::Unavailable,
+                "the artifacts are in use by another process",
+            )
+            .with_code("BC0803")
+        })?;
+        let retention = Duration::from_secs(self.retention.saturating_mul(3600));
+        let (files, freed) = sweep_tables(&folder, retention)?;
+        let value = json!({
+            "schema": "barecount/gc/v1", "staging_folders": staging, "artifacts": collected,
+            "data_files": files, "data_bytes": freed,
+        });
+        printer.data(&value, || {
+            format!(
+                "removed {staging} staging folders, {} artifacts ({}), {} unpacked artifacts, \
+                 {files} data files ({})\n",
+                collected.blobs,
+                bytes(collected.blob_bytes),
+                collected.trees,
+                bytes(freed)
+            )
+        })
+    }
+}
+
+fn artifact_store(folder: &std::path::Path) -> Result<Store, Failure> {
+    Store::open(&folder.join("artifacts")).map_err(|error| failed("artifacts", &error))
+}
+
+fn sweep_tables(folder: &std::path::Path, retention: Duration) -> Result<(u64, u64), Failure> {
+    let tables = Tables::new(folder.to_owned());
+    let runtime = preparation::runtime()?;
+    let (mut files, mut freed) = (0, 0);
+    for table in tables.names().map_err(|error| failed("datasets", &error))? {
+        let swept = runtime.block_on(tables.sweep_table(&table, SystemTime::now(), retention));
+        let swept = swept.map_err(|error| failed(&table.to_string(), &error))?;
+        files += swept.files;
+        freed += swept.bytes;
+    }
+    Ok((files, freed))
+}
+
+/// Staging that is decided for, and artifacts of every run that is on record.
+fn needed(
+    reader: &Reader,
+    folder: &std::path::Path,
+) -> Result<(Vec<AttemptToken>, BTreeSet<Digest>), Failure> {
+    let store = artifact_store(folder)?;
+    let (mut staging, mut artifacts) = (Vec::new(), BTreeSet::new());
+    for (run, plan) in reader.runs(u32::MAX).map_err(state::store_failure)? {
+        staging.extend(decided(&run));
+        for stage in &plan.stages {
+            let pins = std::iter::once(stage.work.artifact()).chain(&stage.drivers);
+            artifacts.extend(pins.filter_map(|pin| pin.digest.parse::<Digest>().ok()));
+            if let WorkPlan::Image { image, .. } = &stage.work
+                && let Ok(digest) = image.digest.parse()
+                && let Ok(closure) = image::closure(&store, &digest, &Limits::default())
+            {
+                artifacts.extend(closure);
+            }
+        }
+    }
+    Ok((staging, artifacts))
+}
+
+fn decided(run: &Run) -> impl Iterator<Item = AttemptToken> {
+    run.tasks
+        .iter()
+        .filter(|task| task.state == TaskState::Committing)
+        .filter_map(|task| {
+            Some(AttemptToken {
+                task: task.id.clone(),
+                number: task.current()?.number,
+            })
+        })
+}
+
+fn failed(what: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure::new(
+        Status::Failed,
+        format!("{what} could not be cleaned up: {}", chain(error)),
+    )
+}

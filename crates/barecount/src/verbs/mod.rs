@@ -1,0 +1,14 @@
+//! One verb, one file: its arguments, whose comments are its help text, and what it does.
+
+pub(crate) mod build;
+pub(crate) mod dlq;
+pub(crate) mod engine_job;
+pub(crate) mod evidence;
+pub(crate) mod gc;
+pub(crate) mod init;
+pub(crate) mod outputs;
+pub(crate) mod policy;
+pub(crate) mod run;
+pub(crate) mod runs;
+pub(crate) mod schema;
+pub(crate) mod validate;

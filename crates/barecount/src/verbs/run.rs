@@ -1,0 +1,315 @@
+//! `barecount run`.
+
+use std::{path::PathBuf, sync::Arc};
+
+use barecount_artifact::build::Cancel;
+use barecount_control::{
+    CommandError, Submission, Submitted, Update,
+    governance::{Action, Permit},
+};
+use barecount_model::{
+    pipeline::Loaded,
+    run::{Run as RunOf, RunState},
+};
+use clap::Args;
+use jiff::Timestamp;
+
+use crate::{
+    cli::Global,
+    embedded::{self, Platform, driver::Notice, submission::Request},
+    environment::{self, Found},
+    failure::{Failure, Status},
+    manifest,
+    preparation::{self, Preparation},
+    printer::Printer,
+    progress::Progress,
+    requester, state,
+    view::RunView,
+    window,
+};
+
+/// Run a pipeline to its end here, and show its outputs, cost and evidence.
+///
+/// The same work is done once: a second run of the same version on the same window and files
+/// answers from the first. A run that failed, was cancelled or was interrupted is taken up again
+/// where it stands.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The manifest.
+    file: PathBuf,
+    /// The window of logical time: `2024`, `2024-05`, `2024-05-17`, or `START/END` (RFC 3339).
+    #[arg(long, value_name = "WINDOW", value_parser = window::parse)]
+    window: Option<barecount_model::run::Window>,
+    /// The name of the logical work, in place of the one made from version, window and files.
+    #[arg(long, value_parser = token)]
+    token: Option<String>,
+    /// Run this stage alone, on what earlier runs committed.
+    #[arg(long, value_name = "STAGE")]
+    stage: Option<String>,
+}
+
+fn token(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
+    if text.is_empty() || text.len() > 200 || !text.chars().all(plain) {
+        return Err("a token has 1 to 200 letters, digits, `.`, `_`, `:`, `/` and `-`".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+impl Run {
+    pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
+        let loaded = manifest::load(&self.file, printer)?;
+        let folder = manifest::folder(&self.file)?;
+        let found = environment::find(&folder, global.environment.as_deref())?;
+        obstacles(&loaded, &found, printer)?;
+        let state = embedded::state_folder(&global.state)?;
+        // Before there is a second thread.
+        let launcher = embedded::start_launcher(&state)?;
+        let key = found.signing_key();
+        let runtime = preparation::runtime()?;
+        let run = runtime.block_on(async {
+            let mut platform =
+                Platform::open(launcher, &state, &found.environment, key.as_deref()).await?;
+            let preparation = Preparation {
+                pipeline: &loaded.pipeline,
+                manifest: &loaded.manifest,
+                folder: &folder,
+                state: &state,
+                environment: &found.environment,
+                printer,
+            };
+            let result = self.carry_out(&preparation, &mut platform).await;
+            // Whatever came out: what is left behind is cleaned up and entered in the ledger.
+            let closed = platform.close().await;
+            let run = result?;
+            closed?;
+            Ok::<_, Failure>(run)
+        })?;
+        report(&run, &state, printer)
+    }
+
+    async fn carry_out(
+        self,
+        preparation: &Preparation<'_>,
+        platform: &mut Platform,
+    ) -> Result<Arc<RunOf>, Failure> {
+        let cancel = Cancel::default();
+        let interrupts = Interrupts::listen(cancel.clone())?;
+        let lock = preparation.lock(platform, &cancel).await?;
+        let permit = preparation.decide(platform, Action::Run, &lock).await?;
+        let request = Request {
+            manifest: preparation.manifest,
+            pipeline: preparation.pipeline,
+            folder: preparation.folder,
+            environment: preparation.environment,
+            lock: &lock,
+            window: self.window,
+            token: self.token,
+            stage: self.stage,
+            requester: requester::name(),
+        };
+        let update = submit(&request, platform, permit, preparation.printer).await?;
+        if update.run.state.is_final() {
+            return Ok(update.run);
+        }
+        follow(update, platform, preparation.printer, interrupts).await
+    }
+}
+
+/// What the environment cannot carry out, whatever policy says.
+fn obstacles(loaded: &Loaded, found: &Found, printer: &Printer) -> Result<(), Failure> {
+    let obstacles = found.environment.obstacles(&loaded.pipeline);
+    let Some(first) = obstacles.first() else {
+        return Ok(());
+    };
+    for obstacle in &obstacles[1..] {
+        printer.warn(&format!(
+            "error[{}]: stage `{}`: {}",
+            obstacle.code, obstacle.stage, obstacle.message
+        ));
+    }
+    let what = format!("stage `{}`: {}", first.stage, first.message);
+    Err(Failure::new(Status::Usage, what).with_code(first.code))
+}
+
+/// Submits the run, or takes the one up that has its token.
+async fn submit(
+    request: &Request<'_>,
+    platform: &Platform,
+    permit: Permit,
+    printer: &Printer,
+) -> Result<Update, Failure> {
+    let decision = serde_json::to_value(permit.explanation()).unwrap_or_default();
+    let plan = request.plan(&platform.artifacts, decision)?;
+    let run = request.run(&plan, Timestamp::now())?;
+    let submission = Submission {
+        run,
+        plan: Arc::new(plan),
+    };
+    match platform
+        .control
+        .submit(submission, &permit)
+        .await
+        .map_err(|error| command_failure(&error))?
+    {
+        Submitted::New(update) => {
+            printer.note(&format!("run {} submitted", update.run.id));
+            Ok(update)
+        }
+        Submitted::Existing(update) => {
+            let (id, state) = (&update.run.id, update.run.state);
+            match state {
+                RunState::Succeeded | RunState::Refused => {
+                    printer.note(&format!(
+                        "the same work was done by run {id}; nothing runs again (`--token` names \
+                         other work)"
+                    ));
+                    Ok(update)
+                }
+                RunState::Failed | RunState::Cancelled => {
+                    printer.note(&format!("run {id} was {}; resuming it", state.as_str()));
+                    let id = id.clone();
+                    platform
+                        .control
+                        .resume(&id)
+                        .await
+                        .map_err(|error| command_failure(&error))
+                }
+                RunState::Waiting | RunState::Running | RunState::Finishing => {
+                    printer.note(&format!("run {id} was interrupted; going on with it"));
+                    Ok(update)
+                }
+            }
+        }
+    }
+}
+
+/// Watches a run until it has ended.
+async fn follow(
+    update: Update,
+    platform: &mut Platform,
+    printer: &Printer,
+    mut interrupts: Interrupts,
+) -> Result<Arc<RunOf>, Failure> {
+    let id = update.run.id.clone();
+    let mut progress = Progress::new(printer, &update.run);
+    platform.follow(update);
+    loop {
+        tokio::select! {
+            notice = platform.notices.recv() => match notice {
+                Some(Notice::Changed(update)) if update.run.id == id => {
+                    progress.show(&update.run);
+                    if update.run.state.is_final() {
+                        return Ok(update.run);
+                    }
+                }
+                Some(Notice::Changed(_)) => {}
+                Some(Notice::Broken(reason)) => {
+                    return Err(Failure::new(Status::Unavailable, reason)
+                        .with_code("BC0804")
+                        .with_help("Nothing is lost: running again goes on from here."));
+                }
+                None => return Err(Failure::new(Status::Bug, "the platform has ended by itself")),
+            },
+            () = interrupts.next() => {
+                progress.line("stopping; once more to stop at once");
+                match platform.control.cancel(&id).await {
+                    Ok(_) | Err(CommandError::Rejected(_)) => {}
+                    Err(error) => return Err(command_failure(&error)),
+                }
+            }
+        }
+    }
+}
+
+/// Ctrl-C and the request to terminate: the first ends what goes on in good order, the second ends
+/// the process, and with it, by the launcher, everything that it runs.
+struct Interrupts(tokio::sync::mpsc::UnboundedReceiver<()>);
+
+impl Interrupts {
+    fn listen(cancel: Cancel) -> Result<Self, Failure> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let failed = |error: std::io::Error| {
+            Failure::new(Status::Unavailable, "signals cannot be received").because(&error)
+        };
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let (told, receiver) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let mut count = 0;
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                count += 1;
+                if count > 1 {
+                    std::process::exit(130);
+                }
+                cancel.cancel();
+                // Nobody listens before the run is submitted; then the build ends.
+                let _ = told.send(());
+            }
+        });
+        Ok(Self(receiver))
+    }
+
+    async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn command_failure(error: &CommandError) -> Failure {
+    match error {
+        CommandError::TokenConflict { .. } => Failure::from_error(Status::Conflict, error)
+            .with_code("BC0806")
+            .with_help("Choose another token: one names the same work for ever."),
+        CommandError::Rejected(_) | CommandError::UnknownRun(_) => {
+            Failure::from_error(Status::Bug, error)
+        }
+        _ => Failure::from_error(Status::Unavailable, error)
+            .with_code("BC0804")
+            .with_help("Nothing is lost: running again goes on from here."),
+    }
+}
+
+/// Prints how it ended.
+fn report(run: &RunOf, state: &std::path::Path, printer: &Printer) -> Result<(), Failure> {
+    let (reader, run, plan) = state::find_run(state, run.id.as_str())?;
+    let outputs = reader
+        .outputs_of(run.id.as_str())
+        .map_err(state::store_failure)?;
+    let evidence = reader
+        .ledger_entries(Some(run.id.as_str()))
+        .map_err(state::store_failure)?;
+    let view = RunView {
+        run: &run,
+        plan: &plan,
+        outputs: &outputs,
+        evidence: &evidence,
+    };
+    printer.data(&view.json(), || view.text())?;
+    if run.state == RunState::Succeeded {
+        return Ok(());
+    }
+    let what = format!(
+        "run {} was {}",
+        run.id,
+        match run.state {
+            RunState::Cancelled => "cancelled",
+            _ => "not successful",
+        }
+    );
+    let failure = Failure::new(Status::Failed, what);
+    Err(if run.state == RunState::Cancelled {
+        failure.with_help("Running the manifest again resumes it.")
+    } else {
+        failure.with_help(format!(
+            "`barecount runs logs {}` shows what its attempts wrote; running the manifest again \
+             resumes it.",
+            run.id
+        ))
+    })
+}

@@ -1,0 +1,165 @@
+//! `barecount runs`.
+
+use std::{fs::File, io::Read};
+
+use barecount_model::run::{Run, Task};
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use crate::{
+    cli::Global,
+    failure::{Failure, Status},
+    printer::{Printer, Table},
+    state,
+    view::{self, RunView},
+};
+
+/// More of one log is not printed at once.
+const MAX_LOG_BYTES: u64 = 64 << 20;
+
+/// Look at runs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Runs {
+    /// List runs, newest first.
+    Ls {
+        /// At most so many.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+    },
+    /// Show a run: its tasks, attempts, outputs and evidence.
+    Show {
+        /// The run's identifier, or the beginning of it.
+        run: String,
+    },
+    /// Print what a run's attempts wrote to standard output and standard error.
+    Logs {
+        /// The run's identifier, or the beginning of it.
+        run: String,
+        /// Only this stage.
+        #[arg(long, value_name = "STAGE")]
+        stage: Option<String>,
+    },
+}
+
+impl Runs {
+    pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
+        match self {
+            Self::Ls { limit } => list(global, printer, limit),
+            Self::Show { run } => show(global, printer, &run),
+            Self::Logs { run, stage } => logs(global, printer, &run, stage.as_deref()),
+        }
+    }
+}
+
+fn list(global: &Global, printer: &Printer, limit: u32) -> Result<(), Failure> {
+    let runs = match state::reader(&global.state)? {
+        Some(reader) => reader.runs(limit).map_err(state::store_failure)?,
+        None => Vec::new(),
+    };
+    let items: Vec<Value> = runs.iter().map(|(run, _)| summary(run)).collect();
+    printer.list("runs", &items, || {
+        let mut table = Table::new(
+            &["run", "pipeline", "state", "tasks", "submitted"],
+            "no runs yet; `barecount run FILE` makes one",
+        );
+        for (run, _) in &runs {
+            table.row([
+                run.id.to_string(),
+                run.pipeline.clone(),
+                run.state.as_str().to_owned(),
+                run.tasks.len().to_string(),
+                run.submitted_at.to_string(),
+            ]);
+        }
+        table
+    })
+}
+
+fn summary(run: &Run) -> Value {
+    json!({
+        "id": run.id, "token": run.token, "tenant": run.tenant, "pipeline": run.pipeline,
+        "version": run.version, "state": run.state, "window": run.window,
+        "submitted_at": run.submitted_at, "ended_at": run.ended_at,
+    })
+}
+
+fn show(global: &Global, printer: &Printer, text: &str) -> Result<(), Failure> {
+    let (reader, run, plan) = state::find_run(&global.state, text)?;
+    let outputs = reader
+        .outputs_of(run.id.as_str())
+        .map_err(state::store_failure)?;
+    let evidence = reader
+        .ledger_entries(Some(run.id.as_str()))
+        .map_err(state::store_failure)?;
+    let view = RunView {
+        run: &run,
+        plan: &plan,
+        outputs: &outputs,
+        evidence: &evidence,
+    };
+    printer.data(&view.json(), || view.text())
+}
+
+fn logs(
+    global: &Global,
+    printer: &Printer,
+    text: &str,
+    stage: Option<&str>,
+) -> Result<(), Failure> {
+    let (_, run, _) = state::find_run(&global.state, text)?;
+    if let Some(stage) = stage.filter(|stage| run.tasks.iter().all(|task| task.stage != *stage)) {
+        let names: Vec<&str> = run.tasks.iter().map(|task| task.stage.as_str()).collect();
+        return Err(
+            Failure::new(Status::NotFound, format!("the run has no stage `{stage}`"))
+                .with_help(format!("Its stages are {}.", names.join(", "))),
+        );
+    }
+    let mut items = Vec::new();
+    let mut readable = String::new();
+    for task in run
+        .tasks
+        .iter()
+        .filter(|task| stage.is_none_or(|stage| task.stage == stage))
+    {
+        for (number, log) in logs_of(global, task)? {
+            let name = view::task_name(task);
+            readable.push_str(&format!("==> {name}, attempt {number}\n{log}"));
+            if !log.is_empty() && !log.ends_with('\n') {
+                readable.push('\n');
+            }
+            items.push(json!({
+                "task": task.id, "stage": task.stage, "partition": task.partition,
+                "attempt": number, "log": log,
+            }));
+        }
+    }
+    let value = json!({ "schema": "barecount/logs/v1", "items": items });
+    printer.data(&value, || readable)
+}
+
+fn logs_of(global: &Global, task: &Task) -> Result<Vec<(u32, String)>, Failure> {
+    let folders = barecount_agent::StagingFolders::new(&global.state);
+    let mut logs = Vec::new();
+    for attempt in &task.attempts {
+        let token = barecount_runner::launch::AttemptToken {
+            task: task.id.clone(),
+            number: attempt.number,
+        };
+        let path = folders.log(&token);
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            other => other,
+        };
+        let mut bytes = Vec::new();
+        file.and_then(|file| file.take(MAX_LOG_BYTES).read_to_end(&mut bytes))
+            .map_err(|error| {
+                Failure::new(
+                    Status::Unavailable,
+                    format!("the log {} cannot be read", path.display()),
+                )
+                .because(&error)
+            })?;
+        logs.push((attempt.number, String::from_utf8_lossy(&bytes).into_owned()));
+    }
+    Ok(logs)
+}

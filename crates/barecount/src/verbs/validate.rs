@@ -1,0 +1,50 @@
+//! `barecount validate`.
+
+use std::path::PathBuf;
+
+use barecount_model::diagnostic;
+use clap::Args;
+
+use crate::{
+    failure::{Failure, Status},
+    manifest,
+    printer::Printer,
+};
+
+/// Check manifests: every problem with its place, and what would help. Nothing is changed.
+#[derive(Debug, Args)]
+pub(crate) struct Validate {
+    /// The manifests.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+impl Validate {
+    pub(crate) fn execute(self, printer: &Printer) -> Result<(), Failure> {
+        let mut all = Vec::new();
+        let mut text = String::new();
+        for file in &self.files {
+            let read = manifest::read(file)?;
+            let rendered = read.rendered();
+            if !rendered.is_empty() {
+                text.push_str(&rendered);
+                text.push('\n');
+            }
+            if let Ok(loaded) = &read.result {
+                let stages = loaded.pipeline.stages.len();
+                let noun = if stages == 1 { "stage" } else { "stages" };
+                text.push_str(&format!(
+                    "{}: pipeline `{}` is valid, {stages} {noun}\n",
+                    file.display(),
+                    loaded.pipeline.name
+                ));
+            }
+            all.extend_from_slice(read.diagnostics());
+        }
+        printer.data(&diagnostic::report(&all), || text)?;
+        if diagnostic::has_errors(&all) {
+            return Err(Failure::reported(Status::Usage));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,359 @@
+//! A run as other programs and people see it: `barecount/run/v1`, and its text form.
+
+use barecount_control::store::{LedgerEntry, OutputVersion};
+use barecount_dataset::read::FirstRows;
+use barecount_model::{
+    cost::{self, Money, Prices},
+    plan::Plan,
+    run::{Attempt, AttemptState, Run, Task, TaskState},
+};
+use serde_json::{Value, json};
+
+use crate::printer::Table;
+
+/// Everything that is shown of a run.
+pub(crate) struct RunView<'a> {
+    pub(crate) run: &'a Run,
+    pub(crate) plan: &'a Plan,
+    pub(crate) outputs: &'a [OutputVersion],
+    pub(crate) evidence: &'a [LedgerEntry],
+}
+
+impl RunView<'_> {
+    /// `barecount/run/v1`.
+    pub(crate) fn json(&self) -> Value {
+        let run = self.run;
+        json!({
+            "schema": "barecount/run/v1",
+            "id": run.id,
+            "token": run.token,
+            "tenant": run.tenant,
+            "pipeline": run.pipeline,
+            "version": run.version,
+            "environment": run.environment,
+            "window": run.window,
+            "state": run.state,
+            "waiting_reason": waiting_reason(run),
+            "submitted_at": run.submitted_at,
+            "ended_at": run.ended_at,
+            "tasks": run.tasks.iter().map(|task| self.task(task)).collect::<Vec<_>>(),
+            "outputs": self.outputs.iter().map(output).collect::<Vec<_>>(),
+            "dead_letters": dead_letters(run),
+            "cost": self.cost(),
+            "evidence": self.evidence.iter().map(entry).collect::<Vec<_>>(),
+            "tree_size": self.evidence.iter().map(|entry| entry.index + 1).max(),
+        })
+    }
+
+    fn task(&self, task: &Task) -> Value {
+        let stage = self.plan.stage(&task.stage);
+        let digest = stage.map(|stage| stage.work.artifact().digest.as_str());
+        json!({
+            "id": task.id,
+            "stage": task.stage,
+            "partition": task.partition,
+            "class": task.class,
+            "size": task.size,
+            "network_profile": task.network_profile,
+            "backend": stage.map(|stage| stage.backend.as_str()),
+            "state": task.state,
+            "attempts": task.attempts.iter().map(|tried| attempt(tried, digest)).collect::<Vec<_>>(),
+        })
+    }
+
+    /// What the attempts that have ended would have cost on the services behind their classes.
+    fn cost(&self) -> Money {
+        let prices = Prices::public();
+        let attempts = self.run.tasks.iter().flat_map(|task| {
+            let resources = self.plan.stage(&task.stage).map(|stage| &stage.resources);
+            task.attempts
+                .iter()
+                .filter_map(move |attempt| Some((task, attempt, resources?)))
+        });
+        attempts
+            .filter_map(|(task, attempt, resources)| {
+                let started = attempt.started_at?;
+                let length = attempt.ended_at?.duration_since(started).as_millis();
+                let length = u64::try_from(length).unwrap_or(0);
+                let (class, size) = (task.class, task.size);
+                Some(cost::of_attempt(
+                    &prices,
+                    class,
+                    size,
+                    &resources.profile(),
+                    length,
+                    1,
+                ))
+            })
+            .sum()
+    }
+
+    /// The run for a person.
+    pub(crate) fn text(&self) -> String {
+        let run = self.run;
+        let mut text = format!(
+            "run       {}\npipeline  {} ({})\nstate     {}\nsubmitted {}\n",
+            run.id,
+            run.pipeline,
+            short(&run.version),
+            run.state.as_str(),
+            run.submitted_at
+        );
+        if let Some(reason) = waiting_reason(run) {
+            text.push_str(&format!("waiting   {reason}\n"));
+        }
+        text.push('\n');
+        text.push_str(&task_table(run).render());
+        for task in &run.tasks {
+            if let Some(failure) = task.current().and_then(|attempt| attempt.failure.as_ref()) {
+                let name = task_name(task);
+                text.push_str(&format!(
+                    "\n{name}: [{}] {}\n",
+                    failure.code, failure.message
+                ));
+            }
+        }
+        if !self.outputs.is_empty() {
+            text.push('\n');
+            text.push_str(&output_table(self.outputs).render());
+        }
+        text.push('\n');
+        let letters = dead_letters(run);
+        if letters > 0 {
+            text.push_str(&format!(
+                "dead letters  {letters} (`barecount dlq ls --run {}`)\n",
+                run.id
+            ));
+        }
+        text.push_str(&format!(
+            "cost          {} {} at the list prices of the cloud services behind the classes\n",
+            self.cost(),
+            Money::CURRENCY
+        ));
+        if let Some(last) = self.evidence.iter().map(|entry| entry.index).max() {
+            text.push_str(&format!(
+                "evidence      {} entries in the ledger, up to entry {last} \
+                 (`barecount evidence verify`)\n",
+                self.evidence.len()
+            ));
+        }
+        text
+    }
+}
+
+/// The tasks of a run, a line each.
+pub(crate) fn task_table(run: &Run) -> Table {
+    let headings = [
+        "task",
+        "class",
+        "size",
+        "state",
+        "attempts",
+        "seconds",
+        "peak memory",
+    ];
+    let mut table = Table::new(&headings, "no tasks");
+    for task in &run.tasks {
+        let current = task.current();
+        let seconds = current
+            .and_then(seconds)
+            .map_or("-".to_owned(), |s| format!("{s:.2}"));
+        let memory = current.and_then(|attempt| attempt.metrics.memory_peak_bytes);
+        table.row([
+            task_name(task),
+            task.class.to_string(),
+            task.size.to_string(),
+            state_text(task.state).to_owned(),
+            task.attempts.len().to_string(),
+            seconds,
+            memory.map_or("-".to_owned(), bytes),
+        ]);
+    }
+    table
+}
+
+/// Datasets that a run made visible.
+pub(crate) fn output_table(outputs: &[OutputVersion]) -> Table {
+    let mut table = Table::new(
+        &["dataset", "partition", "version", "rows", "size", "digest"],
+        "nothing was committed",
+    );
+    for output in outputs {
+        table.row([
+            output.dataset.clone(),
+            output.partition.clone().unwrap_or_else(|| "-".to_owned()),
+            output.version.to_string(),
+            output.rows.to_string(),
+            bytes(output.bytes),
+            short(&output.digest),
+        ]);
+    }
+    table
+}
+
+/// The first rows of a dataset, cells cut to what a terminal can show.
+pub(crate) fn first_rows(rows: &FirstRows) -> String {
+    const COLUMNS: usize = 8;
+    const WIDTH: usize = 24;
+    let cut = |text: &str| {
+        let plain: String = text
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        match plain.char_indices().nth(WIDTH) {
+            Some((at, _)) => format!("{}…", &plain[..at]),
+            None => plain,
+        }
+    };
+    let mut lines = vec![
+        rows.columns
+            .iter()
+            .take(COLUMNS)
+            .map(|name| cut(name))
+            .collect::<Vec<_>>(),
+    ];
+    for row in &rows.rows {
+        let cells = row.iter().take(COLUMNS);
+        lines.push(
+            cells
+                .map(|cell| cell.as_deref().map_or("null".to_owned(), cut))
+                .collect(),
+        );
+    }
+    let widths: Vec<usize> = (0..lines[0].len())
+        .map(|column| {
+            lines
+                .iter()
+                .map(|line| line[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    let mut text = String::new();
+    for line in lines {
+        let padded = line
+            .iter()
+            .zip(&widths)
+            .map(|(cell, &width)| format!("{cell:width$}"));
+        text.push_str(padded.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    if rows.columns.len() > COLUMNS {
+        text.push_str(&format!(
+            "({} more columns)\n",
+            rows.columns.len() - COLUMNS
+        ));
+    }
+    text
+}
+
+/// A stage's name, with its partition if it has one.
+pub(crate) fn task_name(task: &Task) -> String {
+    match &task.partition {
+        Some(partition) => format!("{}/{partition}", task.stage),
+        None => task.stage.clone(),
+    }
+}
+
+/// A digest, short enough for a table.
+pub(crate) fn short(digest: &str) -> String {
+    let cut = |hex: &str| hex.chars().take(12).collect::<String>();
+    match digest.split_once(':') {
+        Some((algorithm, hex)) => format!("{algorithm}:{}", cut(hex)),
+        None => cut(digest),
+    }
+}
+
+/// A size for a person.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
+    // Only a figure for people: what the conversion loses is below what is shown.
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 {
+        format!("{count} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
+}
+
+/// How long an attempt took, in seconds.
+pub(crate) fn seconds(attempt: &Attempt) -> Option<f64> {
+    let start = attempt.started_at.unwrap_or(attempt.intended_at);
+    attempt
+        .ended_at
+        .map(|end| end.duration_since(start).as_secs_f64())
+}
+
+/// What a run waits for, if nothing of it is under way.
+fn waiting_reason(run: &Run) -> Option<String> {
+    let active = |task: &Task| matches!(task.state, TaskState::Active | TaskState::Committing);
+    if run.state.is_final() || run.tasks.iter().any(active) {
+        return None;
+    }
+    match run.next_due() {
+        Some(due) => Some(format!("a retry is due at {due}")),
+        None => Some(
+            "no process works on it; `barecount run` of the same manifest resumes it".to_owned(),
+        ),
+    }
+}
+
+fn state_text(state: TaskState) -> &'static str {
+    match state {
+        TaskState::Waiting => "waiting",
+        TaskState::Ready => "ready",
+        TaskState::Active => "running",
+        TaskState::Committing => "committing",
+        TaskState::Succeeded => "succeeded",
+        TaskState::Failed => "failed",
+        TaskState::Cancelled => "cancelled",
+        TaskState::Skipped => "skipped",
+    }
+}
+
+fn dead_letters(run: &Run) -> u64 {
+    let decided = run.tasks.iter().filter_map(|task| {
+        task.attempts
+            .iter()
+            .find(|attempt| attempt.state == AttemptState::Succeeded)
+    });
+    decided
+        .filter_map(|attempt| attempt.staged.as_ref())
+        .map(|staged| staged.dead_letters)
+        .sum()
+}
+
+fn attempt(attempt: &Attempt, digest: Option<&str>) -> Value {
+    json!({
+        "number": attempt.number,
+        "runner": attempt.runner,
+        "digest": digest,
+        "state": attempt.state,
+        "exit_code": attempt.exit_code,
+        "failure": attempt.failure,
+        "started_at": attempt.started_at,
+        "ended_at": attempt.ended_at,
+        "metrics": attempt.metrics,
+    })
+}
+
+fn output(output: &OutputVersion) -> Value {
+    json!({
+        "dataset": output.dataset,
+        "partition": output.partition,
+        "uri": output.uri,
+        "version": output.version,
+        "rows": output.rows,
+        "bytes": output.bytes,
+        "digest": output.digest,
+    })
+}
+
+fn entry(entry: &LedgerEntry) -> Value {
+    json!({ "index": entry.index, "kind": entry.kind, "leaf_hash": entry.leaf_hash })
+}

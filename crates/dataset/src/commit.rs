@@ -1,0 +1,633 @@
+//! Rolling a decision forward into the tables: idempotent, durable step by step.
+//!
+//! For each dataset: (1) look for the application transaction in the log, and stop if it is
+//! there; (2) link the staged files into the table's folder under names that only this decision
+//! uses, and sync the folders; (3) put the log entry, if absent, synced. Dying after (2) leaves
+//! files that no reader sees and that the repeat uses again; (3) is where the dataset changes.
+//! Delta's own conflict check refuses a *concurrent* duplicate, but would accept a *later* one:
+//! that is what (1) is for.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::Read as _;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
+use deltalake_core::kernel::{
+    Action, Add, EagerSnapshot, MetadataExt as _, Protocol, Remove, StructType, Transaction,
+    new_metadata,
+};
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use deltalake_core::{DeltaTable, DeltaTableError};
+use sha2::{Digest as _, Sha256};
+
+use crate::decision::{Committed, DatasetCommit, Decision, StagedFile, WriteMode};
+use crate::digest::RowsHash;
+use crate::disk::Disk;
+use crate::name::TableName;
+use crate::partition::{folder, matches};
+use crate::read::ReadError;
+use crate::schema::{ColumnType, SchemaDifference, TableSchema};
+use crate::table::{DataFile, ROWS_HASH_TAG, Snapshot, TableError, Tables, log_error};
+
+/// How often a commit starts over because another writer was faster.
+const MAX_CONFLICTS: usize = 16;
+/// The log is summed up in a checkpoint every so many commits.
+const CHECKPOINT_INTERVAL: u64 = 20;
+/// The key in a log entry's `commitInfo` that holds a [`Committed`].
+const COMMITTED_KEY: &str = "barecount";
+
+/// Why a decision could not be rolled forward. Each can be repeated; only [`CommitError::Schema`],
+/// [`CommitError::Superseded`] and [`CommitError::Decision`] will then fail again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// The table's log cannot be read.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The table holds rows of another schema.
+    #[error("dataset {table} cannot take these rows")]
+    Schema {
+        /// The table.
+        table: TableName,
+        /// What differs.
+        source: SchemaDifference,
+    },
+    /// The decision contradicts itself.
+    #[error("the decision for dataset {table} is not valid: {reason}")]
+    Decision {
+        /// The table.
+        table: TableName,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A later commit of the same work is already there.
+    #[error(
+        "dataset {table} already holds version {present} of transaction `{app_id}`, later than {version}"
+    )]
+    Superseded {
+        /// The table.
+        table: TableName,
+        /// The transaction.
+        app_id: String,
+        /// Its version in the decision.
+        version: i64,
+        /// Its version in the table.
+        present: i64,
+    },
+    /// A staged file is neither in staging nor in the table, or is not what was decided on.
+    #[error("staged file `{path}` is missing or not what was decided on", path = path.display())]
+    StagedFile {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// The file system refused.
+    #[error("cannot bring `{path}` into the table", path = path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file of another writer had to be read for the digest, and cannot be.
+    #[error("cannot digest what dataset {table} holds")]
+    Digest {
+        /// The table.
+        table: TableName,
+        /// Why.
+        source: Box<ReadError>,
+    },
+    /// The log entry could not be written.
+    #[error("cannot commit to dataset {table}")]
+    Log {
+        /// The table.
+        table: TableName,
+        /// Why.
+        source: Box<DeltaTableError>,
+    },
+    /// Other writers were always faster.
+    #[error(
+        "gave up committing to dataset {table}: other writers were faster {MAX_CONFLICTS} times"
+    )]
+    Contended {
+        /// The table.
+        table: TableName,
+    },
+    /// The blocking task was cut short.
+    #[error("the commit was interrupted")]
+    Interrupted {
+        /// Why.
+        source: tokio::task::JoinError,
+    },
+}
+
+impl Tables {
+    /// Carries a decision out, in its order of datasets, and says what was committed; what is
+    /// committed already is reported, not repeated.
+    ///
+    /// Not cancel-safe in the sense that some datasets may be committed when it is dropped, and
+    /// others not; repeating it completes the decision.
+    ///
+    /// # Errors
+    /// See [`CommitError`]; datasets before the failing one are committed.
+    pub async fn roll_forward(&self, decision: &Decision) -> Result<Vec<Committed>, CommitError> {
+        let mut committed = Vec::with_capacity(decision.datasets.len());
+        for dataset in &decision.datasets {
+            let _lock = self.lock(&dataset.table).await;
+            committed.push(self.commit(dataset, decision.decided_at_ms).await?);
+        }
+        Ok(committed)
+    }
+
+    async fn commit(&self, commit: &DatasetCommit, at_ms: i64) -> Result<Committed, CommitError> {
+        check(commit)?;
+        for _ in 0..MAX_CONFLICTS {
+            let delta = self.load(&commit.table, None).await?;
+            if let Some(delta) = &delta
+                && let Some(committed) = self.find(commit, delta).await?
+            {
+                return Ok(committed);
+            }
+            let plan = self.plan(commit, at_ms, delta.as_ref()).await?;
+            self.place_files(commit).await?;
+            match self.write_log(commit, delta, &plan).await {
+                Ok(()) => return Ok(plan.committed),
+                Err(error) if is_conflict(&error) => {}
+                Err(error) => {
+                    // The entry may be there all the same: what failed may be its sync, or the
+                    // checkpoint after it. Reporting is left to the repeat, which will sync.
+                    let table = commit.table.clone();
+                    return Err(CommitError::Log {
+                        table,
+                        source: Box::new(error),
+                    });
+                }
+            }
+        }
+        Err(CommitError::Contended {
+            table: commit.table.clone(),
+        })
+    }
+
+    /// What an earlier roll-forward of the same transaction committed, if there was one.
+    async fn find(
+        &self,
+        commit: &DatasetCommit,
+        delta: &DeltaTable,
+    ) -> Result<Option<Committed>, CommitError> {
+        let wanted = &commit.transaction;
+        let error = |source| log_error(&commit.table, source);
+        let log_store = delta.log_store();
+        let state = delta.snapshot().map_err(error)?;
+        let present = state
+            .transaction_version(log_store.as_ref(), &wanted.app_id)
+            .await
+            .map_err(error)?;
+        let Some(present) = present.filter(|present| *present >= wanted.version) else {
+            return Ok(None);
+        };
+        // The entry can be seen, but whoever wrote it may have died before syncing the folder.
+        let log = self.root(&commit.table).join("_delta_log");
+        self.blocking(move |disk| sync(disk, &log)).await?;
+        for version in (0..=state.version()).rev() {
+            let entry = log_store.read_commit_entry(version).await.map_err(error)?;
+            let Some(entry) = entry else { break };
+            if let Some(mut committed) = committed_in(&entry, commit) {
+                committed.version = version;
+                committed.uri = self.url(&commit.table)?.into();
+                return Ok(Some(committed));
+            }
+        }
+        let (table, app_id) = (commit.table.clone(), wanted.app_id.clone());
+        Err(CommitError::Superseded {
+            table,
+            app_id,
+            version: wanted.version,
+            present,
+        })
+    }
+
+    /// What the commit changes, given the table as it is now.
+    async fn plan(
+        &self,
+        commit: &DatasetCommit,
+        at_ms: i64,
+        delta: Option<&DeltaTable>,
+    ) -> Result<Plan, CommitError> {
+        let before = match delta {
+            Some(delta) => Some(self.describe(&commit.table, delta).await?),
+            None => None,
+        };
+        let difference = |source| CommitError::Schema {
+            table: commit.table.clone(),
+            source,
+        };
+        let schema = match &before {
+            Some(before) => before.schema.evolve(&commit.schema).map_err(difference)?,
+            None => commit.schema.clone(),
+        };
+        let is_replaced = |file: &&DataFile| {
+            commit.mode == WriteMode::Overwrite
+                && matches(&file.partition_values, &commit.replace_partition)
+        };
+        let present: &[DataFile] = before.as_ref().map_or(&[], |before| &before.files);
+        let (removed, kept): (Vec<&DataFile>, Vec<&DataFile>) =
+            present.iter().partition(|file| is_replaced(file));
+
+        let mut totals = Totals::default();
+        for file in kept {
+            totals.add_present(commit, before.as_ref(), file).await?;
+        }
+        let mut written = Totals::default();
+        commit
+            .files
+            .iter()
+            .for_each(|file| written.add(file.rows, file.bytes, &file.rows_hash));
+        totals.add(written.rows, written.bytes, &written.hash);
+
+        let mut actions = metadata_actions(commit, &schema, before.as_ref(), delta)
+            .map_err(|source| log_error(&commit.table, source))?;
+        actions.extend(removed.into_iter().map(|file| remove(file, at_ms)));
+        actions.extend(commit.files.iter().map(|file| add(commit, file, at_ms)));
+        let committed = Committed {
+            dataset: commit.table.clone(),
+            version: before.as_ref().map_or(0, |before| before.version + 1),
+            uri: self.url(&commit.table)?.into(),
+            rows: totals.rows,
+            bytes: totals.bytes,
+            digest: totals.hash.digest(&schema, totals.rows),
+            written_rows: written.rows,
+            written_bytes: written.bytes,
+            written_digest: written.hash.digest(&commit.schema, written.rows),
+        };
+        Ok(Plan { actions, committed })
+    }
+
+    /// Links the staged files into the table's folder. Dying in between leaves links that no log
+    /// entry names; the repeat finds them in place, and a sweep would remove them.
+    async fn place_files(&self, commit: &DatasetCommit) -> Result<(), CommitError> {
+        let root = self.root(&commit.table);
+        let staging = self.state().join(&commit.staging);
+        let files: Vec<(PathBuf, PathBuf, StagedFile)> = commit
+            .files
+            .iter()
+            .map(|file| {
+                (
+                    staging.join(&file.path),
+                    root.join(name(commit, file)),
+                    file.clone(),
+                )
+            })
+            .collect();
+        self.blocking(move |disk| {
+            create_folder(disk, &root)?;
+            let mut folders = BTreeSet::new();
+            for (from, to, file) in &files {
+                if let Some(folder) = to.parent().filter(|folder| !folders.contains(*folder)) {
+                    create_folder(disk, folder)?;
+                    folders.insert(folder.to_owned());
+                }
+                place(disk, from, to, file)?;
+            }
+            folders.iter().try_for_each(|folder| sync(disk, folder))
+        })
+        .await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Disk) -> Result<T, CommitError> + Send + 'static,
+    ) -> Result<T, CommitError> {
+        let disk = Arc::clone(&self.disk);
+        tokio::task::spawn_blocking(move || work(disk.as_ref()))
+            .await
+            .map_err(|source| CommitError::Interrupted { source })?
+    }
+
+    async fn write_log(
+        &self,
+        commit: &DatasetCommit,
+        delta: Option<DeltaTable>,
+        plan: &Plan,
+    ) -> Result<(), DeltaTableError> {
+        let delta = match delta {
+            Some(delta) => delta,
+            None => self.delta(&commit.table).map_err(|error| {
+                DeltaTableError::generic(format!("the table cannot be created: {error}"))
+            })?,
+        };
+        let committed = serde_json::to_value(&plan.committed)?;
+        let transaction = Transaction::new(&commit.transaction.app_id, commit.transaction.version);
+        let properties = CommitProperties::default()
+            .with_max_retries(0)
+            .with_cleanup_expired_logs(Some(false))
+            .with_metadata([(COMMITTED_KEY.to_owned(), committed)])
+            .with_application_transaction(transaction);
+        let partitions = commit.schema.partition_by().to_vec();
+        let operation = DeltaOperation::Write {
+            mode: match commit.mode {
+                WriteMode::Overwrite => SaveMode::Overwrite,
+                WriteMode::Append => SaveMode::Append,
+            },
+            partition_by: (!partitions.is_empty()).then_some(partitions),
+            predicate: None,
+        };
+        let snapshot: Option<&EagerSnapshot> = delta.snapshot().ok().map(|state| state.snapshot());
+        CommitBuilder::from(properties)
+            .with_actions(plan.actions.clone())
+            .build(
+                snapshot.map(|s| s as &dyn TableReference),
+                delta.log_store(),
+                operation,
+            )
+            .await
+            .map(drop)
+    }
+}
+
+struct Plan {
+    actions: Vec<Action>,
+    committed: Committed,
+}
+
+#[derive(Default)]
+struct Totals {
+    rows: u64,
+    bytes: u64,
+    hash: RowsHash,
+}
+
+impl Totals {
+    fn add(&mut self, rows: u64, bytes: u64, hash: &RowsHash) {
+        self.rows += rows;
+        self.bytes += bytes;
+        self.hash.add(hash);
+    }
+
+    /// Adds a file of the table; one that another writer brought is read for its digest.
+    async fn add_present(
+        &mut self,
+        commit: &DatasetCommit,
+        snapshot: Option<&Snapshot>,
+        file: &DataFile,
+    ) -> Result<(), CommitError> {
+        if let (Some(rows), Some(hash)) = (file.rows, &file.rows_hash) {
+            self.add(rows, file.bytes, hash);
+            return Ok(());
+        }
+        let Some(snapshot) = snapshot.cloned() else {
+            return Ok(());
+        };
+        let wanted = file.clone();
+        let (rows, hash) = tokio::task::spawn_blocking(move || snapshot.hash_file(&wanted))
+            .await
+            .map_err(|source| CommitError::Interrupted { source })?
+            .map_err(|source| CommitError::Digest {
+                table: commit.table.clone(),
+                source: Box::new(source),
+            })?;
+        self.add(rows, file.bytes, &hash);
+        Ok(())
+    }
+}
+
+/// Refuses a decision that would put files where they do not belong.
+fn check(commit: &DatasetCommit) -> Result<(), CommitError> {
+    let refuse = |reason: String| {
+        Err(CommitError::Decision {
+            table: commit.table.clone(),
+            reason,
+        })
+    };
+    let is_inside = |path: &Path| path.components().all(|c| matches!(c, Component::Normal(_)));
+    if !is_inside(&commit.staging) {
+        return refuse(format!(
+            "staging folder `{}` is not below the state folder",
+            commit.staging.display()
+        ));
+    }
+    for file in &commit.files {
+        if !is_inside(Path::new(&file.path)) {
+            return refuse(format!(
+                "`{}` is not a file of the staging folder",
+                file.path
+            ));
+        }
+        if !file.partition_values.keys().eq(commit
+            .schema
+            .partition_by()
+            .iter()
+            .collect::<BTreeSet<_>>())
+        {
+            return refuse(format!(
+                "`{}` does not have the table's partition columns",
+                file.path
+            ));
+        }
+        if !matches(&file.partition_values, &commit.replace_partition) {
+            return refuse(format!(
+                "`{}` is outside the partition that is replaced",
+                file.path
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn is_conflict(error: &DeltaTableError) -> bool {
+    use deltalake_core::kernel::transaction::TransactionError as E;
+    let DeltaTableError::Transaction { source } = error else {
+        return false;
+    };
+    matches!(
+        source,
+        E::VersionAlreadyExists(_) | E::MaxCommitAttempts(_) | E::CommitConflict(_)
+    )
+}
+
+/// What a log entry says it committed, if it is the transaction's.
+fn committed_in(entry: &[u8], commit: &DatasetCommit) -> Option<Committed> {
+    let mut is_ours = false;
+    let mut committed = None;
+    for line in entry.split(|byte| *byte == b'\n') {
+        let Ok(action) = serde_json::from_slice::<serde_json::Value>(line) else {
+            continue;
+        };
+        let transaction = &action["txn"];
+        is_ours |= transaction["appId"] == commit.transaction.app_id.as_str()
+            && transaction["version"] == commit.transaction.version;
+        if let Some(info) = action
+            .get("commitInfo")
+            .and_then(|info| info.get(COMMITTED_KEY))
+        {
+            committed = serde_json::from_value(info.clone()).ok();
+        }
+    }
+    committed.filter(|_| is_ours)
+}
+
+/// The file's path in the table: its partition's folder, and a name that only this transaction
+/// and content have, so that a present file of that name is this file.
+fn name(commit: &DatasetCommit, file: &StagedFile) -> String {
+    let transaction = format!(
+        "{}\0{}",
+        commit.transaction.app_id, commit.transaction.version
+    );
+    let transaction = blake3::hash(transaction.as_bytes()).to_hex();
+    let stem = file.path.rsplit('/').next().unwrap_or(&file.path);
+    let stem = stem.strip_suffix(".parquet").unwrap_or(stem);
+    let content = file.sha256.trim_start_matches("sha256:");
+    let content = content.get(..16).unwrap_or(content);
+    let mut parts = folder(commit.schema.partition_by(), &file.partition_values);
+    parts.push(format!(
+        "{stem}-{}-{content}.zstd.parquet",
+        &transaction[..16]
+    ));
+    parts.join("/")
+}
+
+fn place(disk: &dyn Disk, from: &Path, to: &Path, file: &StagedFile) -> Result<(), CommitError> {
+    if to.exists() {
+        return verify(to, file);
+    }
+    if !from.exists() {
+        return Err(CommitError::StagedFile {
+            path: from.to_owned(),
+        });
+    }
+    verify(from, file)?;
+    match disk.link(from, to) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(CommitError::Write {
+                path: to.to_owned(),
+                source: error,
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads the file once more: it was synced when it was staged, and may since have been damaged.
+fn verify(path: &Path, file: &StagedFile) -> Result<(), CommitError> {
+    let digest = || -> std::io::Result<String> {
+        let mut content = std::fs::File::open(path)?;
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            let read = content.read(&mut buffer)?;
+            if read == 0 {
+                return Ok(format!("sha256:{:x}", hasher.finalize()));
+            }
+            hasher.update(&buffer[..read]);
+        }
+    };
+    let found = digest().map_err(|source| CommitError::Write {
+        path: path.to_owned(),
+        source,
+    })?;
+    if found == file.sha256 {
+        Ok(())
+    } else {
+        Err(CommitError::StagedFile {
+            path: path.to_owned(),
+        })
+    }
+}
+
+fn create_folder(disk: &dyn Disk, path: &Path) -> Result<(), CommitError> {
+    disk.create_dir_all(path)
+        .map_err(|source| CommitError::Write {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+fn sync(disk: &dyn Disk, path: &Path) -> Result<(), CommitError> {
+    disk.sync_dir(path).map_err(|source| CommitError::Write {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn metadata_actions(
+    commit: &DatasetCommit,
+    schema: &TableSchema,
+    before: Option<&Snapshot>,
+    delta: Option<&DeltaTable>,
+) -> Result<Vec<Action>, DeltaTableError> {
+    let struct_type = delta_schema(schema)?;
+    match (before, delta) {
+        (Some(before), _) if before.schema == *schema || same_columns(&before.schema, schema) => {
+            Ok(vec![])
+        }
+        (Some(_), Some(delta)) => {
+            let metadata = delta
+                .snapshot()?
+                .metadata()
+                .clone()
+                .with_schema(&struct_type)?;
+            Ok(vec![Action::Metadata(metadata)])
+        }
+        _ => {
+            let protocol: Protocol = serde_json::from_value(serde_json::json!({
+                "minReaderVersion": 1, "minWriterVersion": 2,
+            }))?;
+            let partitions = commit.schema.partition_by();
+            let properties = [("delta.checkpointInterval", CHECKPOINT_INTERVAL)];
+            let metadata = new_metadata(&struct_type, partitions, properties)?
+                .with_name(commit.table.to_string())?;
+            Ok(vec![Action::Protocol(protocol), Action::Metadata(metadata)])
+        }
+    }
+}
+
+fn same_columns(a: &TableSchema, b: &TableSchema) -> bool {
+    a.columns().len() == b.columns().len()
+}
+
+fn delta_schema(schema: &TableSchema) -> Result<StructType, DeltaTableError> {
+    let field = |column: &crate::schema::Column| {
+        let type_name = match column.column_type {
+            ColumnType::Int64 => "long".to_owned(),
+            ColumnType::Float64 => "double".to_owned(),
+            ColumnType::Bool => "boolean".to_owned(),
+            other => other.to_string(),
+        };
+        serde_json::json!({
+            "name": column.name, "type": type_name, "nullable": column.nullable, "metadata": {},
+        })
+    };
+    let fields: Vec<_> = schema.columns().iter().map(field).collect();
+    Ok(serde_json::from_value(
+        serde_json::json!({ "type": "struct", "fields": fields }),
+    )?)
+}
+
+fn add(commit: &DatasetCommit, file: &StagedFile, at_ms: i64) -> Action {
+    let hash = String::from(file.rows_hash.clone());
+    Action::Add(Add {
+        path: name(commit, file),
+        partition_values: file.partition_values.clone().into_iter().collect(),
+        size: i64::try_from(file.bytes).unwrap_or(i64::MAX),
+        modification_time: at_ms,
+        data_change: true,
+        stats: Some(file.stats.clone()),
+        tags: Some(HashMap::from([(ROWS_HASH_TAG.to_owned(), Some(hash))])),
+        ..Add::default()
+    })
+}
+
+fn remove(file: &DataFile, at_ms: i64) -> Action {
+    Action::Remove(Remove {
+        path: file.name.clone(),
+        data_change: true,
+        deletion_timestamp: Some(at_ms),
+        extended_file_metadata: Some(true),
+        partition_values: Some(file.partition_values.clone().into_iter().collect()),
+        size: Some(i64::try_from(file.bytes).unwrap_or(i64::MAX)),
+        ..Remove::default()
+    })
+}
+
+#[cfg(test)]
+mod tests;

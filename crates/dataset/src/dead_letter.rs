@@ -1,0 +1,49 @@
+//! Rows that were refused, with the reason and a bounded sample.
+
+use serde::{Deserialize, Serialize};
+
+/// The longest sample of a refused row that is kept, in bytes.
+pub const MAX_SAMPLE_BYTES: usize = 4096;
+
+/// One refused row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadRecord {
+    /// The row as it was written, at most [`MAX_SAMPLE_BYTES`], invalid UTF-8 replaced.
+    pub record: String,
+    /// Why it was refused: the column, what was expected, what was found.
+    pub error: String,
+    /// The schema it was checked against, as [`crate::schema::TableSchema::hash`] names it.
+    pub schema_hash: String,
+    /// The file it came from, relative to the output's folder.
+    pub file: String,
+    /// Its first line in that file, from 1; in a Parquet file, the number of the row.
+    pub line: u64,
+}
+
+/// Cuts a record to a sample.
+pub(crate) fn sample(record: &[u8]) -> String {
+    let cut = &record[..record.len().min(MAX_SAMPLE_BYTES)];
+    let mut text = String::from_utf8_lossy(cut).into_owned();
+    if record.len() > MAX_SAMPLE_BYTES {
+        text.push('…');
+    }
+    text
+}
+
+/// The refused rows of one output: the first of them, and how many there were in all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BadRecords {
+    /// The first refused rows, as many as the limits allow.
+    pub records: Vec<BadRecord>,
+    /// How many rows were refused.
+    pub count: u64,
+}
+
+impl BadRecords {
+    pub(crate) fn push(&mut self, limit: usize, record: impl FnOnce() -> BadRecord) {
+        self.count += 1;
+        if self.records.len() < limit {
+            self.records.push(record());
+        }
+    }
+}

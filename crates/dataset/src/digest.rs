@@ -1,0 +1,251 @@
+//! The content digest: a name for a table's rows, whatever their order and layout.
+//!
+//! # Specification
+//! A table's content is a schema and a *multiset* of rows. Its digest is computed in three steps.
+//!
+//! 1. **Row.** A row is encoded as the concatenation of its cells that are not null, in the byte
+//!    order of their column names. A cell is `u32 name length | name | u8 type | u64 value length
+//!    | value`, integers little-endian. Types and values: 1 string, its UTF-8 bytes; 2 int64,
+//!    8 bytes; 3 float64, the 8 bytes of its IEEE 754 bits, with −0 as +0 and every NaN as
+//!    `0x7ff8000000000000`; 4 decimal, 1 byte scale and 16 bytes unscaled value; 5 date, 4 bytes
+//!    of days since 1970-01-01; 6 timestamp, 8 bytes of microseconds since 1970-01-01T00:00:00Z;
+//!    7 bool, one byte 0 or 1; 8 binary, its bytes. The encoding is injective: lengths precede
+//!    what varies. Nulls are left out, so that a table widened by a nullable column keeps the
+//!    hashes of its rows.
+//! 2. **Multiset.** Each encoded row is expanded to 4096 bytes by BLAKE3 in key derivation mode
+//!    with the context [`ROW_CONTEXT`], read as 1024 lanes of 32 bits, little-endian, and added
+//!    lane by lane modulo 2³². That is LtHash with n = 1024, d = 32 (Bellare and Micciancio,
+//!    *A New Paradigm for Collision-Free Hashing*, 1997; Lewi, Kim, Maykov and Weis, *Securing
+//!    Update Propagation with Homomorphic Hashing*, 2019). Sums of parts add up to the sum of
+//!    the whole, and a part can be taken out again: so a table's digest follows from its files'.
+//!    The common d = 16 is not enough here, since 2¹⁶ copies of one row would add up to nothing;
+//!    with d = 32 that takes 2³² copies, and the row count below is part of the digest too.
+//! 3. **Digest.** SHA-256 over [`DIGEST_CONTEXT`], `u32` column count, for each column in byte
+//!    order of names `u32 length | name | u32 length | type as the manifest spells it | u8
+//!    nullable`, then `u64` row count and the 4096 bytes of the sum. Printed `sha256:<hex>`.
+//!    Patterns and partition columns are no part of content.
+
+use arrow::array::{Array as _, RecordBatch};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::cell::{Value, value_at};
+use crate::schema::{ColumnType, TableSchema};
+
+/// The BLAKE3 context that separates row hashes from all other uses.
+pub const ROW_CONTEXT: &str = "barecount.dev 2026-11-21 dataset row v1";
+/// The first bytes of every content digest's preimage.
+pub const DIGEST_CONTEXT: &[u8] = b"barecount.dev dataset content v1\0";
+
+const LANES: usize = 1024;
+const STATE_BYTES: usize = LANES * 4;
+
+/// A text that is not a multiset hash.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a multiset hash is {STATE_BYTES} bytes in base64, this is {length} characters of text")]
+pub struct InvalidRowsHash {
+    length: usize,
+}
+
+/// The sum over a multiset of rows (step 2 of the specification), without their number.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RowsHash {
+    lanes: Box<[u32; LANES]>,
+}
+
+impl std::fmt::Debug for RowsHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RowsHash({:08x}{:08x}…)", self.lanes[0], self.lanes[1])
+    }
+}
+
+impl Default for RowsHash {
+    fn default() -> Self {
+        Self {
+            lanes: Box::new([0; LANES]),
+        }
+    }
+}
+
+impl RowsHash {
+    /// Adds all rows of another multiset.
+    pub fn add(&mut self, other: &Self) {
+        for (lane, more) in self.lanes.iter_mut().zip(other.lanes.iter()) {
+            *lane = lane.wrapping_add(*more);
+        }
+    }
+
+    fn add_row(&mut self, encoded: &[u8], hasher: &mut blake3::Hasher) {
+        let mut expanded = [0_u8; STATE_BYTES];
+        hasher.reset();
+        hasher.update(encoded).finalize_xof().fill(&mut expanded);
+        let (words, _) = expanded.as_chunks::<4>();
+        for (lane, word) in self.lanes.iter_mut().zip(words) {
+            *lane = lane.wrapping_add(u32::from_le_bytes(*word));
+        }
+    }
+
+    /// The 4096 bytes of the sum.
+    fn to_bytes(&self) -> Vec<u8> {
+        self.lanes
+            .iter()
+            .flat_map(|lane| lane.to_le_bytes())
+            .collect()
+    }
+
+    /// The content digest (step 3): of this multiset of `rows` rows, under `schema`.
+    pub fn digest(&self, schema: &TableSchema, rows: u64) -> String {
+        let mut columns: Vec<_> = schema.columns().iter().collect();
+        columns.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
+        let mut hasher = Sha256::new();
+        hasher.update(DIGEST_CONTEXT);
+        hasher.update(length(columns.len()));
+        for column in columns {
+            let spelling = column.column_type.to_string();
+            for text in [column.name.as_str(), &spelling] {
+                hasher.update(length(text.len()));
+                hasher.update(text);
+            }
+            hasher.update([u8::from(column.nullable)]);
+        }
+        hasher.update(rows.to_le_bytes());
+        hasher.update(self.to_bytes());
+        format!("sha256:{:x}", hasher.finalize())
+    }
+}
+
+impl TryFrom<String> for RowsHash {
+    type Error = InvalidRowsHash;
+
+    fn try_from(text: String) -> Result<Self, InvalidRowsHash> {
+        let bytes = STANDARD.decode(&text).unwrap_or_default();
+        let (words, rest) = bytes.as_chunks::<4>();
+        if words.len() != LANES || !rest.is_empty() {
+            return Err(InvalidRowsHash { length: text.len() });
+        }
+        let mut lanes = Box::new([0; LANES]);
+        for (lane, word) in lanes.iter_mut().zip(words) {
+            *lane = u32::from_le_bytes(*word);
+        }
+        Ok(Self { lanes })
+    }
+}
+
+impl From<RowsHash> for String {
+    fn from(hash: RowsHash) -> Self {
+        STANDARD.encode(hash.to_bytes())
+    }
+}
+
+fn length(bytes: usize) -> [u8; 4] {
+    u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+/// Hashes rows of one schema, batch by batch.
+pub struct RowHasher {
+    /// The columns by name, each with its place in the batches.
+    columns: Vec<(usize, Vec<u8>, ColumnType)>,
+    hasher: blake3::Hasher,
+    encoded: Vec<u8>,
+}
+
+impl RowHasher {
+    /// A hasher for batches of `schema.to_arrow()`.
+    pub fn new(schema: &TableSchema) -> Self {
+        let mut columns: Vec<_> = schema
+            .columns()
+            .iter()
+            .enumerate()
+            .map(|(place, column)| {
+                let mut prefix = length(column.name.len()).to_vec();
+                prefix.extend_from_slice(column.name.as_bytes());
+                prefix.push(type_tag(column.column_type));
+                (place, prefix, column.column_type)
+            })
+            .collect();
+        columns.sort_by(|a, b| a.1[4..].cmp(&b.1[4..]));
+        Self {
+            columns,
+            hasher: blake3::Hasher::new_derive_key(ROW_CONTEXT),
+            encoded: Vec::new(),
+        }
+    }
+
+    /// Adds the given rows of a batch to a sum.
+    pub fn add_rows(
+        &mut self,
+        sum: &mut RowsHash,
+        batch: &RecordBatch,
+        rows: impl IntoIterator<Item = usize>,
+    ) {
+        for row in rows {
+            self.encoded.clear();
+            for (place, prefix, column_type) in &self.columns {
+                let array = batch.column(*place);
+                if array.is_valid(row) {
+                    self.encoded.extend_from_slice(prefix);
+                    encode_value(
+                        &value_at(array.as_ref(), row),
+                        *column_type,
+                        &mut self.encoded,
+                    );
+                }
+            }
+            sum.add_row(&self.encoded, &mut self.hasher);
+        }
+    }
+}
+
+fn type_tag(column_type: ColumnType) -> u8 {
+    match column_type {
+        ColumnType::String => 1,
+        ColumnType::Int64 => 2,
+        ColumnType::Float64 => 3,
+        ColumnType::Decimal { .. } => 4,
+        ColumnType::Date => 5,
+        ColumnType::Timestamp => 6,
+        ColumnType::Bool => 7,
+        ColumnType::Binary => 8,
+    }
+}
+
+fn encode_value(value: &Value<'_>, column_type: ColumnType, out: &mut Vec<u8>) {
+    let mut put = |bytes: &[u8]| {
+        out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+        out.extend_from_slice(bytes);
+    };
+    match value {
+        Value::Null => put(&[]),
+        Value::String(text) => put(text.as_bytes()),
+        Value::Int64(number) | Value::Timestamp(number) => put(&number.to_le_bytes()),
+        Value::Float64(number) => put(&canonical_bits(*number).to_le_bytes()),
+        Value::Decimal(unscaled) => {
+            let scale = match column_type {
+                ColumnType::Decimal { scale, .. } => scale,
+                _ => 0,
+            };
+            let mut bytes = [scale; 17];
+            bytes[1..].copy_from_slice(&unscaled.to_le_bytes());
+            put(&bytes);
+        }
+        Value::Date(days) => put(&days.to_le_bytes()),
+        Value::Bool(flag) => put(&[u8::from(*flag)]),
+        Value::Binary(bytes) => put(bytes),
+    }
+}
+
+fn canonical_bits(number: f64) -> u64 {
+    if number.is_nan() {
+        0x7ff8_0000_0000_0000
+    } else if number == 0.0 {
+        0
+    } else {
+        number.to_bits()
+    }
+}
+
+#[cfg(test)]
+mod tests;

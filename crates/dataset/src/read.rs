@@ -1,0 +1,394 @@
+//! Reading snapshots: rows in a fixed order, inputs for tasks, first rows for people.
+//!
+//! Everything here is synchronous and belongs on a blocking thread. Rows come in the order of
+//! [`Snapshot::files`] and of the rows in them: by partition values, then by commit, then as the
+//! attempt wrote them. For a table that is overwritten, as a whole or by partition, that order
+//! does not depend on when or by which attempt it was written; appended rows come in the order of
+//! the decisions.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::compute::cast;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use serde::{Deserialize, Serialize};
+
+use crate::cell::{CellBuilder, Value, parse, to_text, value_at};
+use crate::digest::{RowHasher, RowsHash};
+use crate::export::TextWriter;
+use crate::partition::{PartitionValues, folder, matches};
+use crate::schema::{Column, TableSchema};
+use crate::table::{DataFile, Snapshot};
+
+/// Why rows cannot be read or handed out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// A data file cannot be opened.
+    #[error("cannot open data file `{path}`", path = path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A data file is not what the log says.
+    #[error("data file `{path}` cannot be read", path = path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: parquet::errors::ParquetError,
+    },
+    /// A data file's rows do not fit the table's columns.
+    #[error("data file `{path}` does not have the table's columns", path = path.display())]
+    Rows {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: arrow::error::ArrowError,
+    },
+    /// A partition value in the log is not of its column's type.
+    #[error("data file `{path}` has the partition value {reason}", path = path.display())]
+    PartitionValue {
+        /// The file.
+        path: PathBuf,
+        /// What was expected.
+        reason: String,
+    },
+    /// What was read cannot be written where it should go.
+    #[error("cannot write `{path}`", path = path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Rows cannot be encoded as Parquet.
+    #[error("cannot write the rows as Parquet")]
+    Encode {
+        /// Why.
+        source: parquet::errors::ParquetError,
+    },
+    /// A row of a table of files has a path that leaves its folder.
+    #[error("`{path}` is not a path of a file below a folder")]
+    UnsafePath {
+        /// The path.
+        path: String,
+    },
+    /// The table does not hold files.
+    #[error("dataset {table} does not hold files")]
+    NotFiles {
+        /// The table.
+        table: String,
+    },
+}
+
+/// The format in which a task gets an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InputFormat {
+    /// The table's own files, by hard link, in folders `column=value`; partition columns are in
+    /// the folders' names only, as Hive and Spark have it.
+    Parquet,
+    /// One file, `<name>.csv`, with a header row (RFC 4180, lines end with LF).
+    Csv,
+    /// One file, `<name>.ndjson`.
+    Ndjson,
+    /// The files of a table of files.
+    Files,
+}
+
+/// What was handed out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Materialized {
+    /// The files, relative to the destination, in row order.
+    pub files: Vec<PathBuf>,
+    /// Rows in all of them.
+    pub rows: u64,
+    /// The content digest of these rows.
+    pub digest: String,
+}
+
+/// The first rows of a table, as text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstRows {
+    /// Column names.
+    pub columns: Vec<String>,
+    /// Cells, `None` for null.
+    pub rows: Vec<Vec<Option<String>>>,
+}
+
+impl Snapshot {
+    /// The files of the given partitions; of all, if none is given.
+    pub fn files_of(&self, partitions: &[PartitionValues]) -> Vec<&DataFile> {
+        let wanted = |file: &&DataFile| {
+            partitions.is_empty()
+                || partitions
+                    .iter()
+                    .any(|p| matches(&file.partition_values, p))
+        };
+        self.files.iter().filter(wanted).collect()
+    }
+
+    /// Rows of the whole table and their content digest. Reads only files that others wrote.
+    ///
+    /// # Errors
+    /// If such a file cannot be read.
+    pub fn digest(&self) -> Result<(u64, String), ReadError> {
+        self.digest_of(&self.files_of(&[]))
+    }
+
+    fn digest_of(&self, files: &[&DataFile]) -> Result<(u64, String), ReadError> {
+        let mut sum = RowsHash::default();
+        let mut rows = 0;
+        for file in files {
+            match (file.rows, &file.rows_hash) {
+                (Some(known), Some(hash)) => {
+                    rows += known;
+                    sum.add(hash);
+                }
+                _ => {
+                    let (read, hash) = self.hash_file(file)?;
+                    rows += read;
+                    sum.add(&hash);
+                }
+            }
+        }
+        Ok((rows, sum.digest(&self.schema, rows)))
+    }
+
+    /// Hashes the rows of a file by reading them: what its writer said is not believed.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn hash_file(&self, file: &DataFile) -> Result<(u64, RowsHash), ReadError> {
+        let mut hasher = RowHasher::new(&self.schema);
+        let mut sum = RowsHash::default();
+        let mut rows = 0;
+        for batch in FileRows::open(&self.schema, file)? {
+            let batch = batch?;
+            hasher.add_rows(&mut sum, &batch, 0..batch.num_rows());
+            rows += batch.num_rows() as u64;
+        }
+        Ok((rows, sum))
+    }
+
+    /// The rows of the given partitions (of all, if none is given), in order.
+    pub fn rows(
+        &self,
+        partitions: &[PartitionValues],
+    ) -> impl Iterator<Item = Result<RecordBatch, ReadError>> {
+        self.files_of(partitions).into_iter().flat_map(|file| {
+            let (rows, error) = match FileRows::open(&self.schema, file) {
+                Ok(rows) => (Some(rows), None),
+                Err(error) => (None, Some(Err(error))),
+            };
+            error.into_iter().chain(rows.into_iter().flatten())
+        })
+    }
+
+    /// The first `count` rows, as text.
+    ///
+    /// # Errors
+    /// If a data file cannot be read.
+    pub fn first_rows(&self, count: usize) -> Result<FirstRows, ReadError> {
+        let columns = self.schema.columns();
+        let mut rows = Vec::new();
+        for batch in self.rows(&[]) {
+            let batch = batch?;
+            for row in 0..batch.num_rows().min(count - rows.len()) {
+                let cell = |(column, array): (&Column, &ArrayRef)| {
+                    to_text(&value_at(array.as_ref(), row), column.column_type)
+                };
+                rows.push(columns.iter().zip(batch.columns()).map(cell).collect());
+            }
+            if rows.len() >= count {
+                break;
+            }
+        }
+        Ok(FirstRows {
+            columns: columns.iter().map(|c| c.name.clone()).collect(),
+            rows,
+        })
+    }
+
+    /// Puts the rows of the given partitions (of all, if none is given) into a new folder, as an
+    /// input of a task. A folder that is there already is filled up, so pass an empty one.
+    ///
+    /// # Errors
+    /// If data files cannot be read, or the folder not be written; it may then be half filled.
+    pub fn materialize(
+        &self,
+        format: InputFormat,
+        into: &Path,
+        partitions: &[PartitionValues],
+    ) -> Result<Materialized, ReadError> {
+        create_dir(into)?;
+        let wanted = self.files_of(partitions);
+        let (rows, digest) = self.digest_of(&wanted)?;
+        let files = match format {
+            InputFormat::Parquet => self.link_files(into, &wanted)?,
+            InputFormat::Csv | InputFormat::Ndjson => self.write_text(format, into, partitions)?,
+            InputFormat::Files => self.export_files(into)?,
+        };
+        Ok(Materialized {
+            files,
+            rows,
+            digest,
+        })
+    }
+
+    fn link_files(&self, into: &Path, files: &[&DataFile]) -> Result<Vec<PathBuf>, ReadError> {
+        let mut linked = Vec::with_capacity(files.len());
+        for (number, file) in files.iter().enumerate() {
+            let mut relative: PathBuf = folder(self.schema.partition_by(), &file.partition_values)
+                .iter()
+                .collect();
+            create_dir(&into.join(&relative))?;
+            relative.push(format!("part-{number:05}.parquet"));
+            let to = into.join(&relative);
+            // Another file system cannot be linked to; data files never change, so a copy is as good.
+            let placed = fs::hard_link(&file.path, &to).or_else(|error| match error.kind() {
+                io::ErrorKind::CrossesDevices => fs::copy(&file.path, &to).map(drop),
+                _ => Err(error),
+            });
+            placed.map_err(|source| ReadError::Write { path: to, source })?;
+            linked.push(relative);
+        }
+        Ok(linked)
+    }
+
+    fn write_text(
+        &self,
+        format: InputFormat,
+        into: &Path,
+        partitions: &[PartitionValues],
+    ) -> Result<Vec<PathBuf>, ReadError> {
+        let extension = if format == InputFormat::Csv {
+            "csv"
+        } else {
+            "ndjson"
+        };
+        let relative = PathBuf::from(format!("{}.{extension}", self.table.name()));
+        let path = into.join(&relative);
+        let write = |source| ReadError::Write {
+            path: path.clone(),
+            source,
+        };
+        let file = File::create_new(&path).map_err(write)?;
+        let mut writer = TextWriter::new(BufWriter::new(file), format, &self.schema);
+        writer.header().map_err(write)?;
+        for batch in self.rows(partitions) {
+            writer.rows(&batch?).map_err(write)?;
+        }
+        writer
+            .finish()
+            .and_then(|mut out| out.flush())
+            .map_err(write)?;
+        Ok(vec![relative])
+    }
+}
+
+fn create_dir(path: &Path) -> Result<(), ReadError> {
+    fs::create_dir_all(path).map_err(|source| ReadError::Write {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The rows of one data file, widened to the table's columns.
+struct FileRows<'a> {
+    schema: &'a TableSchema,
+    file: &'a DataFile,
+    reader: ParquetRecordBatchReader,
+}
+
+impl<'a> FileRows<'a> {
+    fn open(schema: &'a TableSchema, file: &'a DataFile) -> Result<Self, ReadError> {
+        let content = File::open(&file.path).map_err(|source| ReadError::Open {
+            path: file.path.clone(),
+            source,
+        })?;
+        let reader = ParquetRecordBatchReaderBuilder::try_new(content)
+            .and_then(|builder| builder.with_batch_size(8192).build())
+            .map_err(|source| ReadError::Parquet {
+                path: file.path.clone(),
+                source,
+            })?;
+        Ok(Self {
+            schema,
+            file,
+            reader,
+        })
+    }
+
+    fn widen(&self, batch: &RecordBatch) -> Result<RecordBatch, ReadError> {
+        let rows = |source| ReadError::Rows {
+            path: self.file.path.clone(),
+            source,
+        };
+        let columns: Vec<ArrayRef> = self
+            .schema
+            .columns()
+            .iter()
+            .map(|column| self.column(column, batch))
+            .collect::<Result<_, _>>()?;
+        RecordBatch::try_new(self.schema.to_arrow(), columns).map_err(rows)
+    }
+
+    fn column(&self, column: &Column, batch: &RecordBatch) -> Result<ArrayRef, ReadError> {
+        let data_type = column.column_type.to_arrow();
+        if self.schema.partition_by().contains(&column.name) {
+            return self.partition_column(column, batch.num_rows());
+        }
+        match batch.column_by_name(&column.name) {
+            Some(array) if array.data_type() == &data_type => Ok(Arc::clone(array)),
+            Some(array) => cast(array, &data_type).map_err(|source| ReadError::Rows {
+                path: self.file.path.clone(),
+                source,
+            }),
+            // The column was added after this file was written.
+            None => Ok(new_null_array(&data_type, batch.num_rows())),
+        }
+    }
+
+    fn partition_column(&self, column: &Column, rows: usize) -> Result<ArrayRef, ReadError> {
+        let text = self
+            .file
+            .partition_values
+            .get(&column.name)
+            .cloned()
+            .flatten();
+        let value = match text {
+            None => Value::Null,
+            Some(text) => parse(text.into(), column.column_type).map_err(|reason| {
+                ReadError::PartitionValue {
+                    path: self.file.path.clone(),
+                    reason,
+                }
+            })?,
+        };
+        let mut builder = CellBuilder::new(column.column_type);
+        (0..rows).for_each(|_| builder.append(&value));
+        Ok(builder.finish())
+    }
+}
+
+impl Iterator for FileRows<'_> {
+    type Item = Result<RecordBatch, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let batch = self.reader.next()?;
+        Some(match batch {
+            Ok(batch) => self.widen(&batch),
+            Err(source) => Err(ReadError::Rows {
+                path: self.file.path.clone(),
+                source,
+            }),
+        })
+    }
+}

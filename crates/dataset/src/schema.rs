@@ -1,0 +1,510 @@
+//! Declared columns, their types, and how they map to Arrow.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// The most columns a table may have.
+pub const MAX_COLUMNS: usize = 2_000;
+/// The largest compiled pattern, in bytes; matching is linear in the text whatever the pattern.
+const MAX_PATTERN_BYTES: usize = 1 << 20;
+
+/// A schema that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidSchema {
+    /// A type's spelling is unknown or out of range.
+    #[error(
+        "`{text}` is not a column type (string, int64, float64, decimal(p,s), date, timestamp, bool, binary; p is at most 38, s at most p)"
+    )]
+    Type {
+        /// What was written.
+        text: String,
+    },
+    /// No columns, or too many.
+    #[error("a table needs 1 to {MAX_COLUMNS} columns, not {count}")]
+    Count {
+        /// How many there are.
+        count: usize,
+    },
+    /// A column name that readers would stumble over.
+    #[error(
+        "column name `{name}` is empty, longer than 128 bytes, or contains a control character or one of ` ,;{{}}()=`"
+    )]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// Two columns whose names differ at most in case.
+    #[error("column `{name}` is declared twice (names are compared without case)")]
+    Duplicate {
+        /// The second of them.
+        name: String,
+    },
+    /// A pattern on a column that is not text.
+    #[error("column `{name}` has a pattern, but is not a string")]
+    PatternOnNonString {
+        /// The column.
+        name: String,
+    },
+    /// A pattern that does not compile.
+    #[error("the pattern of column `{name}` is not valid: {reason}")]
+    Pattern {
+        /// The column.
+        name: String,
+        /// What the compiler says, in one line.
+        reason: String,
+    },
+    /// A partition column that does not exist, is repeated, or cannot name a folder.
+    #[error("`{name}` cannot partition the table: {reason}")]
+    Partition {
+        /// The column.
+        name: String,
+        /// Why not.
+        reason: &'static str,
+    },
+}
+
+/// The type of a column. Spelt as in the manifest: `decimal(18,6)`, `int64`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ColumnType {
+    /// UTF-8 text.
+    String,
+    /// A signed 64-bit integer.
+    Int64,
+    /// An IEEE 754 double.
+    Float64,
+    /// A decimal of at most 38 digits.
+    Decimal {
+        /// Digits in all, 1 to 38.
+        precision: u8,
+        /// Digits after the point, at most the precision.
+        scale: u8,
+    },
+    /// A calendar day.
+    Date,
+    /// An instant in UTC, to the microsecond.
+    Timestamp,
+    /// True or false.
+    Bool,
+    /// Bytes; base64 where a format is text.
+    Binary,
+}
+
+impl std::fmt::Display for ColumnType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::String => f.write_str("string"),
+            Self::Int64 => f.write_str("int64"),
+            Self::Float64 => f.write_str("float64"),
+            Self::Decimal { precision, scale } => write!(f, "decimal({precision},{scale})"),
+            Self::Date => f.write_str("date"),
+            Self::Timestamp => f.write_str("timestamp"),
+            Self::Bool => f.write_str("bool"),
+            Self::Binary => f.write_str("binary"),
+        }
+    }
+}
+
+impl std::str::FromStr for ColumnType {
+    type Err = InvalidSchema;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSchema> {
+        Ok(match text {
+            "string" => Self::String,
+            "int64" => Self::Int64,
+            "float64" => Self::Float64,
+            "date" => Self::Date,
+            "timestamp" => Self::Timestamp,
+            "bool" => Self::Bool,
+            "binary" => Self::Binary,
+            _ => decimal(text).ok_or_else(|| InvalidSchema::Type {
+                text: text.chars().take(64).collect(),
+            })?,
+        })
+    }
+}
+
+fn decimal(text: &str) -> Option<ColumnType> {
+    let (precision, scale) = text
+        .strip_prefix("decimal(")?
+        .strip_suffix(')')?
+        .split_once(',')?;
+    let precision: u8 = precision.trim().parse().ok()?;
+    let scale: u8 = scale.trim().parse().ok()?;
+    ((1..=38).contains(&precision) && scale <= precision)
+        .then_some(ColumnType::Decimal { precision, scale })
+}
+
+impl TryFrom<String> for ColumnType {
+    type Error = InvalidSchema;
+
+    fn try_from(text: String) -> Result<Self, InvalidSchema> {
+        text.parse()
+    }
+}
+
+impl From<ColumnType> for String {
+    fn from(column_type: ColumnType) -> Self {
+        column_type.to_string()
+    }
+}
+
+impl ColumnType {
+    /// The Arrow type that holds such a column in memory.
+    pub fn to_arrow(self) -> DataType {
+        match self {
+            Self::String => DataType::Utf8,
+            Self::Int64 => DataType::Int64,
+            Self::Float64 => DataType::Float64,
+            Self::Decimal { precision, scale } => {
+                DataType::Decimal128(precision, i8::try_from(scale).unwrap_or(i8::MAX))
+            }
+            Self::Date => DataType::Date32,
+            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Self::Bool => DataType::Boolean,
+            Self::Binary => DataType::Binary,
+        }
+    }
+
+    /// The column type that an Arrow type is read as, where there is one.
+    pub fn from_arrow(data_type: &DataType) -> Option<Self> {
+        Some(match data_type {
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Self::String,
+            DataType::Int64 => Self::Int64,
+            DataType::Float64 => Self::Float64,
+            DataType::Decimal128(precision, scale) => Self::Decimal {
+                precision: *precision,
+                scale: u8::try_from(*scale).ok()?,
+            },
+            DataType::Date32 => Self::Date,
+            DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => Self::Timestamp,
+            DataType::Boolean => Self::Bool,
+            DataType::Binary | DataType::LargeBinary | DataType::BinaryView => Self::Binary,
+            _ => return None,
+        })
+    }
+}
+
+/// One column of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// Its name, unique without regard to case.
+    pub name: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub column_type: ColumnType,
+    /// Whether a value may be missing.
+    pub nullable: bool,
+    /// A regular expression that every present value matches as a whole; strings only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
+}
+
+impl Column {
+    /// A column that may be null, without a pattern.
+    pub fn nullable(name: impl Into<String>, column_type: ColumnType) -> Self {
+        Self {
+            name: name.into(),
+            column_type,
+            nullable: true,
+            pattern: None,
+        }
+    }
+
+    /// A column that is always present, without a pattern.
+    pub fn required(name: impl Into<String>, column_type: ColumnType) -> Self {
+        Self {
+            name: name.into(),
+            column_type,
+            nullable: false,
+            pattern: None,
+        }
+    }
+}
+
+/// The declared columns of a table, and by which of them its files are divided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "SchemaFields")]
+pub struct TableSchema {
+    columns: Vec<Column>,
+    partition_by: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct SchemaFields {
+    columns: Vec<Column>,
+    #[serde(default)]
+    partition_by: Vec<String>,
+}
+
+impl TryFrom<SchemaFields> for TableSchema {
+    type Error = InvalidSchema;
+
+    fn try_from(fields: SchemaFields) -> Result<Self, InvalidSchema> {
+        Self::new(fields.columns, fields.partition_by)
+    }
+}
+
+impl TableSchema {
+    /// Checks a schema.
+    ///
+    /// # Errors
+    /// Names the first column that cannot be used, and why.
+    pub fn new(columns: Vec<Column>, partition_by: Vec<String>) -> Result<Self, InvalidSchema> {
+        if columns.is_empty() || columns.len() > MAX_COLUMNS {
+            return Err(InvalidSchema::Count {
+                count: columns.len(),
+            });
+        }
+        let mut seen = BTreeSet::new();
+        for column in &columns {
+            check_column(column)?;
+            if !seen.insert(column.name.to_lowercase()) {
+                return Err(InvalidSchema::Duplicate {
+                    name: column.name.clone(),
+                });
+            }
+        }
+        let schema = Self {
+            columns,
+            partition_by,
+        };
+        schema.check_partitions()?;
+        Ok(schema)
+    }
+
+    fn check_partitions(&self) -> Result<(), InvalidSchema> {
+        let refuse = |name: &str, reason| {
+            Err(InvalidSchema::Partition {
+                name: name.to_owned(),
+                reason,
+            })
+        };
+        for (position, name) in self.partition_by.iter().enumerate() {
+            match self.column(name).map(|column| column.column_type) {
+                None => return refuse(name, "there is no such column"),
+                Some(
+                    ColumnType::String | ColumnType::Int64 | ColumnType::Date | ColumnType::Bool,
+                ) => {}
+                Some(_) => return refuse(name, "only string, int64, date and bool columns can"),
+            }
+            if self.partition_by[..position].contains(name) {
+                return refuse(name, "it is named twice");
+            }
+        }
+        if self.partition_by.len() == self.columns.len() {
+            return refuse(
+                &self.partition_by[0],
+                "one column at least must remain in the files",
+            );
+        }
+        Ok(())
+    }
+
+    /// All columns, in declaration order.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// The columns whose values divide the table into folders, outermost first.
+    pub fn partition_by(&self) -> &[String] {
+        &self.partition_by
+    }
+
+    /// The column of that name.
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// The Arrow schema of whole rows, partition columns included, in declaration order.
+    pub fn to_arrow(&self) -> SchemaRef {
+        Arc::new(Schema::new(
+            self.columns.iter().map(to_field).collect::<Vec<_>>(),
+        ))
+    }
+
+    /// The Arrow schema of the data files: Delta keeps partition columns in the log alone.
+    pub fn file_arrow(&self) -> SchemaRef {
+        let in_file = |column: &&Column| !self.partition_by.contains(&column.name);
+        Arc::new(Schema::new(
+            self.columns
+                .iter()
+                .filter(in_file)
+                .map(to_field)
+                .collect::<Vec<_>>(),
+        ))
+    }
+
+    /// SHA-256 of the schema, `sha256:<hex>`: what a dead letter says it was checked against.
+    pub fn hash(&self) -> String {
+        let mut hasher = Sha256::new();
+        for column in &self.columns {
+            let pattern = column.pattern.as_deref().unwrap_or("");
+            let fields = [
+                column.name.as_str(),
+                &column.column_type.to_string(),
+                pattern,
+            ]
+            .map(str::to_owned);
+            for field in fields {
+                hasher.update((field.len() as u64).to_le_bytes());
+                hasher.update(field);
+            }
+            hasher.update([
+                u8::from(column.nullable),
+                u8::from(column.pattern.is_some()),
+            ]);
+        }
+        format!("sha256:{:x}", hasher.finalize())
+    }
+
+    /// Whether a table of this schema can take rows of `next`: the same columns and partitions,
+    /// with new nullable columns at most. Returns the widened schema in this table's column order.
+    ///
+    /// # Errors
+    /// The first difference that readers of the table would notice.
+    pub fn evolve(&self, next: &Self) -> Result<Self, SchemaDifference> {
+        if self.partition_by != next.partition_by {
+            return Err(SchemaDifference::Partitions {
+                table: self.partition_by.join(", "),
+                decision: next.partition_by.join(", "),
+            });
+        }
+        for old in &self.columns {
+            let Some(new) = next.column(&old.name) else {
+                return Err(SchemaDifference::Removed {
+                    column: old.name.clone(),
+                });
+            };
+            if new.column_type != old.column_type {
+                return Err(SchemaDifference::Type {
+                    column: old.name.clone(),
+                    table: old.column_type,
+                    decision: new.column_type,
+                });
+            }
+            if new.nullable != old.nullable {
+                let nullable = new.nullable;
+                return Err(SchemaDifference::Nullability {
+                    column: old.name.clone(),
+                    nullable,
+                });
+            }
+        }
+        let mut columns = self.columns.clone();
+        for new in &next.columns {
+            if self.column(&new.name).is_some() {
+                continue;
+            }
+            if !new.nullable {
+                return Err(SchemaDifference::AddedRequired {
+                    column: new.name.clone(),
+                });
+            }
+            columns.push(new.clone());
+        }
+        Self::new(columns, self.partition_by.clone())
+            .map_err(|source| SchemaDifference::Unusable { source })
+    }
+}
+
+/// Why a table cannot take rows of another schema.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SchemaDifference {
+    /// A column of the table is missing.
+    #[error("column `{column}` of the table is no longer declared")]
+    Removed {
+        /// The column.
+        column: String,
+    },
+    /// A column has another type.
+    #[error("column `{column}` is {table} in the table, but declared as {decision}")]
+    Type {
+        /// The column.
+        column: String,
+        /// Its type in the table.
+        table: ColumnType,
+        /// Its type in the decision.
+        decision: ColumnType,
+    },
+    /// A column became nullable, or ceased to be.
+    #[error("column `{column}` was {}declared nullable before, and is {}now", if *nullable { "not " } else { "" }, if *nullable { "" } else { "not " })]
+    Nullability {
+        /// The column.
+        column: String,
+        /// Whether it is nullable now.
+        nullable: bool,
+    },
+    /// A new column that old rows cannot have.
+    #[error("new column `{column}` must be nullable, because earlier rows do not have it")]
+    AddedRequired {
+        /// The column.
+        column: String,
+    },
+    /// The table is divided by other columns.
+    #[error("the table is partitioned by [{table}], not by [{decision}]")]
+    Partitions {
+        /// The table's partition columns.
+        table: String,
+        /// Those of the decision.
+        decision: String,
+    },
+    /// Both schemas are fine, their union is not.
+    #[error("the widened schema cannot be used")]
+    Unusable {
+        /// Why.
+        source: InvalidSchema,
+    },
+}
+
+fn to_field(column: &Column) -> Field {
+    Field::new(&column.name, column.column_type.to_arrow(), column.nullable)
+}
+
+fn check_column(column: &Column) -> Result<(), InvalidSchema> {
+    let name = &column.name;
+    let unusual = |c: char| c.is_control() || " ,;{}()=".contains(c);
+    if name.is_empty() || name.len() > 128 || name.contains(unusual) {
+        return Err(InvalidSchema::Name {
+            name: name.chars().take(128).collect(),
+        });
+    }
+    match &column.pattern {
+        Some(_) if column.column_type != ColumnType::String => {
+            Err(InvalidSchema::PatternOnNonString { name: name.clone() })
+        }
+        Some(pattern) => compile_pattern(name, pattern).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// Compiles a column's pattern so that it matches whole values only.
+pub(crate) fn compile_pattern(name: &str, pattern: &str) -> Result<regex::Regex, InvalidSchema> {
+    let compile = |text: &str| {
+        regex::RegexBuilder::new(text)
+            .size_limit(MAX_PATTERN_BYTES)
+            .build()
+    };
+    // Compiled alone first: `a)|(b` would otherwise close the group that anchors it.
+    compile(pattern)
+        .and_then(|_| compile(&format!(r"\A(?:{pattern})\z")))
+        .map_err(|error| InvalidSchema::Pattern {
+            name: name.to_owned(),
+            reason: error
+                .to_string()
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+        })
+}
+
+#[cfg(test)]
+mod tests;

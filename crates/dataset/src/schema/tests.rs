@@ -1,0 +1,96 @@
+use super::*;
+
+fn table(columns: Vec<Column>) -> Result<TableSchema, InvalidSchema> {
+    TableSchema::new(columns, vec![])
+}
+
+#[test]
+fn types_are_spelt_as_in_the_manifest() -> Result<(), InvalidSchema> {
+    for text in [
+        "string",
+        "int64",
+        "float64",
+        "decimal(18,6)",
+        "date",
+        "timestamp",
+        "bool",
+        "binary",
+    ] {
+        let parsed: ColumnType = text.parse()?;
+        assert_eq!(parsed.to_string(), text);
+        assert_eq!(ColumnType::from_arrow(&parsed.to_arrow()), Some(parsed));
+    }
+    for text in [
+        "decimal(39,0)",
+        "decimal(3,4)",
+        "decimal",
+        "int",
+        "decimal(0,0)",
+        "DATE",
+    ] {
+        assert!(text.parse::<ColumnType>().is_err(), "{text} was accepted");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_new_nullable_column_widens_the_table_and_any_other_difference_is_named()
+-> Result<(), InvalidSchema> {
+    let old = table(vec![Column::required("id", ColumnType::Int64)])?;
+    let wider = table(vec![
+        Column::nullable("note", ColumnType::String),
+        Column::required("id", ColumnType::Int64),
+    ])?;
+    let names = old
+        .evolve(&wider)
+        .map(|s| s.columns.into_iter().map(|c| c.name).collect());
+    assert_eq!(names, Ok(vec!["id".to_owned(), "note".to_owned()]));
+    assert_eq!(
+        wider.evolve(&old),
+        Err(SchemaDifference::Removed {
+            column: "note".to_owned()
+        })
+    );
+    let retyped = table(vec![Column::required("id", ColumnType::String)])?;
+    assert!(matches!(
+        old.evolve(&retyped),
+        Err(SchemaDifference::Type { .. })
+    ));
+    let loosened = table(vec![Column::nullable("id", ColumnType::Int64)])?;
+    assert!(matches!(
+        old.evolve(&loosened),
+        Err(SchemaDifference::Nullability { .. })
+    ));
+    let strict = table(vec![
+        Column::required("id", ColumnType::Int64),
+        Column::required("new", ColumnType::Int64),
+    ])?;
+    assert!(matches!(
+        old.evolve(&strict),
+        Err(SchemaDifference::AddedRequired { .. })
+    ));
+    Ok(())
+}
+
+#[test]
+fn a_pattern_matches_whole_values_and_cannot_escape_its_group() -> Result<(), InvalidSchema> {
+    let pattern = compile_pattern("currency", "[A-Z]{3}|N/A")?;
+    assert!(pattern.is_match("EUR") && pattern.is_match("N/A"));
+    assert!(!pattern.is_match("EURO") && !pattern.is_match("xN/A") && !pattern.is_match("EUR\n"));
+    assert!(compile_pattern("currency", "a)|(b").is_err());
+    assert!(compile_pattern("currency", "(a{1000}){1000}").is_err());
+    Ok(())
+}
+
+#[test]
+fn a_table_cannot_be_partitioned_by_what_cannot_name_a_folder() -> Result<(), InvalidSchema> {
+    let columns = vec![
+        Column::required("year", ColumnType::Int64),
+        Column::required("rate", ColumnType::Float64),
+    ];
+    for partition in [vec!["rate"], vec!["month"], vec!["year", "year"]] {
+        let partition = partition.into_iter().map(str::to_owned).collect();
+        assert!(TableSchema::new(columns.clone(), partition).is_err());
+    }
+    TableSchema::new(columns, vec!["year".to_owned()]).map(drop)
+}

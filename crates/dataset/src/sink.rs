@@ -1,0 +1,355 @@
+//! Validated rows in, synced Parquet files out: divided by partition, hashed as they are written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray as _, RecordBatch, UInt32Array};
+use arrow::compute::{max, min, take};
+use arrow::datatypes::{DataType, Date32Type, Int64Type, SchemaRef};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use sha2::{Digest as _, Sha256};
+
+use crate::cell::date_text;
+use crate::decision::StagedFile;
+use crate::digest::{RowHasher, RowsHash};
+use crate::partition::{MAX_FOLDER_BYTES, PartitionValues, folder, group_rows, matches};
+use crate::schema::TableSchema;
+use crate::stage::{Limits, StageError};
+
+/// A file is closed, and the next begun, after so many rows.
+const ROWS_PER_FILE: u64 = 4 << 20;
+/// Encoded but unwritten rows of all open files together stay below this.
+const BUFFERED_BYTES: usize = 256 << 20;
+
+/// Writes the staged files of one output.
+pub(crate) struct Sink<'a> {
+    schema: &'a TableSchema,
+    file_schema: SchemaRef,
+    folder: &'a Path,
+    limits: &'a Limits,
+    only: &'a PartitionValues,
+    hasher: RowHasher,
+    open: BTreeMap<Vec<Option<String>>, OpenFile>,
+    done: Vec<StagedFile>,
+    started: usize,
+}
+
+struct OpenFile {
+    name: String,
+    values: PartitionValues,
+    writer: ArrowWriter<HashingFile>,
+    rows: u64,
+    hash: RowsHash,
+    stats: BTreeMap<String, ColumnStats>,
+}
+
+#[derive(Default)]
+struct ColumnStats {
+    nulls: usize,
+    range: Option<(i64, i64)>,
+    is_date: bool,
+}
+
+impl<'a> Sink<'a> {
+    /// Files go to `folder`, which exists and is empty. Rows outside the partition `only` are
+    /// refused; an empty map refuses none.
+    pub(crate) fn new(
+        schema: &'a TableSchema,
+        folder: &'a Path,
+        limits: &'a Limits,
+        only: &'a PartitionValues,
+    ) -> Self {
+        Self {
+            schema,
+            file_schema: schema.file_arrow(),
+            folder,
+            limits,
+            only,
+            hasher: RowHasher::new(schema),
+            open: BTreeMap::new(),
+            done: Vec::new(),
+            started: 0,
+        }
+    }
+
+    /// Writes rows of the whole schema.
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), StageError> {
+        for (key, rows) in group_rows(self.schema, batch) {
+            self.write_partition(&key, batch, rows)?;
+        }
+        self.bound_memory()
+    }
+
+    fn write_partition(
+        &mut self,
+        key: &[Option<String>],
+        batch: &RecordBatch,
+        rows: Vec<u32>,
+    ) -> Result<(), StageError> {
+        let mut file = match self.open.remove(key) {
+            Some(file) => file,
+            None => self.start(key)?,
+        };
+        self.hasher
+            .add_rows(&mut file.hash, batch, rows.iter().map(|row| *row as usize));
+        let part = self.project(batch, rows)?;
+        file.rows += part.num_rows() as u64;
+        for (field, array) in part.schema().fields().iter().zip(part.columns()) {
+            file.stats
+                .entry(field.name().clone())
+                .or_default()
+                .add(array);
+        }
+        file.writer
+            .write(&part)
+            .map_err(|source| encode(&file.name, source))?;
+        if file.rows >= ROWS_PER_FILE {
+            self.done.push(file.finish(self.folder)?);
+        } else {
+            self.open.insert(key.to_vec(), file);
+        }
+        Ok(())
+    }
+
+    /// The given rows without the partition columns.
+    fn project(&self, batch: &RecordBatch, rows: Vec<u32>) -> Result<RecordBatch, StageError> {
+        let all = rows.len() == batch.num_rows();
+        let rows = UInt32Array::from(rows);
+        let columns: Result<Vec<ArrayRef>, _> = self
+            .file_schema
+            .fields()
+            .iter()
+            .filter_map(|field| batch.column_by_name(field.name()))
+            .map(|array| {
+                if all {
+                    Ok(Arc::clone(array))
+                } else {
+                    take(array, &rows, None)
+                }
+            })
+            .collect();
+        columns
+            .and_then(|columns| RecordBatch::try_new(Arc::clone(&self.file_schema), columns))
+            .map_err(|source| StageError::Arrange { source })
+    }
+
+    fn start(&mut self, key: &[Option<String>]) -> Result<OpenFile, StageError> {
+        let names = self.schema.partition_by().iter().cloned();
+        let values: PartitionValues = names.zip(key.iter().cloned()).collect();
+        if !matches(&values, self.only) {
+            let describe = |values: &PartitionValues| {
+                let text = |(name, value): (&String, &Option<String>)| {
+                    format!("{name}={}", value.as_deref().unwrap_or("null"))
+                };
+                values.iter().map(text).collect::<Vec<_>>().join(", ")
+            };
+            return Err(StageError::OutsidePartition {
+                found: describe(&values),
+                expected: describe(self.only),
+            });
+        }
+        if self.open.len() >= self.limits.max_partitions {
+            let limit = self.limits.max_partitions;
+            return Err(StageError::TooManyPartitions { limit });
+        }
+        let mut parts = folder(self.schema.partition_by(), &values);
+        if let Some(part) = parts.iter().find(|part| part.len() > MAX_FOLDER_BYTES) {
+            let part = part.chars().take(80).collect();
+            return Err(StageError::PartitionName { part });
+        }
+        let in_folder = self.folder.join(parts.iter().collect::<PathBuf>());
+        parts.push(format!("part-{:05}.parquet", self.started));
+        let name = parts.join("/");
+        self.started += 1;
+        let path = self.folder.join(&name);
+        let file = std::fs::create_dir_all(in_folder)
+            .and_then(|()| HashingFile::create(&path))
+            .map_err(|source| StageError::Write { path, source })?;
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties())
+            .with_skip_arrow_metadata(true);
+        let writer =
+            ArrowWriter::try_new_with_options(file, Arc::clone(&self.file_schema), options)
+                .map_err(|source| encode(&name, source))?;
+        let (hash, stats) = (RowsHash::default(), BTreeMap::new());
+        Ok(OpenFile {
+            name,
+            values,
+            writer,
+            rows: 0,
+            hash,
+            stats,
+        })
+    }
+
+    fn bound_memory(&mut self) -> Result<(), StageError> {
+        let buffered: usize = self
+            .open
+            .values()
+            .map(|file| file.writer.in_progress_size())
+            .sum();
+        if buffered > BUFFERED_BYTES {
+            for file in self.open.values_mut() {
+                file.writer
+                    .flush()
+                    .map_err(|source| encode(&file.name, source))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes all files; each is synced, their folder too.
+    pub(crate) fn finish(mut self) -> Result<Vec<StagedFile>, StageError> {
+        for file in std::mem::take(&mut self.open).into_values() {
+            self.done.push(file.finish(self.folder)?);
+        }
+        // Dying before these syncs loses files that nobody was told of: the attempt is staged anew.
+        let mut folders = BTreeSet::from([self.folder.to_owned()]);
+        for file in &self.done {
+            let above = Path::new(&file.path).ancestors().skip(1);
+            folders.extend(above.map(|folder| self.folder.join(folder)));
+        }
+        for path in folders {
+            File::open(&path)
+                .and_then(|folder| folder.sync_all())
+                .map_err(|source| StageError::Write { path, source })?;
+        }
+        self.done.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(self.done)
+    }
+}
+
+impl OpenFile {
+    fn finish(self, folder: &Path) -> Result<StagedFile, StageError> {
+        let path: PathBuf = folder.join(&self.name);
+        let file = self
+            .writer
+            .into_inner()
+            .map_err(|source| encode(&self.name, source))?;
+        let (bytes, sha256) = file
+            .finish()
+            .map_err(|source| StageError::Write { path, source })?;
+        Ok(StagedFile {
+            path: self.name,
+            rows: self.rows,
+            bytes,
+            sha256,
+            partition_values: self.values,
+            stats: stats_json(self.rows, &self.stats),
+            rows_hash: self.hash,
+        })
+    }
+}
+
+impl ColumnStats {
+    fn add(&mut self, array: &ArrayRef) {
+        self.nulls += array.null_count();
+        let range = match array.data_type() {
+            DataType::Int64 => {
+                let values = array.as_primitive::<Int64Type>();
+                min(values).zip(max(values))
+            }
+            DataType::Date32 => {
+                self.is_date = true;
+                let values = array.as_primitive::<Date32Type>();
+                min(values).map(i64::from).zip(max(values).map(i64::from))
+            }
+            _ => None,
+        };
+        if let Some((low, high)) = range {
+            let (old_low, old_high) = self.range.unwrap_or((low, high));
+            self.range = Some((low.min(old_low), high.max(old_high)));
+        }
+    }
+}
+
+/// Per-file statistics in the form of the Delta protocol. Bounds only where they are exact in
+/// JSON: whole numbers and days.
+fn stats_json(rows: u64, columns: &BTreeMap<String, ColumnStats>) -> String {
+    let mut nulls = serde_json::Map::new();
+    let (mut low, mut high) = (serde_json::Map::new(), serde_json::Map::new());
+    for (name, column) in columns {
+        nulls.insert(name.clone(), column.nulls.into());
+        if let Some((min, max)) = column.range {
+            let json = |value: i64| -> serde_json::Value {
+                match i32::try_from(value) {
+                    Ok(days) if column.is_date => date_text(days).into(),
+                    _ => value.into(),
+                }
+            };
+            low.insert(name.clone(), json(min));
+            high.insert(name.clone(), json(max));
+        }
+    }
+    serde_json::json!({
+        "numRecords": rows, "minValues": low, "maxValues": high, "nullCount": nulls,
+    })
+    .to_string()
+}
+
+/// Fixed writer settings: equal rows in equal order give equal bytes.
+fn properties() -> WriterProperties {
+    WriterProperties::builder()
+        .set_created_by("barecount".to_owned())
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .build()
+}
+
+fn encode(file: &str, source: parquet::errors::ParquetError) -> StageError {
+    StageError::Encode {
+        file: file.to_owned(),
+        source,
+    }
+}
+
+/// A file that knows its size and SHA-256.
+struct HashingFile {
+    file: io::BufWriter<File>,
+    hasher: Sha256,
+    bytes: u64,
+}
+
+impl HashingFile {
+    fn create(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(path)?;
+        Ok(Self {
+            file: io::BufWriter::new(file),
+            hasher: Sha256::new(),
+            bytes: 0,
+        })
+    }
+
+    fn finish(self) -> io::Result<(u64, String)> {
+        let file = self
+            .file
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o444))?;
+        file.sync_all()?;
+        Ok((self.bytes, format!("sha256:{:x}", self.hasher.finalize())))
+    }
+}
+
+impl Write for HashingFile {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(buffer)?;
+        self.hasher.update(&buffer[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}

@@ -1,0 +1,357 @@
+use std::fs;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::schema::{Column, ColumnType};
+
+type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+/// An output folder, a staging folder and a schema.
+struct Output {
+    home: tempfile::TempDir,
+    spec: OutputSpec,
+}
+
+impl Output {
+    fn new(format: OutputFormat) -> TestResult<Self> {
+        let mut currency = Column::required("currency", ColumnType::String);
+        currency.pattern = Some("[A-Z]{3}".to_owned());
+        let columns = vec![
+            Column::required("date", ColumnType::Date),
+            currency,
+            Column::nullable(
+                "rate",
+                ColumnType::Decimal {
+                    precision: 18,
+                    scale: 6,
+                },
+            ),
+        ];
+        let spec = OutputSpec {
+            format,
+            schema: TableSchema::new(columns, vec![])?,
+            only_partition: PartitionValues::new(),
+            limits: Limits::default(),
+        };
+        let home = tempfile::tempdir()?;
+        fs::create_dir(home.path().join("out"))?;
+        Ok(Self { home, spec })
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> TestResult<&Self> {
+        fs::write(self.home.path().join("out").join(name), content)?;
+        Ok(self)
+    }
+
+    fn stage(&self) -> Result<Staged, StageError> {
+        let home = self.home.path();
+        stage_output(&home.join("out"), &home.join("staging"), &self.spec)
+    }
+}
+
+fn letters(staged: &Staged) -> Vec<(u64, &str)> {
+    staged
+        .dead_letters
+        .records
+        .iter()
+        .map(|r| (r.line, r.error.as_str()))
+        .collect()
+}
+
+#[test]
+fn bad_csv_rows_are_set_aside_with_their_line_and_the_rest_goes_on() -> TestResult {
+    let mut output = Output::new(OutputFormat::Csv)?;
+    output.spec.limits.max_record_bytes = 1000;
+    let long = "X".repeat(5000);
+    let rows = [
+        b"rate,date,currency\n1.5,2024-01-01,USD\n".as_slice(),
+        b"x,2024-01-02,USD\n",
+        b"1,2024-01-03\n",
+        b"1,2024-13-01,USD\n",
+        b",2024-01-04,USD\n",
+        b"1,,USD\n",
+        b"1,2024-01-05,usd\n",
+        b"1,2024-01-06,\xff\xfe\xfd\n",
+        format!("1,2024-01-07,\"{long}\"\n").as_bytes(),
+        b"\"2\",2024-01-08,\"EUR\"\r\n",
+    ]
+    .concat();
+    let staged = output.write("rates.csv", rows)?.stage()?;
+    assert_eq!((staged.rows, staged.dead_letters.count), (3, 7));
+    assert_eq!(
+        letters(&staged),
+        [
+            (3, "column `rate`: decimal(18,6) expected, found `x`"),
+            (4, "3 fields expected, found 2"),
+            (
+                5,
+                "column `date`: date (YYYY-MM-DD) expected, found `2024-13-01`"
+            ),
+            (7, "column `date`: a value is required, found none"),
+            (8, "column `currency`: `usd` does not match `[A-Z]{3}`"),
+            (9, "column `currency`: the text is not UTF-8"),
+            (10, "the record has more than 1000 bytes or 4001 fields"),
+        ]
+    );
+    let first = &staged.dead_letters.records[0];
+    assert_eq!(
+        (first.record.as_str(), first.file.as_str()),
+        ("x,2024-01-02,USD", "rates.csv")
+    );
+    assert_eq!(first.schema_hash, output.spec.schema.hash());
+    Ok(())
+}
+
+#[test]
+fn a_file_whose_header_is_not_the_schema_fails_the_output() -> TestResult {
+    for (header, expected) in [
+        ("date,currency\n", "column `rate` is missing"),
+        (
+            "date,currency,rate,extra\n",
+            "column `extra` is not declared",
+        ),
+        ("date,currency,rate,date\n", "column `date` is there twice"),
+        ("", "there is no header row"),
+    ] {
+        let output = Output::new(OutputFormat::Csv)?;
+        match output.write("a.csv", header)?.stage() {
+            Err(error @ StageError::Columns { .. }) => {
+                assert!(error.is_data_fault());
+                assert!(error.to_string().ends_with(expected), "{error}");
+            }
+            other => return Err(format!("{header:?} gave {other:?}").into()),
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_same_rows_have_the_same_digest_in_every_format() -> TestResult {
+    let csv = Output::new(OutputFormat::Csv)?;
+    csv.write("a.csv", "date,currency,rate\n2024-01-01,USD,1.5\n")?;
+    csv.write("b.csv", "currency,rate,date\nEUR,,2024-01-02\n")?;
+    let ndjson = Output::new(OutputFormat::Ndjson)?;
+    ndjson.write(
+        "a.ndjson",
+        "\n{\"date\":\"2024-01-02\",\"currency\":\"EUR\"}\n{\"rate\":1.5,\"currency\":\"\\u0055SD\",\"date\":\"2024-01-01\"}",
+    )?;
+    let (csv, ndjson) = (csv.stage()?, ndjson.stage()?);
+    assert_eq!(csv.content_digest, ndjson.content_digest);
+    assert_eq!((csv.rows, ndjson.rows), (2, 2));
+
+    let parquet = Output::new(OutputFormat::Parquet)?;
+    let name = &csv.files[0].path;
+    let other = Output::new(OutputFormat::Csv)?;
+    other
+        .write(
+            "a.csv",
+            "date,currency,rate\n2024-01-01,USD,1.5\n2024-01-02,EUR,\n",
+        )?
+        .stage()?;
+    let staged = fs::read(other.home.path().join("staging").join(name))?;
+    assert_eq!(
+        parquet.write("a.parquet", staged)?.stage()?.content_digest,
+        csv.content_digest
+    );
+    Ok(())
+}
+
+#[test]
+fn bad_json_lines_are_set_aside() -> TestResult {
+    let mut output = Output::new(OutputFormat::Ndjson)?;
+    output.spec.limits.max_record_bytes = 200;
+    let deep = "[".repeat(180);
+    let lines = [
+        r#"{"date":"2024-01-01","currency":"USD","rate":"1.5"}"#,
+        r#"{"date":"2024-01-01","currency":"USD","rate":1.5"#,
+        r#"[1,2]"#,
+        r#"{"date":"2024-01-01","currency":"USD","rate":{"a":1}}"#,
+        r#"{"date":"2024-01-01","currency":"USD","who":1}"#,
+        r#"{"currency":"USD"}"#,
+        &deep,
+        &"x".repeat(300),
+    ];
+    let staged = output.write("a.jsonl", lines.join("\n"))?.stage()?;
+    assert_eq!((staged.rows, staged.dead_letters.count), (1, 7));
+    assert_eq!(letters(&staged)[3], (5, "column `who` is not declared"));
+    assert_eq!(letters(&staged)[6], (8, "the line has more than 200 bytes"));
+    Ok(())
+}
+
+#[test]
+fn what_is_not_parquet_is_malformed_and_never_a_panic() -> TestResult {
+    let csv = Output::new(OutputFormat::Csv)?;
+    let staged = csv
+        .write("a.csv", "date,currency,rate\n2024-01-01,USD,1.5\n")?
+        .stage()?;
+    let good = fs::read(csv.home.path().join("staging").join(&staged.files[0].path))?;
+    let output = Output::new(OutputFormat::Parquet)?;
+    for bytes in [
+        &b""[..],
+        b"PAR1",
+        b"PAR1\xff\xff\xff\x7fPAR1",
+        &good[..good.len() - 3],
+    ] {
+        let staged = output.write("a.parquet", bytes)?.stage();
+        assert!(
+            matches!(staged, Err(StageError::Malformed { .. })),
+            "{staged:?}"
+        );
+    }
+    for at in (0..good.len()).step_by(5) {
+        let mut damaged = good.clone();
+        damaged[at] ^= 0x55;
+        match output.write("a.parquet", damaged)?.stage() {
+            Ok(_) => {}
+            Err(error) => assert!(error.is_data_fault(), "byte {at}: {error:?}"),
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn parquet_that_unpacks_to_too_much_is_refused() -> TestResult {
+    let csv = Output::new(OutputFormat::Csv)?;
+    let rows = "2024-01-01,USD,1.5\n".repeat(50_000);
+    let staged = csv
+        .write("a.csv", format!("date,currency,rate\n{rows}"))?
+        .stage()?;
+    let small = fs::read(csv.home.path().join("staging").join(&staged.files[0].path))?;
+    assert!(small.len() < 20_000, "{} bytes", small.len());
+    let mut output = Output::new(OutputFormat::Parquet)?;
+    output.spec.limits.max_unpacked_bytes = 1_000;
+    let refused = output.write("a.parquet", small)?.stage();
+    assert!(matches!(
+        refused,
+        Err(StageError::Limit {
+            what: "bytes when unpacked",
+            ..
+        })
+    ));
+    Ok(())
+}
+
+#[test]
+fn rows_of_another_partition_and_too_many_partitions_fail_the_output() -> TestResult {
+    let mut output = Output::new(OutputFormat::Csv)?;
+    let columns = output.spec.schema.columns().to_vec();
+    output.spec.schema = TableSchema::new(columns, vec!["currency".to_owned()])?;
+    output.write(
+        "a.csv",
+        "date,currency,rate\n2024-01-01,USD,1\n2024-01-01,EUR,1\n",
+    )?;
+    let staged = output.stage()?;
+    let paths: Vec<_> = staged.files.iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            "currency=EUR/part-00000.parquet",
+            "currency=USD/part-00001.parquet"
+        ]
+    );
+
+    output.spec.limits.max_partitions = 1;
+    assert!(matches!(
+        output.stage(),
+        Err(StageError::TooManyPartitions { limit: 1 })
+    ));
+    output.spec.only_partition = [("currency".to_owned(), Some("EUR".to_owned()))].into();
+    assert!(matches!(
+        output.stage(),
+        Err(StageError::OutsidePartition { .. })
+    ));
+    Ok(())
+}
+
+#[test]
+fn nothing_written_is_not_an_empty_table_but_a_header_is() -> TestResult {
+    let output = Output::new(OutputFormat::Csv)?;
+    assert!(matches!(
+        output.stage(),
+        Err(StageError::Input(InputError::Nothing))
+    ));
+    output.write("_SUCCESS", "")?;
+    assert!(matches!(
+        output.stage(),
+        Err(StageError::Input(InputError::Nothing))
+    ));
+    output.write("a.txt", "")?;
+    assert!(matches!(
+        output.stage(),
+        Err(StageError::UnexpectedFile { .. })
+    ));
+    fs::remove_file(output.home.path().join("out/a.txt"))?;
+    assert_eq!(
+        output.write("a.csv", "date,currency,rate\n")?.stage()?.rows,
+        0
+    );
+    Ok(())
+}
+
+#[test]
+fn staging_twice_gives_the_same_files() -> TestResult {
+    let output = Output::new(OutputFormat::Csv)?;
+    output.write(
+        "a.csv",
+        "date,currency,rate\n2024-01-01,USD,1.5\n2024-01-02,USD,\n",
+    )?;
+    assert_eq!(output.stage()?, output.stage()?);
+    Ok(())
+}
+
+#[test]
+fn files_become_rows_and_files_again() -> TestResult {
+    let mut output = Output::new(OutputFormat::Files)?;
+    output.spec.schema = files_schema()?;
+    fs::create_dir(output.home.path().join("out/charts"))?;
+    output
+        .write("report.html", "<p>")?
+        .write("charts/a.csv", "a\n")?;
+    let staged = output.stage()?;
+    assert_eq!((staged.rows, staged.files.len()), (2, 1));
+
+    output.spec.limits.max_file_bytes = 2;
+    assert!(matches!(
+        output.stage(),
+        Err(StageError::Limit {
+            what: "bytes",
+            limit: 2,
+            ..
+        })
+    ));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn any_bytes_after_a_header_are_rows_or_dead_letters(
+        body in prop_oneof![
+            any::<Vec<u8>>(),
+            prop::collection::vec(
+                prop::sample::select(b"\",\n\r19-USD\xff ".to_vec()), 0..200
+            ),
+        ],
+    ) {
+        let run = || -> TestResult<Staged> {
+            let mut output = Output::new(OutputFormat::Csv)?;
+            output.spec.limits.max_record_bytes = 64;
+            let bytes = [b"date,currency,rate\n".as_slice(), &body].concat();
+            Ok(output.write("a.csv", bytes)?.stage()?)
+        };
+        let staged = run().map_err(|error| TestCaseError::fail(error.to_string()))?;
+        let lines = body.iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count() as u64 + 1;
+        prop_assert!(staged.rows + staged.dead_letters.count <= lines);
+    }
+
+    #[test]
+    fn any_bytes_as_json_lines_are_rows_or_dead_letters(body in any::<Vec<u8>>()) {
+        let run = || -> TestResult<Staged> {
+            Ok(Output::new(OutputFormat::Ndjson)?.write("a.ndjson", &body)?.stage()?)
+        };
+        let staged = run().map_err(|error| TestCaseError::fail(error.to_string()))?;
+        prop_assert_eq!(staged.rows, 0);
+    }
+}

@@ -1,0 +1,345 @@
+//! Tables in a state folder, and snapshots of them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use deltalake_core::{DeltaTable, DeltaTableBuilder, DeltaTableError};
+use futures::TryStreamExt as _;
+use url::Url;
+
+use crate::digest::RowsHash;
+use crate::disk::{Disk, LocalDisk};
+use crate::name::TableName;
+use crate::partition::PartitionValues;
+use crate::schema::{Column, ColumnType, InvalidSchema, TableSchema};
+use crate::store::DurableStore;
+
+/// The tag of an `add` action that holds the sum of the file's row hashes.
+pub(crate) const ROWS_HASH_TAG: &str = "barecount.rows_hash";
+
+/// Why a table cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TableError {
+    /// The table, or that version of it, does not exist.
+    #[error("there is no {}of dataset {table}", version.map_or("version ".to_owned(), |v| format!("version {v} ")))]
+    NotFound {
+        /// The table.
+        table: TableName,
+        /// The version that was asked for.
+        version: Option<u64>,
+    },
+    /// The log cannot be read.
+    #[error("cannot read the log of dataset {table}")]
+    Log {
+        /// The table.
+        table: TableName,
+        /// Why.
+        source: Box<DeltaTableError>,
+    },
+    /// Someone else's table uses what we do not read.
+    #[error("dataset {table} uses {feature}, which is not supported")]
+    Unsupported {
+        /// The table.
+        table: TableName,
+        /// What it uses.
+        feature: String,
+    },
+    /// The table's columns are not ours.
+    #[error("the schema of dataset {table} cannot be used")]
+    Schema {
+        /// The table.
+        table: TableName,
+        /// Why.
+        source: InvalidSchema,
+    },
+}
+
+/// All tables of a state folder, at `<state>/datasets/<layer>/<name>/`.
+///
+/// Cheap to clone. Commits and sweeps of one table wait for each other within clones; between
+/// processes the Delta log decides.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    state: PathBuf,
+    pub(crate) disk: Arc<dyn Disk>,
+    store: DurableStore,
+    locks: Arc<Mutex<HashMap<TableName, Arc<tokio::sync::Mutex<()>>>>>,
+}
+
+impl Tables {
+    /// The tables of the state folder at an absolute path.
+    pub fn new(state: PathBuf) -> Self {
+        Self::on_disk(state, Arc::new(LocalDisk::default()))
+    }
+
+    /// As [`Tables::new`], with a disk of the caller's.
+    pub fn on_disk(state: PathBuf, disk: Arc<dyn Disk>) -> Self {
+        let store = DurableStore::new(Arc::clone(&disk));
+        Self {
+            state,
+            disk,
+            store,
+            locks: Arc::default(),
+        }
+    }
+
+    /// The state folder.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// The folder of a table, whether it exists or not.
+    pub fn root(&self, table: &TableName) -> PathBuf {
+        self.state.join("datasets").join(table.relative_path())
+    }
+
+    /// The names of all tables that have a folder, in order. Blocks.
+    ///
+    /// # Errors
+    /// If the folders cannot be listed.
+    pub fn names(&self) -> std::io::Result<Vec<TableName>> {
+        let mut names = Vec::new();
+        for layer in folders(&self.state.join("datasets"))? {
+            for name in folders(&self.state.join("datasets").join(&layer))? {
+                names.extend(format!("{layer}.{name}").parse::<TableName>().ok());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The lock that commits and sweeps of a table take.
+    pub(crate) async fn lock(&self, table: &TableName) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(locks.entry(table.clone()).or_default())
+        };
+        lock.lock_owned().await
+    }
+
+    /// The table's location as a URL.
+    pub(crate) fn url(&self, table: &TableName) -> Result<Url, TableError> {
+        Url::from_directory_path(self.root(table)).map_err(|()| TableError::Unsupported {
+            table: table.clone(),
+            feature: "a state folder without an absolute path".to_owned(),
+        })
+    }
+
+    /// The Delta table, not loaded.
+    pub(crate) fn delta(&self, table: &TableName) -> Result<DeltaTable, TableError> {
+        let url = self.url(table)?;
+        DeltaTableBuilder::from_url(url.clone())
+            .and_then(|b| {
+                b.with_storage_backend(Arc::new(self.store.clone()), url)
+                    .build()
+            })
+            .map_err(|source| log_error(table, source))
+    }
+
+    /// The Delta table at a version, or at its latest; `None` if there is no table.
+    pub(crate) async fn load(
+        &self,
+        table: &TableName,
+        version: Option<u64>,
+    ) -> Result<Option<DeltaTable>, TableError> {
+        if !self.root(table).join("_delta_log").is_dir() {
+            return Ok(None);
+        }
+        let mut delta = self.delta(table)?;
+        let error = |source| log_error(table, source);
+        if !delta.verify_deltatable_existence().await.map_err(error)? {
+            return Ok(None);
+        }
+        let loaded = match version {
+            Some(version) => delta.load_version(version).await,
+            None => delta.load().await,
+        };
+        match loaded {
+            Ok(()) => Ok(Some(delta)),
+            Err(DeltaTableError::InvalidVersion(_)) => Err(TableError::NotFound {
+                table: table.clone(),
+                version,
+            }),
+            Err(source) => Err(error(source)),
+        }
+    }
+
+    /// A snapshot of a table at a version, or at its latest.
+    ///
+    /// Cancel-safe: it only reads.
+    ///
+    /// # Errors
+    /// [`TableError::NotFound`] if there is no such table or version.
+    pub async fn snapshot(
+        &self,
+        table: &TableName,
+        version: Option<u64>,
+    ) -> Result<Snapshot, TableError> {
+        let not_found = || TableError::NotFound {
+            table: table.clone(),
+            version,
+        };
+        let delta = self.load(table, version).await?.ok_or_else(not_found)?;
+        self.describe(table, &delta).await
+    }
+
+    /// What a loaded Delta table holds.
+    pub(crate) async fn describe(
+        &self,
+        table: &TableName,
+        delta: &DeltaTable,
+    ) -> Result<Snapshot, TableError> {
+        let error = |source| log_error(table, source);
+        let state = delta.snapshot().map_err(error)?.snapshot();
+        let schema = schema_of(table, state)?;
+        let log_store = delta.log_store();
+        let views: Vec<_> = state
+            .file_views(&log_store, None)
+            .try_collect()
+            .await
+            .map_err(error)?;
+        let root = self.root(table);
+        let mut files = Vec::with_capacity(views.len());
+        for view in views {
+            if view.deletion_vector_descriptor().is_some() {
+                let feature = "deletion vectors".to_owned();
+                return Err(TableError::Unsupported {
+                    table: table.clone(),
+                    feature,
+                });
+            }
+            files.push(data_file(&root, &view));
+        }
+        files.sort_by_cached_key(|file| file.order(&schema));
+        let version = state.version();
+        Ok(Snapshot {
+            table: table.clone(),
+            version,
+            uri: self.url(table)?.into(),
+            schema,
+            files,
+        })
+    }
+}
+
+/// A table at one version.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The table.
+    pub table: TableName,
+    /// The Delta version.
+    pub version: u64,
+    /// The table's location, a `file://` URL.
+    pub uri: String,
+    /// Its schema; patterns are not part of what a table remembers.
+    pub schema: TableSchema,
+    /// Its data files: by partition values, then in the order in which they were committed.
+    pub files: Vec<DataFile>,
+}
+
+/// One data file of a snapshot.
+#[derive(Debug, Clone)]
+pub struct DataFile {
+    /// Its path as the log has it, relative to the table's folder.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// How many rows it holds, if its writer said so.
+    pub rows: Option<u64>,
+    /// Its partition.
+    pub partition_values: PartitionValues,
+    /// The sum of its rows' hashes, if we wrote it.
+    pub rows_hash: Option<RowsHash>,
+    /// Unix milliseconds of the decision that brought it.
+    pub modified_ms: i64,
+}
+
+impl DataFile {
+    /// Where the file stands among its table's: whole numbers by value, all else as text.
+    fn order(&self, schema: &TableSchema) -> (Vec<(i64, Option<String>)>, i64, String) {
+        let part = |name: &String| {
+            let value = self.partition_values.get(name).cloned().flatten();
+            let number = match schema.column(name).map(|column| column.column_type) {
+                Some(ColumnType::Int64) => value.as_ref().and_then(|v| v.parse().ok()).unwrap_or(0),
+                _ => 0,
+            };
+            (number, value)
+        };
+        let parts = schema.partition_by().iter().map(part).collect();
+        (parts, self.modified_ms, self.name.clone())
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "the file view offers no other way to an `add` action's tags"
+)]
+fn data_file(root: &Path, view: &deltalake_core::kernel::LogicalFileView) -> DataFile {
+    let name = view.path().into_owned();
+    let tags = view.add_action().tags.unwrap_or_default();
+    let hash = tags.get(ROWS_HASH_TAG).cloned().flatten();
+    DataFile {
+        path: root.join(&name),
+        name,
+        bytes: u64::try_from(view.size()).unwrap_or(0),
+        rows: view.num_records().map(|rows| rows as u64),
+        partition_values: view.partition_values_map().into_iter().collect(),
+        rows_hash: hash.and_then(|hash| RowsHash::try_from(hash).ok()),
+        modified_ms: view.modification_time(),
+    }
+}
+
+fn schema_of(
+    table: &TableName,
+    state: &deltalake_core::kernel::EagerSnapshot,
+) -> Result<TableSchema, TableError> {
+    let mut columns = Vec::new();
+    for field in state.arrow_schema().fields() {
+        let column_type = ColumnType::from_arrow(field.data_type()).ok_or_else(|| {
+            let feature = format!("column `{}` of type {}", field.name(), field.data_type());
+            TableError::Unsupported {
+                table: table.clone(),
+                feature,
+            }
+        })?;
+        let (name, nullable) = (field.name().clone(), field.is_nullable());
+        columns.push(Column {
+            name,
+            column_type,
+            nullable,
+            pattern: None,
+        });
+    }
+    TableSchema::new(columns, state.metadata().partition_columns().to_vec()).map_err(|source| {
+        TableError::Schema {
+            table: table.clone(),
+            source,
+        }
+    })
+}
+
+pub(crate) fn log_error(table: &TableName, source: DeltaTableError) -> TableError {
+    TableError::Log {
+        table: table.clone(),
+        source: Box::new(source),
+    }
+}
+
+fn folders(path: &Path) -> std::io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            names.extend(entry.file_name().into_string().ok());
+        }
+    }
+    Ok(names)
+}

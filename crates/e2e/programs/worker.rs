@@ -1,0 +1,202 @@
+//! Work that behaves as `BEHAVIOUR` says: as a command, or as a function of the Lambda Runtime API
+//! where there is one. One file without dependencies, so that `rustc` alone makes it, statically.
+
+use std::{
+    env,
+    fs,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{self, Command},
+    thread,
+    time::Duration,
+};
+
+fn main() {
+    let behaviour = env::var("BEHAVIOUR").unwrap_or_default();
+    if behaviour == "crash at start" {
+        process::abort();
+    }
+    match env::var("AWS_LAMBDA_RUNTIME_API") {
+        Ok(api) => loop {
+            serve(&api, &behaviour);
+        },
+        Err(_) => match work(&behaviour, &PathBuf::from(variable("BARECOUNT_OUTPUT_DIR"))) {
+            Ok(()) => {}
+            Err(status) => process::exit(status),
+        },
+    }
+}
+
+fn variable(name: &str) -> String {
+    env::var(name).unwrap_or_else(|_| panic!("{name} is set"))
+}
+
+/// Takes one event, and answers it.
+fn serve(api: &str, behaviour: &str) {
+    let (id, event) = next(api);
+    let output = field(&event, "output_dir");
+    let path = format!("/2018-06-01/runtime/invocation/{id}");
+    match behaviour {
+        "answer never" => hang(),
+        "answer twice" => {
+            copy_rows(Path::new(&output));
+            post(api, &format!("{path}/response"), "", "{\"first\":true}");
+            post(api, &format!("{path}/response"), "", "{\"second\":true}");
+        }
+        "report EX_DATAERR" | "report EX_TEMPFAIL" | "report EX_NOPERM" | "report EX_CONFIG"
+        | "report OddError" => {
+            let kind = behaviour.trim_start_matches("report ");
+            let body = format!("{{\"errorType\":\"{kind}\",\"errorMessage\":\"row 7 is odd\"}}");
+            let header = format!("Lambda-Runtime-Function-Error-Type: {kind}\r\n");
+            post(api, &format!("{path}/error"), &header, &body);
+        }
+        _ => match work(behaviour, Path::new(&output)) {
+            Ok(()) => post(api, &format!("{path}/response"), "", "{}"),
+            Err(status) => process::exit(status),
+        },
+    }
+}
+
+fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
+    match behaviour {
+        "" => copy_rows(output),
+        "crash" => process::abort(),
+        "hang" => hang(),
+        "fork bomb" => fork_bomb(),
+        "eat memory" => eat_memory(),
+        "print a gigabyte" => {
+            print_much(1 << 30);
+            copy_rows(output);
+        }
+        "linger" => {
+            // Slow enough to be interrupted, and it says so.
+            println!("working");
+            thread::sleep(Duration::from_secs(20));
+            copy_rows(output);
+        }
+        "fail once" => {
+            copy_rows(output);
+            if variable("BARECOUNT_ATTEMPT") == "1" {
+                return Err(75);
+            }
+        }
+        other => match other.strip_prefix("exit ").and_then(|status| status.parse().ok()) {
+            Some(status) => return Err(status),
+            None => panic!("unknown behaviour `{other}`"),
+        },
+    }
+    Ok(())
+}
+
+/// Copies the folder `rows` beside this program to the outputs.
+fn copy_rows(output: &Path) {
+    let own = env::current_exe().expect("a program knows where it is");
+    let rows = own.parent().unwrap_or(Path::new("/")).join("rows");
+    copy(&rows, output);
+}
+
+fn copy(from: &Path, to: &Path) {
+    if from.is_dir() {
+        fs::create_dir_all(to).expect("the output folder can be written");
+        for entry in fs::read_dir(from).expect("rows can be listed") {
+            let entry = entry.expect("rows can be listed");
+            copy(&entry.path(), &to.join(entry.file_name()));
+        }
+    } else if from.is_file() {
+        fs::copy(from, to).expect("rows can be copied");
+    }
+}
+
+fn hang() -> ! {
+    loop {
+        thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+/// Starts copies of itself, each of which does the same, until no more can be started.
+fn fork_bomb() -> ! {
+    let mut started = 0;
+    while let Ok(_child) = Command::new("/proc/self/exe").spawn() {
+        started += 1;
+        if started > 100_000 {
+            println!("nothing stopped it");
+            process::exit(9);
+        }
+    }
+    println!("stopped after {started}");
+    hang()
+}
+
+fn eat_memory() -> ! {
+    let mut eaten: Vec<Vec<u8>> = Vec::new();
+    loop {
+        eaten.push(vec![eaten.len() as u8 | 1; 1 << 20]);
+    }
+}
+
+fn print_much(bytes: usize) {
+    let line = [b'x'; 1 << 16];
+    let mut out = io::stdout().lock();
+    for _ in 0..bytes / line.len() {
+        out.write_all(&line).expect("the log takes everything");
+    }
+}
+
+/// The next event: its identifier and its text.
+fn next(api: &str) -> (String, String) {
+    let (headers, body) = request(api, "GET", "/2018-06-01/runtime/invocation/next", "", "");
+    let id = headers
+        .iter()
+        .find_map(|line| line.strip_prefix("lambda-runtime-aws-request-id: "))
+        .expect("an event has an identifier")
+        .to_owned();
+    (id, body)
+}
+
+fn post(api: &str, path: &str, header: &str, body: &str) {
+    request(api, "POST", path, header, body);
+}
+
+fn request(api: &str, method: &str, path: &str, header: &str, body: &str) -> (Vec<String>, String) {
+    let mut stream = TcpStream::connect(api).expect("the runtime interface is reachable");
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {api}\r\nConnection: close\r\n{header}\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+    .expect("a request can be sent");
+    let mut reader = BufReader::new(stream);
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).expect("an answer has headers");
+        let line = line.trim_end();
+        if line.is_empty() {
+            break;
+        }
+        let (name, value) = line.split_once(':').unwrap_or((line, ""));
+        headers.push(format!("{}: {}", name.to_lowercase(), value.trim()));
+    }
+    let length = headers
+        .iter()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .and_then(|length| length.parse::<usize>().ok());
+    let mut body = Vec::new();
+    match length {
+        Some(length) => {
+            body.resize(length, 0);
+            reader.read_exact(&mut body).expect("an answer is as long as it says");
+        }
+        None => drop(reader.read_to_end(&mut body)),
+    }
+    (headers, String::from_utf8_lossy(&body).into_owned())
+}
+
+/// The text of a field in JSON of the platform's own, whose values need no unescaping.
+fn field(json: &str, name: &str) -> String {
+    let key = format!("\"{name}\":");
+    let rest = json.split_once(&key).map_or("", |(_, rest)| rest).trim_start();
+    rest.trim_start_matches('"').split('"').next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,5 @@
+//! The whole binary, as a user would use it. `kill.rs` beside this folder ends it the hard way.
+
+mod engines;
+mod evidence;
+mod example;

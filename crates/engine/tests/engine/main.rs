@@ -1,0 +1,9 @@
+//! Jobs and acceptance tests as their callers run them. One binary, for each that links DataFusion
+//! weighs hundreds of megabytes.
+
+mod acceptance;
+mod fixture;
+mod fx_rates;
+mod hostile;
+mod job;
+mod repeatable;

@@ -1,0 +1,217 @@
+//! Measures a warm invocation of a function that echoes, on the published client for Rust: from the
+//! launch to the known end, places and log included. Beside it, in the same run and turn by turn,
+//! the least that any such interface costs: a request over HTTP to another process that echoes its
+//! body, over TCP on the loopback device and over a Unix socket. Prints one JSON line.
+//!
+//! `cargo run --release -p barecount-runner --example invoke [COUNT]`. The binary is its own
+//! function.
+
+mod plain;
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use barecount_model::{class::Size, id::TaskId};
+use barecount_runner::{
+    Runner,
+    clock::SystemClock,
+    launch::{AttemptToken, End, Isolation, Launch, Limits, Places, ReuseKey, Work},
+    local::{Host, Local},
+    serverless::{PoolLimits, Serverless},
+};
+use barecount_sandbox::{Launcher, LauncherConfig};
+use lambda_runtime::{LambdaEvent, service_fn};
+use serde_json::{Value, json};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+const WARM_UP: usize = 200;
+const COUNT: usize = 2000;
+
+#[expect(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a program, not a library"
+)]
+fn main() -> ExitCode {
+    let function = std::env::args().next().as_deref() == Some("/var/task/bootstrap");
+    let mut arguments = std::env::args().skip(1);
+    let done = if function {
+        echo().map(|()| None)
+    } else if let (Some(plain::SERVER), Some(socket)) =
+        (arguments.next().as_deref(), arguments.next())
+    {
+        plain::server(Path::new(&socket)).map(|()| None)
+    } else {
+        measure().map(Some)
+    };
+    match done {
+        Ok(line) => {
+            if let Some(line) = line {
+                println!("{line}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn echo() -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(lambda_runtime::run(service_fn(
+        |event: LambdaEvent<Value>| async move {
+            let answer: Result<Value, std::convert::Infallible> =
+                Ok(event.payload["event"].clone());
+            answer
+        },
+    )))
+}
+
+fn measure() -> Result<Value, Failure> {
+    let launcher = Launcher::start(LauncherConfig::new("barecount-bench-invoke"))?;
+    let count = match std::env::args().nth(1) {
+        Some(count) => count.parse()?,
+        None => COUNT,
+    };
+    let folder = tempfile::tempdir()?;
+    let package = folder.path().join("package");
+    fs_err::create_dir(&package)?;
+    fs_err::copy(std::env::current_exe()?, package.join("bootstrap"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(invoke(launcher, folder.path(), package, count))
+}
+
+async fn invoke(
+    launcher: Launcher,
+    folder: &Path,
+    package: PathBuf,
+    count: usize,
+) -> Result<Value, Failure> {
+    let host = Host {
+        launcher: Arc::new(launcher),
+        clock: Arc::new(SystemClock::start()),
+        weakest: Isolation::Sandbox,
+    };
+    let limits = PoolLimits {
+        sandboxes: 1,
+        idle: Duration::from_secs(60),
+    };
+    let class = Serverless::new(host, limits, &folder.join("workers"))?;
+    let runner = Local::open(class, &folder.join("state"))?;
+    let mut cold = Duration::ZERO;
+    let mut took = Vec::with_capacity(count);
+    let (mut tcp, mut unix) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let mut plain = plain::Plain::start(folder).await?;
+    for number in 0..WARM_UP + count {
+        let launch = launch(folder, package.clone(), u32::try_from(number)?)?;
+        let begin = Instant::now();
+        let handle = runner.launch(&launch).await?;
+        let ended = runner.wait(&handle).await?;
+        let elapsed = begin.elapsed();
+        if !matches!(&ended.end, End::Answered { response } if *response == json!("hello")) {
+            return Err(format!("the echo ended as {:?}", ended.end).into());
+        }
+        match number {
+            0 => cold = elapsed,
+            _ if number >= WARM_UP && ended.warm => took.push(elapsed),
+            _ => {}
+        }
+        runner.destroy(&launch.token).await?;
+        let (by_tcp, by_unix) = (plain.tcp().await?, plain.unix().await?);
+        if number >= WARM_UP {
+            tcp.push(by_tcp);
+            unix.push(by_unix);
+        }
+    }
+    runner.shut_down().await;
+    let (warm, load) = (took.len(), fs_err::read_to_string("/proc/loadavg")?);
+    let (took, tcp, unix) = (Quantiles::of(took), Quantiles::of(tcp), Quantiles::of(unix));
+    Ok(json!({
+        "bench": "invoke",
+        "warm": warm,
+        "of": count,
+        "p50_us": took.p50,
+        "p99_us": took.p99,
+        "plain_tcp_p50_us": tcp.p50,
+        "plain_tcp_p99_us": tcp.p99,
+        "plain_unix_p50_us": unix.p50,
+        "plain_unix_p99_us": unix.p99,
+        "cold_us": micros(cold),
+        "load": load.split(' ').next(),
+        "optimised": !cfg!(debug_assertions),
+    }))
+}
+
+/// Of a row of measurements, in microseconds; `None` where there are none.
+struct Quantiles {
+    p50: Option<f64>,
+    p99: Option<f64>,
+}
+
+impl Quantiles {
+    fn of(mut took: Vec<Duration>) -> Self {
+        took.sort_unstable();
+        let at = |share: usize| took.get(took.len() * share / 1000).copied().map(micros);
+        Self {
+            p50: at(500),
+            p99: at(990),
+        }
+    }
+}
+
+fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
+fn launch(folder: &Path, package: PathBuf, number: u32) -> Result<Launch, Failure> {
+    let attempt = folder.join(format!("attempt-{number}"));
+    let place = |name: &str| attempt.join(name);
+    for name in ["input", "output", "checkpoint"] {
+        fs_err::create_dir_all(place(name))?;
+    }
+    Ok(Launch {
+        token: AttemptToken {
+            task: TaskId::from_bytes([1; 16]),
+            number,
+        },
+        size: Size::Small,
+        work: Work::Handler {
+            package,
+            event: json!("hello"),
+        },
+        limits: Limits {
+            memory_bytes: 128 << 20,
+            cpu_millis: 1000,
+            pids: 32,
+            open_files: 256,
+            scratch_bytes: 16 << 20,
+            log_bytes: 1 << 20,
+        },
+        places: Places {
+            input: place("input"),
+            output: place("output"),
+            checkpoint: place("checkpoint"),
+            cache: None,
+            drivers: BTreeMap::new(),
+        },
+        env: BTreeMap::new(),
+        isolation: Isolation::Sandbox,
+        reuse: Some(ReuseKey("bench".to_owned())),
+        timeout: Duration::from_secs(10),
+        log: attempt.join("log"),
+    })
+}

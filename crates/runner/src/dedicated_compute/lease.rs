@@ -1,0 +1,226 @@
+//! The exclusive lease of processors: one file lock each, so that it holds between processes and
+//! dies with the one that holds it.
+
+use std::{
+    fs::{File, TryLockError},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::{clock::Clock, local::records::blocking};
+
+/// How often a lease that another process holds is asked for: a file lock that is waited for cannot
+/// be given up, and leases last seconds to hours.
+const RETRY: Duration = Duration::from_millis(50);
+/// The longest holder read, in bytes: anybody who leases may write there.
+const HOLDER_MAX: u64 = 128;
+
+/// The processors that are leased together.
+#[derive(Debug)]
+pub(super) struct CpuLeases {
+    folder: PathBuf,
+    /// In ascending order, each once.
+    cpus: Vec<u32>,
+    clock: Arc<dyn Clock>,
+    /// Within this process, whoever asks first is served first.
+    turn: Arc<Mutex<()>>,
+}
+
+/// The processors are ours until this is dropped, or this process dies.
+#[derive(Debug)]
+pub(super) struct CpuLease {
+    _locks: Vec<File>,
+    _turn: OwnedMutexGuard<()>,
+}
+
+/// A processor that somebody else has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("processor {cpu} is leased{}", by(holder.as_deref()))]
+pub(super) struct Taken {
+    /// Which.
+    pub(super) cpu: u32,
+    /// Who says to have it, if it has been written down already.
+    pub(super) holder: Option<String>,
+}
+
+fn by(holder: Option<&str>) -> String {
+    holder.map_or_else(String::new, |holder| format!(" by {holder}"))
+}
+
+impl CpuLeases {
+    pub(super) fn of(folder: PathBuf, cpus: &[u32], clock: Arc<dyn Clock>) -> Self {
+        let mut cpus = cpus.to_vec();
+        cpus.sort_unstable();
+        cpus.dedup();
+        Self {
+            folder,
+            cpus,
+            clock,
+            turn: Arc::default(),
+        }
+    }
+
+    /// Waits for its turn, and takes the processors in the name of `holder`. Cancel-safe: who gives
+    /// up holds nothing.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub(super) async fn acquire(&self, holder: &str) -> io::Result<CpuLease> {
+        let turn = self.turn.clone().lock_owned().await;
+        let mut told = false;
+        loop {
+            match self.attempt(Some(holder.to_owned())).await? {
+                Ok(locks) => {
+                    return Ok(CpuLease {
+                        _locks: locks,
+                        _turn: turn,
+                    });
+                }
+                Err(taken) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::info!(holder, %taken, "an attempt waits for its processors");
+                    }
+                    self.clock.sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// The first processor that is taken, if one is.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub(super) async fn taken(&self) -> io::Result<Option<Taken>> {
+        Ok(self.attempt(None).await?.err())
+    }
+
+    async fn attempt(&self, holder: Option<String>) -> io::Result<Result<Vec<File>, Taken>> {
+        let (folder, cpus) = (self.folder.clone(), self.cpus.clone());
+        blocking(move || try_all(&folder, &cpus, holder.as_deref())).await
+    }
+}
+
+/// All locks or none: who holds some while waiting for others could wait forever. A holder is
+/// written down for those who wait; it means something only while the lock is held, so that a crash
+/// leaves nothing to clear.
+fn try_all(
+    folder: &Path,
+    cpus: &[u32],
+    holder: Option<&str>,
+) -> io::Result<Result<Vec<File>, Taken>> {
+    fs_err::create_dir_all(folder)?;
+    let mut locks = Vec::with_capacity(cpus.len());
+    for cpu in cpus {
+        let path = folder.join(format!("cpu-{cpu}.lock"));
+        let mut file = fs_err::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path)?
+            .into_file();
+        match file.try_lock() {
+            Ok(()) => locks.push(file),
+            Err(TryLockError::WouldBlock) => {
+                return Ok(Err(Taken {
+                    cpu: *cpu,
+                    holder: written(&mut file)?,
+                }));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    if let Some(holder) = holder {
+        for file in &mut locks {
+            file.set_len(0)?;
+            write!(file, "{holder} (process {})", std::process::id())?;
+        }
+    }
+    Ok(Ok(locks))
+}
+
+/// What a holder wrote, as far as it is plain text.
+fn written(file: &mut File) -> io::Result<Option<String>> {
+    let mut bytes = Vec::new();
+    file.take(HOLDER_MAX).read_to_end(&mut bytes)?;
+    let text: String = String::from_utf8_lossy(&bytes)
+        .chars()
+        .filter(|character| !character.is_control())
+        .collect();
+    Ok((!text.is_empty()).then_some(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::VirtualClock;
+
+    fn leases(folder: &Path, cpus: &[u32]) -> CpuLeases {
+        CpuLeases::of(folder.to_owned(), cpus, Arc::new(VirtualClock::at(0)))
+    }
+
+    async fn polled_once<T>(future: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = future => Some(done),
+            () = std::future::ready(()) => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lease_of_overlapping_processors_is_not_given_twice() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        // Two of them stand for two processes: locks belong to open files, not to processes.
+        let first = leases(folder.path(), &[1, 0]);
+        let second = leases(folder.path(), &[2, 1]);
+        let held = first.acquire("task-1").await?;
+        assert!(try_all(folder.path(), &second.cpus, None)?.is_err());
+        assert!(
+            try_all(folder.path(), &[2], None)?.is_ok(),
+            "a try that failed holds nothing"
+        );
+        drop(held);
+        second.acquire("task-2").await?;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn who_asks_first_is_served_first() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let leases = leases(folder.path(), &[0]);
+        let held = leases.acquire("first").await?;
+        let mut second = Box::pin(leases.acquire("second"));
+        let mut third = Box::pin(leases.acquire("third"));
+        assert!(polled_once(&mut second).await.is_none());
+        assert!(polled_once(&mut third).await.is_none());
+        drop(held);
+        let held = second.await?;
+        assert!(polled_once(&mut third).await.is_none());
+        drop(held);
+        third.await?;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn who_waits_can_ask_which_processor_is_taken_and_by_whom() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let (first, second) = (leases(folder.path(), &[3]), leases(folder.path(), &[2, 3]));
+        assert_eq!(second.taken().await?, None);
+        let held = first.acquire("task-1").await?;
+        let taken = second.taken().await?;
+        let process = std::process::id();
+        assert_eq!(
+            taken.map(|taken| taken.to_string()),
+            Some(format!(
+                "processor 3 is leased by task-1 (process {process})"
+            ))
+        );
+        drop(held);
+        assert_eq!(second.taken().await?, None, "what is written says nothing");
+        Ok(())
+    }
+}

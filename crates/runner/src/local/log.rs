@@ -1,0 +1,284 @@
+//! The bounded log: a pipe that is always drained, so that work never blocks on a log that is full.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use sha2::{Digest, Sha256};
+use tokio::{net::unix::pipe, sync::Mutex, task::JoinHandle};
+
+use super::records::blocking;
+use crate::launch::{LogSummary, cut_notice};
+
+const CHUNK: usize = 64 * 1024;
+/// The most that a pipe holds when an ordinary user made it larger (`fs.pipe-max-size`).
+const PIPE_MAX: usize = 1 << 20;
+
+/// A process's standard output and standard error on their way into a log, or, between two
+/// attempts, on their way into nothing. Dropping it stops the draining.
+#[derive(Debug)]
+pub(crate) struct LogPipe {
+    shared: Arc<Shared>,
+    drain: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    pipe: pipe::Receiver,
+    intake: Mutex<Intake>,
+}
+
+#[derive(Debug)]
+struct Intake {
+    sink: Option<Sink>,
+    chunk: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Sink {
+    /// Absent once writing has failed; everything after that is dropped.
+    file: Option<File>,
+    room: u64,
+    digest: Sha256,
+    kept: u64,
+    dropped: u64,
+}
+
+#[derive(PartialEq)]
+enum Pulled {
+    Bytes(usize),
+    Nothing,
+    End,
+}
+
+impl LogPipe {
+    /// A pipe and the end to write to, which blocks as a process expects.
+    pub(crate) fn open() -> io::Result<(Self, OwnedFd)> {
+        let (writer, reader) = pipe::pipe()?;
+        let writer = writer.into_blocking_fd()?;
+        let shared = Arc::new(Shared {
+            pipe: reader,
+            intake: Mutex::new(Intake {
+                sink: None,
+                chunk: vec![0; CHUNK],
+            }),
+        });
+        let drain = tokio::spawn(shared.clone().drain());
+        Ok((Self { shared, drain }, writer))
+    }
+
+    /// From now on, what is printed goes to a new file at `path`, `limit` bytes of it at most. What
+    /// was printed before is dropped without a trace: it belonged to nobody.
+    pub(crate) async fn attach(&self, path: PathBuf, limit: u64) -> io::Result<()> {
+        let file = blocking(move || create(&path)).await?;
+        self.attach_file(file, limit).await;
+        Ok(())
+    }
+
+    /// The same, with the file that [`create`] made.
+    pub(crate) async fn attach_file(&self, file: File, limit: u64) {
+        let mut intake = self.shared.intake.lock().await;
+        self.shared.catch_up(&mut intake).await;
+        intake.sink = Some(Sink {
+            file: Some(file),
+            room: limit,
+            digest: Sha256::new(),
+            kept: 0,
+            dropped: 0,
+        });
+    }
+
+    /// Takes what has been printed up to now, and closes the log.
+    pub(crate) async fn detach(&self) -> LogSummary {
+        let mut intake = self.shared.intake.lock().await;
+        self.shared.catch_up(&mut intake).await;
+        match intake.sink.take() {
+            Some(sink) => sink.close().await,
+            None => LogSummary::default(),
+        }
+    }
+}
+
+/// Makes an empty log. Blocking.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    fs_err::File::create(path).map(fs_err::File::into_file)
+}
+
+impl Drop for LogPipe {
+    fn drop(&mut self) {
+        self.drain.abort();
+    }
+}
+
+impl Shared {
+    async fn drain(self: Arc<Self>) {
+        while self.pipe.readable().await.is_ok() {
+            let mut intake = self.intake.lock().await;
+            let read = |chunk: &mut [u8]| self.pipe.try_read(chunk);
+            if intake.pull(read).await == Pulled::End {
+                return;
+            }
+        }
+    }
+
+    /// Reads what is in the pipe now. Bounded, should somebody go on printing.
+    async fn catch_up(&self, intake: &mut Intake) {
+        // Straight from the pipe: the runtime may not have heard yet that there is something in it.
+        let read = |chunk: &mut [u8]| rustix::io::read(&self.pipe, chunk).map_err(io::Error::from);
+        let mut left = PIPE_MAX;
+        while left > 0 {
+            match intake.pull(read).await {
+                Pulled::Bytes(count) => left = left.saturating_sub(count),
+                Pulled::Nothing | Pulled::End => return,
+            }
+        }
+    }
+}
+
+impl Intake {
+    async fn pull(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> Pulled {
+        let Self { sink, chunk } = self;
+        match read(chunk) {
+            Ok(0) => Pulled::End,
+            Ok(count) => {
+                if let Some(sink) = sink {
+                    sink.take(&chunk[..count]).await;
+                }
+                Pulled::Bytes(count)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Pulled::Nothing,
+            Err(_) => Pulled::End,
+        }
+    }
+}
+
+impl Sink {
+    async fn take(&mut self, bytes: &[u8]) {
+        let room = usize::try_from(self.room).unwrap_or(usize::MAX);
+        let (keep, drop) = bytes.split_at(bytes.len().min(room));
+        self.dropped = self.dropped.saturating_add(drop.len() as u64);
+        if keep.is_empty() {
+            return;
+        }
+        let Some(mut file) = self.file.take() else {
+            self.dropped = self.dropped.saturating_add(keep.len() as u64);
+            return;
+        };
+        let owned = keep.to_vec();
+        let before = self.kept;
+        let written = blocking(move || match file.write_all(&owned) {
+            Ok(()) => Ok(file),
+            Err(error) => {
+                // The digest is that of what the file holds: take back what went in of this part.
+                file.set_len(before)?;
+                Err(error)
+            }
+        });
+        match written.await {
+            Ok(file) => {
+                self.file = Some(file);
+                self.digest.update(keep);
+                self.room -= keep.len() as u64;
+                self.kept += keep.len() as u64;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a log could not be written; the rest of it is dropped");
+                self.dropped = self.dropped.saturating_add(keep.len() as u64);
+            }
+        }
+    }
+
+    async fn close(mut self) -> LogSummary {
+        if self.dropped > 0
+            && let Some(mut file) = self.file.take()
+        {
+            let notice = cut_notice(self.dropped);
+            let (digest, end) = (self.digest.clone().chain_update(&notice), self.kept);
+            let written = blocking(move || {
+                let written = file.write_all(notice.as_bytes());
+                if written.is_err() {
+                    // The digest is that of what the file holds.
+                    file.set_len(end)?;
+                }
+                written
+            });
+            match written.await {
+                Ok(()) => self.digest = digest,
+                Err(error) => tracing::warn!(%error, "a log could not be told that it was cut"),
+            }
+        }
+        LogSummary {
+            bytes: self.kept,
+            dropped_bytes: self.dropped,
+            sha256: hex::encode(self.digest.finalize()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_gigabyte_of_output_is_cut_counted_and_told_without_blocking_the_writer()
+    -> Result<(), Box<dyn std::error::Error>> {
+        const GIGABYTE: u64 = 1 << 30;
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("log");
+        let (log, writer) = LogPipe::open()?;
+        log.attach(path.clone(), 1000).await?;
+        blocking(move || {
+            let mut writer = File::from(writer);
+            for _ in 0..GIGABYTE / (1 << 20) {
+                writer.write_all(&[b'x'; 1 << 20])?;
+            }
+            Ok(())
+        })
+        .await?;
+        let summary = log.detach().await;
+        assert_eq!(summary.bytes, 1000);
+        assert_eq!(summary.dropped_bytes, GIGABYTE - 1000);
+        let kept = fs_err::read(&path)?;
+        let notice = cut_notice(GIGABYTE - 1000);
+        assert_eq!(String::from_utf8(kept.clone())?, "x".repeat(1000) + &notice);
+        assert_eq!(summary.sha256, hex::encode(Sha256::digest(&kept)));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_was_printed_between_two_attempts_is_in_neither_log()
+    -> Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let (log, writer) = LogPipe::open()?;
+        let mut writer = File::from(writer);
+        let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+        log.attach(one.clone(), 100).await?;
+        writer.write_all(b"one")?;
+        log.detach().await;
+        writer.write_all(b"between")?;
+        log.attach(two.clone(), 100).await?;
+        writer.write_all(b"two")?;
+        log.detach().await;
+        assert_eq!(fs_err::read(one)?, b"one");
+        assert_eq!(fs_err::read(two)?, b"two");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_log_on_a_full_disk_is_dropped_and_the_work_goes_on()
+    -> Result<(), Box<dyn std::error::Error>> {
+        let (log, writer) = LogPipe::open()?;
+        log.attach(PathBuf::from("/dev/full"), 100).await?;
+        let mut writer = File::from(writer);
+        writer.write_all(b"one")?;
+        let summary = log.detach().await;
+        assert_eq!((summary.bytes, summary.dropped_bytes), (0, 3));
+        Ok(())
+    }
+}

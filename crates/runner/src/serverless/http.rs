@@ -1,0 +1,357 @@
+//! The Runtime API over HTTP/1.1, on a listening socket that was opened inside the sandbox.
+//!
+//! The one who connects is the work itself, and hostile: connections, headers and bodies are
+//! bounded, and one body is read at a time.
+
+use std::{convert::Infallible, io, sync::Arc};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{CONTENT_TYPE, HeaderName, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Mutex, Semaphore},
+    task::JoinSet,
+};
+
+use super::protocol::{Conversation, Invocation, PAYLOAD_MAX, Refusal};
+
+/// Connections at a time. Published clients use one or two.
+const CONNECTIONS: usize = 16;
+const HEADERS: usize = 64;
+const HEADER_BYTES: usize = 16 * 1024;
+/// The largest body of an error report.
+const ERROR_BODY_MAX: usize = 256 * 1024;
+/// How much of a body that is too large is read and dropped, so that its sender gets to read why.
+const DISCARD_MAX: usize = 4 * PAYLOAD_MAX;
+
+const PREFIX: &str = "/2018-06-01/runtime/";
+const ERROR_TYPE: HeaderName = HeaderName::from_static("lambda-runtime-function-error-type");
+
+type Answer = Response<Full<Bytes>>;
+
+#[derive(Debug)]
+struct Endpoint {
+    conversation: Arc<Conversation>,
+    /// Held while a body is read: what is kept in memory does not grow with the connections.
+    reading: Mutex<()>,
+}
+
+/// Serves one function process until it is dropped, which closes its connections.
+pub(super) async fn serve(listener: TcpListener, conversation: Arc<Conversation>) {
+    let endpoint = Arc::new(Endpoint {
+        conversation,
+        reading: Mutex::new(()),
+    });
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        // Further connections wait in the kernel's bounded queue.
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+            Err(error) => {
+                tracing::warn!(%error, "a function's connection could not be taken");
+                return;
+            }
+        };
+        while connections.try_join_next().is_some() {}
+        let endpoint = endpoint.clone();
+        connections.spawn(async move {
+            connection(stream, endpoint).await;
+            drop(place);
+        });
+    }
+}
+
+async fn connection(stream: TcpStream, endpoint: Arc<Endpoint>) {
+    // Requests are small and answered one by one: nothing is gained by waiting for more.
+    drop(stream.set_nodelay(true));
+    let conversation = endpoint.conversation.clone();
+    let service = service_fn(move |request| {
+        let endpoint = endpoint.clone();
+        async move { Ok::<_, Infallible>(endpoint.answer(request).await) }
+    });
+    let served = http1::Builder::new()
+        // Between two requests on one connection lies the function's work, which takes as long as
+        // its attempt may. Idle connections are bounded by their number, and end with the process.
+        .header_read_timeout(None)
+        .max_headers(HEADERS)
+        .max_buf_size(HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        if error.is_parse() {
+            conversation.misbehave();
+        }
+        tracing::debug!(%error, "a function's connection ended early");
+    }
+}
+
+impl Endpoint {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let path = request.uri().path().to_owned();
+        let Some(path) = path.strip_prefix(PREFIX) else {
+            return not_found();
+        };
+        let mut parts = path.split('/');
+        let route = (parts.next(), parts.next(), parts.next(), parts.next());
+        let method = request.method().clone();
+        match (method, route) {
+            (Method::GET, (Some("invocation"), Some("next"), None, None)) => self.next().await,
+            (Method::POST, (Some("invocation"), Some(id), Some("response"), None)) => {
+                self.response(id, request).await
+            }
+            (Method::POST, (Some("invocation"), Some(id), Some("error"), None)) => {
+                self.error(Some(id), request).await
+            }
+            (Method::POST, (Some("init"), Some("error"), None, None)) => {
+                self.error(None, request).await
+            }
+            _ => not_found(),
+        }
+    }
+
+    async fn next(&self) -> Answer {
+        match self.conversation.next().await {
+            Ok(invocation) => event(invocation),
+            Err(refusal) => refused(refusal),
+        }
+    }
+
+    async fn response(&self, id: &str, request: Request<Incoming>) -> Answer {
+        if let Err(refusal) = self.conversation.expects(id) {
+            return refused(refusal);
+        }
+        let _one_at_a_time = self.reading.lock().await;
+        match read(request.into_body(), PAYLOAD_MAX).await {
+            // A function that streams may fail half-way, and says so in a trailer.
+            Ok(Read {
+                bytes,
+                failed: Some(error_type),
+            }) => taken(self.conversation.fail(id, Some(&error_type), &bytes)),
+            Ok(Read {
+                bytes,
+                failed: None,
+            }) => taken(self.conversation.respond(id, &bytes)),
+            Err(Unread::TooLarge) => refused(self.conversation.overflow(id)),
+            Err(Unread::Broken) => self.broken(),
+        }
+    }
+
+    fn broken(&self) -> Answer {
+        self.conversation.misbehave();
+        bad_request()
+    }
+
+    async fn error(&self, id: Option<&str>, request: Request<Incoming>) -> Answer {
+        if let Some(id) = id
+            && let Err(refusal) = self.conversation.expects(id)
+        {
+            return refused(refusal);
+        }
+        let header = request
+            .headers()
+            .get(ERROR_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
+        let header = header.as_deref();
+        let _one_at_a_time = self.reading.lock().await;
+        let body = match read(request.into_body(), ERROR_BODY_MAX).await {
+            Ok(read) => read.bytes,
+            // The error counts even where its description is beyond bounds.
+            Err(Unread::TooLarge) => {
+                Bytes::from_static(b"the description of the error is too large")
+            }
+            Err(Unread::Broken) => return self.broken(),
+        };
+        taken(match id {
+            Some(id) => self.conversation.fail(id, header, &body),
+            None => self.conversation.fail_init(header, &body),
+        })
+    }
+}
+
+struct Read {
+    bytes: Bytes,
+    failed: Option<String>,
+}
+
+enum Unread {
+    TooLarge,
+    Broken,
+}
+
+async fn read(body: Incoming, limit: usize) -> Result<Read, Unread> {
+    let mut body = body;
+    match Limited::new(&mut body, limit).collect().await {
+        Ok(collected) => {
+            let failed = collected
+                .trailers()
+                .and_then(|trailers| trailers.get(ERROR_TYPE))
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned);
+            Ok(Read {
+                bytes: collected.to_bytes(),
+                failed,
+            })
+        }
+        Err(error) if error.is::<LengthLimitError>() => {
+            discard(body).await;
+            Err(Unread::TooLarge)
+        }
+        Err(_) => Err(Unread::Broken),
+    }
+}
+
+async fn discard(mut body: Incoming) {
+    let mut left = DISCARD_MAX;
+    while let Some(Ok(frame)) = body.frame().await {
+        let size = frame.data_ref().map_or(0, Bytes::len);
+        match left.checked_sub(size) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
+}
+
+fn event(invocation: Invocation) -> Answer {
+    let mut response = json(StatusCode::OK, invocation.payload);
+    let mut set = |name: &'static str, value: String| {
+        // Our own ids and numbers are always valid header values.
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response
+                .headers_mut()
+                .insert(HeaderName::from_static(name), value);
+        }
+    };
+    set("lambda-runtime-aws-request-id", invocation.id);
+    set(
+        "lambda-runtime-deadline-ms",
+        invocation.deadline_ms.to_string(),
+    );
+    set("lambda-runtime-invoked-function-arn", invocation.function);
+    if let Some(trace) = invocation.trace {
+        set("lambda-runtime-trace-id", trace);
+    }
+    response
+}
+
+fn taken(result: Result<(), Refusal>) -> Answer {
+    match result {
+        Ok(()) => json(
+            StatusCode::ACCEPTED,
+            Bytes::from_static(b"{\"status\":\"OK\"}\n"),
+        ),
+        Err(refusal) => refused(refusal),
+    }
+}
+
+fn refused(refusal: Refusal) -> Answer {
+    match refusal {
+        Refusal::InvalidRequestId => error(
+            StatusCode::BAD_REQUEST,
+            "InvalidRequestID",
+            "no invocation with this request id is being served",
+        ),
+        Refusal::InvalidStateTransition => error(
+            StatusCode::FORBIDDEN,
+            "InvalidStateTransition",
+            "this request does not follow from the ones before",
+        ),
+        Refusal::TooLarge => error(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "RequestEntityTooLarge",
+            "the payload is larger than 6 MiB",
+        ),
+    }
+}
+
+fn bad_request() -> Answer {
+    error(
+        StatusCode::BAD_REQUEST,
+        "InvalidRequest",
+        "the body could not be read",
+    )
+}
+
+fn not_found() -> Answer {
+    error(
+        StatusCode::NOT_FOUND,
+        "NotFound",
+        "the Runtime API 2018-06-01 has no such path",
+    )
+}
+
+fn error(status: StatusCode, error_type: &str, message: &str) -> Answer {
+    let body = serde_json::json!({ "errorType": error_type, "errorMessage": message });
+    json(status, Bytes::from(body.to_string()))
+}
+
+fn json(status: StatusCode, body: Bytes) -> Answer {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn exchange(stream: &mut TcpStream, request: String) -> io::Result<String> {
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = [0; 2048];
+        let length = stream.read(&mut answer).await?;
+        Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_of_an_hour_may_be_answered_on_the_connection_that_its_event_came_on()
+    -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let conversation = Arc::new(Conversation::new());
+        let _outcome = conversation.invoke(Invocation {
+            id: "task-1".to_owned(),
+            deadline_ms: 0,
+            function: "arn".to_owned(),
+            trace: None,
+            payload: Bytes::from_static(b"{}"),
+        });
+        let server = tokio::spawn(serve(listener, conversation));
+        let mut stream = TcpStream::connect(address).await?;
+        let next = format!("GET {PREFIX}invocation/next HTTP/1.1\r\nhost: a\r\n\r\n");
+        let event = exchange(&mut stream, next).await?;
+        assert!(event.starts_with("HTTP/1.1 200"), "{event}");
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        // Lets whatever has come due close what it would.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let answer = format!(
+            "POST {PREFIX}invocation/task-1/response HTTP/1.1\r\nhost: a\r\n\
+             content-length: 1\r\n\r\n1"
+        );
+        let taken = exchange(&mut stream, answer).await?;
+        assert!(taken.starts_with("HTTP/1.1 202"), "{taken}");
+        server.abort();
+        Ok(())
+    }
+}

@@ -1,0 +1,345 @@
+//! One function process in its sandbox, and one attempt after the other on it.
+
+use std::{fs::File, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use barecount_sandbox::{Exit, ExitStatus, Spec};
+use tokio::{sync::oneshot, task::JoinHandle};
+
+use super::{
+    http, payload,
+    pool::{Key, Permit},
+    processes::Rest,
+    protocol::{Conversation, Outcome},
+    slots::{Placed, Replaced, Slots},
+};
+use crate::{
+    RunnerError,
+    launch::{End, Ended, Launch, LogSummary, Usage},
+    local::{
+        Host, Orders,
+        host::failure,
+        log,
+        places::{self, Access},
+        records::blocking,
+        sandboxed::{self, Input, Process},
+    },
+};
+
+/// Where a function finds the Runtime API.
+const RUNTIME_API: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9001);
+/// How long a function that has answered may take to ask for the next event, if it is to be used
+/// again.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// A function process. Dropping it ends it.
+pub(super) struct Worker {
+    pub(super) key: Arc<Key>,
+    pub(super) name: String,
+    process: Process,
+    conversation: Arc<Conversation>,
+    server: JoinHandle<()>,
+    /// Absent while blocking work has them.
+    slots: Option<Slots>,
+    rest: Option<Rest>,
+    served: u64,
+    /// Given back last: until then the sandbox counts.
+    _permit: Permit,
+}
+
+/// What came of an attempt on a worker.
+pub(super) enum Served {
+    Ended(Box<Ended>),
+    /// The process died before it took the event: the attempt has not begun.
+    NotBegun,
+}
+
+/// What happened to an invocation.
+enum Happened {
+    Settled(Outcome),
+    Exited(Exit),
+    Stopped,
+    NotBegun,
+}
+
+impl Worker {
+    /// Starts a process, whose log begins as that of `launch`.
+    pub(super) async fn start(
+        host: &Host,
+        launch: &Launch,
+        package: PathBuf,
+        key: Arc<Key>,
+        folder: PathBuf,
+        permit: Permit,
+    ) -> Result<Self, RunnerError> {
+        let slots = blocking(move || Slots::create(folder))
+            .await
+            .map_err(|error| failure("make a sandbox's folders", error))?;
+        let program = format!("{}/bootstrap", payload::TASK_ROOT);
+        let mut spec = Spec::new(sandboxed::name(&launch.token)?, vec![program]);
+        spec.cwd = payload::TASK_ROOT.into();
+        spec.env = payload::environment(launch, &RUNTIME_API.to_string());
+        spec.limits = sandboxed::limits(&launch.limits);
+        spec.listeners = vec![RUNTIME_API];
+        spec.mounts = slots.mounts();
+        spec.mounts.extend(places::lasting_mounts(&launch.places));
+        spec.mounts
+            .push(places::bind(&package, payload::TASK_ROOT, Access::Run));
+        let process = Process::start(host, launch, spec, Input::Nothing).await?;
+        let slots = blocking(move || {
+            let mut slots = slots;
+            slots.opened().map(|()| slots)
+        })
+        .await
+        .map_err(|error| failure("take a sandbox's folders back", error))?;
+        let conversation = Arc::new(Conversation::new());
+        let server = serve(&process, &conversation)?;
+        Ok(Self {
+            key,
+            name: launch.token.to_string(),
+            process,
+            conversation,
+            server,
+            slots: Some(slots),
+            rest: None,
+            served: 0,
+            _permit: permit,
+        })
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.process.has_ended()
+    }
+
+    /// Carries one attempt out.
+    pub(super) async fn serve(
+        &mut self,
+        host: &Host,
+        launch: &Launch,
+        event: &serde_json::Value,
+        orders: &mut Orders,
+    ) -> Result<Served, RunnerError> {
+        let warm = self.served > 0;
+        self.served += 1;
+        if !warm {
+            // Its log was there before its first byte.
+            self.initialise(orders).await;
+        }
+        let (placed, log) = self.place(launch, warm).await?;
+        if let Some(log) = log {
+            self.process
+                .log
+                .attach_file(log, launch.limits.log_bytes)
+                .await;
+        }
+        let deadline = u64::try_from(launch.timeout.as_millis()).unwrap_or(u64::MAX);
+        let deadline = host.clock.unix_millis().saturating_add(deadline);
+        let invocation = payload::invocation(launch, event, &placed, deadline);
+        let answer = self.conversation.invoke(invocation);
+        let happened = self.follow(host, answer, orders).await;
+        // Whatever happened, the places go back to where they are looked for.
+        let replaced = self.take(placed).await?;
+        let log = self.process.log.detach().await;
+        Ok(match happened? {
+            Happened::NotBegun => Served::NotBegun,
+            happened => Served::Ended(Box::new(self.ended(happened, replaced.err(), log, warm))),
+        })
+    }
+
+    async fn follow(
+        &self,
+        host: &Host,
+        mut answer: oneshot::Receiver<Outcome>,
+        orders: &mut Orders,
+    ) -> Result<Happened, RunnerError> {
+        let exit = tokio::select! {
+            biased;
+            outcome = &mut answer => match outcome {
+                Ok(outcome) => return Ok(Happened::Settled(outcome)),
+                // The conversation has dropped it, which it does with the process only.
+                Err(_) => self.process.exited().await?,
+            },
+            exit = self.process.exited() => exit?,
+            _ = orders.not_to_go_on() => {
+                self.process.end(host, orders).await?;
+                return Ok(Happened::Stopped);
+            }
+        };
+        // An answer that arrived before the end counts, whichever was noticed first.
+        if let Ok(outcome) = answer.try_recv() {
+            return Ok(Happened::Settled(outcome));
+        }
+        if self.served > 1 && self.conversation.withdraw() {
+            return Ok(Happened::NotBegun);
+        }
+        Ok(Happened::Exited(exit))
+    }
+
+    fn ended(
+        &self,
+        happened: Happened,
+        replaced: Option<Replaced>,
+        log: LogSummary,
+        warm: bool,
+    ) -> Ended {
+        let usage = match &happened {
+            Happened::Exited(exit) if !warm => sandboxed::usage(&exit.usage),
+            // What a process used that goes on is not told apart by attempts.
+            _ => Usage::default(),
+        };
+        let end = match (happened, replaced) {
+            (Happened::Settled(Outcome::Answered(_)), Some(replaced)) => End::HandlerError {
+                error_type: "Runtime.FolderReplaced".to_owned(),
+                message: replaced.to_string(),
+            },
+            (Happened::Settled(Outcome::Answered(response)), None) => End::Answered { response },
+            (
+                Happened::Settled(Outcome::Failed {
+                    error_type,
+                    message,
+                }),
+                _,
+            ) => End::HandlerError {
+                error_type,
+                message,
+            },
+            (Happened::Exited(exit), _) => exited(&exit),
+            (Happened::Stopped | Happened::NotBegun, _) => End::Stopped,
+        };
+        Ended {
+            end,
+            usage,
+            enforcement: self.process.enforcement().clone(),
+            log,
+            warm,
+        }
+    }
+
+    /// Places the attempt's folders and makes its log, unless it has one: together, for every hop to
+    /// where work may block costs as much as the work.
+    async fn place(
+        &mut self,
+        launch: &Launch,
+        with_log: bool,
+    ) -> Result<(Placed, Option<File>), RunnerError> {
+        let (places, path) = (launch.places.clone(), launch.log.clone());
+        let placed = self
+            .with_slots(move |slots| {
+                let log = with_log.then(|| log::create(&path)).transpose()?;
+                Ok((slots.place(&places)?, log))
+            })
+            .await;
+        placed.map_err(|error| match error.kind() {
+            std::io::ErrorKind::CrossesDevices => RunnerError::Unlaunchable {
+                reason: "the attempt's folders and the runner's are on different file systems"
+                    .to_owned(),
+                remedy: "Keep the agent's whole state folder on one file system.".to_owned(),
+            },
+            _ => failure("place an attempt's folders", error),
+        })
+    }
+
+    async fn take(&mut self, placed: Placed) -> Result<Result<(), Replaced>, RunnerError> {
+        self.with_slots(move |slots| slots.take(&placed))
+            .await
+            .map_err(|error| failure("take an attempt's folders", error))
+    }
+
+    async fn with_slots<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Slots) -> std::io::Result<T> + Send + 'static,
+    ) -> std::io::Result<T> {
+        let Some(mut slots) = self.slots.take() else {
+            return Err(std::io::Error::other("an earlier operation was given up"));
+        };
+        let (slots, result) = blocking(move || {
+            let result = work(&mut slots);
+            Ok((slots, result))
+        })
+        .await?;
+        self.slots = Some(slots);
+        result
+    }
+
+    /// Whether it can serve another attempt: it waits for an event, behaved, and has left neither
+    /// processes nor files behind. Waits for a moment until that is so.
+    pub(super) async fn settle(&mut self, host: &Host) -> bool {
+        tokio::select! {
+            biased;
+            () = self.conversation.waits() => {}
+            _ = self.process.exited() => return false,
+            () = host.clock.sleep(SETTLE) => return false,
+        }
+        if self.conversation.misbehaved() {
+            return false;
+        }
+        let Some(rest) = self.rest.take() else {
+            return false;
+        };
+        let init = self.process.pid();
+        let restored = self
+            .with_slots(move |slots| {
+                let restored = slots.is_empty()? && rest.restore(init)?;
+                Ok(restored.then_some(rest))
+            })
+            .await;
+        match restored {
+            Ok(rest) => {
+                self.rest = rest;
+                self.rest.is_some()
+            }
+            Err(error) => {
+                tracing::debug!(%error, worker = self.name, "a function's process is not used again");
+                false
+            }
+        }
+    }
+
+    /// Waits until the function has initialised, and notes how it looks at rest. Also resolves when
+    /// it never will.
+    async fn initialise(&mut self, orders: &mut Orders) {
+        tokio::select! {
+            biased;
+            () = self.conversation.initialised() => {}
+            _ = self.process.exited() => return,
+            _ = orders.not_to_go_on() => return,
+        }
+        let init = self.process.pid();
+        // Without it the process serves this attempt and is not used again.
+        self.rest = blocking(move || Rest::of(init)).await.ok();
+    }
+
+    /// Ends it, and resolves once nothing is left.
+    pub(super) async fn retire(self) {
+        self.process.kill();
+        drop(self.process.exited().await);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+fn serve(
+    process: &Process,
+    conversation: &Arc<Conversation>,
+) -> Result<JoinHandle<()>, RunnerError> {
+    let listener = process.take_listeners()?.pop();
+    let listener = listener.ok_or_else(|| failure("take a listening socket", "there is none"))?;
+    Ok(tokio::spawn(http::serve(listener, conversation.clone())))
+}
+
+/// A function that ends instead of answering has failed, however it ended.
+fn exited(exit: &Exit) -> End {
+    match exit.status {
+        _ if exit.oom_killed => End::OutOfMemory,
+        ExitStatus::Code(0) => End::HandlerError {
+            error_type: "Runtime.ExitError".to_owned(),
+            message: "the function exited with status 0 without answering".to_owned(),
+        },
+        ExitStatus::Code(code) => End::Exited { code },
+        ExitStatus::Signal(signal) => End::Signalled { signal },
+    }
+}
