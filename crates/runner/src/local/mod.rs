@@ -5,7 +5,7 @@
 //! kept here, once.
 //!
 //! A local attempt dies with its agent, so that `recover` finds one running only within one
-//! process. What had ended is known from its [record](records); of everything else whatever is left
+//! process. What had ended is known from its record; of everything else whatever is left
 //! is swept away, and it is gone.
 
 pub(crate) mod attempt;

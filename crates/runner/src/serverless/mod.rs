@@ -4,7 +4,7 @@
 //! A sandbox serves one attempt at a time, and another one only if everything that it was started
 //! with is equal (the [reuse key](crate::launch::ReuseKey), package, limits, variables). Between two
 //! attempts the function has to be waiting for an event, with the processes that it had when it
-//! first waited; its scratch folder is emptied of what came since; places are [exchanged](slots);
+//! first waited; its scratch folder is emptied of what came since; places are exchanged;
 //! what is printed belongs to nobody. A sandbox that is not so at rest is ended.
 //!
 //! What attempts of one key share is the memory of their process, as on Lambda: a thread that goes
