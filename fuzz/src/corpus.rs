@@ -27,10 +27,11 @@ impl Corpus {
         }
     }
 
-    /// Keeps the input if the answer is new but for the numbers in it.
+    /// Keeps the input if the answer is new but for the numbers in it and what it quotes.
     pub(crate) fn learn(&mut self, input: &[u8], answer: &str) {
-        let kind: String = answer
-            .chars()
+        let unquoted = answer.split(['`', '"']).step_by(2);
+        let kind: String = unquoted
+            .flat_map(str::chars)
             .filter(|character| !character.is_ascii_digit())
             .take(ANSWER_CHARACTERS)
             .collect();
@@ -91,11 +92,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_that_differs_in_numbers_alone_is_not_new() {
+    fn an_answer_that_differs_in_numbers_or_quotes_alone_is_not_new() {
         let mut corpus = Corpus::new(vec![]);
         corpus.learn(b"one", "line 1 is wrong");
         corpus.learn(b"two", "line 22 is wrong");
-        corpus.learn(b"three", "line 3 is missing");
+        corpus.learn(b"three", "line 3 has no `a`");
+        corpus.learn(b"four", "line 4 has no `b`");
         assert_eq!(corpus.inputs, [&b"one"[..], b"three"]);
         assert_eq!(corpus.kinds(), 2);
     }

@@ -16,6 +16,10 @@ use std::{
 
 use crate::{targets::Target, worker::NUMBER_BYTES};
 
+/// What the kernel counts processor time in towards programs, whatever its own clock.
+const TICK: Duration = Duration::from_millis(10);
+/// By the clock, an input may take so many times what it may take of the processor.
+const BLOCKED: u32 = 12;
 /// How often the current input's number is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// Of what the process said at its end, so much is shown.
@@ -27,7 +31,7 @@ pub(crate) struct Hunt<'a> {
     pub(crate) seed: u64,
     /// How long each target is run.
     pub(crate) time: Duration,
-    /// How long one input may take.
+    /// How much processor time one input may take.
     pub(crate) patience: Duration,
     /// The folder that offending inputs are kept in.
     pub(crate) found: &'a Path,
@@ -41,7 +45,10 @@ impl Hunt<'_> {
         let current = tempfile::NamedTempFile::new()?;
         let (ended, output) = self.supervise(target, current.path())?;
         let reason = match ended {
-            Ended::Hung => format!("took more than {} s", self.patience.as_secs()),
+            Ended::Hung => format!(
+                "took more than {} s of processor time, or waits",
+                self.patience.as_secs()
+            ),
             Ended::Exited(status) if status.success() => {
                 println!("{:<18} {}", target.name, output.said.trim());
                 return Ok(true);
@@ -120,7 +127,8 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<io::R
     })
 }
 
-/// Waits for the end, or until one and the same input has taken too long.
+/// Waits for the end, or until one and the same input has taken too long: processor time, which a
+/// busy host does not lengthen, or much more time by the clock, as where it waits for itself.
 fn wait(process: &mut Child, current: &Path, patience: Duration) -> Result<Ended, Box<dyn Error>> {
     let pid = rustix::process::Pid::from_child(process);
     let (ended_in, ended) = mpsc::channel();
@@ -129,7 +137,7 @@ fn wait(process: &mut Child, current: &Path, patience: Duration) -> Result<Ended
             // Nobody hears it but the loop below, which waits for it.
             let _ = ended_in.send(process.wait());
         });
-        let (mut number, mut since) = (None, Instant::now());
+        let (mut number, mut since, mut used) = (None, Instant::now(), Duration::ZERO);
         let mut hung = false;
         loop {
             match ended.recv_timeout(LOOK) {
@@ -138,15 +146,31 @@ fn wait(process: &mut Child, current: &Path, patience: Duration) -> Result<Ended
                 Err(RecvTimeoutError::Disconnected) => return Err("it was not waited for".into()),
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            // It may have ended in this moment; then there is nothing to look at any more.
+            let Some(used_now) = processor_time(pid) else {
+                continue;
+            };
             let now = number_of(current)?;
             if number != now {
-                (number, since) = (now, Instant::now());
-            } else if since.elapsed() > patience && !hung {
+                (number, since, used) = (now, Instant::now(), used_now);
+            } else if !hung
+                && (used_now.saturating_sub(used) > patience
+                    || since.elapsed() > BLOCKED * patience)
+            {
                 hung = true;
                 rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
             }
         }
     })
+}
+
+/// What a process and its threads have used so far: fields 14 and 15 of proc_pid_stat(5).
+fn processor_time(pid: rustix::process::Pid) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    let ticks = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    Some(TICK * u32::try_from(ticks(14)? + ticks(15)?).ok()?)
 }
 
 /// The number of the input that is being worked on; none before the first.

@@ -34,7 +34,7 @@ struct Arguments {
     /// Where offending inputs are kept.
     #[arg(long, value_name = "FOLDER", default_value = "target/fuzz")]
     found: PathBuf,
-    /// How many seconds one input may take.
+    /// How many seconds of processor time one input may take.
     #[arg(long, default_value_t = 10)]
     patience: u64,
     /// Is the process that runs the one target, and writes its inputs into this file.
