@@ -3,6 +3,7 @@
 mod archives;
 mod documents;
 mod ledger;
+mod rows;
 mod sections;
 mod selftest;
 
@@ -37,6 +38,9 @@ const TARGETS: &[&Target] = &[
     &ledger::NOTE,
     &ledger::TILE,
     &ledger::EXPORT,
+    &rows::CSV,
+    &rows::NDJSON,
+    &rows::PARQUET,
 ];
 
 /// No such target.
