@@ -18,6 +18,8 @@ usage: cargo xtask <task>
 
   test           install what the tests need, then run all of them
   test STEP…     only these steps of it, and what they need
+  fuzz [TARGET…] [--seconds N] [--seed N] [--input FILE]
+                 throw broken input at everything that reads what others wrote
   deny           have cargo-deny check what is depended on; compiles it first
   bench NAME…    measure beside the alternatives and print JSON lines, on a machine that does
                  nothing else; NAME is sandbox, ledger, invoke, etl or dispatch
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         .map_err(|error| Failure::new(task.as_str(), error.to_string()))
         .and_then(|()| match task.as_str() {
             "test" => test::run(rest).map(Some),
+            "fuzz" => test::run_fuzz(rest).map(Some),
             "deny" if rest.is_empty() => Project::find()
                 .and_then(|project| dependencies::with_cargo_deny(&project))
                 .map(Some),

@@ -102,6 +102,19 @@ fn tests(project: &Project) -> Vec<Step> {
                 "cargo test EXAMPLE --workspace --locked --no-fail-fast",
             )],
         ),
+        step(
+            "fuzz",
+            "broken input, a few seconds for each of its readers",
+            &["setup"],
+            // Always the same inputs: what fails, fails again. `cargo xtask fuzz` looks for more.
+            vec![
+                fuzz(
+                    project,
+                    ["--seconds", "20", "--seed", "1"].map(str::to_owned),
+                )
+                .minutes(15),
+            ],
+        ),
     ]
 }
 
@@ -113,6 +126,23 @@ fn example(project: &Project, command: &str) -> Task {
             project.target.join("fx-rates").display().to_string(),
         )
         .minutes(10)
+}
+
+/// The fuzzing program, with its arguments.
+fn fuzz(project: &Project, arguments: impl IntoIterator<Item = String>) -> Task {
+    let found = project.target.join("fuzz").display().to_string();
+    let command = "cargo run --quiet --locked --package barecount-fuzz -- --found";
+    arguments
+        .into_iter()
+        .fold(Task::new(command).argument(found), Task::argument)
+}
+
+/// Fuzzes with these arguments, for as long as they say.
+pub(crate) fn run_fuzz(arguments: &[String]) -> Result<(), Failure> {
+    let project = Project::find()?;
+    fuzz(&project, arguments.iter().cloned())
+        .minutes(24 * 60)
+        .run("fuzz", &project)
 }
 
 fn step(
