@@ -20,6 +20,8 @@ usage: cargo xtask <task>
   test STEP…     only these steps of it, and what they need
   fuzz [TARGET…] [--seconds N] [--seed N] [--input FILE]
                  throw broken input at everything that reads what others wrote
+  kill [--times N] [--seed N]
+                 kill the example's run at random moments until it has survived N of them (8)
   deny           have cargo-deny check what is depended on; compiles it first
   bench NAME…    measure beside the alternatives and print JSON lines, on a machine that does
                  nothing else; NAME is sandbox, ledger, invoke, etl or dispatch
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         .and_then(|()| match task.as_str() {
             "test" => test::run(rest).map(Some),
             "fuzz" => test::run_fuzz(rest).map(Some),
+            "kill" => test::run_kill(rest).map(Some),
             "deny" if rest.is_empty() => Project::find()
                 .and_then(|project| dependencies::with_cargo_deny(&project))
                 .map(Some),

@@ -49,9 +49,9 @@ impl Project {
         self.target.join("test-python")
     }
 
-    /// The binary as tests run it.
-    pub(crate) fn debug_binary(&self) -> PathBuf {
-        self.target.join("debug/barecount")
+    /// A program of the workspace as tests run it.
+    pub(crate) fn debug_program(&self, name: &str) -> PathBuf {
+        self.target.join("debug").join(name)
     }
 }
 

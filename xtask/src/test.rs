@@ -70,27 +70,19 @@ fn checks(project: &Project) -> Vec<Step> {
 
 /// What is run.
 fn tests(project: &Project) -> Vec<Step> {
-    let text = |path: PathBuf| path.display().to_string();
     vec![
         step(
             "build",
             "everything, and the binary that whole-binary tests run",
             &["setup"],
-            vec![
-                // All of it, as the tests will build it: a part would be built with other features
-                // of the same large dependencies, once more.
-                Task::new("cargo build --workspace --all-targets --locked").minutes(30),
-            ],
+            vec![build()],
         ),
         step(
             "test",
             "unit, conformance and whole-binary tests",
             &["setup", "build"],
             vec![
-                Task::new("cargo test --workspace --locked --no-fail-fast")
-                    .env("BARECOUNT_BIN", text(project.debug_binary()))
-                    .env("BARECOUNT_TEST_PYTHON", text(project.test_python()))
-                    .minutes(30),
+                whole_binary(project, "cargo test --workspace --locked --no-fail-fast").minutes(30),
             ],
         ),
         step(
@@ -105,12 +97,12 @@ fn tests(project: &Project) -> Vec<Step> {
         step(
             "fuzz",
             "broken input, a few seconds for each of its readers",
-            &["setup"],
+            &["build"],
             // Always the same inputs: what fails, fails again. `cargo xtask fuzz` looks for more.
             vec![
                 fuzz(
                     project,
-                    ["--seconds", "20", "--seed", "1"].map(str::to_owned),
+                    ["--seconds", "36", "--seed", "1"].map(str::to_owned),
                 )
                 .minutes(15),
             ],
@@ -130,19 +122,58 @@ fn example(project: &Project, command: &str) -> Task {
 
 /// The fuzzing program, with its arguments.
 fn fuzz(project: &Project, arguments: impl IntoIterator<Item = String>) -> Task {
-    let found = project.target.join("fuzz").display().to_string();
-    let command = "cargo run --quiet --locked --package barecount-fuzz -- --found";
-    arguments
-        .into_iter()
-        .fold(Task::new(command).argument(found), Task::argument)
+    let text = |path: PathBuf| path.display().to_string();
+    let program = [text(project.debug_program("barecount-fuzz"))];
+    let found = ["--found".to_owned(), text(project.target.join("fuzz"))];
+    Task::of(program.into_iter().chain(arguments).chain(found))
 }
 
 /// Fuzzes with these arguments, for as long as they say.
 pub(crate) fn run_fuzz(arguments: &[String]) -> Result<(), Failure> {
     let project = Project::find()?;
+    build().run("build", &project)?;
     fuzz(&project, arguments.iter().cloned())
         .minutes(24 * 60)
         .run("fuzz", &project)
+}
+
+/// Kills the example's run at random moments, as often as asked, and holds that it ends as if
+/// nothing had happened.
+pub(crate) fn run_kill(arguments: &[String]) -> Result<(), Failure> {
+    let project = Project::find()?;
+    let mut task = whole_binary(&project, "cargo test --workspace --locked --test kill")
+        .argument("--".to_owned())
+        .argument("--nocapture".to_owned())
+        .minutes(24 * 60);
+    for option in arguments.chunks(2) {
+        let usage = || Failure::new("kill", "usage: cargo xtask kill [--times N] [--seed N]");
+        let [name, value] = option else {
+            return Err(usage());
+        };
+        let variable = match name.as_str() {
+            "--times" => "BARECOUNT_KILLS",
+            "--seed" => "BARECOUNT_SEED",
+            _ => return Err(usage()),
+        };
+        value.parse::<u64>().map_err(|_| usage())?;
+        task = task.env(variable, value);
+    }
+    build().run("build", &project)?;
+    task.run("kill", &project)
+}
+
+/// Builds all of it, as the tests will: a part would be built with other features of the same large
+/// dependencies, once more.
+fn build() -> Task {
+    Task::new("cargo build --workspace --all-targets --locked").minutes(30)
+}
+
+/// A command that runs tests of the whole binary.
+fn whole_binary(project: &Project, command: &str) -> Task {
+    let text = |path: PathBuf| path.display().to_string();
+    Task::new(command)
+        .env("BARECOUNT_BIN", text(project.debug_program("barecount")))
+        .env("BARECOUNT_TEST_PYTHON", text(project.test_python()))
 }
 
 fn step(

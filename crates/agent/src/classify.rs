@@ -10,6 +10,11 @@ mod status {
     pub(super) const NO_PERMISSION: i32 = 77;
     pub(super) const CONFIGURATION: i32 = 78;
 
+    // Those of the engine alone.
+    pub(super) const WRITE: i32 = 74;
+    pub(super) const OUT_OF_TIME: i32 = 124;
+    pub(super) const OUT_OF_MEMORY: i32 = 137;
+
     /// The names of `sysexits.h`. A function has no exit status of its own: it names one as the
     /// `errorType` of its error.
     const NAMES: [(&str, i32); 15] = [
@@ -23,7 +28,7 @@ mod status {
         ("EX_OSERR", 71),
         ("EX_OSFILE", 72),
         ("EX_CANTCREAT", 73),
-        ("EX_IOERR", 74),
+        ("EX_IOERR", WRITE),
         ("EX_TEMPFAIL", TRY_AGAIN),
         ("EX_PROTOCOL", 76),
         ("EX_NOPERM", NO_PERMISSION),
@@ -37,27 +42,72 @@ mod status {
     }
 }
 
+/// Whose exit statuses they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Whatever the pipeline brings: the task contract says what they mean.
+    Program,
+    /// The engine's.
+    Job,
+}
+
 /// The failure that an end stands for, if it does, and the exit status, if there was one.
-pub(crate) fn failure(end: &End, memory_bytes: u64) -> (Option<Failure>, Option<i32>) {
+pub(crate) fn failure(end: &End, work: Kind, memory_bytes: u64) -> (Option<Failure>, Option<i32>) {
     match end {
         End::Exited { code: 0 } => (None, Some(0)),
-        End::Exited { code } => (Some(of_program(*code)), Some(*code)),
+        End::Exited { code } => {
+            let failure = match work {
+                Kind::Job => of_job(*code, memory_bytes),
+                Kind::Program => of_program(*code),
+            };
+            (Some(failure), Some(*code))
+        }
         End::Answered { .. } | End::Stopped => (None, None),
         End::Signalled { signal } => {
             let message = format!("the program was ended by signal {signal}");
             (Some(application("BC0602", message)), None)
         }
-        End::OutOfMemory => {
-            let mebibytes = memory_bytes >> 20;
-            let message = format!(
-                "the program needed more than its {mebibytes} MiB of memory; choose a larger size"
-            );
-            (Some(application("BC0603", message)), None)
-        }
+        End::OutOfMemory => (Some(out_of_memory("program", memory_bytes)), None),
         End::HandlerError {
             error_type,
             message,
         } => (Some(of_function(error_type, message)), None),
+    }
+}
+
+fn out_of_memory(what: &str, memory_bytes: u64) -> Failure {
+    let mebibytes = memory_bytes >> 20;
+    let message =
+        format!("the {what} needed more than its {mebibytes} MiB of memory; choose a larger size");
+    application("BC0603", message)
+}
+
+/// The engine is ours: its exit statuses say more than those of any program.
+fn of_job(status: i32, memory_bytes: u64) -> Failure {
+    let failure = |kind, code: &str, message: &str| Failure {
+        kind,
+        code: code.to_owned(),
+        message: format!("{message} (exit status {status})"),
+    };
+    match status {
+        status::DATA => failure(FailureKind::Data, "BC0605", "the job's data is bad"),
+        status::CONFIGURATION => failure(
+            FailureKind::Policy,
+            "BC0608",
+            "the job cannot be carried out",
+        ),
+        status::WRITE => failure(
+            FailureKind::Infrastructure,
+            "BC0612",
+            "the job could not write what it made",
+        ),
+        status::OUT_OF_TIME => failure(
+            FailureKind::Timeout,
+            "BC0609",
+            "the job was not done in time",
+        ),
+        status::OUT_OF_MEMORY => out_of_memory("job", memory_bytes),
+        _ => failure(FailureKind::Application, "BC0601", "the job failed"),
     }
 }
 
@@ -145,7 +195,7 @@ mod tests {
 
     /// Kind and code of the failure that an end stands for.
     fn judged(end: &End) -> Option<(FailureKind, String)> {
-        let (failure, _) = failure(end, MEMORY);
+        let (failure, _) = failure(end, Kind::Program, MEMORY);
         failure.map(|failure| (failure.kind, failure.code))
     }
 
@@ -167,7 +217,26 @@ mod tests {
         for (code, kind, error) in expected {
             let end = End::Exited { code };
             assert_eq!(judged(&end), is(kind, error), "status {code}");
-            assert_eq!(failure(&end, MEMORY).1, Some(code));
+            assert_eq!(failure(&end, Kind::Program, MEMORY).1, Some(code));
+        }
+    }
+
+    #[test]
+    fn exit_statuses_of_the_engine_say_whether_another_try_could_help() {
+        let expected = [
+            (1, FailureKind::Application, "BC0601"),
+            (65, FailureKind::Data, "BC0605"),
+            (70, FailureKind::Application, "BC0601"),
+            (74, FailureKind::Infrastructure, "BC0612"),
+            (78, FailureKind::Policy, "BC0608"),
+            (124, FailureKind::Timeout, "BC0609"),
+            (137, FailureKind::Application, "BC0603"),
+        ];
+        for (code, kind, error) in expected {
+            let (failure, status) = failure(&End::Exited { code }, Kind::Job, MEMORY);
+            let told = failure.map(|failure| (failure.kind, failure.code));
+            assert_eq!(told, is(kind, error), "status {code}");
+            assert_eq!(status, Some(code));
         }
     }
 
@@ -185,7 +254,7 @@ mod tests {
         ] {
             let function = reported(name);
             assert_eq!(judged(&function), judged(&End::Exited { code }), "{name}");
-            let (failure, status) = failure(&function, MEMORY);
+            let (failure, status) = failure(&function, Kind::Program, MEMORY);
             let message = failure.map(|failure| failure.message).unwrap_or_default();
             assert!(message.contains(name), "{message}");
             assert!(message.contains("row 7 has no date"), "{message}");
@@ -212,10 +281,10 @@ mod tests {
     #[test]
     fn signals_and_want_of_memory_are_told_apart_and_say_what_to_do() {
         let signalled = End::Signalled { signal: 9 };
-        let (killed, _) = failure(&signalled, MEMORY);
+        let (killed, _) = failure(&signalled, Kind::Program, MEMORY);
         assert_eq!(judged(&signalled), is(FailureKind::Application, "BC0602"));
         assert!(killed.is_some_and(|failure| failure.message.contains("signal 9")));
-        let (starved, _) = failure(&End::OutOfMemory, MEMORY);
+        let (starved, _) = failure(&End::OutOfMemory, Kind::Program, MEMORY);
         assert_eq!(
             judged(&End::OutOfMemory),
             is(FailureKind::Application, "BC0603")
@@ -228,9 +297,12 @@ mod tests {
         let answered = End::Answered {
             response: json!(null),
         };
-        assert_eq!(failure(&End::Exited { code: 0 }, MEMORY), (None, Some(0)));
-        assert_eq!(failure(&answered, MEMORY), (None, None));
-        assert_eq!(failure(&End::Stopped, MEMORY), (None, None));
+        assert_eq!(
+            failure(&End::Exited { code: 0 }, Kind::Program, MEMORY),
+            (None, Some(0))
+        );
+        assert_eq!(failure(&answered, Kind::Program, MEMORY), (None, None));
+        assert_eq!(failure(&End::Stopped, Kind::Program, MEMORY), (None, None));
     }
 
     #[test]

@@ -141,8 +141,12 @@ impl Agent {
         detail["enforcement"] = ended.enforcement.clone();
         detail["log"] = json!(ended.log);
         detail["warm"] = json!(ended.warm);
+        let kind = match assignment.stage.work {
+            WorkPlan::Job { .. } => classify::Kind::Job,
+            _ => classify::Kind::Program,
+        };
         let (failure, exit_code) =
-            classify::failure(&ended.end, assignment.stage.resources.memory_bytes);
+            classify::failure(&ended.end, kind, assignment.stage.resources.memory_bytes);
         let mut outcome = Outcome {
             result: AttemptResult::Stopped,
             exit_code,

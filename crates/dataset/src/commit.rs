@@ -7,28 +7,29 @@
 //! Delta's own conflict check refuses a *concurrent* duplicate, but would accept a *later* one:
 //! that is what (1) is for.
 
-use std::collections::{BTreeSet, HashMap};
-use std::io::Read as _;
+mod actions;
+mod files;
+
+use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
-use deltalake_core::kernel::{
-    Action, Add, EagerSnapshot, MetadataExt as _, Protocol, Remove, StructType, Transaction,
-    new_metadata,
-};
+use deltalake_core::kernel::{EagerSnapshot, Transaction};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, DeltaTableError};
-use sha2::{Digest as _, Sha256};
+
+use actions::{add, metadata_actions, remove};
+use files::{create_folder, name, place, sync};
 
 use crate::decision::{Committed, DatasetCommit, Decision, StagedFile, WriteMode};
 use crate::digest::RowsHash;
 use crate::disk::Disk;
 use crate::name::TableName;
-use crate::partition::{folder, matches};
+use crate::partition::matches;
 use crate::read::ReadError;
-use crate::schema::{ColumnType, SchemaDifference, TableSchema};
-use crate::table::{DataFile, ROWS_HASH_TAG, Snapshot, TableError, Tables, log_error};
+use crate::schema::{SchemaDifference, TableSchema};
+use crate::table::{DataFile, Snapshot, TableError, Tables, log_error};
 
 /// How often a commit starts over because another writer was faster.
 const MAX_CONFLICTS: usize = 16;
@@ -464,169 +465,6 @@ fn committed_in(entry: &[u8], commit: &DatasetCommit) -> Option<Committed> {
         }
     }
     committed.filter(|_| is_ours)
-}
-
-/// The file's path in the table: its partition's folder, and a name that only this transaction
-/// and content have, so that a present file of that name is this file.
-fn name(commit: &DatasetCommit, file: &StagedFile) -> String {
-    let transaction = format!(
-        "{}\0{}",
-        commit.transaction.app_id, commit.transaction.version
-    );
-    let transaction = blake3::hash(transaction.as_bytes()).to_hex();
-    let stem = file.path.rsplit('/').next().unwrap_or(&file.path);
-    let stem = stem.strip_suffix(".parquet").unwrap_or(stem);
-    let content = file.sha256.trim_start_matches("sha256:");
-    let content = content.get(..16).unwrap_or(content);
-    let mut parts = folder(commit.schema.partition_by(), &file.partition_values);
-    parts.push(format!(
-        "{stem}-{}-{content}.zstd.parquet",
-        &transaction[..16]
-    ));
-    parts.join("/")
-}
-
-fn place(disk: &dyn Disk, from: &Path, to: &Path, file: &StagedFile) -> Result<(), CommitError> {
-    if to.exists() {
-        return verify(to, file);
-    }
-    if !from.exists() {
-        return Err(CommitError::StagedFile {
-            path: from.to_owned(),
-        });
-    }
-    verify(from, file)?;
-    match disk.link(from, to) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(CommitError::Write {
-                path: to.to_owned(),
-                source: error,
-            })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Reads the file once more: it was synced when it was staged, and may since have been damaged.
-fn verify(path: &Path, file: &StagedFile) -> Result<(), CommitError> {
-    let digest = || -> std::io::Result<String> {
-        let mut content = std::fs::File::open(path)?;
-        let mut hasher = Sha256::new();
-        let mut buffer = vec![0; 256 << 10];
-        loop {
-            let read = content.read(&mut buffer)?;
-            if read == 0 {
-                return Ok(format!("sha256:{:x}", hasher.finalize()));
-            }
-            hasher.update(&buffer[..read]);
-        }
-    };
-    let found = digest().map_err(|source| CommitError::Write {
-        path: path.to_owned(),
-        source,
-    })?;
-    if found == file.sha256 {
-        Ok(())
-    } else {
-        Err(CommitError::StagedFile {
-            path: path.to_owned(),
-        })
-    }
-}
-
-fn create_folder(disk: &dyn Disk, path: &Path) -> Result<(), CommitError> {
-    disk.create_dir_all(path)
-        .map_err(|source| CommitError::Write {
-            path: path.to_owned(),
-            source,
-        })
-}
-
-fn sync(disk: &dyn Disk, path: &Path) -> Result<(), CommitError> {
-    disk.sync_dir(path).map_err(|source| CommitError::Write {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn metadata_actions(
-    commit: &DatasetCommit,
-    schema: &TableSchema,
-    before: Option<&Snapshot>,
-    delta: Option<&DeltaTable>,
-) -> Result<Vec<Action>, DeltaTableError> {
-    let struct_type = delta_schema(schema)?;
-    match (before, delta) {
-        (Some(before), _) if before.schema == *schema || same_columns(&before.schema, schema) => {
-            Ok(vec![])
-        }
-        (Some(_), Some(delta)) => {
-            let metadata = delta
-                .snapshot()?
-                .metadata()
-                .clone()
-                .with_schema(&struct_type)?;
-            Ok(vec![Action::Metadata(metadata)])
-        }
-        _ => {
-            let protocol: Protocol = serde_json::from_value(serde_json::json!({
-                "minReaderVersion": 1, "minWriterVersion": 2,
-            }))?;
-            let partitions = commit.schema.partition_by();
-            let properties = [("delta.checkpointInterval", CHECKPOINT_INTERVAL)];
-            let metadata = new_metadata(&struct_type, partitions, properties)?
-                .with_name(commit.table.to_string())?;
-            Ok(vec![Action::Protocol(protocol), Action::Metadata(metadata)])
-        }
-    }
-}
-
-fn same_columns(a: &TableSchema, b: &TableSchema) -> bool {
-    a.columns().len() == b.columns().len()
-}
-
-fn delta_schema(schema: &TableSchema) -> Result<StructType, DeltaTableError> {
-    let field = |column: &crate::schema::Column| {
-        let type_name = match column.column_type {
-            ColumnType::Int64 => "long".to_owned(),
-            ColumnType::Float64 => "double".to_owned(),
-            ColumnType::Bool => "boolean".to_owned(),
-            other => other.to_string(),
-        };
-        serde_json::json!({
-            "name": column.name, "type": type_name, "nullable": column.nullable, "metadata": {},
-        })
-    };
-    let fields: Vec<_> = schema.columns().iter().map(field).collect();
-    Ok(serde_json::from_value(
-        serde_json::json!({ "type": "struct", "fields": fields }),
-    )?)
-}
-
-fn add(commit: &DatasetCommit, file: &StagedFile, at_ms: i64) -> Action {
-    let hash = String::from(file.rows_hash.clone());
-    Action::Add(Add {
-        path: name(commit, file),
-        partition_values: file.partition_values.clone().into_iter().collect(),
-        size: i64::try_from(file.bytes).unwrap_or(i64::MAX),
-        modification_time: at_ms,
-        data_change: true,
-        stats: Some(file.stats.clone()),
-        tags: Some(HashMap::from([(ROWS_HASH_TAG.to_owned(), Some(hash))])),
-        ..Add::default()
-    })
-}
-
-fn remove(file: &DataFile, at_ms: i64) -> Action {
-    Action::Remove(Remove {
-        path: file.name.clone(),
-        data_change: true,
-        deletion_timestamp: Some(at_ms),
-        extended_file_metadata: Some(true),
-        partition_values: Some(file.partition_values.clone().into_iter().collect()),
-        size: Some(i64::try_from(file.bytes).unwrap_or(i64::MAX)),
-        ..Remove::default()
-    })
 }
 
 #[cfg(test)]

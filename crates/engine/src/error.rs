@@ -12,10 +12,13 @@ const MAX_REASON: usize = 600;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
-    /// The script: it is not valid, forbidden, or failed on its way.
+    /// The script: it is not valid SQL, forbidden, or names what there is not.
     Script,
-    /// The data: its columns are not the declared ones, or a file cannot be read.
+    /// The data: a value cannot be computed with, columns are not the declared ones, or a file
+    /// cannot be read.
     Data,
+    /// A statement failed on its way, nobody knows through whose fault.
+    Execution,
     /// The way the job is set up: the request, a folder.
     Configuration,
     /// The job's size: neither memory nor spill space sufficed.
@@ -30,15 +33,15 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// The exit status of the process, after `sysexits.h` where that has one: 65 the data, 78 the
-    /// configuration, 74 writing, 70 a bug. As of programs that were ended for it, 137 says out of memory
-    /// and, as `timeout` does, 124 out of time. 1 is the script.
+    /// script or the configuration, 74 writing, 70 a bug. As of programs that were ended for it, 137
+    /// says out of memory and, as `timeout` does, 124 out of time. 1 is everything else.
     pub fn exit_status(self) -> u8 {
         match self {
-            Self::Script => 1,
+            Self::Execution => 1,
             Self::Data => 65,
             Self::Bug => 70,
             Self::Write => 74,
-            Self::Configuration => 78,
+            Self::Script | Self::Configuration => 78,
             Self::Timeout => 124,
             Self::OutOfMemory => 137,
         }
@@ -65,9 +68,29 @@ pub enum EngineError {
         /// What is allowed instead.
         reason: String,
     },
-    /// A statement failed.
+    /// A statement cannot be planned: it names what there is not, or mixes types.
     #[error("statement {number} (line {line}): {reason}")]
     Statement {
+        /// The statement's number, from 1.
+        number: usize,
+        /// The line it begins on.
+        line: u64,
+        /// What DataFusion says, shortened.
+        reason: String,
+    },
+    /// A statement met a value that it cannot compute with.
+    #[error("statement {number} (line {line}) met a value that it cannot use: {reason}")]
+    Value {
+        /// The statement's number, from 1.
+        number: usize,
+        /// The line it begins on.
+        line: u64,
+        /// What DataFusion says, shortened.
+        reason: String,
+    },
+    /// A statement failed in another way.
+    #[error("statement {number} (line {line}) failed: {reason}")]
+    Execution {
         /// The statement's number, from 1.
         number: usize,
         /// The line it begins on.
@@ -160,9 +183,11 @@ impl EngineError {
     /// Whose fault it is.
     pub fn kind(&self) -> FailureKind {
         match self {
-            Self::Columns { .. } | Self::Malformed { .. } | Self::BrokenInput { .. } => {
-                FailureKind::Data
-            }
+            Self::Columns { .. }
+            | Self::Value { .. }
+            | Self::Malformed { .. }
+            | Self::BrokenInput { .. } => FailureKind::Data,
+            Self::Execution { .. } => FailureKind::Execution,
             Self::Input { .. } | Self::Setup { .. } => FailureKind::Configuration,
             Self::Resources { .. } => FailureKind::OutOfMemory,
             Self::Timeout { .. } => FailureKind::Timeout,
@@ -231,7 +256,21 @@ pub(crate) fn statement_error(place: Place, error: &DataFusionError) -> EngineEr
             line,
             reason,
         },
-        _ => EngineError::Statement {
+        DataFusionError::ArrowError(..) => EngineError::Value {
+            number,
+            line,
+            reason,
+        },
+        DataFusionError::Plan(_)
+        | DataFusionError::SchemaError(..)
+        | DataFusionError::SQL(..)
+        | DataFusionError::NotImplemented(_)
+        | DataFusionError::Configuration(_) => EngineError::Statement {
+            number,
+            line,
+            reason,
+        },
+        _ => EngineError::Execution {
             number,
             line,
             reason,

@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 pub use file::{
-    Backend, ClassCatalog, ConcurrencySpec, EnvironmentFile, EnvironmentKind, EnvironmentMetadata,
-    EnvironmentSpec, GovernanceSpec, Grant, IsolationSpec, LockSpec, LogLevel, TenantGrants,
-    TenantSelector,
+    Approval, ApprovalScope, Backend, ClassCatalog, ConcurrencySpec, EnvironmentFile,
+    EnvironmentKind, EnvironmentMetadata, EnvironmentSpec, GovernanceSpec, Grant, IsolationSpec,
+    LockSpec, LogLevel, TenantGrants, TenantSelector,
 };
 
 use crate::catalog::{Catalog, Profile};
@@ -44,6 +44,8 @@ pub struct Environment {
     pub total_concurrency: Option<u32>,
     /// Who may use what without an approval. What no entry allows is refused.
     pub grants: Vec<TenantGrants>,
+    /// Exceptions from that, as they are recorded. Whether one counts is for policies to say.
+    pub approvals: Vec<Approval>,
     /// Whether `run` may build and pin anew what changed since the lock was written.
     pub refresh_lock: bool,
     /// Whether stages may ask for `isolation: process`.
@@ -79,6 +81,7 @@ impl Environment {
                     network_profiles: NetworkProfile::ALL.iter().copied().collect(),
                 }],
             }],
+            approvals: Vec::new(),
             refresh_lock: true,
             process_isolation: true,
             log_level: LogLevel::Info,
@@ -217,6 +220,7 @@ impl Resolution<'_> {
             class_concurrency: spec.concurrency.classes,
             total_concurrency: spec.concurrency.total,
             grants: spec.governance.matrix,
+            approvals: spec.governance.approvals,
             refresh_lock,
             process_isolation,
             log_level: spec.log_level.unwrap_or_default(),

@@ -6,12 +6,14 @@
 
 mod column_type;
 mod cron;
+mod instant;
 mod name;
 mod path;
 mod quantity;
 
 pub use column_type::ColumnType;
 pub use cron::{Cron, TimeZoneName};
+pub use instant::Instant;
 pub use name::{ColumnName, DatasetName, DriverName, Name};
 pub use path::{ImageSource, RelativePath};
 pub use quantity::{ByteSize, DecimalText, Duration};
@@ -55,6 +57,7 @@ pub(crate) const FORMATS: &[Format] = &[
     format::<RelativePath>(codes::INVALID_PATH),
     format::<ImageSource>(codes::INVALID_PATH),
     format::<Duration>(codes::INVALID_VALUE),
+    format::<Instant>(codes::INVALID_VALUE),
     format::<ByteSize>(codes::INVALID_VALUE),
     format::<DecimalText>(codes::INVALID_VALUE),
     format::<ColumnType>(codes::UNKNOWN_VALUE),

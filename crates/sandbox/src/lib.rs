@@ -26,6 +26,7 @@ mod cgroup;
 mod error;
 mod init;
 mod launcher;
+mod meter;
 mod report;
 mod sandbox;
 mod seccomp;
@@ -36,6 +37,7 @@ mod wire;
 
 pub use error::{LaunchError, SandboxError, StartError, Step};
 pub use launcher::{Launcher, LauncherConfig, Swept};
+pub use meter::Meter;
 pub use report::{
     Availability, CgroupLayout, Control, Controller, Enforcement, Exit, ExitStatus, HostReport,
     Level, Source, Usage,

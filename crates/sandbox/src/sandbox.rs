@@ -8,7 +8,9 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::Signal;
 
+use crate::cgroup::Group;
 use crate::error::SandboxError;
+use crate::meter::Meter;
 use crate::report::{Enforcement, Exit};
 use crate::spec::SandboxName;
 use crate::wire::{self, Answer, Order};
@@ -20,27 +22,41 @@ pub struct Sandbox {
     pid: i32,
     enforcement: Enforcement,
     listeners: Vec<OwnedFd>,
+    meter: Option<Meter>,
     session: OwnedFd,
     /// How it ended, once that has been received.
     exit: Mutex<Option<Exit>>,
 }
 
 impl Sandbox {
-    pub(crate) fn new(
+    /// The sandbox that the launcher has told of; `None` if what it told is no such thing.
+    pub(crate) fn launched(
         name: SandboxName,
-        pid: i32,
-        enforcement: Enforcement,
-        listeners: Vec<OwnedFd>,
+        answer: Answer,
+        mut beside: Vec<OwnedFd>,
         session: OwnedFd,
-    ) -> Self {
-        Self {
-            name,
+    ) -> Option<Self> {
+        let Answer::Launched {
             pid,
             enforcement,
+            group,
+        } = answer
+        else {
+            return None;
+        };
+        if group.len() > beside.len() {
+            return None;
+        }
+        let listeners = beside.split_off(group.len());
+        Some(Self {
+            name,
+            pid,
+            enforcement: *enforcement,
             listeners,
+            meter: Meter::of(Group::of_directories(group, beside)),
             session,
             exit: Mutex::new(None),
-        }
+        })
     }
 
     /// The name that it was launched under.
@@ -57,6 +73,12 @@ impl Sandbox {
     /// a second call.
     pub fn take_listeners(&mut self) -> Vec<OwnedFd> {
         std::mem::take(&mut self.listeners)
+    }
+
+    /// Reads what the payload uses while it runs; `None` on a second call, and where it has no
+    /// control group.
+    pub fn take_meter(&mut self) -> Option<Meter> {
+        self.meter.take()
     }
 
     /// What the payload is held to.

@@ -14,6 +14,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Directory;
 use crate::error::Failure;
 use crate::report::{Enforcement, Exit, ExitStatus, HostReport, Usage};
 use crate::spec::Spec;
@@ -37,10 +38,11 @@ pub(crate) enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
     Host(Box<HostReport>),
-    /// The payload runs; the listeners are beside it.
+    /// The payload runs; the directories of its control group are beside it, then the listeners.
     Launched {
         pid: i32,
         enforcement: Box<Enforcement>,
+        group: Vec<Directory>,
     },
     NameInUse,
     NoUserNamespaces {

@@ -1,8 +1,8 @@
 //! What governance is asked about a pipeline, from its manifest and environment.
 
 use barecount_control::governance::{
-    Action, Allowed, EnvironmentFacts, EnvironmentKind, Isolation, Matrix, MatrixRow,
-    PipelineFacts, Question, StageFacts,
+    Action, Allowed, Approval, ApprovalScope, EnvironmentFacts, EnvironmentKind, Isolation, Matrix,
+    MatrixRow, PipelineFacts, Question, StageFacts,
 };
 use barecount_model::{
     environment::{self, Environment, LogLevel, TenantSelector},
@@ -45,7 +45,7 @@ pub(crate) fn question(
         },
         matrix: matrix(&tenant, environment),
         tenant,
-        approvals: Vec::new(),
+        approvals: approvals(environment),
         now,
     }
 }
@@ -95,6 +95,27 @@ fn matrix(tenant: &str, environment: &Environment) -> Matrix {
         matrix.tenants.insert(tenant.to_owned(), rows);
     }
     matrix
+}
+
+/// All that are recorded: which of them bear on the question, policies say, and evidence tells.
+fn approvals(environment: &Environment) -> Vec<Approval> {
+    let recorded = |approval: &environment::Approval| Approval {
+        scope: match approval.scope {
+            environment::ApprovalScope::Matrix => ApprovalScope::Matrix,
+            environment::ApprovalScope::XLarge => ApprovalScope::XLarge,
+            environment::ApprovalScope::CustomSize => ApprovalScope::CustomSize,
+            environment::ApprovalScope::DebugLogging => ApprovalScope::DebugLogging,
+        },
+        tenant: approval.tenant.to_string(),
+        environment: environment.name.to_string(),
+        pipeline: approval.pipeline.to_string(),
+        stage: approval.stage.as_ref().map(ToString::to_string),
+        requester: approval.requester.clone(),
+        approver: approval.approver.clone(),
+        justification: approval.justification.clone(),
+        expires_at: approval.expires_at.timestamp(),
+    };
+    environment.approvals.iter().map(recorded).collect()
 }
 
 fn kind(kind: environment::EnvironmentKind) -> EnvironmentKind {

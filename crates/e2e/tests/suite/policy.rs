@@ -172,3 +172,41 @@ fn a_token_names_the_same_work_for_ever() -> Outcome {
     assert_eq!(first["outputs"][0]["version"], json!(0));
     Ok(())
 }
+
+#[test]
+fn an_xlarge_stage_may_run_with_an_approval_that_counts() -> Outcome {
+    let place = pipelines::container("");
+    change(&place, "size: small", "size: xlarge")?;
+    let explain = |approver: &str, stage: &str, expires_at: &str| {
+        let approvals = format!(
+            "sizes: [small, xlarge]
+            network_profiles: [private_vpc]
+    approvals:
+      - {{ scope: xlarge, tenant: demo, pipeline: worker, stage: {stage},
+          requester: you@example.com, approver: {approver},
+          justification: \"the year-end close\", expires_at: \"{expires_at}\" }}"
+        );
+        let environment = PRODUCTION.replace(
+            "sizes: [small]\n            network_profiles: [private_vpc]",
+            &approvals,
+        );
+        assert_ne!(environment, PRODUCTION);
+        place.write("environments/production.yaml", environment);
+        place
+            .barecount(["policy", "explain", "pipeline.yaml", "--env", "production"])
+            .finish()
+    };
+    let (approver, stage, later) = ("officer@example.com", "work", "2999-01-01T00:00:00Z");
+    explain(approver, stage, later).exits_with(0);
+    explain("you@example.com", stage, later)
+        .exits_with(3)
+        .tells("approve");
+    explain(approver, "other", later).exits_with(3);
+    explain(approver, stage, "2020-01-01T00:00:00Z")
+        .exits_with(3)
+        .tells("expire");
+    explain(approver, stage, "tomorrow")
+        .fails_with(2, "BC0203")
+        .tells("2026-12-31T18:00:00Z");
+    Ok(())
+}

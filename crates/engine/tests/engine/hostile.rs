@@ -215,7 +215,7 @@ fn broken_files_are_the_data_s_fault() -> Outcome {
             Response::Job(_) => assert!(case >= 7, "case {case} was read"),
             Response::Failed { kind, message, .. } => {
                 assert!(message.len() < 3_000, "case {case}: {message}");
-                let is_told = matches!(kind, FailureKind::Data | FailureKind::Script);
+                let is_told = matches!(kind, FailureKind::Data | FailureKind::Execution);
                 assert!(
                     is_told && matches!(status, 65 | 1),
                     "case {case}, {status}: {message}"

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::ProfileOverride;
 use crate::class::{NetworkProfile, RunnerClass, Size};
 use crate::manifest::ApiVersion;
-use crate::text::Name;
+use crate::text::{Instant, Name};
 
 /// An environment: what serves each class of runner there, what sizes are worth, what is allowed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -193,6 +193,52 @@ pub struct GovernanceSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10_000))]
     pub matrix: Vec<TenantGrants>,
+    /// Exceptions that somebody answers for. Each counts until it expires, and only if who approves
+    /// it is another than who asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub approvals: Vec<Approval>,
+}
+
+/// An exception that was approved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Approval {
+    /// What it excepts from.
+    pub scope: ApprovalScope,
+    /// Whose work it is for.
+    pub tenant: Name,
+    /// Which pipeline it is for.
+    pub pipeline: Name,
+    /// Which stage it is for; every stage of the pipeline if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<Name>,
+    /// Who asked for it.
+    #[schemars(length(min = 1, max = 256))]
+    pub requester: String,
+    /// Who approved it: another than who asked.
+    #[schemars(length(min = 1, max = 256))]
+    pub approver: String,
+    /// Why.
+    #[schemars(length(min = 1, max = 2048))]
+    pub justification: String,
+    /// From when on it counts no longer.
+    pub expires_at: Instant,
+}
+
+/// What an approval excepts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ApprovalScope {
+    /// The tenant's matrix: a combination that it does not list.
+    Matrix,
+    /// That size `xlarge` is for nobody.
+    #[serde(rename = "xlarge")]
+    XLarge,
+    /// That size `custom` is for nobody.
+    CustomSize,
+    /// That nothing is logged at level debug in production.
+    DebugLogging,
 }
 
 /// What a tenant may use without an approval.

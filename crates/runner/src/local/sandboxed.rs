@@ -6,7 +6,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use barecount_sandbox::{Enforcement, Exit, ExitStatus, Sandbox, SandboxName, Signal, Spec, Stdio};
+use barecount_sandbox::{
+    Enforcement, Exit, ExitStatus, Meter, Sandbox, SandboxName, Signal, Spec, Stdio,
+};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     net::TcpListener,
@@ -28,6 +30,7 @@ use crate::{
 pub(crate) struct Process {
     sandbox: Arc<Sandbox>,
     listeners: Mutex<Vec<OwnedFd>>,
+    meter: Mutex<Option<Meter>>,
     /// Where its two streams go.
     pub(crate) log: LogPipe,
     enforcement: serde_json::Value,
@@ -76,6 +79,7 @@ impl Process {
     fn watch(mut sandbox: Sandbox, log: LogPipe) -> Result<Self, RunnerError> {
         let enforcement = evidence(sandbox.enforcement());
         let listeners = Mutex::new(sandbox.take_listeners());
+        let meter = Mutex::new(sandbox.take_meter());
         let exit_fd = sandbox
             .exit_fd()
             .try_clone_to_owned()
@@ -91,6 +95,7 @@ impl Process {
         Ok(Self {
             sandbox,
             listeners,
+            meter,
             log,
             enforcement,
             exit,
@@ -114,6 +119,26 @@ impl Process {
     /// Which parts of the boundary hold.
     pub(crate) fn enforcement(&self) -> &serde_json::Value {
         &self.enforcement
+    }
+
+    /// What it has used since this was last asked, or since it started; nothing is known without a
+    /// control group.
+    pub(crate) fn lap(&self) -> launch::Usage {
+        let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        meter
+            .as_mut()
+            .map(Meter::lap)
+            .as_ref()
+            .map_or_else(launch::Usage::default, usage)
+    }
+
+    /// The same at its end.
+    pub(crate) fn last_lap(&self, exit: &Exit) -> launch::Usage {
+        let meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*meter {
+            Some(meter) => usage(&meter.last(&exit.usage)),
+            None => launch::Usage::default(),
+        }
     }
 
     /// The first process of the sandbox, as this host counts.

@@ -137,12 +137,16 @@ impl Worker {
         let invocation = payload::invocation(launch, event, &placed, deadline);
         let answer = self.conversation.invoke(invocation);
         let happened = self.follow(host, answer, orders).await;
+        let used = self.process.lap();
         // Whatever happened, the places go back to where they are looked for.
         let replaced = self.take(placed).await?;
         let log = self.process.log.detach().await;
         Ok(match happened? {
             Happened::NotBegun => Served::NotBegun,
-            happened => Served::Ended(Box::new(self.ended(happened, replaced.err(), log, warm))),
+            happened => {
+                let ended = self.ended(happened, replaced.err(), used, log, warm);
+                Served::Ended(Box::new(ended))
+            }
         })
     }
 
@@ -179,13 +183,14 @@ impl Worker {
         &self,
         happened: Happened,
         replaced: Option<Replaced>,
+        used: Usage,
         log: LogSummary,
         warm: bool,
     ) -> Ended {
         let usage = match &happened {
             Happened::Exited(exit) if !warm => sandboxed::usage(&exit.usage),
-            // What a process used that goes on is not told apart by attempts.
-            _ => Usage::default(),
+            Happened::Exited(exit) => self.process.last_lap(exit),
+            Happened::Settled(_) | Happened::Stopped | Happened::NotBegun => used,
         };
         let end = match (happened, replaced) {
             (Happened::Settled(Outcome::Answered(_)), Some(replaced)) => End::HandlerError {

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::{
     function::{Misbehaviour, REFUSED, REPORT, REPORTED},
     functions::{Bench, Test, TestResult, answer, check},
-    subjects::Shared,
+    shared::Shared,
 };
 
 /// Names and bodies.
@@ -214,7 +214,7 @@ async fn stopped(bench: Bench, launch: &Launch, ready: &str) -> TestResult {
     check(processes.is_empty(), &processes)?;
     check(bench.runner.class().warm() == 0, &"it was kept warm")?;
     bench.clean().await?;
-    let left = crate::subjects::remaining(&groups).await;
+    let left = crate::ground::remaining(&groups).await;
     check(left.is_empty(), &left)
 }
 

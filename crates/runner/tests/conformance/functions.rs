@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 
 use crate::{
     function::{MISBEHAVIOUR, Misbehaviour},
-    subjects::{Ground, Shared, serverless},
+    ground::Ground,
+    shared::Shared,
+    subjects::serverless,
 };
 
 pub(crate) type TestResult = Result<(), Box<dyn Error + Send + Sync>>;
@@ -25,6 +27,10 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     (
         "a_warm_sandbox_serves_the_next_attempt_of_an_equal_key",
         |shared| Box::pin(warm(shared)),
+    ),
+    (
+        "what_each_attempt_on_a_warm_sandbox_used_is_told_apart",
+        |shared| Box::pin(used_apart(shared)),
     ),
     (
         "another_key_or_other_variables_get_a_sandbox_of_their_own",
@@ -130,6 +136,28 @@ pub(crate) fn answer(ended: &Ended) -> Result<&Value, Box<dyn Error + Send + Syn
         End::Answered { response } => Ok(response),
         _ => Err(format!("{ended:#?}").into()),
     }
+}
+
+async fn used_apart(shared: Arc<Shared>) -> TestResult {
+    const MILLIS: u64 = 200;
+    let measured = shared.measures_processor_time();
+    let bench = Bench::new(shared)?;
+    let first = bench.carry_out(&bench.echo(1)).await?;
+    let burnt = bench
+        .carry_out(&bench.behave(2, &Behaviour::Burn(MILLIS)))
+        .await?;
+    let last = bench.carry_out(&bench.echo(3)).await?;
+    let attempts = [&first, &burnt, &last];
+    check(!first.warm && burnt.warm && last.warm, &attempts)?;
+    let micros = attempts.map(|ended| ended.usage.cpu_micros);
+    match micros {
+        // A busy host gives the burner less than all of its time.
+        [Some(_), Some(burnt), Some(last)] => {
+            check(burnt >= 1_000 * MILLIS / 20 && burnt > 2 * last, &attempts)?;
+        }
+        _ => check(!measured && micros == [None; 3], &attempts)?,
+    }
+    bench.clean().await
 }
 
 async fn warm(shared: Arc<Shared>) -> TestResult {

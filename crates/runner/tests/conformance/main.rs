@@ -7,16 +7,20 @@
 mod faults;
 mod function;
 mod functions;
+mod ground;
 mod payload;
 mod recovery;
+mod shared;
 mod subjects;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use barecount_runner::conformance::{CHECKS, Check, Subject};
 use barecount_sandbox::{Launcher, LauncherConfig};
+use ground::CGROUP_PREFIX;
 use libtest_mimic::{Arguments, Failed, Trial};
-use subjects::{CGROUP_PREFIX, Shared, Under};
+use shared::Shared;
+use subjects::Under;
 
 /// How long a test may take before it has failed. Generous: a build may share the machine.
 const PATIENCE: Duration = Duration::from_secs(60);

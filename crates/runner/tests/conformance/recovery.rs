@@ -21,8 +21,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     functions::{Test, TestResult, check},
+    ground::{CGROUP_PREFIX, Ground, remaining},
     payload::tell,
-    subjects::{CGROUP_PREFIX, Ground, LocalSubject, Shared, Under, remaining},
+    shared::Shared,
+    subjects::{LocalSubject, Under},
 };
 
 /// The first argument that makes this binary an agent.

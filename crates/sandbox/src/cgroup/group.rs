@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Hierarchy, Version, read, write};
 use crate::report::{Controller, Source, Usage};
 use crate::spec::{Limits, OWN_PIDS};
@@ -13,11 +15,20 @@ use crate::spec::{Limits, OWN_PIDS};
 const CPU_PERIOD_MICROS: u64 = 100_000;
 
 /// A group, not removed when dropped: its processes may still be there.
+#[derive(Debug)]
 pub(crate) struct Group {
     name: String,
     parts: Vec<Part>,
 }
 
+/// A directory of a group, as it is told to whom its descriptor is given.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Directory {
+    version: Version,
+    controllers: Vec<Controller>,
+}
+
+#[derive(Debug)]
 struct Part {
     /// Index of the hierarchy.
     hierarchy: usize,
@@ -127,6 +138,32 @@ impl Group {
         Ok(())
     }
 
+    /// The group's directories, for somebody else to read its figures.
+    pub(crate) fn directories(&self) -> (Vec<Directory>, Vec<BorrowedFd<'_>>) {
+        let told = |part: &Part| Directory {
+            version: part.version,
+            controllers: part.controllers.clone(),
+        };
+        let descriptors = self.parts.iter().map(|part| part.directory.as_fd());
+        (self.parts.iter().map(told).collect(), descriptors.collect())
+    }
+
+    /// The group whose [`Group::directories`] these are. It is there to be read.
+    pub(crate) fn of_directories(directories: Vec<Directory>, descriptors: Vec<OwnedFd>) -> Self {
+        let part = |(directory, descriptor): (Directory, OwnedFd)| Part {
+            hierarchy: 0,
+            version: directory.version,
+            controllers: directory.controllers,
+            directory: descriptor,
+            tasks: None,
+        };
+        let parts = directories.into_iter().zip(descriptors).map(part).collect();
+        Self {
+            name: String::new(),
+            parts,
+        }
+    }
+
     /// The version 2 directory, into which a process is born.
     pub(crate) fn birth_place(&self) -> Option<BorrowedFd<'_>> {
         self.parts
@@ -201,7 +238,8 @@ impl Group {
             .map(|count| count.saturating_sub(u64::from(OWN_PIDS)));
     }
 
-    fn cpu_micros(&self) -> Option<u64> {
+    /// Processor time so far.
+    pub(crate) fn cpu_micros(&self) -> Option<u64> {
         let part = self.part(Controller::Cpuacct)?;
         match part.version {
             Version::V1 => {
@@ -210,6 +248,19 @@ impl Group {
             }
             Version::V2 => keyed(&read(&part.directory, "cpu.stat").ok()?, "usage_usec"),
         }
+    }
+
+    /// The file of the highest memory use, open to be read and begun anew.
+    pub(crate) fn memory_peak(&self) -> Option<OwnedFd> {
+        let part = self.part(Controller::Memory)?;
+        let file = match part.version {
+            Version::V1 => "memory.max_usage_in_bytes",
+            Version::V2 => "memory.peak",
+        };
+        // Before Linux 6.12 nobody may write that of version 2.
+        [OFlags::RDWR, OFlags::RDONLY].into_iter().find_map(|way| {
+            rustix::fs::openat(&part.directory, file, way | OFlags::CLOEXEC, Mode::empty()).ok()
+        })
     }
 
     fn number(&self, controller: Controller, v1: &str, v2: &str) -> Option<u64> {

@@ -15,14 +15,15 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, Result};
+use serde::{Deserialize, Serialize};
 
 use crate::report::{Availability, CgroupLayout, Controller};
 use crate::spec::Limits;
-pub(crate) use group::Group;
+pub(crate) use group::{Directory, Group};
 
 /// Version of a hierarchy's interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Version {
     V1,
     V2,
 }

@@ -138,13 +138,10 @@ impl Launcher {
         drop(theirs);
         drop(stdio);
         match wire::receive(&session, RecvFlags::empty()).map_err(gone)? {
-            Some((Answer::Launched { pid, enforcement }, listeners)) => Ok(Sandbox::new(
-                spec.name.clone(),
-                pid,
-                *enforcement,
-                listeners,
-                session,
-            )),
+            Some((answer @ Answer::Launched { .. }, beside)) => {
+                Sandbox::launched(spec.name.clone(), answer, beside, session)
+                    .ok_or_else(|| gone(rustix::io::Errno::BADMSG))
+            }
             Some((Answer::NameInUse, _)) => Err(LaunchError::NameInUse {
                 name: spec.name.clone(),
             }),

@@ -315,12 +315,17 @@ impl Server {
             Ok(Some((InitReport::Ready { landlock }, listeners))) => {
                 live.phase = Phase::Running;
                 let enforcement = enforce::enforcement(&live.spec, &self.host, landlock);
+                let (group, mut beside) = match &live.group {
+                    Some(group) => group.directories(),
+                    None => (Vec::new(), Vec::new()),
+                };
+                beside.extend(listeners.iter().map(AsFd::as_fd));
                 let answer = Answer::Launched {
                     pid: live.pid.as_raw_nonzero().get(),
                     enforcement: Box::new(enforcement),
+                    group,
                 };
-                let listeners: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
-                live.tell(&answer, &listeners);
+                live.tell(&answer, &beside);
             }
             Ok(Some((InitReport::Failed(failure), _))) => {
                 live.phase = Phase::Told;

@@ -1,0 +1,95 @@
+//! What a commit says in the table's log.
+
+use std::collections::HashMap;
+
+use deltalake_core::{
+    DeltaTable, DeltaTableError,
+    kernel::{Action, Add, MetadataExt as _, Protocol, Remove, StructType, new_metadata},
+};
+
+use super::{CHECKPOINT_INTERVAL, files::name};
+use crate::{
+    decision::{DatasetCommit, StagedFile},
+    schema::{ColumnType, TableSchema},
+    table::{DataFile, ROWS_HASH_TAG, Snapshot},
+};
+
+pub(super) fn metadata_actions(
+    commit: &DatasetCommit,
+    schema: &TableSchema,
+    before: Option<&Snapshot>,
+    delta: Option<&DeltaTable>,
+) -> Result<Vec<Action>, DeltaTableError> {
+    let struct_type = delta_schema(schema)?;
+    match (before, delta) {
+        (Some(before), _) if before.schema == *schema || same_columns(&before.schema, schema) => {
+            Ok(vec![])
+        }
+        (Some(_), Some(delta)) => {
+            let metadata = delta
+                .snapshot()?
+                .metadata()
+                .clone()
+                .with_schema(&struct_type)?;
+            Ok(vec![Action::Metadata(metadata)])
+        }
+        _ => {
+            let protocol: Protocol = serde_json::from_value(serde_json::json!({
+                "minReaderVersion": 1, "minWriterVersion": 2,
+            }))?;
+            let partitions = commit.schema.partition_by();
+            let properties = [("delta.checkpointInterval", CHECKPOINT_INTERVAL)];
+            let metadata = new_metadata(&struct_type, partitions, properties)?
+                .with_name(commit.table.to_string())?;
+            Ok(vec![Action::Protocol(protocol), Action::Metadata(metadata)])
+        }
+    }
+}
+
+fn same_columns(a: &TableSchema, b: &TableSchema) -> bool {
+    a.columns().len() == b.columns().len()
+}
+
+fn delta_schema(schema: &TableSchema) -> Result<StructType, DeltaTableError> {
+    let field = |column: &crate::schema::Column| {
+        let type_name = match column.column_type {
+            ColumnType::Int64 => "long".to_owned(),
+            ColumnType::Float64 => "double".to_owned(),
+            ColumnType::Bool => "boolean".to_owned(),
+            other => other.to_string(),
+        };
+        serde_json::json!({
+            "name": column.name, "type": type_name, "nullable": column.nullable, "metadata": {},
+        })
+    };
+    let fields: Vec<_> = schema.columns().iter().map(field).collect();
+    Ok(serde_json::from_value(
+        serde_json::json!({ "type": "struct", "fields": fields }),
+    )?)
+}
+
+pub(super) fn add(commit: &DatasetCommit, file: &StagedFile, at_ms: i64) -> Action {
+    let hash = String::from(file.rows_hash.clone());
+    Action::Add(Add {
+        path: name(commit, file),
+        partition_values: file.partition_values.clone().into_iter().collect(),
+        size: i64::try_from(file.bytes).unwrap_or(i64::MAX),
+        modification_time: at_ms,
+        data_change: true,
+        stats: Some(file.stats.clone()),
+        tags: Some(HashMap::from([(ROWS_HASH_TAG.to_owned(), Some(hash))])),
+        ..Add::default()
+    })
+}
+
+pub(super) fn remove(file: &DataFile, at_ms: i64) -> Action {
+    Action::Remove(Remove {
+        path: file.name.clone(),
+        data_change: true,
+        deletion_timestamp: Some(at_ms),
+        extended_file_metadata: Some(true),
+        partition_values: Some(file.partition_values.clone().into_iter().collect()),
+        size: Some(i64::try_from(file.bytes).unwrap_or(i64::MAX)),
+        ..Remove::default()
+    })
+}
