@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use barecount_model::{
     pipeline::Output,
     plan::{InputPlan, Pin, WorkPlan},
-    run::outcome::{Failure, FailureKind, StagedDataset},
+    run::outcome::{Failure, FailureKind, StagedCheckpoint, StagedDataset},
 };
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +113,30 @@ pub trait DataPlane: Send + Sync {
         assignment: &Assignment,
         written: &Path,
     ) -> Result<(Vec<SetAside>, u64), DataError>;
+
+    /// Puts what was saved last by the same stage and partition into the attempt's checkpoint
+    /// folder, and says its digest; none if nothing was saved yet.
+    async fn provide_checkpoint(
+        &self,
+        assignment: &Assignment,
+        into: &Path,
+    ) -> Result<Option<String>, DataError>;
+
+    /// Makes what an attempt saved durable in `staging`. It counts when the decision that commits
+    /// the attempt's outputs is rolled forward.
+    async fn stage_checkpoint(
+        &self,
+        assignment: &Assignment,
+        saved: &Path,
+        staging: &Path,
+    ) -> Result<Option<StagedCheckpoint>, DataError>;
+
+    /// Keeps what an attempt saved that asks to be tried again, for the next attempt of its task.
+    async fn hand_on_checkpoint(
+        &self,
+        assignment: &Assignment,
+        saved: &Path,
+    ) -> Result<(), DataError>;
 
     /// The job description for the engine, with paths as they are inside the sandbox.
     async fn job(

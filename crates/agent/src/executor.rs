@@ -10,6 +10,7 @@ use std::{
 
 use barecount_model::{
     class::RunnerClass,
+    codes,
     plan::WorkPlan,
     run::outcome::{AttemptResult, Failure, FailureKind, Metrics, Outcome, Staged},
 };
@@ -160,6 +161,9 @@ impl Agent {
                     let log = self.inner.folders.log(&assignment.attempt.token());
                     failure.message.push_str(&last_words(&log));
                 }
+                if failure.code == codes::TRY_AGAIN.id {
+                    failure = self.handed_on(assignment, failure).await;
+                }
                 AttemptResult::Failed(failure)
             }
             None if ended.end == End::Stopped => AttemptResult::Stopped,
@@ -246,6 +250,10 @@ impl Agent {
             inputs.push(data.provide(input, assignment, &places.input).await?);
         }
         detail["inputs"] = Value::Array(inputs);
+        let found = data
+            .provide_checkpoint(assignment, &places.checkpoint)
+            .await?;
+        detail["checkpoint"] = json!(found);
         let work = self.work(assignment, &located).await?;
         let deadline = Timestamp::now()
             .as_millisecond()
@@ -310,7 +318,20 @@ impl Agent {
             tests.push(done.tests);
         }
         detail["tests"] = Value::Array(tests);
+        let saved = folders.of(&token).join("checkpoint");
+        staged.checkpoint = data.stage_checkpoint(assignment, &saved, &staging).await?;
         Ok(staged)
+    }
+
+    /// Keeps the checkpoint of an attempt that asks to be tried again. Where that fails the attempt
+    /// has failed by it: another try would begin where it should not.
+    async fn handed_on(&self, assignment: &Assignment, failure: Failure) -> Failure {
+        let AgentConfig { data, folders, .. } = &*self.inner;
+        let saved = folders.of(&assignment.attempt.token()).join("checkpoint");
+        match data.hand_on_checkpoint(assignment, &saved).await {
+            Ok(()) => failure,
+            Err(error) => error.into(),
+        }
     }
 
     fn tell(&self, event: Event) {

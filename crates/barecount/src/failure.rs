@@ -1,7 +1,7 @@
 //! The one kind of failure that people see: what happened, why, what to do; with a code and an
 //! exit status from one table.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, io};
 
 /// Exit statuses, as the command-line page lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,14 +58,19 @@ impl Failure {
 
     /// A failure that an error caused; the error's own words are what happened.
     pub(crate) fn from_error(status: Status, error: &(dyn Error + 'static)) -> Self {
-        let mut failure = Self::new(status, error.to_string());
+        let mut failure = Self::new(status, error.to_string()).because(error);
         failure.causes = causes(error.source());
         failure
     }
 
-    /// Adds why, from an error and its causes.
+    /// Adds why, from an error and its causes. Where a disk is at fault, nothing that was asked for
+    /// is: then the platform is what cannot be reached, whatever was tried.
     pub(crate) fn because(mut self, error: &(dyn Error + 'static)) -> Self {
         self.causes = causes(Some(error));
+        if let Some(remedy) = remedy_of_disk(error) {
+            self.status = Status::Unavailable;
+            self.help.get_or_insert_with(|| remedy.to_owned());
+        }
         self
     }
 
@@ -90,6 +95,26 @@ impl Failure {
     pub(crate) fn is_reported(&self) -> bool {
         self.reported
     }
+}
+
+/// What helps where a disk has no room, or takes nothing.
+fn remedy_of_disk(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let kind = error.downcast_ref().map(io::Error::kind);
+        match kind {
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                return Some(
+                    "Make room on the disk, or choose another with `--state`; then run it again.",
+                );
+            }
+            Some(io::ErrorKind::ReadOnlyFilesystem) => {
+                return Some("Name a folder that can be written with `--state`.");
+            }
+            _ => cause = error.source(),
+        }
+    }
+    None
 }
 
 /// An error and its causes in one line.

@@ -101,7 +101,7 @@ impl Preparation<'_> {
             self.decide(platform, Action::RefreshLock, &built.lock)
                 .await?;
             if lock::write(self.folder, &built.lock)? {
-                printer.note("pinned what was built in pipeline.lock");
+                self.printer.note("pinned what was built in pipeline.lock");
             }
         }
         Ok(built.lock)

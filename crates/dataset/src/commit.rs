@@ -28,7 +28,7 @@ use crate::disk::Disk;
 use crate::name::TableName;
 use crate::partition::matches;
 use crate::read::ReadError;
-use crate::schema::{SchemaDifference, TableSchema};
+use crate::schema::SchemaDifference;
 use crate::table::{DataFile, Snapshot, TableError, Tables, log_error};
 
 /// How often a commit starts over because another writer was faster.

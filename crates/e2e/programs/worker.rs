@@ -78,6 +78,18 @@ fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
             let _ = sleeper.arg0("sleeper").env("BEHAVIOUR", "sleep").status();
             copy_rows(output);
         }
+        "count" => {
+            let found = count_up();
+            copy_rows(output);
+            if found == 0 {
+                return Err(75);
+            }
+        }
+        "count and fail" => {
+            count_up();
+            copy_rows(output);
+            return Err(65);
+        }
         "fail once" => {
             copy_rows(output);
             if variable("BARECOUNT_ATTEMPT") == "1" {
@@ -90,6 +102,17 @@ fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
         },
     }
     Ok(())
+}
+
+/// Counts on from the number in the checkpoint, and says which it found: 0 if there is none.
+fn count_up() -> u64 {
+    let state = PathBuf::from(variable("BARECOUNT_CHECKPOINT_DIR")).join("pages/state");
+    let found = fs::read_to_string(&state).unwrap_or_default();
+    let found = found.parse().unwrap_or(0);
+    println!("found {found}");
+    fs::create_dir_all(state.parent().unwrap_or(Path::new("/"))).expect("a folder can be made");
+    fs::write(&state, (found + 1).to_string()).expect("the checkpoint can be written");
+    found
 }
 
 /// Copies the folder `rows` beside this program to the outputs.

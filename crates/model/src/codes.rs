@@ -131,6 +131,8 @@ codes! {
     STAGING_FAILED = "BC0705", "output cannot be staged", "What an attempt wrote could not be made durable.";
     COMMIT_NOT_ROLLED_FORWARD = "BC0706", "commit decision is not rolled forward", "Outputs are decided for, but not yet versions of their tables.";
     DEAD_LETTERS_UNREADABLE = "BC0707", "dead letters cannot be read", "What an attempt wrote to `_dead_letters` is not as the task contract says.";
+    CHECKPOINT_BAD = "BC0708", "checkpoint cannot be kept", "What an attempt saved as its checkpoint is too large, or holds something that is no file.";
+    CHECKPOINT_FAILED = "BC0709", "checkpoint cannot be read or written", "A checkpoint in the state folder is damaged, or cannot be written.";
 
     // BC08xx: state and control
     INTERRUPTED = "BC0801", "attempt was interrupted", "The platform's own process ended while the attempt was under way.";

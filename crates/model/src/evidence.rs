@@ -303,6 +303,9 @@ fn attempt_facts(run: &Run, plan: &Plan, task: &Task, attempt: &Attempt) -> Valu
         "metrics": attempt.metrics,
         "staged": outputs,
         "dead_letters": staged.map_or(0, |staged| staged.dead_letters),
+        "checkpoint": staged.and_then(|staged| staged.checkpoint.as_ref()).map(|saved| json!({
+            "digest": saved.digest, "files": saved.files, "bytes": saved.bytes,
+        })),
         "detail": attempt.detail,
     })
 }

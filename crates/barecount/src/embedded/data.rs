@@ -13,7 +13,7 @@ use barecount_dataset::{
     dead_letter::BadRecord,
     decision::{AppTransaction, Committed, DatasetCommit, Decision, PartitionValues},
     input::InputFolder,
-    stage::{self, Limits, OutputSpec, StageError, Staged},
+    stage::{self, Limits, OutputSpec, StageError, Staged as StagedFiles},
     table::Tables,
 };
 use barecount_engine::job::{JobSpec, OutputTable};
@@ -22,13 +22,13 @@ use barecount_engine::session::{InputTable, Resources, TableFormat};
 use barecount_model::{
     pipeline::Output,
     plan::{InputPlan, WorkPlan},
-    run::outcome::{CommittedDataset, StagedDataset},
+    run::outcome::{CommittedDataset, Staged, StagedCheckpoint, StagedDataset},
 };
 use barecount_runner::launch::inside;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{acceptance::Acceptance, driver::Committer, files, schema};
+use super::{acceptance::Acceptance, checkpoints::Checkpoints, driver::Committer, files, schema};
 use crate::failure::chain;
 
 /// Dead letters of one attempt that are kept; all are counted.
@@ -49,6 +49,7 @@ pub(crate) struct StateData {
     tables: Tables,
     artifacts: Store,
     acceptance: Acceptance,
+    checkpoints: Checkpoints,
 }
 
 impl StateData {
@@ -60,6 +61,7 @@ impl StateData {
         acceptance: Acceptance,
     ) -> Arc<Self> {
         Arc::new(Self {
+            checkpoints: Checkpoints::new(state.clone()),
             state,
             tables,
             artifacts,
@@ -175,6 +177,37 @@ impl DataPlane for StateData {
         blocking(move || read_dead_letters(&folder)).await?
     }
 
+    async fn provide_checkpoint(
+        &self,
+        assignment: &Assignment,
+        into: &Path,
+    ) -> Result<Option<String>, DataError> {
+        let (checkpoints, assignment) = (self.checkpoints.clone(), assignment.clone());
+        let into = into.to_owned();
+        blocking(move || checkpoints.provide(&assignment, &into)).await?
+    }
+
+    async fn stage_checkpoint(
+        &self,
+        assignment: &Assignment,
+        saved: &Path,
+        staging: &Path,
+    ) -> Result<Option<StagedCheckpoint>, DataError> {
+        let (checkpoints, assignment) = (self.checkpoints.clone(), assignment.clone());
+        let (saved, staging) = (saved.to_owned(), staging.to_owned());
+        blocking(move || checkpoints.stage(&assignment, &saved, &staging)).await?
+    }
+
+    async fn hand_on_checkpoint(
+        &self,
+        assignment: &Assignment,
+        saved: &Path,
+    ) -> Result<(), DataError> {
+        let (checkpoints, assignment) = (self.checkpoints.clone(), assignment.clone());
+        let saved = saved.to_owned();
+        blocking(move || checkpoints.hand_on(&assignment, &saved)).await?
+    }
+
     async fn job(&self, assignment: &Assignment, _job: &Path) -> Result<Value, DataError> {
         let stage = &assignment.stage;
         let WorkPlan::Job {
@@ -279,7 +312,7 @@ pub(super) fn engine_resources(memory: u64, spill: u64, partitions: u32) -> Reso
 impl Committer for StateData {
     async fn roll_forward(
         &self,
-        staged: &[StagedDataset],
+        staged: &Staged,
         decided_at_ms: i64,
     ) -> Result<Vec<CommittedDataset>, DataError> {
         let failed = |message: String| DataError::Host {
@@ -287,6 +320,7 @@ impl Committer for StateData {
             message,
         };
         let datasets = staged
+            .datasets
             .iter()
             .map(|staged| serde_json::from_value(staged.commit.clone()))
             .collect::<Result<Vec<DatasetCommit>, _>>()
@@ -297,6 +331,10 @@ impl Committer for StateData {
         };
         let committed = self.tables.roll_forward(&decision).await;
         let committed = committed.map_err(|error| failed(chain(&error)))?;
+        if let Some(checkpoint) = staged.checkpoint.clone() {
+            let checkpoints = self.checkpoints.clone();
+            blocking(move || checkpoints.roll_forward(&checkpoint, decided_at_ms)).await??;
+        }
         Ok(committed.into_iter().map(committed_dataset).collect())
     }
 }
@@ -329,7 +367,7 @@ fn own_of_output(assignment: &Assignment, output: &Output) -> PartitionValues {
 
 fn staged_output(
     output: &Output,
-    staged: Staged,
+    staged: StagedFiles,
     commit: &DatasetCommit,
     tests: Value,
 ) -> Result<StagedOutput, DataError> {

@@ -18,7 +18,7 @@ use barecount_model::{
     id::RunId,
     run::{
         Pending, TaskState,
-        outcome::{CommittedDataset, StagedDataset},
+        outcome::{CommittedDataset, Staged},
     },
 };
 use tokio::sync::mpsc;
@@ -31,10 +31,11 @@ const ROLL_FORWARD_TRIES: u32 = 5;
 /// Rolls a commit decision forward into tables.
 #[async_trait]
 pub(crate) trait Committer: Send + Sync {
-    /// Makes all datasets of a decision versions of their tables. Idempotent.
+    /// Makes all datasets of a decision versions of their tables, then its checkpoint that of its
+    /// stage and partition. Idempotent.
     async fn roll_forward(
         &self,
-        staged: &[StagedDataset],
+        staged: &Staged,
         decided_at_ms: i64,
     ) -> Result<Vec<CommittedDataset>, DataError>;
 }
@@ -329,7 +330,7 @@ impl Driver {
     fn roll_forward(&self, update: &Update, attempt: Fenced) {
         let current = update.run.tasks[attempt.task].current();
         let staged = current.and_then(|found| found.staged.clone());
-        let datasets = staged.map(|staged| staged.datasets).unwrap_or_default();
+        let staged = staged.unwrap_or_default();
         let decided_at = current.and_then(|found| found.ended_at).unwrap_or_default();
         let (committer, done, clock) = (
             Arc::clone(&self.committer),
@@ -338,7 +339,7 @@ impl Driver {
         );
         tokio::spawn(async move {
             let moment = decided_at.as_millisecond();
-            let result = roll_forward(&*committer, &datasets, moment, &*clock).await;
+            let result = roll_forward(&*committer, &staged, moment, &*clock).await;
             // The loop has ended only if the program is ending.
             let _ = done.send(Done::RolledForward { attempt, result });
         });
@@ -352,13 +353,13 @@ impl Driver {
 
 async fn roll_forward(
     committer: &dyn Committer,
-    datasets: &[StagedDataset],
+    staged: &Staged,
     decided_at_ms: i64,
     clock: &dyn Clock,
 ) -> Result<Vec<CommittedDataset>, DataError> {
     let mut tries = 1;
     loop {
-        match committer.roll_forward(datasets, decided_at_ms).await {
+        match committer.roll_forward(staged, decided_at_ms).await {
             Err(error) if tries < ROLL_FORWARD_TRIES => {
                 tracing::warn!(%error, tries, "a commit decision was not rolled forward");
                 let pause = Duration::from_millis(100 << tries);

@@ -4,6 +4,7 @@
 mod acceptance;
 pub(crate) mod artifacts;
 pub(crate) mod build;
+mod checkpoints;
 mod data;
 pub(crate) mod driver;
 pub(crate) mod files;

@@ -8,7 +8,7 @@ use super::*;
 use crate::decision::{AppTransaction, PartitionValues};
 use crate::disk::LocalDisk;
 use crate::read::InputFormat;
-use crate::schema::{Column, ColumnType};
+use crate::schema::{Column, ColumnType, TableSchema};
 use crate::stage::{Limits, OutputFormat, OutputSpec, Staged, stage_output};
 
 type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;

@@ -1,6 +1,6 @@
 //! Functions and programs that fail in every way that the task contract knows, and some more.
 
-use barecount_e2e::{place::Place, process::Finished};
+use barecount_e2e::{Outcome, place::Place, process::Finished};
 use serde_json::Value;
 
 use crate::pipelines;
@@ -204,4 +204,38 @@ fn what_asks_to_be_tried_again_is_tried_again() {
     let attempts = run["tasks"][0]["attempts"].as_array().map(Vec::len);
     assert_eq!(attempts, Some(2), "{run}");
     assert_eq!(run["outputs"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_checkpoint_is_found_again_once_its_rows_are_committed_and_not_before() -> Outcome {
+    let place = pipelines::container_with("count", "      retries: { application: 1 }\n");
+    let run = |token: &str| {
+        place
+            .barecount(["run", "pipeline.yaml", "--token", token, "-o", "json"])
+            .finish()
+    };
+    let log_of = |finished: Finished| {
+        let run = finished.json("run");
+        let id = run["id"].as_str().unwrap_or_default().to_owned();
+        place
+            .barecount(["runs", "logs", &id])
+            .finish()
+            .exits_with(0)
+    };
+    // The first attempt asks to be tried again, and hands on what it saved to the second.
+    log_of(run("first").exits_with(0))
+        .tells("found 0")
+        .tells("found 1");
+    log_of(run("second").exits_with(0)).tells("found 2");
+    let manifest = fs_err::read_to_string(place.join("pipeline.yaml"))?;
+    place.write(
+        "pipeline.yaml",
+        manifest.replace("\"count\"", "\"count and fail\""),
+    );
+    log_of(run("failing").exits_with(1)).tells("found 3");
+    place.write("pipeline.yaml", manifest);
+    // What failed has moved nothing.
+    log_of(run("third").exits_with(0)).tells("found 3");
+    place.nothing_is_left();
+    Ok(())
 }

@@ -95,7 +95,7 @@ fn values_of_the_wrong_kind_are_refused() {
         sound.replace("images/worker", "../worker"),
         "BC0208",
         11,
-        84,
+        85,
     );
     is_refused(
         sound.replace("name: worker", "name: \"Wor ker\""),
@@ -114,8 +114,8 @@ fn contradictions_are_refused() {
         21,
         26,
     );
-    let egress = "      egress: [{ host: example.com, port: 443 }]\n      outputs:";
-    is_refused(sound.replace("      outputs:", egress), "BC0220", 13, 15);
+    let egress = "      egress: [{ host: example.com, port: 443, protocol: tls }]\n      outputs:";
+    is_refused(sound.replace("      outputs:", egress), "BC0220", 13, 7);
 }
 
 #[test]

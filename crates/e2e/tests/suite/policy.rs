@@ -206,7 +206,7 @@ fn an_xlarge_stage_may_run_with_an_approval_that_counts() -> Outcome {
         .exits_with(3)
         .tells("expire");
     explain(approver, stage, "tomorrow")
-        .fails_with(2, "BC0203")
+        .fails_with(2, "BC0205")
         .tells("2026-12-31T18:00:00Z");
     Ok(())
 }

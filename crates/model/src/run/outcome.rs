@@ -34,6 +34,22 @@ pub struct Staged {
     pub datasets: Vec<StagedDataset>,
     /// How many records were set aside.
     pub dead_letters: u64,
+    /// What the work saved for the next time, if it did; it counts from the commit on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<StagedCheckpoint>,
+}
+
+/// A checkpoint in staging.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StagedCheckpoint {
+    /// The digest of its files.
+    pub digest: String,
+    /// How many files it has.
+    pub files: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// What whoever keeps checkpoints needs to roll the decision forward; opaque here.
+    pub commit: serde_json::Value,
 }
 
 /// One dataset in staging.

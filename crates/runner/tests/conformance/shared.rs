@@ -17,13 +17,11 @@ use barecount_runner::{
 use barecount_sandbox::{Availability, Controller, Launcher};
 use tempfile::TempDir;
 
-use crate::payload::{APP, LOADER};
-
 /// What all tests of this binary share.
 pub(crate) struct Shared {
     pub(crate) runtime: tokio::runtime::Runtime,
     launcher: Arc<Launcher>,
-    clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     /// An image with this binary as `/payload`, and a package with it and its loader.
     pub(crate) files: PathBuf,
     _temporary: Option<TempDir>,

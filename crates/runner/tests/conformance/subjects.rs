@@ -1,6 +1,7 @@
 //! The backends under test.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     pin::Pin,
@@ -16,7 +17,7 @@ use barecount_runner::{
     container::Container,
     dedicated_compute::DedicatedCompute,
     fake::{Fake, Playbook, Script},
-    launch::{End, Launch, Root, Work},
+    launch::{End, Launch, ReuseKey, Root, Work},
     local::{Class, Host, Local},
     managed_etl::{EngineProgram, ManagedEtl},
     serverless::{PoolLimits, Serverless},
