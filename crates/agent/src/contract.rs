@@ -2,11 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use barecount_model::plan::WorkPlan;
+
 use crate::assignment::Assignment;
 
 /// The environment of an attempt, but for the places, which its backend adds.
 pub(crate) fn variables(assignment: &Assignment, deadline_ms: i64) -> BTreeMap<String, String> {
-    let mut variables = assignment.stage.env.clone();
+    let mut variables = match &assignment.stage.work {
+        WorkPlan::Image { env, .. } => env.clone(),
+        _ => BTreeMap::new(),
+    };
+    variables.extend(assignment.stage.env.clone());
     let (start, end) = match &assignment.window {
         Some(window) => (window.start.to_string(), window.end.to_string()),
         None => (String::new(), String::new()),

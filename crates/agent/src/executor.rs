@@ -275,10 +275,14 @@ impl Agent {
     async fn work(&self, assignment: &Assignment, located: &Located) -> Result<Work, Failure> {
         let artifact = located.artifact.clone();
         Ok(match &assignment.stage.work {
-            WorkPlan::Image { command, .. } => Work::Command {
+            WorkPlan::Image {
+                command,
+                working_dir,
+                ..
+            } => Work::Command {
                 root: Root::Image(artifact),
                 argv: command.clone(),
-                working_dir: Path::new("/").to_owned(),
+                working_dir: Path::new(working_dir).to_owned(),
             },
             WorkPlan::Package { command, .. } => Work::Command {
                 root: Root::Package(artifact),

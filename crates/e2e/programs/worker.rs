@@ -78,6 +78,11 @@ fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
             let _ = sleeper.arg0("sleeper").env("BEHAVIOUR", "sleep").status();
             copy_rows(output);
         }
+        "tell" => {
+            println!("in {}", env::current_dir().unwrap_or_default().display());
+            println!("MARK={} OTHER={}", variable("MARK"), variable("OTHER"));
+            copy_rows(output);
+        }
         "count" => {
             let found = count_up();
             copy_rows(output);

@@ -37,7 +37,7 @@ fn a_run_killed_at_any_moment_ends_as_if_nothing_had_happened() -> Outcome {
         let place = example::place();
         let mut here = 0;
         let finished = loop {
-            let alone = moments.next() % 2 == 0;
+            let alone = moments.next().is_multiple_of(2);
             let moment = undisturbed.seconds * moments.fraction();
             let last = done == kills || here == KILLS_IN_A_PLACE;
             let kill = (!last).then_some((moment, alone));

@@ -214,6 +214,7 @@ pub(crate) fn reason(error: &DataFusionError) -> String {
     for prefix in [
         "Error during planning: ",
         "Execution error: ",
+        "Arrow error: ",
         "Schema error: ",
         "SQL error: ",
     ] {

@@ -168,6 +168,13 @@ pub enum WorkPlan {
         image: Pin,
         /// The program and its arguments.
         command: Vec<String>,
+        /// Variables that the image sets; those of the stage and of the task contract come before
+        /// them.
+        #[serde(default)]
+        env: BTreeMap<String, String>,
+        /// The folder that the program starts in.
+        #[serde(default = "root_folder")]
+        working_dir: String,
     },
     /// A program from a package.
     Package {
@@ -191,6 +198,10 @@ pub enum WorkPlan {
         /// How many partitions a shuffle makes.
         shuffle_partitions: Option<u32>,
     },
+}
+
+fn root_folder() -> String {
+    "/".to_owned()
 }
 
 impl WorkPlan {

@@ -1,8 +1,11 @@
 //! From a manifest, an environment and a lock to the run that they mean.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
-use barecount_artifact::{Limits, Store, image, image::spec::Platform};
+use barecount_artifact::{
+    Limits, Store, image,
+    image::spec::{Platform, RunConfig},
+};
 use barecount_model::{
     digest::Digest,
     environment::Environment,
@@ -191,12 +194,18 @@ impl Request<'_> {
                 args,
             } => {
                 let image = self.pin(stage, ArtifactKind::Image, image.to_string())?;
+                let config = configuration(store, &image)?;
                 let command = if command.is_empty() {
-                    entry_point(store, &image, args)?
+                    entry_point(&config, &image, args)?
                 } else {
                     stage.work.argv()
                 };
-                WorkPlan::Image { image, command }
+                WorkPlan::Image {
+                    image,
+                    command,
+                    env: variables(&config),
+                    working_dir: working_dir(&config),
+                }
             }
             Work::Job { job, .. } => WorkPlan::Job {
                 job: self.pin(stage, ArtifactKind::Job, job.to_string())?,
@@ -380,34 +389,48 @@ fn task(run: &RunId, stage: &StagePlan, partition: Option<String>, needs: Vec<us
     }
 }
 
-/// An image's own program, which runs where the manifest names none.
-fn entry_point(store: &Store, pin: &Pin, args: &[String]) -> Result<Vec<String>, Failure> {
+/// What an image says about the program in it.
+fn configuration(store: &Store, pin: &Pin) -> Result<RunConfig, Failure> {
     let failed = |what: String| Failure::new(Status::Usage, what).with_code("BC0504");
     let digest: Digest = pin
         .digest
         .parse()
         .map_err(|error| failed(format!("{}: {error}", pin.name)))?;
-    let image = image::open(
-        store,
-        &digest,
-        &Platform::of_this_program(),
-        &Limits::default(),
-    )
-    .map_err(|error| failed(format!("image `{}` cannot be used", pin.name)).because(&error))?;
-    let config = image.config;
-    let mut command = config.entrypoint;
-    command.extend(if args.is_empty() {
-        config.cmd
-    } else {
-        args.to_vec()
-    });
+    let platform = Platform::of_this_program();
+    image::open(store, &digest, &platform, &Limits::default())
+        .map(|image| image.config)
+        .map_err(|error| failed(format!("image `{}` cannot be used", pin.name)).because(&error))
+}
+
+/// An image's own program, which runs where the manifest names none.
+fn entry_point(config: &RunConfig, pin: &Pin, args: &[String]) -> Result<Vec<String>, Failure> {
+    let mut command = config.entrypoint.clone();
+    command.extend_from_slice(if args.is_empty() { &config.cmd } else { args });
     if command.is_empty() {
-        return Err(
-            failed(format!("image `{}` names no program to run", pin.name))
-                .with_help("Give the stage a `command`."),
-        );
+        let what = format!("image `{}` names no program to run", pin.name);
+        return Err(Failure::new(Status::Usage, what)
+            .with_code("BC0504")
+            .with_help("Give the stage a `command`."));
     }
     Ok(command)
+}
+
+/// The variables that an image sets.
+fn variables(config: &RunConfig) -> BTreeMap<String, String> {
+    let pairs = config.env.iter().filter_map(|pair| pair.split_once('='));
+    pairs
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// The folder that an image's program starts in; the image specification has the root if it names
+/// none.
+fn working_dir(config: &RunConfig) -> String {
+    if config.working_dir.is_empty() {
+        "/".to_owned()
+    } else {
+        config.working_dir.clone()
+    }
 }
 
 fn described(path: &Path) -> Result<(String, u64), Failure> {

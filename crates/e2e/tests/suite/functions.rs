@@ -239,3 +239,28 @@ fn a_checkpoint_is_found_again_once_its_rows_are_committed_and_not_before() -> O
     place.nothing_is_left();
     Ok(())
 }
+
+#[test]
+fn an_image_says_where_its_program_starts_and_with_which_variables() -> Outcome {
+    let place = pipelines::container("tell");
+    let recipe = fs_err::read_to_string(place.join("images/worker/build.yaml"))?;
+    place.write(
+        "images/worker/build.yaml",
+        format!("{recipe}workdir: /app/rows\nenv: {{ MARK: image, OTHER: image }}\n"),
+    );
+    let manifest = fs_err::read_to_string(place.join("pipeline.yaml"))?;
+    // The stage comes before the image.
+    place.write(
+        "pipeline.yaml",
+        manifest.replace("env: { ", "env: { OTHER: stage, "),
+    );
+    let finished = run(&place).exits_with(0).json("run");
+    let id = finished["id"].as_str().unwrap_or_default();
+    place
+        .barecount(["runs", "logs", id])
+        .finish()
+        .exits_with(0)
+        .tells("in /app/rows")
+        .tells("MARK=image OTHER=stage");
+    Ok(())
+}
