@@ -264,13 +264,8 @@ fn gc_removes_what_nobody_needs_and_keeps_what_runs_named() {
     told(&place, &["init", "small"]).exits_with(0);
     told(&place, &["run", "small/pipeline.yaml"]).exits_with(0);
     let removed = json(&place, &["gc"], "gc");
-    assert_eq!(
-        removed["artifacts"]["blobs"]
-            .as_u64()
-            .is_some_and(|blobs| blobs > 0),
-        true,
-        "{removed}"
-    );
+    let blobs = removed["artifacts"]["blobs"].as_u64();
+    assert!(blobs.is_some_and(|blobs| blobs > 0), "{removed}");
     told(&place, &["gc"]).exits_with(0).tells("removed");
     told(&place, &["outputs", "show", "kpi.weekdays"]).exits_with(0);
     told(&place, &["run", "small/pipeline.yaml"])
