@@ -15,9 +15,14 @@ use crate::job::{JobReport, JobSpec, run_job};
 
 /// The largest request, in bytes.
 const MAX_REQUEST_BYTES: u64 = 16 << 20;
-/// The stack of threads that plan and compute: statements are bounded in depth for it. Only what
-/// is used of it takes memory.
-const STACK_BYTES: usize = 128 << 20;
+/// The stack of the thread that plans: statements are bounded in depth for it. Only what is used of
+/// it takes memory; but where a host has no control groups, and memory is limited by `RLIMIT_DATA`,
+/// all of it counts.
+const PLANNER_STACK_BYTES: usize = 128 << 20;
+/// The stack of threads that compute what was planned, and of those that read and write.
+const WORKER_STACK_BYTES: usize = 16 << 20;
+/// Threads that read and write; a disk has no use for more at a time.
+const IO_THREADS: usize = 8;
 /// How much later than the engine's own timer the process gives up on it.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -102,7 +107,7 @@ fn carry_out_in_time(request: Request) -> Result<Response, EngineError> {
     };
     let thread = std::thread::Builder::new()
         .name("engine".to_owned())
-        .stack_size(STACK_BYTES)
+        .stack_size(PLANNER_STACK_BYTES)
         .spawn(work);
     thread.map_err(setup)?;
     let Some(timeout_ms) = limit else {
@@ -129,7 +134,10 @@ fn carry_out(request: &Request) -> Result<Response, EngineError> {
         runtime.worker_threads(threads);
         runtime
     };
-    let runtime = runtime.enable_time().thread_stack_size(STACK_BYTES);
+    runtime
+        .enable_time()
+        .thread_stack_size(WORKER_STACK_BYTES)
+        .max_blocking_threads(IO_THREADS);
     runtime.build().map_err(setup)?.block_on(async {
         match request {
             Request::Job(job) => run_job(job).await.map(Response::Job),

@@ -15,9 +15,11 @@ const MAX_SCRIPT_BYTES: usize = 1 << 20;
 const MAX_STATEMENTS: usize = 500;
 /// The deepest nesting of brackets, which the parser follows by calling itself.
 const MAX_NESTING: usize = 64;
-/// The stack of the thread that parses. The parser builds chains of operators, such as sums, as
-/// trees as deep as they are long, before anything can look how deep they are.
-const STACK_BYTES: usize = 512 << 20;
+/// The stack of the thread that parses, and what each byte of the script adds to it. The parser
+/// builds chains of operators, such as sums, as trees as deep as they are long, before anything can
+/// look how deep they are.
+const LEAST_STACK_BYTES: usize = 16 << 20;
+const STACK_BYTES_PER_BYTE: usize = 512;
 
 /// What a statement does.
 #[derive(Debug)]
@@ -51,7 +53,7 @@ pub(crate) struct Place {
 
 /// Reads a script; whatever a job may not do is refused here, before anything runs.
 pub(crate) fn parse(sql: &str) -> Result<Vec<JobStatement>, EngineError> {
-    on_deep_stack(|| {
+    on_deep_stack(sql, || {
         let scripts = split(sql)?;
         if scripts.is_empty() {
             return Err(syntax("there are no statements"));
@@ -87,7 +89,7 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<JobStatement>, EngineError> {
 
 /// Reads a single query.
 pub(crate) fn parse_query(sql: &str) -> Result<Statement, EngineError> {
-    on_deep_stack(|| {
+    on_deep_stack(sql, || {
         let mut statements = split(sql)?;
         let (Some(tokens), None) = (statements.pop(), statements.pop()) else {
             return Err(syntax("exactly one query is expected"));
@@ -103,12 +105,15 @@ pub(crate) fn parse_query(sql: &str) -> Result<Statement, EngineError> {
 
 /// Parses where neither a deep tree nor its end overflows the stack; what comes back is bounded.
 fn on_deep_stack<T: Send>(
+    sql: &str,
     parse: impl FnOnce() -> Result<T, EngineError> + Send,
 ) -> Result<T, EngineError> {
+    // A longer script is refused before it is parsed.
+    let stack_bytes = LEAST_STACK_BYTES + sql.len().min(MAX_SCRIPT_BYTES) * STACK_BYTES_PER_BYTE;
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .name("parse".to_owned())
-            .stack_size(STACK_BYTES)
+            .stack_size(stack_bytes)
             .spawn_scoped(scope, parse);
         let thread = thread.map_err(|error| EngineError::Setup {
             reason: format!("no thread to parse on: {error}"),

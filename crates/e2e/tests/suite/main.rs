@@ -6,6 +6,7 @@ mod example;
 mod functions;
 mod interruptions;
 mod manifests;
+mod ordinary;
 mod pipelines;
 mod policy;
 mod rows;

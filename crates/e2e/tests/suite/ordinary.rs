@@ -1,0 +1,125 @@
+//! Without privileges: an ordinary user, and on most hosts no control groups. Started by root, these
+//! tests give up being root; started by an ordinary user, they are what they are.
+
+use std::{ffi::OsString, path::Path};
+
+use barecount_e2e::{
+    Outcome, binary,
+    mounts::MountNamespace,
+    place::Place,
+    process::{Finished, Invocation},
+};
+use serde_json::Value;
+
+use crate::pipelines;
+
+/// Any user but root.
+const USER: u32 = 1000;
+
+/// A place that belongs to an ordinary user, who need not reach what is around it.
+struct Home {
+    place: Place,
+    namespace: Option<MountNamespace>,
+}
+
+impl Home {
+    fn of(place: Place) -> Self {
+        if !rustix::process::geteuid().is_root() {
+            let namespace = None;
+            return Self { place, namespace };
+        }
+        place.write("barecount", "");
+        own(place.path()).expect("root can give files away");
+        let mut namespace = MountNamespace::new();
+        // The folders above may be closed to everybody else.
+        namespace.run(&format!("mount --bind '{}' /mnt", place.path().display()));
+        let program = binary::barecount().display();
+        namespace.run(&format!("mount --bind '{program}' /mnt/barecount"));
+        Self {
+            place,
+            namespace: Some(namespace),
+        }
+    }
+
+    fn barecount(&self, arguments: &[&str]) -> Finished {
+        let Some(namespace) = &self.namespace else {
+            return self.place.barecount(arguments).finish();
+        };
+        let mut entry = namespace.entry(Path::new("/mnt"));
+        let user = [
+            format!("--reuid={USER}"),
+            format!("--regid={USER}"),
+            "--clear-groups".to_owned(),
+        ];
+        entry.push("setpriv".into());
+        entry.extend(user.map(OsString::from));
+        Invocation::of("/mnt/barecount", self.place.path(), arguments)
+            .env("XDG_CONFIG_HOME", "/mnt/config")
+            .behind(&entry)
+            .finish()
+    }
+
+    /// What each attempt was held to, by the evidence.
+    fn enforcement(&self) -> Vec<Value> {
+        let listed = self.barecount(&["evidence", "ls", "-o", "json"]);
+        let listed = listed.exits_with(0).json("evidence");
+        let items = listed["items"].as_array().cloned().unwrap_or_default();
+        let attempts = items.iter().filter(|entry| entry["kind"] == "attempt");
+        attempts
+            .map(|entry| {
+                let index = entry["index"].to_string();
+                let shown = self.barecount(&["evidence", "show", &index, "-o", "json"]);
+                let shown = shown.exits_with(0).json("evidence_entry");
+                shown["statement"]["predicate"]["detail"]["enforcement"]["controls"].clone()
+            })
+            .collect()
+    }
+}
+
+fn own(path: &Path) -> Outcome {
+    std::os::unix::fs::chown(path, Some(USER), Some(USER))?;
+    if path.is_dir() {
+        for entry in fs_err::read_dir(path)? {
+            own(&entry?.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn functions_containers_and_jobs_run_and_evidence_says_what_could_not_be_enforced() {
+    let job = Place::new();
+    job.barecount(["init"]).finish().exits_with(0);
+    for place in [pipelines::function(""), pipelines::container(""), job] {
+        let home = Home::of(place);
+        let finished = home.barecount(&["run", "pipeline.yaml", "-o", "json"]);
+        assert_eq!(finished.exits_with(0).json("run")["state"], "succeeded");
+        home.barecount(&["evidence", "verify"]).exits_with(0);
+        for controls in home.enforcement() {
+            for name in [
+                "namespaces",
+                "network",
+                "privileges",
+                "root_file_system",
+                "seccomp",
+            ] {
+                assert_eq!(controls[name]["level"], "enforced", "{name}: {controls}");
+            }
+            for (name, control) in controls.as_object().into_iter().flatten() {
+                let held = control["level"] == "enforced";
+                assert!(held || control["reason"].is_string(), "{name}: {controls}");
+            }
+        }
+        home.place.nothing_is_left();
+    }
+}
+
+#[test]
+fn work_that_eats_memory_or_never_stops_forking_fails_alone() {
+    for (behaviour, more) in [("eat memory", ""), ("fork bomb", "      timeout: 8s\n")] {
+        let home = Home::of(pipelines::container_with(behaviour, more));
+        let finished = home.barecount(&["run", "pipeline.yaml", "-o", "json"]);
+        assert_eq!(finished.exits_with(1).json("run")["state"], "failed");
+        home.place.nothing_is_left();
+    }
+}
