@@ -1,6 +1,7 @@
 //! Development tasks. `cargo xtask test` is the whole suite, as continuous integration runs it.
 
 mod bench;
+mod breaks;
 mod dependencies;
 mod project;
 mod setup;
@@ -22,6 +23,7 @@ usage: cargo xtask <task>
                  throw broken input at everything that reads what others wrote
   kill [--times N] [--seed N]
                  kill the example's run at random moments until it has survived N of them (8)
+  break [NAME…]  break each guarantee in a copy of the project, and hold that a test notices
   deny           have cargo-deny check what is depended on; compiles it first
   bench NAME…    measure beside the alternatives and print JSON lines, on a machine that does
                  nothing else; NAME is sandbox, ledger, invoke, etl or dispatch
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
             "test" => test::run(rest).map(Some),
             "fuzz" => test::run_fuzz(rest).map(Some),
             "kill" => test::run_kill(rest).map(Some),
+            "break" => breaks::run(rest).map(Some),
             "deny" if rest.is_empty() => Project::find()
                 .and_then(|project| dependencies::with_cargo_deny(&project))
                 .map(Some),

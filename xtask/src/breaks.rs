@@ -1,0 +1,228 @@
+//! Tests of the tests: each guarantee is broken in a copy of the project, and its test must notice.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    project::Project,
+    steps::{Failure, Task},
+};
+
+/// One line of code without which a guarantee does not hold.
+struct Break {
+    name: &'static str,
+    /// What would no longer be so.
+    guarantee: &'static str,
+    file: &'static str,
+    /// What stands there once, and is replaced.
+    from: &'static str,
+    to: &'static str,
+    /// The arguments of `cargo test` that run the tests which must fail.
+    tests: &'static str,
+}
+
+const BREAKS: &[Break] = &[
+    Break {
+        name: "commit-once",
+        guarantee: "a decision that is rolled forward twice commits once",
+        file: "crates/dataset/src/commit.rs",
+        from: "present.filter(|present| *present >= wanted.version)",
+        to: "present.filter(|_| false)",
+        tests: "--lib -- commit::",
+    },
+    Break {
+        name: "fencing",
+        guarantee: "reports of an attempt that is no longer the current one change nothing",
+        file: "crates/model/src/run/mod.rs",
+        from: "Some(attempt) if attempt.number == number => Ok(attempt)",
+        to: "Some(attempt) => Ok(attempt)",
+        tests: "--lib -- run::",
+    },
+    Break {
+        name: "acceptance",
+        guarantee: "data that fails a test is not committed",
+        file: "crates/barecount/src/embedded/acceptance.rs",
+        from: ".filter(|result| !result.passed)",
+        to: ".filter(|_| false)",
+        tests: "--test suite -- rows::",
+    },
+    Break {
+        name: "checkpoint-order",
+        guarantee: "a late decision does not put an older checkpoint in place of a newer",
+        file: "crates/barecount/src/embedded/checkpoints.rs",
+        from: "|| header.decided_at_ms > decided_at_ms",
+        to: "",
+        tests: "--bin barecount -- checkpoints::",
+    },
+    Break {
+        name: "verification",
+        guarantee: "a changed byte of an exported ledger is found",
+        file: "crates/ledger/src/verify/walk.rs",
+        from: "as_stored.is_some_and(|levels| root_of_edge(levels) == *root)",
+        to: "as_stored.is_some()",
+        tests: "--lib -- verify::",
+    },
+    Break {
+        name: "policy",
+        guarantee: "what no policy permits does not run",
+        file: "crates/control/src/governance/evaluation.rs",
+        from: "let allowed = permitted && errors.is_empty();",
+        to: "let allowed = true;",
+        tests: "--test suite -- policy::",
+    },
+    Break {
+        name: "network",
+        guarantee: "a sandbox has no network but its own loopback",
+        file: "crates/sandbox/src/launcher/birth.rs",
+        from: "| libc::CLONE_NEWUTS\n    | libc::CLONE_NEWNET) as u64",
+        to: "| libc::CLONE_NEWUTS) as u64",
+        tests: "--test sandbox",
+    },
+    Break {
+        name: "inputs",
+        guarantee: "work cannot change its inputs",
+        file: "crates/runner/src/local/places.rs",
+        from: "bind(&places.input, inside::INPUT, Access::Read)",
+        to: "bind(&places.input, inside::INPUT, Access::Write)",
+        tests: "--test conformance -- inputs_can_be_read",
+    },
+    Break {
+        name: "sweeping",
+        guarantee: "nothing that was not decided for is left in staging",
+        file: "crates/barecount/src/embedded/driver.rs",
+        from: "if self.swept.insert(fenced) {",
+        to: "if self.swept.insert(fenced) && false {",
+        tests: "--test suite -- functions::a_good_function",
+    },
+];
+
+/// Breaks what is named, or all, one after the other.
+#[expect(clippy::print_stdout, reason = "the summary is the result")]
+pub(crate) fn run(names: &[String]) -> Result<(), Failure> {
+    let chosen = choose(names)?;
+    let project = Project::find()?;
+    let copy = Copy::make(&project)?;
+    let mut unnoticed = Vec::new();
+    for broken in &chosen {
+        let original = copy.apply(broken)?;
+        let passed = copy.passes(&project, broken);
+        copy.write(broken.file, &original)?;
+        let noticed = !passed?;
+        println!(
+            "{} {}: {}",
+            if noticed { "noticed  " } else { "UNNOTICED" },
+            broken.name,
+            broken.guarantee
+        );
+        if !noticed {
+            unnoticed.push(broken.name);
+        }
+    }
+    if unnoticed.is_empty() {
+        return Ok(());
+    }
+    let reason = format!("no test noticed: {}", unnoticed.join(", "));
+    Err(Failure::new("break", reason))
+}
+
+fn choose(names: &[String]) -> Result<Vec<&'static Break>, Failure> {
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| BREAKS.iter().all(|known| known.name != **name))
+    {
+        let known: Vec<_> = BREAKS.iter().map(|known| known.name).collect();
+        let reason = format!("there is no such break; there are {}", known.join(", "));
+        return Err(Failure::new(unknown.as_str(), reason));
+    }
+    let wanted = |broken: &&Break| names.is_empty() || names.iter().any(|name| name == broken.name);
+    Ok(BREAKS.iter().filter(wanted).collect())
+}
+
+/// A copy of the project that may be broken, with a target folder of its own, which is kept.
+struct Copy {
+    root: PathBuf,
+}
+
+impl Copy {
+    fn make(project: &Project) -> Result<Self, Failure> {
+        let root = project.target.join("broken");
+        let failed = |error: io::Error| Failure::new("copy the project", error.to_string());
+        let listed = Command::new("git")
+            .args([
+                "ls-files",
+                "-z",
+                "--cached",
+                "--others",
+                "--exclude-standard",
+            ])
+            .current_dir(&project.root)
+            .output()
+            .map_err(failed)?;
+        for path in String::from_utf8_lossy(&listed.stdout).split_terminator('\0') {
+            let from = project.root.join(path);
+            if from.is_file() {
+                let content = fs::read(&from).map_err(failed)?;
+                write_changed(&root.join(path), &content).map_err(failed)?;
+            }
+        }
+        Ok(Self { root })
+    }
+
+    /// Breaks it; answers with the file as it was.
+    fn apply(&self, broken: &Break) -> Result<String, Failure> {
+        let failed = |reason: String| Failure::new(broken.name, reason);
+        let path = self.root.join(broken.file);
+        let original = fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
+        let found = original.matches(broken.from).count();
+        if found != 1 {
+            return Err(failed(format!(
+                "`{}` stands {found} times in {}: adapt the break to the code",
+                broken.from, broken.file
+            )));
+        }
+        self.write(broken.file, &original.replace(broken.from, broken.to))?;
+        Ok(original)
+    }
+
+    fn write(&self, file: &str, content: &str) -> Result<(), Failure> {
+        write_changed(&self.root.join(file), content.as_bytes())
+            .map_err(|error| Failure::new(file, error.to_string()))
+    }
+
+    /// Whether the tests pass. What cannot be built is an error: it shows nothing about them.
+    fn passes(&self, project: &Project, broken: &Break) -> Result<bool, Failure> {
+        let here = Project {
+            root: self.root.clone(),
+            target: project.target.clone(),
+        };
+        let text = |path: PathBuf| path.display().to_string();
+        let task = |command: &str| {
+            Task::new(command)
+                .env("CARGO_TARGET_DIR", text(self.root.join("target")))
+                .env(
+                    "BARECOUNT_BIN",
+                    text(self.root.join("target/debug/barecount")),
+                )
+                .env("BARECOUNT_TEST_PYTHON", text(project.test_python()))
+                .minutes(60)
+        };
+        let log = format!("break-{}", broken.name);
+        task("cargo build --workspace --all-targets --locked").run(&log, &here)?;
+        let tests = format!("cargo test --workspace --locked {}", broken.tests);
+        Ok(task(&tests).run(&log, &here).is_ok())
+    }
+}
+
+/// Leaves what is the same already alone, lest it is built again.
+fn write_changed(path: &Path, content: &[u8]) -> io::Result<()> {
+    if fs::read(path).is_ok_and(|present| present == content) {
+        return Ok(());
+    }
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(path, content)
+}
