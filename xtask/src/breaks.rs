@@ -39,7 +39,7 @@ const BREAKS: &[Break] = &[
         file: "crates/model/src/run/mod.rs",
         from: "Some(attempt) if attempt.number == number => Ok(attempt)",
         to: "Some(attempt) => Ok(attempt)",
-        tests: "--lib -- run::",
+        tests: "--test run_histories",
     },
     Break {
         name: "acceptance",

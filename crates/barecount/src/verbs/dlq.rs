@@ -1,6 +1,5 @@
 //! `barecount dlq`.
 
-use barecount_control::store::StoredDeadLetter;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -39,25 +38,17 @@ impl Dlq {
     }
 }
 
-fn letters(
-    global: &Global,
-    run: Option<&str>,
-    limit: u32,
-) -> Result<Vec<StoredDeadLetter>, Failure> {
-    match state::reader(&global.state)? {
-        Some(reader) => reader
-            .dead_letters(run, limit)
-            .map_err(state::store_failure),
-        None => Ok(Vec::new()),
-    }
-}
-
 fn list(global: &Global, printer: &Printer, run: Option<&str>, limit: u32) -> Result<(), Failure> {
     let run = run
         .map(|text| state::find_run(&global.state, text))
         .transpose()?;
     let run = run.as_ref().map(|(_, run, _)| run.id.as_str());
-    let letters = letters(global, run, limit)?;
+    let letters = match state::reader(&global.state)? {
+        Some(reader) => reader
+            .dead_letters(run, limit)
+            .map_err(state::store_failure)?,
+        None => Vec::new(),
+    };
     let items: Vec<Value> = letters.iter().map(|letter| json!(letter)).collect();
     printer.list("dead_letters", &items, || {
         let mut table = Table::new(
@@ -80,14 +71,14 @@ fn list(global: &Global, printer: &Printer, run: Option<&str>, limit: u32) -> Re
 }
 
 fn show(global: &Global, printer: &Printer, id: u64) -> Result<(), Failure> {
-    let letters = letters(global, None, u32::MAX)?;
-    let stored = letters
-        .iter()
-        .find(|letter| letter.id == id)
-        .ok_or_else(|| {
-            Failure::new(Status::NotFound, format!("there is no dead letter {id}"))
-                .with_help("`barecount dlq ls` lists them.")
-        })?;
+    let found = match state::reader(&global.state)? {
+        Some(reader) => reader.dead_letter(id).map_err(state::store_failure)?,
+        None => None,
+    };
+    let stored = found.ok_or_else(|| {
+        Failure::new(Status::NotFound, format!("there is no dead letter {id}"))
+            .with_help("`barecount dlq ls` lists them.")
+    })?;
     let mut value = json!(stored);
     value["schema"] = json!("barecount/dead_letter/v1");
     printer.data(&value, || {

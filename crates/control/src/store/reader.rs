@@ -6,7 +6,7 @@ use barecount_model::{
     plan::Plan,
     run::{Run, Task},
 };
-use rusqlite::{Connection, OpenFlags, Params, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, params};
 
 use super::{
     FILE, LedgerEntry, OpenError, OutputVersion, StoreError, damaged, failed,
@@ -118,28 +118,25 @@ impl Reader {
         let read = failed("read dead letters");
         let mut query = self
             .connection
-            .prepare(
-                "SELECT id, run, task, attempt, stage, dataset, record, error, schema_hash, at
+            .prepare(&format!(
+                "SELECT {DEAD_LETTER_COLUMNS}
                  FROM dead_letters WHERE ?1 IS NULL OR run = ?1 ORDER BY id DESC LIMIT ?2",
-            )
+            ))
             .map_err(failed("read dead letters"))?;
-        let rows = query.query_map(params![run, limit], |row| {
-            Ok(StoredDeadLetter {
-                id: row.get(0)?,
-                run: row.get(1)?,
-                task: row.get(2)?,
-                attempt: row.get(3)?,
-                stage: row.get(4)?,
-                letter: DeadLetter {
-                    dataset: row.get(5)?,
-                    record: row.get(6)?,
-                    error: row.get(7)?,
-                    schema_hash: row.get(8)?,
-                },
-                at: row.get(9)?,
-            })
-        });
+        let rows = query.query_map(params![run, limit], dead_letter);
         rows.and_then(Iterator::collect).map_err(read)
+    }
+
+    /// One record that was set aside, if there is one of this number.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn dead_letter(&self, id: u64) -> Result<Option<StoredDeadLetter>, StoreError> {
+        let sql = format!("SELECT {DEAD_LETTER_COLUMNS} FROM dead_letters WHERE id = ?1");
+        self.connection
+            .query_row(&sql, params![id], dead_letter)
+            .optional()
+            .map_err(failed("read a dead letter"))
     }
 
     fn outputs_where(
@@ -171,6 +168,27 @@ impl Reader {
         });
         rows.and_then(Iterator::collect).map_err(read)
     }
+}
+
+/// What [`dead_letter`] reads, in its order.
+const DEAD_LETTER_COLUMNS: &str =
+    "id, run, task, attempt, stage, dataset, record, error, schema_hash, at";
+
+fn dead_letter(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredDeadLetter> {
+    Ok(StoredDeadLetter {
+        id: row.get(0)?,
+        run: row.get(1)?,
+        task: row.get(2)?,
+        attempt: row.get(3)?,
+        stage: row.get(4)?,
+        letter: DeadLetter {
+            dataset: row.get(5)?,
+            record: row.get(6)?,
+            error: row.get(7)?,
+            schema_hash: row.get(8)?,
+        },
+        at: row.get(9)?,
+    })
 }
 
 /// Runs that satisfy a condition over the table `runs`, with their tasks and plans.
