@@ -72,7 +72,7 @@ codes! {
     UNKNOWN_COLUMN = "BC0217", "unknown column", "A partition or an acceptance test names a column that the output does not declare.";
     DUPLICATE_COLUMN = "BC0218", "duplicate column", "An output declares a column twice.";
     TIMEOUT_ABOVE_CLASS = "BC0219", "timeout above the limit of the class", "The timeout is longer than the runner class can keep.";
-    EGRESS_UNAVAILABLE = "BC0220", "egress cannot be granted yet", "The manifest declares egress, and there is no network broker yet that could enforce it.";
+    EGRESS_TWICE = "BC0220", "destination declared twice", "A stage declares one host and port as a destination twice.";
     INVALID_SIZE = "BC0221", "size does not fit the class", "The size `custom` is declared in full, and for dedicated compute only.";
     INVALID_SCHEDULE = "BC0222", "invalid schedule", "A cron expression or a time zone does not exist.";
     INVALID_PARTITIONS = "BC0223", "invalid partitions", "The partitions of a stage, an input or an output contradict each other.";
@@ -97,6 +97,8 @@ codes! {
     BACKEND_MISSING = "BC0304", "class without a backend", "The environment has no backend for a runner class that the pipeline uses.";
     INVALID_CATALOG = "BC0305", "catalog override contradicts itself", "An override of the catalog names a size that the class does not have, or limits nothing can run in.";
     PROCESS_ISOLATION_REFUSED = "BC0306", "process isolation refused", "A stage asks to run without a sandbox, and the environment does not allow it.";
+    EGRESS_UNREACHABLE = "BC0307", "destination cannot be reached", "A stage declares a destination that its network profile does not lead to in this environment.";
+    EGRESS_AUDIT_REFUSED = "BC0308", "egress audit refused", "A stage asks to reach what it does not declare, and the environment does not allow it.";
 
     // BC04xx: policy
     REFUSED = "BC0401", "refused by policy", "Governance does not permit what was asked.";

@@ -4,6 +4,7 @@
 //! a file the built-in environment `local` holds, for development on one machine.
 
 mod file;
+mod network;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +14,10 @@ pub use file::{
     Approval, ApprovalScope, Backend, ClassCatalog, ConcurrencySpec, EnvironmentFile,
     EnvironmentKind, EnvironmentMetadata, EnvironmentSpec, GovernanceSpec, Grant, IsolationSpec,
     LockSpec, LogLevel, TenantGrants, TenantSelector,
+};
+
+pub use network::{
+    NetworksSpec, OnPremAgent, PrivateLink, PrivateVpc, PublicEgress, PublicWay, Vpn,
 };
 
 use crate::catalog::{Catalog, Profile};
@@ -46,6 +51,8 @@ pub struct Environment {
     pub grants: Vec<TenantGrants>,
     /// Exceptions from that, as they are recorded. Whether one counts is for policies to say.
     pub approvals: Vec<Approval>,
+    /// What each network profile means.
+    pub networks: NetworksSpec,
     /// Whether `run` may build and pin anew what changed since the lock was written.
     pub refresh_lock: bool,
     /// Whether stages may ask for `isolation: process`.
@@ -82,6 +89,7 @@ impl Environment {
                 }],
             }],
             approvals: Vec::new(),
+            networks: NetworksSpec::default(),
             refresh_lock: true,
             process_isolation: true,
             log_level: LogLevel::Info,
@@ -143,6 +151,9 @@ impl Environment {
                     codes::BACKEND_MISSING,
                     format!("environment `{}` serves no {}", self.name, stage.class),
                 );
+            }
+            for (code, message) in self.networks.obstacles(stage) {
+                add(code, message);
             }
             if stage.isolation == Isolation::Process && !self.process_isolation {
                 add(
@@ -221,6 +232,7 @@ impl Resolution<'_> {
             total_concurrency: spec.concurrency.total,
             grants: spec.governance.matrix,
             approvals: spec.governance.approvals,
+            networks: spec.networks,
             refresh_lock,
             process_isolation,
             log_level: spec.log_level.unwrap_or_default(),

@@ -17,8 +17,8 @@ pub use output::{
     SqlTest, Tolerance, WriteMode,
 };
 pub use stage::{
-    Egress, EgressProtocol, EventSpec, EventType, Isolation, PartitionUnit, PartitionsSpec,
-    RetriesSpec, RunnerSpec, SecretSpec, StageSpec,
+    Egress, EgressMode, EgressProtocol, EventSpec, EventType, Isolation, PartitionUnit,
+    PartitionsSpec, RetriesSpec, RunnerSpec, SecretSpec, StageSpec,
 };
 
 use crate::diagnostic::Diagnostic;

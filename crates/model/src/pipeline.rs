@@ -20,8 +20,8 @@ use crate::class::{NetworkProfile, Phase, RunnerClass, Size};
 use crate::diagnostic::{self, Diagnostic};
 use crate::document::Document;
 use crate::manifest::{
-    self, AcceptanceTest, Classification, Format, Isolation, Manifest, PartitionUnit, Schedule,
-    SecretSpec, Tolerance, WriteMode,
+    self, AcceptanceTest, Classification, Egress, EgressMode, Format, Isolation, Manifest,
+    PartitionUnit, Schedule, SecretSpec, Tolerance, WriteMode,
 };
 use crate::text::{
     ByteSize, ColumnName, ColumnType, DatasetName, DriverName, Duration, ImageSource, Name,
@@ -119,6 +119,10 @@ pub struct Stage {
     pub custom: Option<CustomSize>,
     /// By which path it may reach others.
     pub network_profile: NetworkProfile,
+    /// What it may reach there.
+    pub egress: Vec<Egress>,
+    /// What becomes of connections that were not declared.
+    pub egress_mode: EgressMode,
     /// What runs.
     pub work: Work,
     /// Driver bundles that the work finds beside it.

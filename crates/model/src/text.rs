@@ -8,6 +8,7 @@ mod column_type;
 mod cron;
 mod instant;
 mod name;
+mod network;
 mod path;
 mod quantity;
 
@@ -15,6 +16,7 @@ pub use column_type::ColumnType;
 pub use cron::{Cron, TimeZoneName};
 pub use instant::Instant;
 pub use name::{ColumnName, DatasetName, DriverName, Name};
+pub use network::{DomainName, EgressHost, IpRange, SocketAddress};
 pub use path::{ImageSource, RelativePath};
 pub use quantity::{ByteSize, DecimalText, Duration};
 
@@ -56,6 +58,10 @@ pub(crate) const FORMATS: &[Format] = &[
     format::<DriverName>(codes::INVALID_NAME),
     format::<RelativePath>(codes::INVALID_PATH),
     format::<ImageSource>(codes::INVALID_PATH),
+    format::<DomainName>(codes::INVALID_VALUE),
+    format::<EgressHost>(codes::INVALID_VALUE),
+    format::<IpRange>(codes::INVALID_VALUE),
+    format::<SocketAddress>(codes::INVALID_VALUE),
     format::<Duration>(codes::INVALID_VALUE),
     format::<Instant>(codes::INVALID_VALUE),
     format::<ByteSize>(codes::INVALID_VALUE),

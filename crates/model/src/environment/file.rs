@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::network::NetworksSpec;
 use crate::catalog::ProfileOverride;
 use crate::class::{NetworkProfile, RunnerClass, Size};
 use crate::manifest::ApiVersion;
@@ -62,6 +63,9 @@ pub struct EnvironmentSpec {
     /// Who may use what.
     #[serde(default, skip_serializing_if = "GovernanceSpec::is_empty")]
     pub governance: GovernanceSpec,
+    /// What each network profile means.
+    #[serde(default, skip_serializing_if = "NetworksSpec::is_empty")]
+    pub networks: NetworksSpec,
     /// How the lock file is treated.
     #[serde(default, skip_serializing_if = "LockSpec::is_empty")]
     pub lock: LockSpec,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{InputSpec, OutputSpec};
 use crate::class::{NetworkProfile, Phase, RunnerClass, Size};
-use crate::text::{ByteSize, DriverName, Duration, ImageSource, Name, RelativePath};
+use crate::text::{ByteSize, DriverName, Duration, EgressHost, ImageSource, Name, RelativePath};
 
 /// One stage: what it reads, what it writes, and what runs in between.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -73,6 +73,9 @@ pub struct StageSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub egress: Vec<Egress>,
+    /// What becomes of connections that were not declared; refused unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_mode: Option<EgressMode>,
 }
 
 /// What runs a stage. Which fields apply depends on the class.
@@ -258,14 +261,26 @@ pub struct SecretSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Egress {
-    /// The name, as the work uses it.
-    #[schemars(regex(pattern = "^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$"))]
-    pub host: String,
+    /// The name, as the work uses it; or addresses, where the profile leads to addresses that
+    /// have no name.
+    pub host: EgressHost,
     /// The port.
     #[schemars(range(min = 1))]
     pub port: u16,
     /// What is spoken there; the server name or `Host` is checked for `tls` and `http`.
     pub protocol: EgressProtocol,
+}
+
+/// What becomes of connections that were not declared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EgressMode {
+    /// They are refused, and recorded.
+    #[default]
+    Enforce,
+    /// They are let through as far as the profile leads, and recorded: to learn what to declare.
+    /// Only where the environment allows it.
+    Audit,
 }
 
 /// What is spoken with a destination.

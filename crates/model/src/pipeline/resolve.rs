@@ -118,7 +118,7 @@ fn stage(
     defaults: &Defaults,
     writers: &Writers<'_>,
 ) -> Option<Stage> {
-    refuse_egress(findings, at, spec);
+    refuse_egress_twice(findings, at, spec);
     check_variables(findings, &format!("{at}/env"), &spec.env);
     check_arguments(findings, at, spec);
     let runner = runner::resolve(findings, at, spec, defaults);
@@ -142,6 +142,8 @@ fn stage(
         size: runner.size,
         custom: runner.custom,
         network_profile: runner.network_profile,
+        egress: spec.egress.clone(),
+        egress_mode: spec.egress_mode.unwrap_or_default(),
         work: runner.work,
         drivers: runner.drivers,
         concurrency_limit: runner.concurrency_limit,
@@ -161,20 +163,18 @@ fn stage(
     Some(stage)
 }
 
-fn refuse_egress(findings: &mut Findings<'_>, at: &str, spec: &StageSpec) {
-    if !spec.egress.is_empty() {
-        let message = format!(
-            "stage `{}` declares egress, and there is no network broker yet",
-            spec.name
-        );
-        let help =
-            "a sandbox has no network but loopback; bring the data in as a file input for now";
-        findings.key_error(
-            codes::EGRESS_UNAVAILABLE,
-            &format!("{at}/egress"),
-            message,
-            help,
-        );
+/// One name and port are one destination: what is spoken there cannot be two things.
+fn refuse_egress_twice(findings: &mut Findings<'_>, at: &str, spec: &StageSpec) {
+    for (index, egress) in spec.egress.iter().enumerate() {
+        let same = |other: &&Egress| other.host == egress.host && other.port == egress.port;
+        if spec.egress[..index].iter().any(|other| same(&other)) {
+            let message = format!("`{}:{}` is declared twice", egress.host, egress.port);
+            findings.error(
+                codes::EGRESS_TWICE,
+                &format!("{at}/egress/{index}"),
+                message,
+            );
+        }
     }
 }
 
