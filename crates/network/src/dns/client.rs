@@ -291,6 +291,3 @@ async fn over_stream(
         Answer::Stray | Answer::Truncated => Err(ResolveError::Malformed),
     }
 }
-
-#[cfg(test)]
-mod tests;
