@@ -1,0 +1,283 @@
+//! The broker of one sandbox.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use barecount_model::class::NetworkProfile;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    attempt::AttemptState,
+    capture::{Capture, InsideSockets},
+    clock::{Clock, SystemClock},
+    dns::server,
+    flow,
+    path::Paths,
+    policy::{Policy, PolicyError},
+    record::FlowLog,
+    relay::PipePool,
+    synthetic::{SyntheticNames, SyntheticRanges},
+};
+
+/// Empty pipes that a broker keeps.
+const IDLE_PIPES: usize = 32;
+/// How long to wait when the host has no descriptor left for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// What a broker may be given besides its sockets.
+#[derive(Debug, Clone)]
+pub struct BrokerOptions {
+    /// The path of each network profile that the environment offers.
+    pub paths: Paths,
+    /// From where names are given addresses; the sandbox must route these ranges to the sockets.
+    pub synthetic: SyntheticRanges,
+    /// The time that flow records carry.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl BrokerOptions {
+    /// With the usual ranges and the host's clock.
+    pub fn new(paths: Paths) -> Self {
+        Self {
+            paths,
+            synthetic: SyntheticRanges::default(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+/// The broker of one sandbox, for as long as the sandbox lives.
+#[derive(Debug)]
+pub struct Broker {
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+}
+
+/// What the tasks of a broker share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) stop: CancellationToken,
+    pub(crate) pipes: PipePool,
+    pub(crate) names: Arc<SyntheticNames>,
+    options: BrokerOptions,
+    current: Mutex<Option<Arc<AttemptState>>>,
+    unattributed: AtomicU64,
+}
+
+/// Why an attempt cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum BeginError {
+    /// A sandbox serves one attempt at a time.
+    #[error("an attempt has begun in this sandbox and not ended")]
+    Busy,
+    /// The environment does not offer the profile.
+    #[error("this environment has no path for the profile `{profile}`")]
+    NoPath {
+        /// The profile.
+        profile: NetworkProfile,
+    },
+    /// The policy contradicts itself.
+    #[error("the policy cannot be enforced")]
+    Policy(#[from] PolicyError),
+}
+
+impl Broker {
+    /// Serves the sockets of a sandbox until the broker is stopped or dropped. Nothing gets
+    /// through until an attempt begins. To be called within a runtime.
+    ///
+    /// Fails if a socket cannot be watched.
+    pub fn start(sockets: InsideSockets, options: BrokerOptions) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            stop: CancellationToken::new(),
+            pipes: PipePool::keeping(IDLE_PIPES),
+            names: Arc::new(SyntheticNames::new(options.synthetic)),
+            options,
+            current: Mutex::default(),
+            unattributed: AtomicU64::new(0),
+        });
+        let tcp = watched(sockets.tcp)?;
+        let dns_tcp = watched(sockets.dns_tcp)?;
+        let dns_udp = sockets
+            .dns_udp
+            .into_iter()
+            .map(|socket| {
+                socket.set_nonblocking(true)?;
+                UdpSocket::from_std(socket)
+            })
+            .collect::<io::Result<Vec<_>>>()?;
+        let broker = Self {
+            shared,
+            tasks: TaskTracker::new(),
+        };
+        for listener in tcp {
+            broker.spawn(accept(listener, sockets.capture, broker.shared.clone()));
+        }
+        for listener in dns_tcp {
+            broker.spawn(server::serve_tcp(listener, broker.shared.clone()));
+        }
+        for socket in dns_udp {
+            broker.spawn(server::serve_udp(socket, broker.shared.clone()));
+        }
+        Ok(broker)
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.shared.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+
+    /// Lets an attempt's connections through, as its policy says, until the attempt ends.
+    pub fn begin(&self, policy: Policy) -> Result<Attempt, BeginError> {
+        let Some(path) = self.shared.options.paths.get(&policy.profile) else {
+            return Err(BeginError::NoPath {
+                profile: policy.profile,
+            });
+        };
+        let state = Arc::new(AttemptState::new(
+            policy,
+            path.clone(),
+            self.shared.names.clone(),
+            self.shared.options.clock.clone(),
+        )?);
+        let mut current = self.shared.current.lock().expect("no holder panics");
+        if current.is_some() {
+            return Err(BeginError::Busy);
+        }
+        *current = Some(state.clone());
+        Ok(Attempt {
+            state,
+            shared: self.shared.clone(),
+        })
+    }
+
+    /// Connections and lookups that came while there was no attempt, and were refused.
+    pub fn unattributed(&self) -> u64 {
+        self.shared.unattributed.load(Ordering::Relaxed)
+    }
+
+    /// Closes every socket and connection, and waits until they are closed.
+    pub async fn stop(self) {
+        self.shared.stop.cancel();
+        let current = self.shared.leave();
+        if let Some(attempt) = current {
+            attempt.close().await;
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.shared.stop.cancel();
+        if let Some(attempt) = self.shared.leave() {
+            attempt.cancel();
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn attempt(&self) -> Option<Arc<AttemptState>> {
+        self.current.lock().expect("no holder panics").clone()
+    }
+
+    pub(crate) fn count_unattributed(&self) {
+        self.unattributed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn leave(&self) -> Option<Arc<AttemptState>> {
+        self.current.lock().expect("no holder panics").take()
+    }
+
+    /// Gives a connection to the attempt that goes on, or resets it.
+    fn serve(self: &Arc<Self>, stream: TcpStream, capture: Capture) {
+        // Held while the flow is handed over: an attempt that ends waits for every flow it has.
+        let current = self.current.lock().expect("no holder panics");
+        match current.as_ref() {
+            Some(attempt) => {
+                let shared = self.clone();
+                attempt.spawn(flow::serve(attempt.clone(), shared, stream, capture));
+            }
+            None => {
+                drop(current);
+                self.count_unattributed();
+                // Fails only for a socket that is gone already.
+                let _ = stream.set_zero_linger();
+            }
+        }
+    }
+}
+
+fn watched(listeners: Vec<std::net::TcpListener>) -> io::Result<Vec<TcpListener>> {
+    listeners
+        .into_iter()
+        .map(|listener| {
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        })
+        .collect()
+}
+
+async fn accept(listener: TcpListener, capture: Capture, shared: Arc<Shared>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => shared.serve(stream, capture),
+            // A client that left before it was accepted, or no descriptor left: both pass.
+            Err(error) => {
+                tracing::warn!(%error, "no connection of a sandbox could be accepted");
+                tokio::time::sleep_until(tokio::time::Instant::now() + ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// One attempt, for as long as its connections are let through. Dropping it closes them.
+#[derive(Debug)]
+pub struct Attempt {
+    state: Arc<AttemptState>,
+    shared: Arc<Shared>,
+}
+
+impl Attempt {
+    /// The records so far, open connections with what they have carried included.
+    pub fn records(&self) -> FlowLog {
+        self.state.log()
+    }
+
+    /// Closes what is still open, waits until it is closed, and gives the whole record. Cancelled,
+    /// the connections are closed all the same, and the record is lost.
+    pub async fn end(self) -> FlowLog {
+        self.leave();
+        self.state.close().await;
+        self.state.log()
+    }
+
+    fn leave(&self) {
+        let mut current = self.shared.current.lock().expect("no holder panics");
+        if current
+            .as_ref()
+            .is_some_and(|state| Arc::ptr_eq(state, &self.state))
+        {
+            *current = None;
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.leave();
+        self.state.cancel();
+    }
+}

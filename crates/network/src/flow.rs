@@ -1,0 +1,283 @@
+//! The life of one connection: where was it meant to go, is that declared, does it name the host,
+//! does the path lead there, and then bytes both ways.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, OnceLock},
+};
+
+use barecount_model::{class::NetworkProfile, manifest::EgressProtocol};
+use tokio::{io::AsyncReadExt, net::TcpStream};
+
+use crate::{
+    attempt::{AttemptState, Decision},
+    broker::Shared,
+    capture::Capture,
+    inspect::{self, MAX_HEAD, Target, http::Requests},
+    path::{DialError, PathKind},
+    reason::{Reason, ReasonCode},
+    record::{FlowProtocol, FlowRecord, Meter, Verdict},
+    relay::{Broken, Terms, Upward, relay},
+};
+
+/// What is known of a connection.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    name: Option<String>,
+    /// The one that the work used.
+    address: IpAddr,
+    port: u16,
+    declared: Option<EgressProtocol>,
+    guessed: OnceLock<EgressProtocol>,
+    dialled: OnceLock<(IpAddr, PathKind)>,
+    /// Why it was let through though not declared.
+    audited: Option<Reason>,
+    meter: Meter,
+    first_at: u64,
+}
+
+impl Flow {
+    /// The record of the flow as it is now, let through so far.
+    pub(crate) fn record(&self, profile: NetworkProfile, now: u64) -> FlowRecord {
+        let (bytes_up, bytes_down) = self.meter.read();
+        let dialled = self.dialled.get();
+        let protocol = self.declared.or_else(|| self.guessed.get().copied());
+        FlowRecord {
+            name: self.name.clone(),
+            address: Some(dialled.map_or(self.address, |(address, _)| *address)),
+            port: self.port,
+            protocol: protocol.map_or(FlowProtocol::Tcp, FlowProtocol::from),
+            profile,
+            path: dialled.map(|(_, path)| *path),
+            bytes_up,
+            bytes_down,
+            first_at: self.first_at,
+            last_at: now,
+            verdict: match self.audited {
+                Some(_) => Verdict::Audited,
+                None => Verdict::Allowed,
+            },
+            reason: self.audited.clone(),
+            count: 1,
+        }
+    }
+}
+
+/// How a flow ended other than by itself.
+#[derive(Debug)]
+enum Ending {
+    /// It was not let through.
+    Refused(Reason),
+    /// The path does not lead there, or led to nothing.
+    NotDialled(DialError),
+    /// It was let through and broke off.
+    Broken(Reason),
+}
+
+/// Serves a connection to its end, and writes it down.
+pub(crate) async fn serve(
+    attempt: Arc<AttemptState>,
+    shared: Arc<Shared>,
+    mut inside: TcpStream,
+    capture: Capture,
+) {
+    let (destination, decision) = match capture.destination(&inside) {
+        Ok(destination) => (destination, attempt.decide(destination)),
+        Err(error) => {
+            let text = format!("the kernel does not tell the destination: {error}");
+            let reason = Reason::new(ReasonCode::DestinationUnknown, text);
+            (unknown(&inside), Decision::Refuse(None, reason))
+        }
+    };
+    let (target, declared, audited, refused) = match decision {
+        Decision::Allow(target, protocol) => (target, Some(protocol), None, None),
+        Decision::Audit(target, reason) => (target, None, Some(reason), None),
+        Decision::Refuse(Some(name), reason) => (Target::Name(name), None, None, Some(reason)),
+        Decision::Refuse(None, reason) => {
+            (Target::Address(destination.ip()), None, None, Some(reason))
+        }
+    };
+    let flow = Arc::new(Flow {
+        name: match &target {
+            Target::Name(name) => Some(name.to_string()),
+            Target::Address(_) => None,
+        },
+        address: destination.ip(),
+        port: destination.port(),
+        declared,
+        guessed: OnceLock::new(),
+        dialled: OnceLock::new(),
+        audited,
+        meter: Meter::default(),
+        first_at: attempt.now(),
+    });
+    let key = attempt.opened(&flow);
+    let ended = match refused {
+        Some(reason) => Err(Ending::Refused(reason)),
+        None => tokio::select! {
+            biased;
+            () = attempt.cancelled().cancelled() => Err(Ending::Broken(Reason::new(
+                ReasonCode::AttemptEnded,
+                "the attempt ended while the connection was open",
+            ))),
+            ended = carry(&attempt, &shared, &flow, &target, &mut inside) => ended,
+        },
+    };
+    if ended.is_err() {
+        // Fails only for a socket that is gone already.
+        let _ = inside.set_zero_linger();
+    }
+    drop(inside);
+    attempt.closed(key, record(&attempt, &flow, ended));
+}
+
+fn unknown(inside: &TcpStream) -> SocketAddr {
+    inside
+        .local_addr()
+        .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+}
+
+fn record(attempt: &AttemptState, flow: &Flow, ended: Result<(), Ending>) -> FlowRecord {
+    let mut record = flow.record(attempt.profile(), attempt.now());
+    match ended {
+        Ok(()) => {}
+        Err(Ending::Refused(reason)) => {
+            record.verdict = Verdict::Refused;
+            record.reason = Some(reason);
+        }
+        Err(Ending::NotDialled(error)) => {
+            if error.is_refusal() {
+                record.verdict = Verdict::Refused;
+            }
+            record.address = error.address().or(record.address);
+            record.reason = Some(error.reason());
+        }
+        Err(Ending::Broken(reason)) => record.reason = Some(reason),
+    }
+    record
+}
+
+async fn carry(
+    attempt: &AttemptState,
+    shared: &Shared,
+    flow: &Flow,
+    target: &Target,
+    inside: &mut TcpStream,
+) -> Result<(), Ending> {
+    let _slot = admitted(attempt)?;
+    let opening = inspected(attempt, flow, target, inside).await?;
+    let dialled = attempt
+        .dial(target, flow.port)
+        .await
+        .map_err(Ending::NotDialled)?;
+    let _ = flow.dialled.set((dialled.address.ip(), dialled.path));
+    // What a destination wrote at once reaches the work at once.
+    let _ = inside.set_nodelay(true);
+    let upward = match (flow.declared, opening) {
+        (None, _) => Upward::Guess(&flow.guessed),
+        (Some(_), Opening::Bytes(bytes)) => Upward::Pass(bytes),
+        (Some(_), Opening::Requests(requests, held)) => Upward::Requests(requests, held),
+    };
+    let terms = Terms {
+        meter: &flow.meter,
+        pipes: &shared.pipes,
+        pace: attempt.pace(),
+        idle: attempt.limits().idle_timeout(),
+    };
+    let ended = relay(inside, dialled.connection, upward, terms).await;
+    ended.map_err(|broken| match broken {
+        Broken::Violation(reason) => Ending::Refused(reason),
+        Broken::Idle => Ending::Broken(Reason::new(
+            ReasonCode::IdleTimeout,
+            format!(
+                "nothing was carried for {} ms",
+                attempt.limits().idle_timeout_ms
+            ),
+        )),
+        Broken::Lost(error) => Ending::Broken(Reason::new(ReasonCode::Reset, error.to_string())),
+    })
+}
+
+fn admitted(attempt: &AttemptState) -> Result<tokio::sync::OwnedSemaphorePermit, Ending> {
+    let limits = attempt.limits();
+    if !attempt.admits_flow() {
+        return Err(Ending::Refused(Reason::new(
+            ReasonCode::FlowsTooFast,
+            format!(
+                "more than {} new connections a second",
+                limits.new_flows_per_second
+            ),
+        )));
+    }
+    attempt.slots().clone().try_acquire_owned().map_err(|_| {
+        Ending::Refused(Reason::new(
+            ReasonCode::TooManyFlows,
+            format!("more than {} connections at a time", limits.max_flows),
+        ))
+    })
+}
+
+/// What was read before dialling.
+enum Opening {
+    Bytes(Vec<u8>),
+    Requests(Requests, Vec<u8>),
+}
+
+/// Reads what must name the host. Nothing is read of other protocols, in which the other side may
+/// speak first.
+async fn inspected(
+    attempt: &AttemptState,
+    flow: &Flow,
+    target: &Target,
+    inside: &mut TcpStream,
+) -> Result<Opening, Ending> {
+    let reading = async {
+        match flow.declared {
+            None | Some(EgressProtocol::Tcp) => Ok(Opening::Bytes(Vec::new())),
+            Some(EgressProtocol::Tls) => {
+                let mut read = Vec::new();
+                while !inspect::check_hello(&read, target)? {
+                    read_more(inside, &mut read, "a ClientHello").await?;
+                }
+                Ok(Opening::Bytes(read))
+            }
+            Some(EgressProtocol::Http) => {
+                let mut read = Vec::new();
+                // Only asks; what passes is passed on once there is a connection.
+                while Requests::new(target.clone(), flow.port).advance(&read)? == 0 {
+                    read_more(inside, &mut read, "a request").await?;
+                }
+                let requests = Requests::new(target.clone(), flow.port);
+                Ok(Opening::Requests(requests, read))
+            }
+        }
+    };
+    match tokio::time::timeout(attempt.limits().inspect_timeout(), reading).await {
+        Ok(read) => read.map_err(Ending::Refused),
+        Err(_) => Err(Ending::Refused(Reason::new(
+            ReasonCode::HeadMissing,
+            format!(
+                "nothing that names a host came within {} ms",
+                attempt.limits().inspect_timeout_ms
+            ),
+        ))),
+    }
+}
+
+async fn read_more(inside: &mut TcpStream, read: &mut Vec<u8>, what: &str) -> Result<(), Reason> {
+    let missing = |text: String| Reason::new(ReasonCode::HeadMissing, text);
+    if read.is_empty() {
+        // Room is made when there is something to read: many connections may wait here.
+        let readable = inside.readable().await;
+        readable.map_err(|error| missing(format!("no {what} came: {error}")))?;
+    }
+    read.reserve(2_048);
+    let room = MAX_HEAD.saturating_sub(read.len()).max(1) as u64;
+    match inside.take(room).read_buf(read).await {
+        Ok(0) => Err(missing(format!("the connection ended before {what} did"))),
+        Ok(_) => Ok(()),
+        Err(error) => Err(missing(format!(
+            "the connection broke before {what} ended: {error}"
+        ))),
+    }
+}

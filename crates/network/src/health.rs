@@ -1,0 +1,122 @@
+//! Whether a path leads where it should, before a run is placed on it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::{
+    inspect::Target,
+    path::{Path, TunnelState},
+    policy::{Destination, Host},
+    reason::{Reason, ReasonCode},
+};
+
+/// What a probe found of a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PathHealth {
+    /// Whether every probed destination was reached.
+    pub ok: bool,
+    /// The slowest of them, in microseconds, names resolved included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_us: Option<u64>,
+    /// Why it is not, of the first that was not reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// Each destination.
+    pub destinations: Vec<DestinationHealth>,
+}
+
+/// What a probe found of one destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DestinationHealth {
+    /// The host.
+    pub host: Host,
+    /// The port.
+    pub port: u16,
+    /// How long it took to resolve the name and connect, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_us: Option<u64>,
+    /// Why it was not reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+}
+
+/// Connects to each destination by the path, all at a time and each within `limit`, and closes the
+/// connection again. Nothing is sent. A name must resolve to where the path leads, which for
+/// endpoints is the endpoint. Ranges are not probed: any host of theirs may be absent. Cancel-safe.
+pub async fn probe(path: &Path, destinations: &[Destination], limit: Duration) -> PathHealth {
+    if let Some(reason) = down(path).await {
+        return PathHealth {
+            ok: false,
+            latency_us: None,
+            reason: Some(reason),
+            destinations: Vec::new(),
+        };
+    }
+    let probes = destinations.iter().filter_map(|to| {
+        let target = match &to.host {
+            Host::Name(name) => Target::Name(name.clone()),
+            Host::Network(net) if net.prefix_len() == net.max_prefix_len() => {
+                Target::Address(net.addr())
+            }
+            Host::Network(_) => return None,
+        };
+        Some(probe_one(path, to, target, limit))
+    });
+    let destinations = all(probes).await;
+    let reason = destinations.iter().find_map(|probed| probed.reason.clone());
+    PathHealth {
+        ok: reason.is_none(),
+        latency_us: destinations
+            .iter()
+            .filter_map(|probed| probed.latency_us)
+            .max(),
+        reason,
+        destinations,
+    }
+}
+
+async fn down(path: &Path) -> Option<Reason> {
+    let Path::Through(through) = path else {
+        return None;
+    };
+    match through.tunnel.state().await {
+        TunnelState::Up { .. } => None,
+        TunnelState::Down { reason } => Some(Reason::new(
+            ReasonCode::PathDown,
+            format!("the tunnel is down: {reason}"),
+        )),
+    }
+}
+
+async fn probe_one(
+    path: &Path,
+    to: &Destination,
+    target: Target,
+    limit: Duration,
+) -> DestinationHealth {
+    let start = Instant::now();
+    let dialled = path.dial(&target, to.port, limit).await;
+    let latency = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+    DestinationHealth {
+        host: to.host.clone(),
+        port: to.port,
+        latency_us: dialled.is_ok().then_some(latency),
+        reason: dialled.err().map(|error| error.reason()),
+    }
+}
+
+/// Runs futures at a time, a bounded number of them, and keeps their order.
+async fn all<T>(work: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let places = tokio::sync::Semaphore::new(16);
+    let bounded: Vec<_> = work
+        .map(|work| async {
+            let _place = places.acquire().await;
+            work.await
+        })
+        .collect();
+    futures::future::join_all(bounded).await
+}

@@ -1,0 +1,363 @@
+//! The ways out: what each network profile means in an environment, and where it leads.
+
+mod connect;
+mod plan;
+mod proxy;
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use barecount_model::class::NetworkProfile;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+
+pub use self::proxy::ProxyError;
+pub(crate) use self::{
+    connect::{any_address, connect},
+    plan::Plan,
+};
+use crate::{
+    inspect::Target,
+    name::HostName,
+    reason::{Reason, ReasonCode},
+    resolver::{ResolveError, Resolver},
+};
+
+/// The path of each profile that an environment offers.
+pub type Paths = BTreeMap<NetworkProfile, Arc<Path>>;
+
+/// By which way connections leave, and where that way leads. A path refuses what it does not lead
+/// to, whoever declared it.
+#[derive(Debug, Clone)]
+pub enum Path {
+    /// `public_vpc_egress`: to public addresses, and no others.
+    Direct(Direct),
+    /// `private_vpc`: to declared ranges; public names only by an approved way.
+    Private(Private),
+    /// `privatelink`: to the endpoints of services, and nothing else.
+    Endpoint(Endpoint),
+    /// `vpn` over an interface that exists: nothing while it is down.
+    Bound(Bound),
+    /// `vpn` through a tunnel of the agent's own.
+    Through(Through),
+    /// `on_prem_agent`: the names and ranges of the agent's facility.
+    Facility(Facility),
+}
+
+/// To public addresses.
+#[derive(Debug, Clone)]
+pub struct Direct {
+    /// Who resolves names. An answer that is not public is refused, whoever gave it.
+    pub resolver: Arc<dyn Resolver>,
+}
+
+/// To declared ranges.
+#[derive(Debug, Clone)]
+pub struct Private {
+    /// Where the path leads, peering ranges included.
+    pub ranges: Vec<IpNet>,
+    /// Who resolves names.
+    pub resolver: Arc<dyn Resolver>,
+    /// The approved way to public names; none without it.
+    pub public_via: Option<PublicVia>,
+}
+
+/// The approved way from a private network to public names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublicVia {
+    /// A proxy that takes HTTP `CONNECT` (RFC 9110 section 9.3.6) and resolves the name itself.
+    Proxy(SocketAddr),
+    /// Directly, from the source address that the network's NAT is for.
+    Nat(IpAddr),
+}
+
+/// To the endpoints of services.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// The endpoint of each service, by the service's name.
+    pub services: BTreeMap<HostName, EndpointAddress>,
+    /// Who resolves the endpoints' own names.
+    pub resolver: Arc<dyn Resolver>,
+}
+
+/// Where a service's private endpoint is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointAddress {
+    /// At an address; the port is the one that was declared.
+    Ip(IpAddr),
+    /// At an address and a port, whatever port was declared.
+    Socket(SocketAddr),
+    /// At a name that resolves to private addresses.
+    Name(HostName),
+}
+
+/// Over an interface or from an address that exists already.
+#[derive(Debug, Clone)]
+pub struct Bound {
+    /// What connections are bound to.
+    pub binding: Binding,
+    /// Where the path leads: the peer's ranges.
+    pub ranges: Vec<IpNet>,
+    /// Who resolves names; a name server that is reached over the same binding, or names leak.
+    pub resolver: Arc<dyn Resolver>,
+}
+
+/// What a connection is bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Binding {
+    /// An interface, by name (`SO_BINDTODEVICE`).
+    Interface(String),
+    /// A source address. Routes decide by which interface it leaves: prefer the interface.
+    Source(IpAddr),
+}
+
+/// Through a tunnel.
+#[derive(Debug, Clone)]
+pub struct Through {
+    /// The tunnel.
+    pub tunnel: Arc<dyn Tunnel>,
+    /// Where the path leads: the peer's ranges.
+    pub ranges: Vec<IpNet>,
+    /// Who resolves names; a name server that is reached through the tunnel, or names leak.
+    pub resolver: Arc<dyn Resolver>,
+}
+
+/// To a facility's own names and ranges.
+#[derive(Debug, Clone)]
+pub struct Facility {
+    /// The facility's names: each stands for itself and all names below it.
+    pub zones: Vec<HostName>,
+    /// The facility's ranges, to which its names must lead.
+    pub ranges: Vec<IpNet>,
+    /// Who resolves names.
+    pub resolver: Arc<dyn Resolver>,
+}
+
+/// A tunnel that connections are made through.
+#[async_trait]
+pub trait Tunnel: Send + Sync + fmt::Debug {
+    /// Connects to an address on the tunnel's other side. Fails at once while the tunnel is down.
+    /// Cancel-safe.
+    async fn connect(&self, to: SocketAddr) -> io::Result<Connection>;
+
+    /// Whether the tunnel is up.
+    async fn state(&self) -> TunnelState;
+}
+
+/// Whether a tunnel is up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TunnelState {
+    /// It carries traffic.
+    Up {
+        /// Time since the last handshake.
+        handshake_age: Option<Duration>,
+        /// Round trip to the peer.
+        round_trip: Option<Duration>,
+    },
+    /// It carries nothing.
+    Down {
+        /// Why, as a fragment in lower case.
+        reason: String,
+    },
+}
+
+/// A connection that a path made.
+#[derive(Debug)]
+pub enum Connection {
+    /// A socket of the kernel's, which can be spliced.
+    Tcp(TcpStream),
+    /// Anything else that carries bytes both ways.
+    Stream(Box<dyn Stream>),
+}
+
+/// Bytes both ways, each with an end of its own.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin + fmt::Debug {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + fmt::Debug> Stream for T {}
+
+/// Which way a connection took, as flow records name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathKind {
+    /// Over the host's own network to a public address.
+    Direct,
+    /// To a declared private range.
+    Private,
+    /// To a public name by the approved proxy.
+    Proxy,
+    /// To a public address from the approved NAT's source address.
+    Nat,
+    /// To the private endpoint of a service.
+    Endpoint,
+    /// Over a given interface or from a given address.
+    Bound,
+    /// Through a tunnel of the agent's.
+    Tunnel,
+    /// To the agent's own facility.
+    Facility,
+}
+
+/// A connection with where it went.
+#[derive(Debug)]
+pub struct Dialled {
+    /// The connection.
+    pub connection: Connection,
+    /// Whom it is with; the proxy, if there is one between.
+    pub address: SocketAddr,
+    /// The way it took.
+    pub path: PathKind,
+}
+
+/// Why a path did not lead to a connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The name has no address.
+    #[error("`{name}` could not be resolved")]
+    NotResolved {
+        /// The name.
+        name: HostName,
+        /// Why.
+        source: ResolveError,
+    },
+    /// A public path, and an address that is not.
+    #[error("`{target}` leads to {address} ({class}), which is not public")]
+    NotPublic {
+        /// What was asked for.
+        target: Target,
+        /// Where it led.
+        address: IpAddr,
+        /// The registry's name for where that is.
+        class: &'static str,
+    },
+    /// A private path, and an address elsewhere.
+    #[error("`{target}` leads to {address}, outside the ranges of this path")]
+    OutsideRanges {
+        /// What was asked for.
+        target: Target,
+        /// Where it led.
+        address: IpAddr,
+    },
+    /// A path of endpoints, none of which is for this.
+    #[error("no endpoint is declared for `{target}`")]
+    NoEndpoint {
+        /// What was asked for.
+        target: Target,
+    },
+    /// A facility's path, and a name elsewhere.
+    #[error("`{name}` is not a name of this facility")]
+    OutsideFacility {
+        /// The name.
+        name: HostName,
+    },
+    /// The tunnel or interface carries nothing.
+    #[error("{what} is down")]
+    Down {
+        /// The tunnel or interface.
+        what: String,
+        /// What the kernel or tunnel said.
+        source: io::Error,
+    },
+    /// The approved proxy did not make the connection.
+    #[error("the proxy at {proxy} made no connection to `{target}`")]
+    Proxy {
+        /// The proxy.
+        proxy: SocketAddr,
+        /// What was asked for.
+        target: Target,
+        /// Why.
+        source: ProxyError,
+    },
+    /// No address took the connection; the last one's error.
+    #[error("no connection to {address}")]
+    Connect {
+        /// The last address that was tried.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Resolving and connecting took longer than they may.
+    #[error("no connection within {} ms", after.as_millis())]
+    Timeout {
+        /// The limit.
+        after: Duration,
+    },
+}
+
+impl DialError {
+    /// The code that a flow record carries.
+    pub fn code(&self) -> ReasonCode {
+        match self {
+            Self::NotResolved { .. } => ReasonCode::NotResolved,
+            Self::NotPublic { .. } => ReasonCode::AddressNotPublic,
+            Self::OutsideRanges { .. } => ReasonCode::AddressOutsideRanges,
+            Self::NoEndpoint { .. } => ReasonCode::NoEndpoint,
+            Self::OutsideFacility { .. } => ReasonCode::NameOutsideFacility,
+            Self::Down { .. } => ReasonCode::PathDown,
+            Self::Proxy { .. } => ReasonCode::ProxyRefused,
+            Self::Connect { .. } => ReasonCode::ConnectFailed,
+            Self::Timeout { .. } => ReasonCode::DialTimeout,
+        }
+    }
+
+    /// Whether the path refused to go there, as opposed to having gone and failed.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::NotPublic { .. }
+                | Self::OutsideRanges { .. }
+                | Self::NoEndpoint { .. }
+                | Self::OutsideFacility { .. }
+                | Self::Down { .. }
+                | Self::Proxy { .. }
+        )
+    }
+
+    /// The address that was refused or failed, if it came to one.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::NotPublic { address, .. } | Self::OutsideRanges { address, .. } => Some(*address),
+            Self::Connect { address, .. } => Some(address.ip()),
+            Self::Proxy { proxy, .. } => Some(proxy.ip()),
+            _ => None,
+        }
+    }
+
+    /// The reason that a flow record carries: the whole chain in one line.
+    pub fn reason(&self) -> Reason {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        Reason::new(self.code(), text)
+    }
+}
+
+impl Path {
+    /// Connects to a port of a host, if the path leads there, within a time limit that covers
+    /// resolving, too. Cancel-safe.
+    pub async fn dial(
+        &self,
+        target: &Target,
+        port: u16,
+        limit: Duration,
+    ) -> Result<Dialled, DialError> {
+        let dialled = async { self.plan(target, port).await?.connect(limit).await };
+        match tokio::time::timeout(limit, dialled).await {
+            Ok(dialled) => dialled,
+            Err(_) => Err(DialError::Timeout { after: limit }),
+        }
+    }
+}

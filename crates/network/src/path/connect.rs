@@ -1,0 +1,136 @@
+//! Making the connection that a plan allows.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::Instant,
+};
+
+use super::{
+    Binding, Connection, DialError, Dialled, Plan, TunnelState,
+    plan::Via,
+    proxy::{self, ProxyError},
+};
+
+impl Plan {
+    /// Tries the addresses in order; each may use an equal share of the time that is left.
+    /// Cancel-safe.
+    pub(crate) async fn connect(&self, limit: Duration) -> Result<Dialled, DialError> {
+        let deadline = Instant::now() + limit;
+        let mut failed = DialError::Timeout { after: limit };
+        let mut tries = u32::try_from(self.candidates.len()).unwrap_or(u32::MAX);
+        for address in &self.candidates {
+            let share = deadline.saturating_duration_since(Instant::now()) / tries.max(1);
+            tries = tries.saturating_sub(1);
+            match tokio::time::timeout(share, self.connect_to(*address)).await {
+                Ok(Ok(connection)) => {
+                    return Ok(Dialled {
+                        connection,
+                        address: *address,
+                        path: self.kind,
+                    });
+                }
+                Ok(Err(error)) => failed = error,
+                Err(_) => failed = DialError::Timeout { after: limit },
+            }
+        }
+        Err(failed)
+    }
+
+    async fn connect_to(&self, address: SocketAddr) -> Result<Connection, DialError> {
+        let failed = |source| DialError::Connect { address, source };
+        match &self.via {
+            Via::Host => connect(address, None)
+                .await
+                .map(Connection::Tcp)
+                .map_err(failed),
+            Via::Bound(binding) => match connect(address, Some(binding)).await {
+                Ok(stream) => Ok(Connection::Tcp(stream)),
+                Err(source) if is_down(&source) => Err(DialError::Down {
+                    what: binding.to_string(),
+                    source,
+                }),
+                Err(source) => Err(failed(source)),
+            },
+            Via::Proxy => {
+                let refused = |source| DialError::Proxy {
+                    proxy: address,
+                    target: self.target.clone(),
+                    source,
+                };
+                let stream = connect(address, None)
+                    .await
+                    .map_err(|source| refused(ProxyError::Connection(source)))?;
+                proxy::ask(stream, &self.target, self.port)
+                    .await
+                    .map(Connection::Tcp)
+                    .map_err(refused)
+            }
+            Via::Tunnel(tunnel) => {
+                if let TunnelState::Down { reason } = tunnel.state().await {
+                    return Err(DialError::Down {
+                        what: "the tunnel".to_owned(),
+                        source: io::Error::new(io::ErrorKind::NetworkDown, reason),
+                    });
+                }
+                tunnel.connect(address).await.map_err(failed)
+            }
+        }
+    }
+}
+
+/// A TCP connection over the host's network, bound if asked for.
+pub(crate) async fn connect(
+    address: SocketAddr,
+    binding: Option<&Binding>,
+) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    match binding {
+        None => {}
+        Some(Binding::Interface(name)) => socket.bind_device(Some(name.as_bytes()))?,
+        Some(Binding::Source(source)) => socket.bind(SocketAddr::new(*source, 0))?,
+    }
+    let stream = socket.connect(address).await?;
+    // What the work wrote at once leaves at once: the broker adds no delay of its own.
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// The local address from which a bound datagram socket sends.
+pub(crate) fn any_address(like: SocketAddr, binding: Option<&Binding>) -> SocketAddr {
+    let address = match (binding, like) {
+        (Some(Binding::Source(source)), _) => *source,
+        (_, SocketAddr::V4(_)) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        (_, SocketAddr::V6(_)) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    SocketAddr::new(address, 0)
+}
+
+/// Whether an error says that an interface or its address is not there, or carries nothing.
+fn is_down(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NetworkDown
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::AddrNotAvailable
+    ) || error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
+}
+
+impl std::fmt::Display for Binding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Interface(name) => write!(f, "interface `{name}`"),
+            Self::Source(address) => write!(f, "source address {address}"),
+        }
+    }
+}

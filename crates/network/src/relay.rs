@@ -1,0 +1,361 @@
+//! Carrying bytes both ways between the work and a destination.
+//!
+//! Between two sockets of the kernel's, bytes go through a pipe without being copied (splice(2));
+//! a pipe is held only while it has something in it. Each direction ends by itself; an error, or
+//! silence for too long, ends both.
+
+mod pipe;
+
+use std::{
+    io,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use barecount_model::manifest::EgressProtocol;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest},
+    net::{
+        TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
+    time::Instant,
+};
+
+pub(crate) use self::pipe::PipePool;
+use crate::{
+    inspect::{self, MAX_HEAD, http::Requests},
+    limit::Rate,
+    path::Connection,
+    reason::Reason,
+    record::Meter,
+};
+
+/// What is copied at once where nothing can be spliced.
+const COPY_BUFFER: usize = 16 * 1024;
+
+/// What a relay needs besides the two ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms<'a> {
+    pub(crate) meter: &'a Meter,
+    pub(crate) pipes: &'a PipePool,
+    pub(crate) pace: Option<&'a Rate>,
+    pub(crate) idle: Duration,
+}
+
+/// What is done with the bytes from the work.
+#[derive(Debug)]
+pub(crate) enum Upward<'a> {
+    /// These have been read already; the rest passes untouched.
+    Pass(Vec<u8>),
+    /// Every request is looked at, from these bytes on.
+    Requests(Requests, Vec<u8>),
+    /// The first bytes tell what is spoken; nothing is held back.
+    Guess(&'a OnceLock<EgressProtocol>),
+}
+
+/// Why a relay ended other than by both sides being done.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// Nothing was carried for too long.
+    Idle,
+    /// A connection failed.
+    Lost(io::Error),
+    /// A request is not for the declared host.
+    Violation(Reason),
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Lost(error)
+    }
+}
+
+/// Carries bytes until both directions have ended. Both connections are reset if it fails or is
+/// dropped, so that neither side takes a cut for an end.
+pub(crate) async fn relay(
+    inside: &mut TcpStream,
+    outside: Connection,
+    upward: Upward<'_>,
+    terms: Terms<'_>,
+) -> Result<(), Broken> {
+    let last = Activity::new();
+    let up = Lane::new(terms.meter.up(), &last, terms);
+    let down = Lane::new(terms.meter.down(), &last, terms);
+    match outside {
+        Connection::Tcp(stream) => {
+            let mut outside = ResetOnDrop::new(stream);
+            {
+                let (mut from_work, mut to_work) = inside.split();
+                let (mut from_there, mut to_there) = outside.stream.split();
+                let up = up.from_work(&mut from_work, &mut to_there, upward);
+                let down = async {
+                    down.splice(&mut from_there, &mut to_work).await?;
+                    Ok(())
+                };
+                until_idle(&last, terms.idle, async { tokio::try_join!(up, down) }).await?;
+            }
+            outside.done();
+        }
+        Connection::Stream(stream) => {
+            let (mut from_work, mut to_work) = inside.split();
+            let (mut from_there, mut to_there) = tokio::io::split(stream);
+            let up = up.from_work_copied(&mut from_work, &mut to_there, upward);
+            let down = async {
+                down.copy(&mut from_there, &mut to_work).await?;
+                Ok(())
+            };
+            until_idle(&last, terms.idle, async { tokio::try_join!(up, down) }).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Resets the connection with a destination unless it ended well.
+struct ResetOnDrop {
+    stream: TcpStream,
+    ended: bool,
+}
+
+impl ResetOnDrop {
+    fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            ended: false,
+        }
+    }
+
+    fn done(&mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for ResetOnDrop {
+    fn drop(&mut self) {
+        if !self.ended {
+            // Fails only for a socket that is gone already.
+            let _ = self.stream.set_zero_linger();
+        }
+    }
+}
+
+/// When something was last carried.
+#[derive(Debug)]
+struct Activity {
+    start: Instant,
+    last_ms: AtomicU64,
+}
+
+impl Activity {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            last_ms: AtomicU64::new(0),
+        }
+    }
+
+    fn touch(&self) {
+        let passed = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_ms.store(passed, Ordering::Relaxed);
+    }
+
+    fn last(&self) -> Instant {
+        self.start + Duration::from_millis(self.last_ms.load(Ordering::Relaxed))
+    }
+}
+
+/// Runs `work` until it ends or nothing has been carried for `idle`. One timer for a connection,
+/// which bytes do not touch.
+async fn until_idle<T>(
+    activity: &Activity,
+    idle: Duration,
+    work: impl Future<Output = Result<T, Broken>>,
+) -> Result<T, Broken> {
+    let silence = async {
+        loop {
+            let deadline = activity.last() + idle;
+            if Instant::now() >= deadline {
+                return Broken::Idle;
+            }
+            tokio::time::sleep_until(deadline).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        ended = work => ended,
+        broken = silence => Err(broken),
+    }
+}
+
+/// One direction.
+#[derive(Debug, Clone, Copy)]
+struct Lane<'a> {
+    moved: &'a AtomicU64,
+    activity: &'a Activity,
+    terms: Terms<'a>,
+}
+
+impl<'a> Lane<'a> {
+    fn new(moved: &'a AtomicU64, activity: &'a Activity, terms: Terms<'a>) -> Self {
+        Self {
+            moved,
+            activity,
+            terms,
+        }
+    }
+
+    async fn from_work(
+        &self,
+        from: &mut ReadHalf<'_>,
+        to: &mut WriteHalf<'_>,
+        upward: Upward<'_>,
+    ) -> Result<(), Broken> {
+        match upward {
+            Upward::Pass(first) => {
+                self.write(to, &first).await?;
+                drop(first);
+                self.splice(from, to).await?;
+            }
+            Upward::Requests(requests, held) => self.requests(from, to, requests, held).await?,
+            Upward::Guess(guess) => {
+                self.guess(from, guess).await?;
+                self.splice(from, to).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn from_work_copied(
+        &self,
+        from: &mut ReadHalf<'_>,
+        to: &mut (impl AsyncWrite + Unpin),
+        upward: Upward<'_>,
+    ) -> Result<(), Broken> {
+        match upward {
+            Upward::Pass(first) => {
+                self.write(to, &first).await?;
+                drop(first);
+                self.copy(from, to).await?;
+            }
+            Upward::Requests(requests, held) => self.requests(from, to, requests, held).await?,
+            Upward::Guess(guess) => {
+                self.guess(from, guess).await?;
+                self.copy(from, to).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn guess(
+        &self,
+        from: &mut ReadHalf<'_>,
+        guess: &OnceLock<EgressProtocol>,
+    ) -> io::Result<()> {
+        let mut first = [0; 16];
+        let length = from.peek(&mut first).await?;
+        let _ = guess.set(inspect::guess(&first[..length]));
+        Ok(())
+    }
+
+    /// Passes on requests for the declared host, until there is one that is not.
+    async fn requests(
+        &self,
+        from: &mut ReadHalf<'_>,
+        to: &mut (impl AsyncWrite + Unpin),
+        mut requests: Requests,
+        mut held: Vec<u8>,
+    ) -> Result<(), Broken> {
+        loop {
+            let passed = requests.advance(&held).map_err(Broken::Violation)?;
+            self.write(to, &held[..passed]).await?;
+            held.drain(..passed);
+            if held.is_empty() {
+                // Nothing is kept while nothing comes.
+                held = Vec::new();
+                from.readable().await?;
+            }
+            held.reserve(COPY_BUFFER);
+            let room = MAX_HEAD.saturating_sub(held.len()).clamp(1, COPY_BUFFER);
+            if (&mut *from).take(room as u64).read_buf(&mut held).await? == 0 {
+                to.shutdown().await?;
+                return Ok(());
+            }
+        }
+    }
+
+    async fn write(&self, to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        to.write_all(bytes).await?;
+        to.flush().await?;
+        self.count(bytes.len()).await;
+        Ok(())
+    }
+
+    async fn count(&self, bytes: usize) {
+        self.moved.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.activity.touch();
+        if let Some(pace) = self.terms.pace {
+            pace.spend(bytes).await;
+        }
+    }
+
+    fn portion(&self, most: usize) -> usize {
+        self.terms.pace.map_or(most, |pace| pace.portion(most))
+    }
+
+    async fn copy(
+        &self,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> io::Result<()> {
+        let mut buffer = vec![0; self.portion(COPY_BUFFER)];
+        loop {
+            let length = from.read(&mut buffer).await?;
+            if length == 0 {
+                return to.shutdown().await;
+            }
+            self.write(to, &buffer[..length]).await?;
+        }
+    }
+
+    /// Moves bytes from socket to socket; copies them where the kernel does not splice, or has no
+    /// pipe left for us.
+    async fn splice(&self, from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) -> io::Result<()> {
+        loop {
+            let source: &TcpStream = from.as_ref();
+            let filled = source
+                .async_io(Interest::READABLE, || {
+                    let mut pipe = self.terms.pipes.take()?;
+                    let length = self.portion(pipe.capacity());
+                    pipe.fill(source, length)?;
+                    Ok(pipe)
+                })
+                .await;
+            let mut pipe = match filled {
+                Ok(pipe) => pipe,
+                Err(error) if pipe::is_unavailable(&error) => return self.copy(from, to).await,
+                Err(error) => return Err(error),
+            };
+            if pipe.is_empty() {
+                return to.shutdown().await;
+            }
+            let sink: &TcpStream = to.as_ref();
+            while !pipe.is_empty() {
+                let length = sink
+                    .async_io(Interest::WRITABLE, || pipe.empty_into(sink))
+                    .await?;
+                // Counted here and not at the end, so that what a slow reader took shows.
+                self.moved.fetch_add(length as u64, Ordering::Relaxed);
+                self.activity.touch();
+                if let Some(pace) = self.terms.pace {
+                    pace.spend(length).await;
+                }
+            }
+        }
+    }
+}
