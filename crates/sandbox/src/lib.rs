@@ -27,6 +27,9 @@ mod error;
 mod init;
 mod launcher;
 mod meter;
+mod netlink;
+mod network;
+mod refusal;
 mod report;
 mod sandbox;
 mod seccomp;
@@ -38,6 +41,8 @@ mod wire;
 pub use error::{LaunchError, SandboxError, StartError, Step};
 pub use launcher::{Launcher, LauncherConfig, Swept};
 pub use meter::Meter;
+pub use network::{Brokered, Capture, Intercepted, Network};
+pub use refusal::{RefusedPacket, parse_refusals};
 pub use report::{
     Availability, CgroupLayout, Control, Controller, Enforcement, Exit, ExitStatus, HostReport,
     Level, Source, Usage,
