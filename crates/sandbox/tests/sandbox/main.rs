@@ -20,6 +20,7 @@ mod limits;
 mod network;
 mod ordinary;
 mod probe;
+mod resolver;
 mod roots;
 mod specs;
 
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         limits::TESTS,
         network::TESTS,
         ordinary::TESTS,
+        resolver::TESTS,
         roots::TESTS,
         specs::TESTS,
     ] {

@@ -142,13 +142,13 @@ impl Family {
                 rule.only_protocol(protocol);
                 rule.not_to_loopback(self);
                 rule.only_port(dns);
-                rule.to_name_server(self);
+                rule.lead_to_name_server(self);
             });
         }
         self.rule(batch, REDIRECT, |rule| {
             rule.only_protocol(libc::IPPROTO_TCP);
             rule.not_to_loopback(self);
-            rule.to_port(self.port);
+            rule.lead_to_port(self.port);
         });
         self.rule(batch, REFUSE, |rule| {
             rule.any_protocol_but(libc::IPPROTO_TCP);
@@ -298,7 +298,7 @@ impl Rule<'_, '_> {
     }
 
     /// The port is left as it is.
-    fn to_name_server(&mut self, family: &Family) {
+    fn lead_to_name_server(&mut self, family: &Family) {
         const KIND: u16 = 1;
         const FAMILY: u16 = 2;
         const ADDRESS: u16 = 3;
@@ -311,7 +311,7 @@ impl Rule<'_, '_> {
     }
 
     /// To a port of the first loopback address.
-    fn to_port(&mut self, port: u16) {
+    fn lead_to_port(&mut self, port: u16) {
         const PORT: u16 = 1;
         self.load(&port.to_be_bytes());
         self.expression("redir", |data| data.be32(PORT, REGISTER));
