@@ -1,4 +1,5 @@
-//! Times cold starts of `/bin/true`, with all namespaces, limits and the system call filter, beside
+//! Times cold starts of `/bin/true`, with all namespaces, limits and the system call filter, with
+//! loopback alone and with a brokered network, beside
 //! `unshare` with the same namespaces (and `crun run` where it is installed). Prints JSON lines.
 //!
 //! `cargo run --release --example cold_start [-- COUNT]`
@@ -14,7 +15,9 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio as ProcessStdio};
 use std::time::{Duration, Instant};
 
-use barecount_sandbox::{Launcher, LauncherConfig, Limits, SandboxName, Spec, Stdio};
+use barecount_sandbox::{
+    Brokered, Launcher, LauncherConfig, Limits, Network, SandboxName, Spec, Stdio,
+};
 
 /// Where a host of both versions mounts the second.
 const UNIFIED: &str = "/sys/fs/cgroup/unified";
@@ -32,6 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map_or(Ok(300), |text| text.parse())?;
     // Taken in turn, so that what else the machine does falls on all alike.
     let (mut ours, mut until_exec, mut unshare, mut plain) = (vec![], vec![], vec![], vec![]);
+    let (mut brokered, mut brokered_until_exec) = (vec![], vec![]);
     let mut crun = vec![];
     let mut beside = match Crun::start() {
         Ok(crun) => Some(crun),
@@ -41,9 +45,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     };
     for number in 0..count {
-        let (started, ended) = sandboxed(&launcher, number)?;
+        let (started, ended) = sandboxed(&launcher, number, Network::Loopback)?;
         until_exec.push(started);
         ours.push(ended);
+        let network = Network::Brokered(Brokered::default());
+        let (started, ended) = sandboxed(&launcher, number, network)?;
+        brokered_until_exec.push(started);
+        brokered.push(ended);
         unshare.push(command(
             "unshare",
             &["-Urmpiun", "--fork", "--mount-proc", "/bin/true"],
@@ -56,30 +64,43 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     print("sandbox until the program runs", &mut until_exec);
     print("sandbox until it has ended", &mut ours);
+    print(
+        "brokered sandbox until the program runs",
+        &mut brokered_until_exec,
+    );
+    print("brokered sandbox until it has ended", &mut brokered);
     print("unshare -Urmpiun --fork --mount-proc", &mut unshare);
     print("fork and exec", &mut plain);
     if beside.is_some() {
         print("crun run", &mut crun);
     }
-    let ratio = |other: &[Duration]| {
+    let ratio = |ours: &[Duration], other: &[Duration]| {
         let other = middle(other).as_secs_f64();
         if other > 0.0 {
-            (middle(&ours).as_secs_f64() / other).to_string()
+            (middle(ours).as_secs_f64() / other).to_string()
         } else {
             "null".into()
         }
     };
     println!(
-        "{{\"bench\":\"cold_start\",\"p50_to_unshare\":{},\"p50_to_crun\":{}}}",
-        ratio(&unshare),
-        ratio(&crun)
+        "{{\"bench\":\"cold_start\",\"p50_to_unshare\":{},\"brokered_p50_to_unshare\":{},\
+         \"p50_to_crun\":{},\"brokered_p50_to_crun\":{}}}",
+        ratio(&ours, &unshare),
+        ratio(&brokered, &unshare),
+        ratio(&ours, &crun),
+        ratio(&brokered, &crun)
     );
     Ok(())
 }
 
-fn sandboxed(launcher: &Launcher, number: usize) -> Result<(Duration, Duration), Box<dyn Error>> {
+fn sandboxed(
+    launcher: &Launcher,
+    number: usize,
+    network: Network,
+) -> Result<(Duration, Duration), Box<dyn Error>> {
     let name = SandboxName::new(format!("cold-{number}"))?;
     let mut spec = Spec::new(name, vec!["/bin/true".to_owned()]);
+    spec.network = network;
     spec.limits = Limits {
         memory_bytes: Some(256 << 20),
         cpu_millis: Some(1000),

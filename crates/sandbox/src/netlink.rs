@@ -58,6 +58,11 @@ impl Batch {
         self.bytes.resize(aligned(self.bytes.len()), 0);
     }
 
+    /// The messages as they are sent.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Has the kernel say when the last message so far is carried out. It tells of errors without
     /// being asked.
     pub(crate) fn acknowledge_last(&mut self) {
@@ -131,7 +136,7 @@ impl Channel {
     /// What the kernel says of the first message that it refused.
     pub(crate) fn carry_out(&self, batch: &Batch) -> Result<()> {
         let kernel = SocketAddrNetlink::new(0, 0);
-        rustix::net::sendto(&self.0, &batch.bytes, SendFlags::empty(), &kernel)?;
+        rustix::net::sendto(&self.0, batch.as_bytes(), SendFlags::empty(), &kernel)?;
         let mut answer = [0; ANSWER_BYTES];
         loop {
             // The kernel has carried it out before the call above returned, so that its answers are

@@ -113,3 +113,136 @@ fn port(protocol: u8, transport: Option<&[u8]>) -> Option<u16> {
     let bytes = transport?.get(2..4)?;
     Some(u16::from_be_bytes(bytes.try_into().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::Batch;
+
+    /// What the kernel tells of logged packets, in one packet of its own.
+    fn told(packets: &[Vec<u8>]) -> Vec<u8> {
+        let mut batch = Batch::new();
+        for packet in packets {
+            batch.message(PACKET, 0, &[2, 0, 0, 0], |message| {
+                message.bytes(libc::NFULA_PACKET_HDR as u16, &[8, 0, 3, 0]);
+                message.be32(libc::NFULA_UID as u16, 1000);
+                message.bytes(libc::NFULA_PAYLOAD as u16, packet);
+            });
+        }
+        batch.as_bytes().to_vec()
+    }
+
+    fn v4(protocol: u8, options: &[u8], fragment: u16, transport: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; 20];
+        packet[0] = 0x40 | (5 + options.len() / 4) as u8;
+        packet[6..8].copy_from_slice(&fragment.to_be_bytes());
+        packet[9] = protocol;
+        packet[16..20].copy_from_slice(&[198, 51, 100, 7]);
+        packet.extend(options);
+        packet.extend(transport);
+        packet
+    }
+
+    fn v6(next: u8, rest: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; 40];
+        packet[0] = 0x60;
+        packet[6] = next;
+        let destination: Ipv6Addr = "2001:db8::7".parse().expect("it is an address");
+        packet[24..40].copy_from_slice(&destination.octets());
+        packet.extend(rest);
+        packet
+    }
+
+    /// From port 5 to port 4433.
+    const UDP: [u8; 8] = [0, 5, 0x11, 0x51, 0, 8, 0, 0];
+    /// Eight bytes before UDP: what follows, how many units of eight beyond the first, the rest.
+    const EXTENSION: [u8; 8] = [17, 0, 0, 0, 0, 0, 0, 0];
+
+    fn only(packet: Vec<u8>) -> (u8, String, Option<u16>) {
+        let found = parse_refusals(&told(&[packet]));
+        assert_eq!(found.len(), 1);
+        let RefusedPacket {
+            protocol,
+            destination,
+            port,
+        } = found[0];
+        (protocol, destination.to_string(), port)
+    }
+
+    #[test]
+    fn protocol_address_and_port_are_read() {
+        let v4_told = |protocol, port| (protocol, "198.51.100.7".to_owned(), port);
+        assert_eq!(only(v4(17, &[], 0, &UDP)), v4_told(17, Some(4433)));
+        assert_eq!(only(v4(17, &[1; 8], 0, &UDP)), v4_told(17, Some(4433)));
+        assert_eq!(only(v4(132, &[], 0, &UDP)), v4_told(132, Some(4433)));
+        assert_eq!(only(v4(1, &[], 0, &UDP)), v4_told(1, None));
+        let v6_told = |protocol, port| (protocol, "2001:db8::7".to_owned(), port);
+        assert_eq!(only(v6(17, &UDP)), v6_told(17, Some(4433)));
+        assert_eq!(only(v6(58, &UDP)), v6_told(58, None));
+    }
+
+    #[test]
+    fn extension_headers_are_passed_over() {
+        for next in [0, 43, 44, 60] {
+            let rest = [EXTENSION.as_slice(), &UDP].concat();
+            assert_eq!(only(v6(next, &rest)).2, Some(4433), "after header {next}");
+        }
+        // As many as there may be, and one too many.
+        let mut rest = [60, 0, 0, 0, 0, 0, 0, 0].repeat(MAX_EXTENSIONS);
+        rest.extend(UDP);
+        assert_eq!(only(v6(60, &rest)).0, 60);
+    }
+
+    #[test]
+    fn a_later_fragment_has_no_port() {
+        assert_eq!(only(v4(17, &[], 0x0001, &UDP)).2, None);
+        assert_eq!(only(v4(17, &[], 0x2000, &UDP)).2, Some(4433), "the first");
+        let mut later = EXTENSION;
+        later[2..4].copy_from_slice(&8_u16.to_be_bytes());
+        assert_eq!(only(v6(44, &[later, UDP].concat())).2, None);
+    }
+
+    #[test]
+    fn several_are_read_in_order_and_what_is_not_understood_is_passed_over() {
+        let packets = [
+            v4(17, &[], 0, &UDP),
+            vec![],
+            vec![0x50; 60],
+            v6(17, &UDP),
+            v4(17, &[], 0, &[])[..19].to_vec(),
+        ];
+        let found = parse_refusals(&told(&packets));
+        let v4_first: Vec<bool> = found.iter().map(|it| it.destination.is_ipv4()).collect();
+        assert_eq!(v4_first, [true, false]);
+    }
+
+    #[test]
+    fn any_input_is_safe() {
+        let whole = told(&[v4(17, &[1; 8], 0, &UDP), v6(0, &[EXTENSION, UDP].concat())]);
+        for length in 0..whole.len() {
+            assert!(parse_refusals(&whole[..length]).len() < 2);
+        }
+        for at in 0..whole.len() {
+            for value in 0..=255 {
+                let mut bent = whole.clone();
+                bent[at] = value;
+                assert!(parse_refusals(&bent).len() <= 2);
+            }
+        }
+        // A linear congruential sequence, the same in every run.
+        let mut state = 1_u64;
+        for _ in 0..2000 {
+            let noise: Vec<u8> = (0..200)
+                .map(|_| {
+                    state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
+                    (state >> 56) as u8
+                })
+                .collect();
+            let mut framed = whole[..16].to_vec();
+            framed.extend(noise);
+            parse_refusals(&framed);
+        }
+    }
+}
