@@ -13,6 +13,7 @@ macro_rules! tests {
 }
 
 mod agent;
+mod breakout;
 mod escape;
 mod launched;
 mod life;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
     assert!(set.is_ok(), "it is set once");
     let mut trials = Vec::new();
     for list in [
+        breakout::TESTS,
         escape::TESTS,
         life::TESTS,
         limits::TESTS,
