@@ -1,4 +1,5 @@
-//! Times cold starts of `/bin/true`, with all namespaces, limits and the system call filter, beside
+//! Times cold starts of `/bin/true`, with all namespaces, limits and the system call filter, with
+//! loopback alone and with a brokered network, beside
 //! `unshare` with the same namespaces (and `crun run` where it is installed). Prints JSON lines.
 //!
 //! `cargo run --release --example cold_start [-- COUNT]`
@@ -14,7 +15,9 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio as ProcessStdio};
 use std::time::{Duration, Instant};
 
-use barecount_sandbox::{Launcher, LauncherConfig, Limits, SandboxName, Spec, Stdio};
+use barecount_sandbox::{
+    Brokered, Launcher, LauncherConfig, Limits, Network, SandboxName, Spec, Stdio,
+};
 
 /// Where a host of both versions mounts the second.
 const UNIFIED: &str = "/sys/fs/cgroup/unified";
@@ -30,10 +33,26 @@ fn main() -> Result<(), Box<dyn Error>> {
     let count: usize = std::env::args()
         .nth(1)
         .map_or(Ok(300), |text| text.parse())?;
-    // Taken in turn, so that what else the machine does falls on all alike.
-    let (mut ours, mut until_exec, mut unshare, mut plain) = (vec![], vec![], vec![], vec![]);
-    let mut crun = vec![];
-    let mut beside = match Crun::start() {
+    measure(&launcher, count)?.report();
+    Ok(())
+}
+
+/// How long each start took, by what was started.
+#[derive(Default)]
+struct Times {
+    until_exec: Vec<Duration>,
+    ours: Vec<Duration>,
+    brokered_until_exec: Vec<Duration>,
+    brokered: Vec<Duration>,
+    unshare: Vec<Duration>,
+    plain: Vec<Duration>,
+    crun: Vec<Duration>,
+}
+
+/// All are taken in turn, so that what else the machine does falls on all alike.
+fn measure(launcher: &Launcher, count: usize) -> Result<Times, Box<dyn Error>> {
+    let mut times = Times::default();
+    let mut crun = match Crun::start() {
         Ok(crun) => Some(crun),
         Err(error) => {
             println!("{{\"bench\":\"cold_start\",\"what\":\"crun run\",\"absent\":\"{error}\"}}");
@@ -41,45 +60,75 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     };
     for number in 0..count {
-        let (started, ended) = sandboxed(&launcher, number)?;
-        until_exec.push(started);
-        ours.push(ended);
-        unshare.push(command(
+        // Each kind comes first as often as second, after a program of another kind.
+        for brokered in [number % 2 == 0, number % 2 == 1] {
+            let (started, ended) = sandboxed(launcher, number, brokered)?;
+            if brokered {
+                times.brokered_until_exec.push(started);
+                times.brokered.push(ended);
+            } else {
+                times.until_exec.push(started);
+                times.ours.push(ended);
+            }
+        }
+        times.unshare.push(command(
             "unshare",
             &["-Urmpiun", "--fork", "--mount-proc", "/bin/true"],
         )?);
-        plain.push(command("/bin/true", &[])?);
+        times.plain.push(command("/bin/true", &[])?);
         // A tenth as many, as it takes ten times as long.
-        if let Some(beside) = beside.as_mut().filter(|_| number % 10 == 0) {
-            crun.push(beside.run()?);
+        if let Some(crun) = crun.as_mut().filter(|_| number % 10 == 0) {
+            times.crun.push(crun.run()?);
         }
     }
-    print("sandbox until the program runs", &mut until_exec);
-    print("sandbox until it has ended", &mut ours);
-    print("unshare -Urmpiun --fork --mount-proc", &mut unshare);
-    print("fork and exec", &mut plain);
-    if beside.is_some() {
-        print("crun run", &mut crun);
-    }
-    let ratio = |other: &[Duration]| {
-        let other = middle(other).as_secs_f64();
-        if other > 0.0 {
-            (middle(&ours).as_secs_f64() / other).to_string()
-        } else {
-            "null".into()
-        }
-    };
-    println!(
-        "{{\"bench\":\"cold_start\",\"p50_to_unshare\":{},\"p50_to_crun\":{}}}",
-        ratio(&unshare),
-        ratio(&crun)
-    );
-    Ok(())
+    Ok(times)
 }
 
-fn sandboxed(launcher: &Launcher, number: usize) -> Result<(Duration, Duration), Box<dyn Error>> {
+impl Times {
+    fn report(mut self) {
+        print("sandbox until the program runs", &mut self.until_exec);
+        print("sandbox until it has ended", &mut self.ours);
+        print(
+            "brokered sandbox until the program runs",
+            &mut self.brokered_until_exec,
+        );
+        print("brokered sandbox until it has ended", &mut self.brokered);
+        print("unshare -Urmpiun --fork --mount-proc", &mut self.unshare);
+        print("fork and exec", &mut self.plain);
+        if !self.crun.is_empty() {
+            print("crun run", &mut self.crun);
+        }
+        println!(
+            "{{\"bench\":\"cold_start\",\"p50_to_unshare\":{},\"brokered_p50_to_unshare\":{},\
+             \"p50_to_crun\":{},\"brokered_p50_to_crun\":{}}}",
+            ratio(&self.ours, &self.unshare),
+            ratio(&self.brokered, &self.unshare),
+            ratio(&self.ours, &self.crun),
+            ratio(&self.brokered, &self.crun)
+        );
+    }
+}
+
+/// How the middle of two sorted series compare; JSON.
+fn ratio(ours: &[Duration], other: &[Duration]) -> String {
+    let other = middle(other).as_secs_f64();
+    if other > 0.0 {
+        (middle(ours).as_secs_f64() / other).to_string()
+    } else {
+        "null".into()
+    }
+}
+
+fn sandboxed(
+    launcher: &Launcher,
+    number: usize,
+    brokered: bool,
+) -> Result<(Duration, Duration), Box<dyn Error>> {
     let name = SandboxName::new(format!("cold-{number}"))?;
     let mut spec = Spec::new(name, vec!["/bin/true".to_owned()]);
+    if brokered {
+        spec.network = Network::Brokered(Brokered::default());
+    }
     spec.limits = Limits {
         memory_bytes: Some(256 << 20),
         cpu_millis: Some(1000),

@@ -144,6 +144,8 @@ pub enum Step {
     PivotRoot,
     /// Opening a listening socket.
     Listen,
+    /// Leading what the payload sends to the agent.
+    Intercept,
     /// Setting resource limits.
     ResourceLimits,
     /// Pinning to cores.
@@ -185,6 +187,7 @@ impl fmt::Display for Step {
             Self::MakeDev => "make",
             Self::PivotRoot => "change the root",
             Self::Listen => "listen on",
+            Self::Intercept => "intercept the network",
             Self::ResourceLimits => "set resource limits",
             Self::PinCpus => "pin to the given cores",
             Self::DropCapabilities => "drop capabilities",

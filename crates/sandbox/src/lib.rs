@@ -14,6 +14,13 @@
 //! the agent dies, its sockets close, and the launcher ends everything; when the launcher dies, the
 //! kernel kills each init, and with it the process namespace.
 //!
+//! # Network
+//! A sandbox has a network namespace of its own without a way out. With [`Network::Brokered`], the
+//! init makes every address local to it, redirects all TCP and DNS to sockets that it opens there,
+//! rejects and logs the rest, and only then gives up the capabilities with which that could be
+//! undone. The agent gets the sockets ([`Sandbox::take_intercepted`]) and decides about each
+//! connection; what it does not relay goes nowhere.
+//!
 //! # In tests
 //! The test harness has threads before a test runs. A test binary that launches sandboxes sets
 //! `harness = false`, starts the launcher first thing in `main`, then runs its tests, for example
@@ -27,6 +34,9 @@ mod error;
 mod init;
 mod launcher;
 mod meter;
+mod netlink;
+mod network;
+mod refusal;
 mod report;
 mod sandbox;
 mod seccomp;
@@ -38,6 +48,8 @@ mod wire;
 pub use error::{LaunchError, SandboxError, StartError, Step};
 pub use launcher::{Launcher, LauncherConfig, Swept};
 pub use meter::Meter;
+pub use network::{Brokered, Capture, Intercepted, Network};
+pub use refusal::{RefusedPacket, parse_refusals};
 pub use report::{
     Availability, CgroupLayout, Control, Controller, Enforcement, Exit, ExitStatus, HostReport,
     Level, Source, Usage,

@@ -21,8 +21,11 @@ pub enum Control {
     Seccomp,
     /// Landlock: no writing outside writable mounts.
     Landlock,
-    /// No network but loopback.
+    /// No network but loopback, or what the agent relays.
     Network,
+    /// Every connection of a brokered network reaches the agent, and every other packet is
+    /// recorded. Without it they are refused all the same.
+    NetworkCapture,
     /// The memory limit.
     Memory,
     /// The processor time limit.
@@ -142,6 +145,10 @@ pub struct HostReport {
     pub landlock_abi: Option<u32>,
     /// System call filters.
     pub seccomp: Availability,
+    /// Redirecting all connections of a brokered network (nf_tables).
+    pub redirection: Availability,
+    /// Telling what else a payload of a brokered network tried to send (the packet log).
+    pub packet_log: Availability,
     /// What says that we run in a container ourselves, if anything does.
     pub container: Option<String>,
 }

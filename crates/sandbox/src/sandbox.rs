@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use crate::cgroup::Group;
 use crate::error::SandboxError;
 use crate::meter::Meter;
+use crate::network::Intercepted;
 use crate::report::{Enforcement, Exit};
 use crate::spec::SandboxName;
 use crate::wire::{self, Answer, Order};
@@ -22,6 +23,7 @@ pub struct Sandbox {
     pid: i32,
     enforcement: Enforcement,
     listeners: Vec<OwnedFd>,
+    intercepted: Option<Intercepted>,
     meter: Option<Meter>,
     session: OwnedFd,
     /// How it ended, once that has been received.
@@ -40,6 +42,7 @@ impl Sandbox {
             pid,
             enforcement,
             group,
+            intercepted,
         } = answer
         else {
             return None;
@@ -47,12 +50,21 @@ impl Sandbox {
         if group.len() > beside.len() {
             return None;
         }
-        let listeners = beside.split_off(group.len());
+        let mut listeners = beside.split_off(group.len());
+        let intercepted = match intercepted {
+            Some(layout) => {
+                let count = listeners.len().checked_sub(layout.count())?;
+                let sockets = listeners.split_off(count);
+                Some(Intercepted::from_descriptors(&layout, sockets)?)
+            }
+            None => None,
+        };
         Some(Self {
             name,
             pid,
             enforcement: *enforcement,
             listeners,
+            intercepted,
             meter: Meter::of(Group::of_directories(group, beside)),
             session,
             exit: Mutex::new(None),
@@ -73,6 +85,12 @@ impl Sandbox {
     /// a second call.
     pub fn take_listeners(&mut self) -> Vec<OwnedFd> {
         std::mem::take(&mut self.listeners)
+    }
+
+    /// The sockets at which everything ends that the payload sends; `None` on a second call, and
+    /// where the network is not brokered. To be served for as long as the payload runs, or it waits.
+    pub fn take_intercepted(&mut self) -> Option<Intercepted> {
+        self.intercepted.take()
     }
 
     /// Reads what the payload uses while it runs; `None` on a second call, and where it has no

@@ -7,6 +7,8 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::network::Network;
+
 /// The most arguments and environment entries together that a specification may carry.
 const MAX_STRINGS: usize = 8192;
 /// The most bytes of arguments and environment together; Linux itself stops at 2 MiB by default.
@@ -96,6 +98,8 @@ pub struct Spec {
     /// sockets are handed out in this order by [`crate::Sandbox::take_listeners`]; the payload
     /// does not hold them.
     pub listeners: Vec<SocketAddr>,
+    /// What the payload can reach.
+    pub network: Network,
     /// How far it is kept apart from the host.
     pub isolation: Isolation,
 }
@@ -114,6 +118,7 @@ impl Spec {
             identity: Identity::default(),
             limits: Limits::default(),
             listeners: Vec::new(),
+            network: Network::Loopback,
             isolation: Isolation::Sandbox,
         }
     }
@@ -143,12 +148,18 @@ impl Spec {
             return Err(SpecError::RootOutside);
         }
         self.limits.validate()?;
+        if let Network::Brokered(brokered) = &self.network {
+            brokered.validate()?;
+        }
         if self.isolation == Isolation::Process {
             if !self.mounts.is_empty() {
                 return Err(SpecError::NeedsNamespaces { field: "mounts" });
             }
             if self.root != Root::HostSystem {
                 return Err(SpecError::NeedsNamespaces { field: "root" });
+            }
+            if self.network != Network::Loopback {
+                return Err(SpecError::NeedsNamespaces { field: "network" });
             }
         }
         Ok(())
@@ -423,6 +434,9 @@ pub enum SpecError {
         /// The target.
         target: PathBuf,
     },
+    /// Port 0, which nothing can be sent to.
+    #[error("port 0 cannot be declared")]
+    PortZero,
     /// More than is reasonable.
     #[error("{count} {field}, at most {most} are allowed")]
     TooMany {

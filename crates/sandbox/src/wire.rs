@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Directory;
 use crate::error::Failure;
+use crate::network::Layout;
 use crate::report::{Enforcement, Exit, ExitStatus, HostReport, Usage};
 use crate::spec::Spec;
 
@@ -38,11 +39,13 @@ pub(crate) enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
     Host(Box<HostReport>),
-    /// The payload runs; the directories of its control group are beside it, then the listeners.
+    /// The payload runs; the directories of its control group are beside it, then what the
+    /// init sent.
     Launched {
         pid: i32,
         enforcement: Box<Enforcement>,
         group: Vec<Directory>,
+        intercepted: Option<Layout>,
     },
     NameInUse,
     NoUserNamespaces {
@@ -79,9 +82,16 @@ pub(crate) enum InitOrder {
 /// Init to launcher.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum InitReport {
-    Ready { landlock: bool },
+    /// The payload runs; the listeners are beside it, then what is intercepted.
+    Ready {
+        landlock: bool,
+        intercepted: Option<Layout>,
+    },
     Failed(Failure),
-    Exited { status: ExitStatus, usage: Usage },
+    Exited {
+        status: ExitStatus,
+        usage: Usage,
+    },
 }
 
 /// Two connected sockets that keep packets apart.

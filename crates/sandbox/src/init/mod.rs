@@ -7,13 +7,15 @@
 
 mod host;
 mod inside;
+mod intercept;
 mod landlocked;
 mod overlay;
 mod payload;
+mod resolver;
 mod root;
+mod sockets;
 mod supervise;
 
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -22,11 +24,14 @@ use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
 use crate::error::{Failure, InStep, Step};
+use crate::network::{Intercepted, Network};
 use crate::spec::{Isolation, Spec, Stdio};
 use crate::sys;
 use crate::wire::{self, InitOrder, InitReport};
 pub(crate) use host::HostSystem;
+pub(crate) use intercept::{Lacking, Means, probe as probe_interception};
 pub(crate) use root::{Sources, open_sources};
+use sockets::Sharing;
 
 /// The highest capability number asked about; the kernel refuses those that it does not know.
 const CAPABILITY_NUMBERS: std::ops::Range<u32> = 0..64;
@@ -43,6 +48,8 @@ pub(crate) struct Plan<'a> {
     /// Where `0` is written to enter the control group.
     pub(crate) doors: Vec<std::os::fd::BorrowedFd<'a>>,
     pub(crate) landlock: bool,
+    /// How a brokered network is intercepted.
+    pub(crate) interception: Means,
     pub(crate) filter: &'a [sys::Instruction],
     /// Whether the supplementary groups can be dropped.
     pub(crate) drop_groups: bool,
@@ -68,6 +75,7 @@ pub(crate) fn run(plan: &Plan<'_>) -> ! {
 struct Started {
     payload: rustix::process::Pid,
     listeners: Vec<OwnedFd>,
+    intercepted: Option<Intercepted>,
     landlock: bool,
 }
 
@@ -80,8 +88,12 @@ fn start(plan: &Plan<'_>) -> Result<Started, Failure> {
 
 fn start_sandbox(plan: &Plan<'_>) -> Result<Started, Failure> {
     tie_life_to_launcher(plan)?;
+    // While the launcher maps our identity, which the network has no need of.
     loopback_up()?;
+    let network = open_network(plan);
     wait_for_go(plan)?;
+    // Told only now: the launcher must find us alive while it maps.
+    let (listeners, intercepted) = network?;
     // Sources are opened as the launcher's user: the payload's may not pass the folders above.
     let opened = match plan.sources {
         Some(_) => None,
@@ -94,7 +106,6 @@ fn start_sandbox(plan: &Plan<'_>) -> Result<Started, Failure> {
     become_payload_user(plan)?;
     rustix::system::sethostname(plan.spec.name.as_str().as_bytes()).step(Step::HostName)?;
     root::enter(plan.spec, plan.host, sources)?;
-    let listeners = listen(&plan.spec.listeners)?;
     let ruleset = if plan.landlock {
         Some(landlocked::ruleset(plan.spec)?)
     } else {
@@ -109,6 +120,7 @@ fn start_sandbox(plan: &Plan<'_>) -> Result<Started, Failure> {
     Ok(Started {
         payload,
         listeners,
+        intercepted,
         landlock: ruleset.is_some(),
     })
 }
@@ -118,12 +130,13 @@ fn start_process(plan: &Plan<'_>) -> Result<Started, Failure> {
     tie_life_to_launcher(plan)?;
     wait_for_go(plan)?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).step(Step::TieLife)?;
-    let listeners = listen(&plan.spec.listeners)?;
+    let (listeners, intercepted) = open_network(plan)?;
     join_control_group(plan)?;
     let payload = payload::spawn(plan, None)?;
     Ok(Started {
         payload,
         listeners,
+        intercepted,
         landlock: false,
     })
 }
@@ -200,24 +213,20 @@ fn join_control_group(plan: &Plan<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn listen(addresses: &[SocketAddr]) -> Result<Vec<OwnedFd>, Failure> {
-    addresses.iter().map(listen_on).collect()
-}
-
-fn listen_on(address: &SocketAddr) -> Result<OwnedFd, Failure> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
+/// Opens the sockets that the agent is to hold: the listeners asked for, then what a brokered
+/// network needs, which takes ports that are left.
+fn open_network(plan: &Plan<'_>) -> Result<(Vec<OwnedFd>, Option<Intercepted>), Failure> {
+    let (brokered, sharing) = match &plan.spec.network {
+        Network::Loopback => (None, Sharing::Alone),
+        Network::Brokered(brokered) => (Some(brokered), plan.interception.sharing()),
     };
-    let open = || {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-        rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
-        rustix::net::bind(&socket, address)?;
-        rustix::net::listen(&socket, 1024)?;
-        Ok(socket)
-    };
-    open().step_at(Step::Listen, address.to_string())
+    let listeners = plan.spec.listeners.iter();
+    let listeners = listeners.map(|address| sockets::open(SocketType::STREAM, *address, sharing));
+    let listeners = listeners.collect::<Result<_, _>>()?;
+    let intercepted = brokered
+        .map(|brokered| intercept::set_up(brokered, plan.interception))
+        .transpose()?;
+    Ok((listeners, intercepted))
 }
 
 /// Gives up every capability in every set, for good.

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, UnmountFlags};
 
 use super::inside::{make_inside, open_inside, resolve};
+use super::resolver::Generated;
 use super::root::{attach_at_root, file_type, finish, memory_file_system};
 use crate::error::{Failure, InStep, Step};
 use crate::spec::Spec;
@@ -18,9 +19,10 @@ pub(super) fn attach_image(
     spec: &Spec,
     image: &OwnedFd,
     sources: &[Option<OwnedFd>],
+    generated: &[Generated],
 ) -> Result<OwnedFd, Failure> {
     attach_at_root(image.as_fd()).step(Step::MakeRoot)?;
-    let missing = missing_places(spec, image, sources)?;
+    let missing = missing_places(spec, image, sources, generated)?;
     let whole = if missing.is_empty() {
         image
             .try_clone()
@@ -41,8 +43,10 @@ fn missing_places(
     spec: &Spec,
     image: &OwnedFd,
     sources: &[Option<OwnedFd>],
+    generated: &[Generated],
 ) -> Result<Vec<Place>, Failure> {
     let fixed = ["/proc", "/dev", "/tmp"].map(|path| (Path::new(path), true));
+    let files = generated.iter().map(|file| (Path::new(file.path), false));
     // Asked of what was opened, for its path may lie where the payload's identity cannot look.
     let mounts = spec.mounts.iter().zip(sources).map(|(mount, source)| {
         let file = source.as_ref().is_some_and(|source| !is_directory(source));
@@ -50,7 +54,7 @@ fn missing_places(
     });
     let mut covered: Vec<PathBuf> = Vec::new();
     let mut missing = Vec::new();
-    for (target, directory) in fixed.into_iter().chain(mounts) {
+    for (target, directory) in fixed.into_iter().chain(files).chain(mounts) {
         let path = resolve(image.as_fd(), target).step_at(Step::Mount, target)?;
         // What lies in an earlier mount is that one's concern.
         if !covered.iter().any(|other| path.starts_with(other)) {

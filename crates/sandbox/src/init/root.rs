@@ -16,6 +16,7 @@ use rustix::mount::{
 use super::host::{HostSystem, SystemBind};
 use super::inside::make_inside;
 use super::overlay;
+use super::resolver::{self, Generated};
 use crate::error::{Failure, InStep, Step};
 use crate::spec::{Identity, Mount, Root, Spec};
 use crate::sys::{attr, mount_setattr};
@@ -104,8 +105,9 @@ fn copy_tree(path: &Path, attributes: u64) -> Result<OwnedFd, Failure> {
 
 /// Builds the root of a specification and makes it the root of this process.
 pub(crate) fn enter(spec: &Spec, host: &HostSystem, sources: &Sources) -> Result<(), Failure> {
+    let generated = resolver::generated(spec);
     let root = match &sources.image {
-        Some(image) => overlay::attach_image(spec, image, &sources.mounts)?,
+        Some(image) => overlay::attach_image(spec, image, &sources.mounts, &generated)?,
         None => {
             let root = memory_file_system("size=1m,nr_inodes=2k,mode=755").step(Step::MakeRoot)?;
             attach_at_root(root.as_fd()).step(Step::MakeRoot)?;
@@ -123,6 +125,7 @@ pub(crate) fn enter(spec: &Spec, host: &HostSystem, sources: &Sources) -> Result
     root.add_proc(host)?;
     let tmp = format!("size={},mode=1777", spec.limits.tmp_size());
     root.add_memory("tmp", &tmp).step_at(Step::Mount, "/tmp")?;
+    root.add_generated(&generated)?;
     for (mount, source) in spec.mounts.iter().zip(&sources.mounts) {
         root.add(mount, source.as_ref())
             .step_at(Step::Mount, mount.target())?;
@@ -234,10 +237,7 @@ impl NewRoot {
                 "etc/group",
                 format!("root:x:0:\nsandbox:x:{gid}:\nnogroup:x:65534:\n"),
             ),
-            (
-                "etc/hosts",
-                "127.0.0.1 localhost\n::1 localhost\n".to_owned(),
-            ),
+            ("etc/hosts", resolver::HOSTS.to_owned()),
             (
                 "etc/nsswitch.conf",
                 "passwd: files\ngroup: files\nhosts: files dns\n".to_owned(),
@@ -269,6 +269,32 @@ impl NewRoot {
             rustix::fs::openat(&self.fd, &bind.place, flags, Mode::from(0o644))?;
         }
         move_to(source.as_fd(), self.fd.as_fd(), &bind.place)
+    }
+
+    /// Files for programs that look names up. A mount of the specification may lie over them.
+    fn add_generated(&self, files: &[Generated]) -> Result<(), Failure> {
+        if !self.fresh {
+            let mounts = resolver::detached(files).step(Step::MakeRoot)?;
+            for (file, mount) in files.iter().zip(mounts) {
+                make_inside(self.fd.as_fd(), Path::new(file.path), false)
+                    .and_then(|place| attach(mount.as_fd(), place.as_fd()))
+                    .step_at(Step::Mount, file.path)?;
+            }
+            return Ok(());
+        }
+        for file in files {
+            let name = file.path.trim_start_matches('/');
+            match rustix::fs::mkdirat(&self.fd, "etc", Mode::from(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(Failure::at(Step::MakeRoot, "/etc", errno)),
+            }
+            match self.add_file(name, file.text.as_bytes()) {
+                // The host's system has it already, with the same text.
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(Failure::at(Step::MakeRoot, name, errno)),
+            }
+        }
+        Ok(())
     }
 
     fn add_file(&self, name: &str, bytes: &[u8]) -> rustix::io::Result<()> {

@@ -8,6 +8,7 @@ use rustix::net::RecvFlags;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
 use super::{Plan, Started, report};
+use crate::network::Intercepted;
 use crate::report::ExitStatus;
 use crate::spec::Isolation;
 use crate::sys;
@@ -18,11 +19,17 @@ pub(super) fn supervise(plan: &Plan<'_>, started: Started) -> i32 {
     let Started {
         payload,
         listeners,
+        intercepted,
         landlock,
     } = started;
-    let descriptors: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
-    report(plan, &InitReport::Ready { landlock }, &descriptors);
-    drop(listeners);
+    let mut descriptors: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
+    descriptors.extend(intercepted.iter().flat_map(Intercepted::descriptors));
+    let ready = InitReport::Ready {
+        landlock,
+        intercepted: intercepted.as_ref().map(Intercepted::layout),
+    };
+    report(plan, &ready, &descriptors);
+    drop((listeners, intercepted));
     let Some(children) = watch(plan) else {
         return 1;
     };

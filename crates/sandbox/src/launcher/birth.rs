@@ -9,7 +9,7 @@ use rustix::process::Pid;
 
 use crate::cgroup::Group;
 use crate::error::{Failure, InStep, Step};
-use crate::init::{self, HostSystem, Plan, Sources};
+use crate::init::{self, HostSystem, Means, Plan, Sources};
 use crate::spec::{HostIdentity, Isolation, Mount, Spec, Stdio};
 use crate::sys::{self, Forked};
 
@@ -58,6 +58,7 @@ pub(super) struct Nursery {
     pub(super) privileged: bool,
     pub(super) payload_identity: HostIdentity,
     pub(super) landlock: bool,
+    pub(super) interception: Means,
 }
 
 /// A process that has been told to go.
@@ -108,6 +109,7 @@ impl Nursery {
                 sources: sources.as_ref(),
                 doors: group.into_iter().flat_map(Group::doors).collect(),
                 landlock: self.landlock,
+                interception: self.interception,
                 filter: &self.filter,
                 drop_groups: self.privileged,
                 memory_by_rlimit: by_rlimit.0,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::network::Network;
 use crate::report::{Availability, Control, Controller, Enforcement, HostReport, Level};
 use crate::spec::{Isolation, Spec};
 
@@ -22,6 +23,9 @@ pub(super) fn enforcement(spec: &Spec, host: &HostReport, landlock: bool) -> Enf
             }
             controls.insert(Control::SupplementaryGroups, groups(host));
             controls.insert(Control::Landlock, landlocked(host, landlock));
+            if spec.network != Network::Loopback {
+                controls.insert(Control::NetworkCapture, captured(host));
+            }
         }
         Isolation::Process => {
             let reason = "Isolation 'process' was asked for.";
@@ -116,6 +120,21 @@ fn groups(host: &HostReport) -> Level {
     Level::Degraded {
         reason: reason.to_owned(),
     }
+}
+
+fn captured(host: &HostReport) -> Level {
+    let reason = match (&host.redirection, &host.packet_log) {
+        (Availability::Unavailable { reason, .. }, _) => format!(
+            "{reason} Instead, declared ports alone are listened on; what else is tried is refused \
+             unrecorded."
+        ),
+        (_, Availability::Unavailable { reason, .. }) => format!(
+            "{reason} Connections are redirected; what is sent by other protocols is refused \
+             unrecorded."
+        ),
+        (Availability::Available, Availability::Available) => return Level::Enforced,
+    };
+    Level::Degraded { reason }
 }
 
 fn landlocked(host: &HostReport, landlock: bool) -> Level {

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::Pid;
 use rustix::thread::CapabilitySet;
 
 use super::birth::{IdentityMap, NAMESPACES};
 use crate::cgroup::Cgroups;
+use crate::init::{self, Lacking};
 use crate::report::{Availability, HostReport};
 use crate::sys::{self, Forked};
 
@@ -38,16 +40,29 @@ pub(super) fn report(
     cgroups: &Cgroups,
     map: &IdentityMap,
     filter: &[sys::Instruction],
+    use_nf_tables: bool,
 ) -> HostReport {
     let abi = sys::landlock_abi();
+    let (user_namespaces, lacking) = try_namespaces(map);
+    let (redirection, packet_log) = if use_nf_tables {
+        interception(lacking)
+    } else {
+        let off = unavailable(
+            "The launcher is set up not to use nf_tables.",
+            "Set it up to use them.",
+        );
+        (off.clone(), off)
+    };
     HostReport {
         kernel: kernel(),
         root: is_privileged(),
-        user_namespaces: try_namespaces(map),
+        user_namespaces,
         cgroup_layout: cgroups.layout,
         controllers: cgroups.availability.clone(),
         landlock_abi: (abi > 0).then_some(abi),
         seccomp: try_seccomp(filter),
+        redirection,
+        packet_log,
         container: container(),
     }
 }
@@ -64,15 +79,17 @@ fn container() -> Option<String> {
     .map(|path| format!("{path} exists"))
 }
 
-/// Makes the namespaces of a sandbox, takes up an identity, uses a capability, mounts `/proc`.
-fn try_namespaces(map: &IdentityMap) -> Availability {
+/// Makes the namespaces of a sandbox, takes up an identity, uses a capability, mounts `/proc`, and
+/// finds out how a network could be intercepted there.
+fn try_namespaces(map: &IdentityMap) -> (Availability, Option<Lacking>) {
     let Ok((ours, theirs)) = crate::wire::socket_pair() else {
-        return unavailable(
+        let no_socket = unavailable(
             "No socket could be opened.",
             "Raise the limit of open files.",
         );
+        return (no_socket, None);
     };
-    match sys::fork_into(NAMESPACES, None) {
+    let availability = match sys::fork_into(NAMESPACES, None) {
         Ok(Forked::Child) => {
             drop(ours);
             sys::exit_now(try_inside(&theirs))
@@ -97,7 +114,43 @@ fn try_namespaces(map: &IdentityMap) -> Availability {
             }
         }
         Err(errno) => no_namespaces(errno),
-    }
+    };
+    let told = crate::wire::receive(&ours, RecvFlags::DONTWAIT);
+    let lacking = told.ok().flatten().map(|(lacking, _)| lacking);
+    (availability, lacking)
+}
+
+/// What the trial inside has found; without one nothing is known to work.
+fn interception(lacking: Option<Lacking>) -> (Availability, Availability) {
+    let Some(lacking) = lacking else {
+        let untried = unavailable(
+            "It could not be tried without user namespaces.",
+            "See what is said of those.",
+        );
+        return (untried.clone(), untried);
+    };
+    let availability = |errno: Option<i32>, what: &str, option: &str| match errno {
+        None => Availability::Available,
+        Some(errno) => unavailable(
+            &format!(
+                "The kernel refuses to {what}: {}.",
+                std::io::Error::from_raw_os_error(errno)
+            ),
+            &format!("Load the modules of {option}, or use a kernel that has them."),
+        ),
+    };
+    (
+        availability(
+            lacking.redirect,
+            "redirect connections",
+            "nf_tables (nf_tables, nft_ct, nft_nat, nft_redir, nft_reject)",
+        ),
+        availability(
+            lacking.log,
+            "log packets",
+            "the packet log (nft_log, nfnetlink_log)",
+        ),
+    )
 }
 
 fn try_inside(socket: &std::os::fd::OwnedFd) -> i32 {
@@ -116,6 +169,8 @@ fn try_inside(socket: &std::os::fd::OwnedFd) -> i32 {
             MountAttrFlags::empty(),
         )
     };
+    let lacking = init::probe_interception();
+    _ = crate::wire::send(socket, &lacking, &[], SendFlags::DONTWAIT);
     if mount().is_ok() { FINE } else { NO_PROC }
 }
 

@@ -27,6 +27,9 @@ pub struct LauncherConfig {
     /// Who payloads are on the host when the launcher runs as root, unless a specification says
     /// otherwise. Not used as an ordinary user.
     pub payload_identity: HostIdentity,
+    /// Whether brokered networks are redirected by nf_tables where the kernel has them; without,
+    /// only declared ports are listened on.
+    pub use_nf_tables: bool,
 }
 
 impl LauncherConfig {
@@ -40,6 +43,7 @@ impl LauncherConfig {
         Self {
             cgroup_prefix: cgroup_prefix.into(),
             payload_identity,
+            use_nf_tables: true,
         }
     }
 }

@@ -12,7 +12,7 @@ use super::birth::{Born, Nursery};
 use super::{LauncherConfig, enforce, host};
 use crate::cgroup::{Cgroups, Group};
 use crate::error::{Failure, Step};
-use crate::init::HostSystem;
+use crate::init::{HostSystem, Means};
 use crate::report::{Availability, Controller, Exit, ExitStatus, HostReport, Usage};
 use crate::spec::{Isolation, Spec, Stdio};
 use crate::wire::{self, Answer, InitOrder, InitReport, Order, Request};
@@ -118,19 +118,33 @@ impl Server {
 
         let own = std::process::id() as i32;
         let cgroups = Cgroups::establish(&config.cgroup_prefix, &[agent, own]);
-        let nursery = Nursery {
+        let mut nursery = Nursery {
             host: HostSystem::find(),
             filter: seccomp::compile(),
             privileged: host::is_privileged(),
             payload_identity: config.payload_identity,
             // Version 1 forbids every rename between directories.
             landlock: sys::landlock_abi() >= 2,
+            // Until the host has been tried.
+            interception: Means {
+                redirect: false,
+                log: false,
+            },
         };
         let probe = Spec::new(
             crate::SandboxName::new("probe").map_err(|_| Errno::INVAL)?,
             vec!["probe".to_owned()],
         );
-        let host = host::report(&cgroups, &nursery.identity(&probe), &nursery.filter);
+        let host = host::report(
+            &cgroups,
+            &nursery.identity(&probe),
+            &nursery.filter,
+            config.use_nf_tables,
+        );
+        nursery.interception = Means {
+            redirect: host.redirection.is_available(),
+            log: host.packet_log.is_available(),
+        };
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let readable = epoll::EventFlags::IN;
         epoll::add(&epoll, &control, Source::Control.key(0), readable)?;
@@ -312,18 +326,25 @@ impl Server {
         };
         let Some(socket) = &live.socket else { return };
         match wire::receive(socket, RecvFlags::DONTWAIT) {
-            Ok(Some((InitReport::Ready { landlock }, listeners))) => {
+            Ok(Some((
+                InitReport::Ready {
+                    landlock,
+                    intercepted,
+                },
+                sockets,
+            ))) => {
                 live.phase = Phase::Running;
                 let enforcement = enforce::enforcement(&live.spec, &self.host, landlock);
                 let (group, mut beside) = match &live.group {
                     Some(group) => group.directories(),
                     None => (Vec::new(), Vec::new()),
                 };
-                beside.extend(listeners.iter().map(AsFd::as_fd));
+                beside.extend(sockets.iter().map(AsFd::as_fd));
                 let answer = Answer::Launched {
                     pid: live.pid.as_raw_nonzero().get(),
                     enforcement: Box::new(enforcement),
                     group,
+                    intercepted,
                 };
                 live.tell(&answer, &beside);
             }

@@ -3,7 +3,9 @@
 
 use std::process::ExitCode;
 
-use barecount_sandbox::{LaunchError, Launcher, LauncherConfig, SandboxName, Spec, Stdio};
+use barecount_sandbox::{
+    Brokered, LaunchError, Launcher, LauncherConfig, Network, SandboxName, Spec, Stdio,
+};
 
 pub(crate) fn main(words: &[String]) -> ExitCode {
     let launcher =
@@ -15,7 +17,9 @@ pub(crate) fn main(words: &[String]) -> ExitCode {
     let name = SandboxName::new("held").expect("it is a name");
     let argv = ["/bin/sleep", "1000"].map(str::to_owned).to_vec();
     let stdio = Stdio::null().expect("the device opens");
-    let sandbox = match launcher.launch(&Spec::new(name, argv), stdio) {
+    let mut spec = Spec::new(name, argv);
+    spec.network = Network::Brokered(Brokered::default());
+    let sandbox = match launcher.launch(&spec, stdio) {
         Ok(sandbox) => sandbox,
         Err(LaunchError::UserNamespaces { reason, remedy }) => {
             println!("{reason} {remedy}");

@@ -4,7 +4,7 @@ use std::io::{PipeReader, PipeWriter, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use barecount_sandbox::{Exit, Mount, Sandbox, SandboxName, Spec, Stdio};
+use barecount_sandbox::{Exit, Launcher, Mount, Sandbox, SandboxName, Spec, Stdio};
 
 use crate::launcher;
 
@@ -90,6 +90,10 @@ pub(crate) fn own_program() -> PathBuf {
 }
 
 pub(crate) fn hold(spec: &Spec) -> Result<Held, Error> {
+    hold_by(launcher(), spec)
+}
+
+pub(crate) fn hold_by(launcher: &Launcher, spec: &Spec) -> Result<Held, Error> {
     let (stdin_read, stdin) = std::io::pipe()?;
     let (stdout, stdout_write) = std::io::pipe()?;
     let (stderr, stderr_write) = std::io::pipe()?;
@@ -98,7 +102,7 @@ pub(crate) fn hold(spec: &Spec) -> Result<Held, Error> {
         stdout: stdout_write.into(),
         stderr: stderr_write.into(),
     };
-    let sandbox = launcher().launch(spec, stdio)?;
+    let sandbox = launcher.launch(spec, stdio)?;
     Ok(Held {
         sandbox,
         stdin,

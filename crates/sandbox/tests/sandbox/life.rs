@@ -204,6 +204,8 @@ struct Agent {
     launcher: i32,
     /// Handle of the init, taken while it lived.
     init: OwnedFd,
+    /// The network namespace of its sandbox.
+    network: String,
 }
 
 impl Agent {
@@ -218,12 +220,16 @@ impl Agent {
         output.read_line(&mut line)?;
         let (launcher, init) = line.trim().split_once(' ').ok_or("no line")?;
         let pid = Pid::from_raw(init.parse()?).ok_or("no pid")?;
+        // The init itself cannot be looked at by an ordinary user.
+        let payload = std::fs::read_to_string(format!("/proc/{init}/task/{init}/children"))?;
+        let network = network_of(payload.trim().parse()?)?;
         let init = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
         Ok(Self {
             process,
             output,
             launcher: launcher.parse()?,
             init,
+            network,
         })
     }
 
@@ -238,6 +244,25 @@ impl Agent {
             _ => Err("the sandbox lives on".into()),
         }
     }
+}
+
+fn network_of(pid: i32) -> std::io::Result<String> {
+    let link = std::fs::read_link(format!("/proc/{pid}/ns/net"))?;
+    Ok(link.display().to_string())
+}
+
+/// Processes that are in a network namespace, as far as they can be looked at.
+fn members_of(network: &str) -> Result<Vec<i32>, Box<dyn std::error::Error>> {
+    let mut members = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Ok(pid) = entry?.file_name().to_string_lossy().parse() else {
+            continue;
+        };
+        if network_of(pid).is_ok_and(|found| found == network) {
+            members.push(pid);
+        }
+    }
+    Ok(members)
 }
 
 fn prefix(test: &str) -> String {
@@ -266,8 +291,13 @@ fn groups_of(prefix: &str) -> Vec<String> {
 
 fn a_killed_launcher_takes_its_sandboxes_along() -> TestResult {
     let mut agent = Agent::start(&prefix("launcher"))?;
+    assert!(!members_of(&agent.network)?.is_empty(), "it was there");
     kill(agent.launcher)?;
     agent.init_dies()?;
+    assert!(
+        members_of(&agent.network)?.is_empty(),
+        "its network has nobody left"
+    );
     // The agent sees it, and says so.
     let mut line = String::new();
     agent.output.read_line(&mut line)?;
@@ -289,6 +319,10 @@ fn a_killed_agent_takes_everything_along() -> TestResult {
     assert_eq!(groups_of(&prefix).is_empty(), !launcher().host().root);
     agent.process.kill()?;
     agent.init_dies()?;
+    assert!(
+        members_of(&agent.network)?.is_empty(),
+        "its network has nobody left"
+    );
     let mut waiting = [PollFd::new(&launcher_process, PollFlags::IN)];
     let patience = Timespec {
         tv_sec: 30,

@@ -13,12 +13,15 @@ macro_rules! tests {
 }
 
 mod agent;
+mod breakout;
 mod escape;
 mod launched;
 mod life;
 mod limits;
+mod network;
 mod ordinary;
 mod probe;
+mod resolver;
 mod roots;
 mod specs;
 
@@ -29,12 +32,19 @@ use barecount_sandbox::{Launcher, LauncherConfig};
 use libtest_mimic::{Arguments, Trial};
 
 static LAUNCHER: OnceLock<Launcher> = OnceLock::new();
+static LAUNCHER_WITHOUT_NF_TABLES: OnceLock<Launcher> = OnceLock::new();
 
 /// What a test returns.
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
 fn launcher() -> &'static Launcher {
     LAUNCHER.get().expect("main starts it before any test")
+}
+
+/// One that finds no nf_tables.
+fn launcher_without_nf_tables() -> &'static Launcher {
+    let launcher = LAUNCHER_WITHOUT_NF_TABLES.get();
+    launcher.expect("main starts it before any test")
 }
 
 fn main() -> ExitCode {
@@ -47,12 +57,20 @@ fn main() -> ExitCode {
     let prefix = format!("barecount-test-{}", std::process::id());
     let launcher = Launcher::start(LauncherConfig::new(prefix)).expect("the launcher starts");
     assert!(LAUNCHER.set(launcher).is_ok(), "it is set once");
+    let mut config = LauncherConfig::new(format!("barecount-bare-{}", std::process::id()));
+    config.use_nf_tables = false;
+    let launcher = Launcher::start(config).expect("the launcher starts");
+    let set = LAUNCHER_WITHOUT_NF_TABLES.set(launcher);
+    assert!(set.is_ok(), "it is set once");
     let mut trials = Vec::new();
     for list in [
+        breakout::TESTS,
         escape::TESTS,
         life::TESTS,
         limits::TESTS,
+        network::TESTS,
         ordinary::TESTS,
+        resolver::TESTS,
         roots::TESTS,
         specs::TESTS,
     ] {

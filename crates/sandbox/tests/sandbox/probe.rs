@@ -46,6 +46,7 @@ fn attempt(what: &str) -> libc::c_long {
             "chroot" => libc::syscall(libc::SYS_chroot, at),
             "unshare-user" => libc::syscall(libc::SYS_unshare, libc::CLONE_NEWUSER),
             "unshare-mount" => libc::syscall(libc::SYS_unshare, libc::CLONE_NEWNS),
+            "unshare-net" => libc::syscall(libc::SYS_unshare, libc::CLONE_NEWNET),
             "clone-user" => namespace_clone(libc::CLONE_NEWUSER),
             "clone-net" => namespace_clone(libc::CLONE_NEWNET),
             "clone3" => libc::syscall(libc::SYS_clone3, some, 64),

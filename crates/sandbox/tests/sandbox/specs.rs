@@ -1,11 +1,12 @@
 //! Specifications that are wrong or hostile.
 
 use barecount_sandbox::{
-    HostIdentity, Isolation, LaunchError, Mount, Root, SandboxName, Spec, SpecError, Stdio,
+    Brokered, HostIdentity, Isolation, LaunchError, Mount, Network, Root, SandboxName, Spec,
+    SpecError, Stdio,
 };
 
-use crate::launched::{bind, hold, run, shell, spec};
-use crate::{TestResult, launcher};
+use crate::launched::{bind, hold, hold_by, run, shell, spec};
+use crate::{TestResult, launcher, launcher_without_nf_tables};
 
 tests!(
     names_are_short_and_plain,
@@ -15,6 +16,7 @@ tests!(
     a_missing_interpreter_is_a_missing_program,
     a_missing_working_directory_is_named,
     a_large_specification_gets_through,
+    as_many_sockets_as_may_be_asked_for_get_through,
     a_core_that_is_not_there_is_an_error,
     a_failed_launch_leaves_its_name_free,
 );
@@ -83,6 +85,13 @@ fn hostile_specifications_are_refused_before_anything_starts() -> TestResult {
     refusal(|spec| {
         spec.isolation = Isolation::Process;
         spec.root = Root::Empty;
+    })?;
+    let brokered = |declared_ports| Network::Brokered(Brokered { declared_ports });
+    refusal(|spec| spec.network = brokered(vec![443, 0]))?;
+    refusal(|spec| spec.network = brokered(vec![443; 49]))?;
+    refusal(|spec| {
+        spec.isolation = Isolation::Process;
+        spec.network = brokered(vec![]);
     })?;
     Ok(())
 }
@@ -160,6 +169,22 @@ fn a_large_specification_gets_through() -> TestResult {
     spec.argv
         .extend(std::iter::repeat_n("argument".to_owned(), 5001));
     assert_eq!(run(&spec)?.stdout, "100000 5000\n");
+    Ok(())
+}
+
+fn as_many_sockets_as_may_be_asked_for_get_through() -> TestResult {
+    let mut spec = shell("true");
+    spec.listeners = (0..128)
+        .map(|port| ([127, 0, 0, 1], 2000 + port).into())
+        .collect();
+    let declared_ports = (1..=48).collect();
+    spec.network = Network::Brokered(Brokered { declared_ports });
+    let mut held = hold_by(launcher_without_nf_tables(), &spec)?;
+    assert_eq!(held.sandbox.take_listeners().len(), 128);
+    let intercepted = held.sandbox.take_intercepted().ok_or("not intercepted")?;
+    assert_eq!(intercepted.tcp.len(), 96);
+    assert!(held.sandbox.take_intercepted().is_none());
+    assert!(held.finish()?.exit.status.success());
     Ok(())
 }
 
