@@ -14,7 +14,7 @@ use crate::{
     broker::Shared,
     capture::Capture,
     inspect::{self, MAX_HEAD, Target, http::Requests},
-    path::{DialError, PathKind},
+    path::{DialError, PathKind, close_gently},
     reason::{Reason, ReasonCode},
     record::{FlowProtocol, FlowRecord, Meter, Verdict},
     relay::{Broken, Terms, Upward, relay},
@@ -81,6 +81,9 @@ pub(crate) async fn serve(
     mut inside: TcpStream,
     capture: Capture,
 ) {
+    // Reset however it is left, until it is known to have ended well: also when the agent dies.
+    // Fails only for a socket that is gone already.
+    let _ = inside.set_zero_linger();
     let (destination, decision) = match capture.destination(&inside) {
         Ok(destination) => (destination, attempt.decide(destination)),
         Err(error) => {
@@ -123,9 +126,8 @@ pub(crate) async fn serve(
             ended = carry(&attempt, &shared, &flow, &target, &mut inside) => ended,
         },
     };
-    if ended.is_err() {
-        // Fails only for a socket that is gone already.
-        let _ = inside.set_zero_linger();
+    if ended.is_ok() {
+        close_gently(&inside);
     }
     drop(inside);
     attempt.closed(key, record(&attempt, &flow, ended));

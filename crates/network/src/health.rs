@@ -100,6 +100,9 @@ async fn probe_one(
 ) -> DestinationHealth {
     let start = Instant::now();
     let dialled = path.dial(&target, to.port, limit).await;
+    if let Ok(dialled) = &dialled {
+        dialled.connection.ends_well();
+    }
     let latency = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     DestinationHealth {
         host: to.host.clone(),

@@ -180,6 +180,21 @@ pub enum Connection {
     Stream(Box<dyn Stream>),
 }
 
+impl Connection {
+    /// Lets dropping the connection end it well; until then, a socket of the kernel's is reset.
+    pub(crate) fn ends_well(&self) {
+        if let Self::Tcp(stream) = self {
+            close_gently(stream);
+        }
+    }
+}
+
+/// Lets a socket that is reset when dropped be closed as sockets are.
+pub(crate) fn close_gently(stream: &TcpStream) {
+    // Fails only for a socket that is gone already.
+    let _ = rustix::net::sockopt::set_socket_linger(stream, None);
+}
+
 /// Bytes both ways, each with an end of its own.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin + fmt::Debug {}
 

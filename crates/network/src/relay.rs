@@ -29,7 +29,7 @@ pub(crate) use self::pipe::PipePool;
 use crate::{
     inspect::{self, MAX_HEAD, http::Requests},
     limit::Rate,
-    path::Connection,
+    path::{Connection, close_gently},
     reason::Reason,
     record::Meter,
 };
@@ -74,8 +74,8 @@ impl From<io::Error> for Broken {
     }
 }
 
-/// Carries bytes until both directions have ended. Both connections are reset if it fails or is
-/// dropped, so that neither side takes a cut for an end.
+/// Carries bytes until both directions have ended. Both sockets come here such that dropping them
+/// resets them; that is lifted at a good end, so that neither side ever takes a cut for an end.
 pub(crate) async fn relay(
     inside: &mut TcpStream,
     outside: Connection,
@@ -86,19 +86,16 @@ pub(crate) async fn relay(
     let up = Lane::new(terms.meter.up(), &last, terms);
     let down = Lane::new(terms.meter.down(), &last, terms);
     match outside {
-        Connection::Tcp(stream) => {
-            let mut outside = ResetOnDrop::new(stream);
-            {
-                let (mut from_work, mut to_work) = inside.split();
-                let (mut from_there, mut to_there) = outside.stream.split();
-                let up = up.from_work(&mut from_work, &mut to_there, upward);
-                let down = async {
-                    down.splice(&mut from_there, &mut to_work).await?;
-                    Ok(())
-                };
-                until_idle(&last, terms.idle, async { tokio::try_join!(up, down) }).await?;
-            }
-            outside.done();
+        Connection::Tcp(mut outside) => {
+            let (mut from_work, mut to_work) = inside.split();
+            let (mut from_there, mut to_there) = outside.split();
+            let up = up.from_work(&mut from_work, &mut to_there, upward);
+            let down = async {
+                down.splice(&mut from_there, &mut to_work).await?;
+                Ok(())
+            };
+            until_idle(&last, terms.idle, async { tokio::try_join!(up, down) }).await?;
+            close_gently(&outside);
         }
         Connection::Stream(stream) => {
             let (mut from_work, mut to_work) = inside.split();
@@ -112,34 +109,6 @@ pub(crate) async fn relay(
         }
     }
     Ok(())
-}
-
-/// Resets the connection with a destination unless it ended well.
-struct ResetOnDrop {
-    stream: TcpStream,
-    ended: bool,
-}
-
-impl ResetOnDrop {
-    fn new(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            ended: false,
-        }
-    }
-
-    fn done(&mut self) {
-        self.ended = true;
-    }
-}
-
-impl Drop for ResetOnDrop {
-    fn drop(&mut self) {
-        if !self.ended {
-            // Fails only for a socket that is gone already.
-            let _ = self.stream.set_zero_linger();
-        }
-    }
 }
 
 /// When something was last carried.
@@ -357,5 +326,42 @@ impl<'a> Lane<'a> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_a_relay_after_its_time_and_not_before() {
+        let activity = Activity::new();
+        let start = Instant::now();
+        let ended = until_idle(
+            &activity,
+            IDLE,
+            std::future::pending::<Result<(), Broken>>(),
+        )
+        .await;
+        assert!(matches!(ended, Err(Broken::Idle)));
+        assert_eq!(start.elapsed().as_secs(), 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn traffic_keeps_a_relay_open() {
+        let activity = Activity::new();
+        let talks = async {
+            for _ in 0..10 {
+                tokio::time::sleep_until(Instant::now() + Duration::from_secs(50)).await;
+                activity.touch();
+            }
+            std::future::pending::<Result<(), Broken>>().await
+        };
+        let start = Instant::now();
+        let ended = until_idle(&activity, IDLE, talks).await;
+        assert!(matches!(ended, Err(Broken::Idle)));
+        assert_eq!(start.elapsed().as_secs(), 560);
     }
 }

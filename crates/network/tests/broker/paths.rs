@@ -119,15 +119,20 @@ async fn a_private_path_leads_to_its_ranges_whatever_a_name_resolves_to() -> Tes
             "{address}"
         );
     }
-    let record = refused_by(Path::Private(Private {
-        ranges: ranges(),
-        resolver: Hosts::of(&[]),
-        public_via: None,
-    }))
-    .await;
-    assert!(
-        record.is_err(),
-        "a name that cannot be resolved is a failure, not a refusal"
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_name_that_cannot_be_resolved_is_a_failure_and_no_refusal() -> TestResult {
+    let rig = Rig::start(loopback(Hosts::of(&[]))).await?;
+    let attempt = rig.begin(EgressProtocol::Tcp);
+    let mut work = rig.connect("api.example").await?;
+    assert_reset(&mut work).await;
+    let log = attempt.end().await;
+    let record = only(&log);
+    assert_eq!(
+        (record.verdict, code(record)),
+        (Verdict::Allowed, Some(ReasonCode::NotResolved))
     );
     Ok(())
 }
