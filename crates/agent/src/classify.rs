@@ -318,6 +318,7 @@ mod tests {
             enforcement: json!(null),
             log: LogSummary::default(),
             warm: false,
+            flows: None,
         };
         let expected = Metrics {
             cpu_seconds: Some(1.5),

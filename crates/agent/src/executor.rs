@@ -11,8 +11,13 @@ use std::{
 use barecount_model::{
     class::RunnerClass,
     codes,
-    plan::WorkPlan,
+    manifest::EgressMode,
+    plan::{StagePlan, WorkPlan},
     run::outcome::{AttemptResult, Failure, FailureKind, Metrics, Outcome, Staged},
+};
+use barecount_network::{
+    policy::{self as network, Destination, Mode, Policy},
+    record::FlowLog,
 };
 use barecount_runner::{
     Runner, RunnerError,
@@ -29,6 +34,9 @@ use crate::{
     data::{Artifacts, DataError, DataPlane, Located, SetAside},
     places::StagingFolders,
 };
+
+/// So many flows of an attempt are in its ledger entry; all of them are in the record beside it.
+const SHOWN_FLOWS: usize = 32;
 
 /// What an agent works with.
 pub struct AgentConfig {
@@ -142,6 +150,9 @@ impl Agent {
         detail["enforcement"] = ended.enforcement.clone();
         detail["log"] = json!(ended.log);
         detail["warm"] = json!(ended.warm);
+        if let Some(flows) = &ended.flows {
+            detail["network"] = self.keep_flows(&assignment.attempt, flows);
+        }
         let kind = match assignment.stage.work {
             WorkPlan::Job { .. } => classify::Kind::Job,
             _ => classify::Kind::Program,
@@ -266,6 +277,7 @@ impl Agent {
             places,
             env: contract::variables(assignment, deadline),
             isolation: isolation(&stage.isolation),
+            network: Some(policy(stage)?),
             reuse: Some(ReuseKey(assignment.reuse.clone())),
             timeout: assignment.timeout(),
             log: folders.log(&token),
@@ -327,6 +339,26 @@ impl Agent {
         Ok(staged)
     }
 
+    /// Writes the record of an attempt's flows beside the ledger, and answers with what evidence has
+    /// of it: sums, the digest of the whole, and its beginning.
+    fn keep_flows(&self, attempt: &Attempt, flows: &FlowLog) -> Value {
+        let kept = self
+            .inner
+            .folders
+            .keep_flows(&attempt.token(), &flows.to_json_lines());
+        if let Err(error) = kept {
+            // The digest in evidence then tells of a record that is missing.
+            tracing::error!(%error, "the record of an attempt's flows was not kept");
+        }
+        let shown = flows.records.len().min(SHOWN_FLOWS);
+        json!({
+            "totals": flows.totals,
+            "digest": flows.digest(),
+            "records": flows.records[..shown],
+            "left_out": flows.records.len() - shown,
+        })
+    }
+
     /// Keeps the checkpoint of an attempt that asks to be tried again. Where that fails the attempt
     /// has failed by it: another try would begin where it should not.
     async fn handed_on(&self, assignment: &Assignment, failure: Failure) -> Failure {
@@ -342,6 +374,35 @@ impl Agent {
         // Nobody listens only while the program ends; the state that recovery finds says the rest.
         let _ = self.events.send(event);
     }
+}
+
+/// What the attempt may reach, as it was declared.
+fn policy(stage: &StagePlan) -> Result<Policy, Failure> {
+    let usual = network::Limits::default();
+    let destinations = stage.egress.iter().map(Destination::of);
+    let destinations = destinations
+        .collect::<Result<_, _>>()
+        .map_err(|error| Failure {
+            kind: FailureKind::Policy,
+            code: "BC0611".to_owned(),
+            message: format!("a declared destination cannot be used: {error}"),
+        })?;
+    Ok(Policy {
+        profile: stage.network_profile,
+        mode: match stage.egress_mode {
+            EgressMode::Enforce => Mode::Enforce,
+            EgressMode::Audit => Mode::Audit,
+        },
+        destinations,
+        limits: network::Limits {
+            new_flows_per_second: stage
+                .egress_limits
+                .connections_per_second
+                .unwrap_or(usual.new_flows_per_second),
+            bytes_per_second: stage.egress_limits.bytes_per_second,
+            ..usual
+        },
+    })
 }
 
 fn limits(assignment: &Assignment) -> Limits {

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -35,6 +35,26 @@ impl StagingFolders {
     /// The log of one attempt. It outlives the attempt's folder.
     pub fn log(&self, token: &AttemptToken) -> PathBuf {
         self.logs.join(format!("{token}.log"))
+    }
+
+    /// Keeps the record of what an attempt reached over the network. It outlives the attempt's
+    /// folder, as its log does.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub fn keep_flows(&self, token: &AttemptToken, lines: &str) -> io::Result<()> {
+        let path = self.flows(token);
+        let whole = path.with_extension("tmp");
+        std::fs::create_dir_all(path.parent().unwrap_or(&self.logs))?;
+        let mut file = std::fs::File::create(&whole)?;
+        file.write_all(lines.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(whole, path)
+    }
+
+    /// The record of what an attempt reached over the network.
+    pub fn flows(&self, token: &AttemptToken) -> PathBuf {
+        self.logs.join(format!("{token}.flows.jsonl"))
     }
 
     /// Where an attempt's outputs are made durable before the decision.

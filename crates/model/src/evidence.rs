@@ -268,6 +268,8 @@ fn stage_facts(stage: &StagePlan) -> Value {
         "class": stage.class,
         "size": stage.size,
         "network_profile": stage.network_profile,
+        "egress": stage.egress,
+        "egress_mode": stage.egress_mode,
         "backend": stage.backend,
         "isolation": stage.isolation,
         "resources": stage.resources,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     catalog::Profile,
     class::{NetworkProfile, Phase, RunnerClass, Size},
-    manifest::Format,
+    manifest::{Egress, EgressMode, Format},
     pipeline::{Column, Output, PartitionFilter},
     text::{ByteSize, DatasetName, Duration},
 };
@@ -62,6 +62,15 @@ pub struct StagePlan {
     pub size: Size,
     /// Its network profile.
     pub network_profile: NetworkProfile,
+    /// What it may reach there.
+    #[serde(default)]
+    pub egress: Vec<Egress>,
+    /// What becomes of connections that were not declared.
+    #[serde(default)]
+    pub egress_mode: EgressMode,
+    /// How much of the network it may use, where the environment limits that.
+    #[serde(default)]
+    pub egress_limits: EgressLimits,
     /// The backend that serves the class in this environment.
     pub backend: String,
     /// `sandbox` or `process`.
@@ -156,6 +165,15 @@ impl Resources {
             grace_period: Duration::from_millis(0),
         }
     }
+}
+
+/// How much of the network an attempt may use; the broker's own limits hold besides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressLimits {
+    /// New connections in a second.
+    pub connections_per_second: Option<u32>,
+    /// Bytes in a second, both ways together.
+    pub bytes_per_second: Option<u64>,
 }
 
 /// What a stage carries out.

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use barecount_model::manifest::{Egress, EgressProtocol};
+use barecount_model::{
+    manifest::{Egress, EgressProtocol},
+    text::EgressHost,
+};
 
 use crate::record::{FlowProtocol, FlowRecord, Verdict};
 
@@ -11,9 +14,9 @@ use crate::record::{FlowProtocol, FlowRecord, Verdict};
 /// where the other side spoke first, it is `tcp`.
 ///
 /// A destination that was reached by address is a line with the address, which a manifest may use
-/// only where no name exists; IPv6 addresses are written as they are, and no manifest takes them.
+/// only where no name exists.
 pub fn advise<'a>(records: impl IntoIterator<Item = &'a FlowRecord>) -> Vec<Egress> {
-    let mut lines: BTreeMap<(String, u16), EgressProtocol> = BTreeMap::new();
+    let mut lines: BTreeMap<(EgressHost, u16), EgressProtocol> = BTreeMap::new();
     for record in records {
         let protocol = match (record.verdict, record.protocol) {
             (Verdict::Audited, FlowProtocol::Tls) => EgressProtocol::Tls,
@@ -22,7 +25,9 @@ pub fn advise<'a>(records: impl IntoIterator<Item = &'a FlowRecord>) -> Vec<Egre
             _ => continue,
         };
         let address = || record.address.map(|address| address.to_string());
-        let Some(host) = record.name.clone().or_else(address) else {
+        let host = record.name.clone().or_else(address);
+        // What a record names was a name or an address when it was dialled.
+        let Some(Ok(host)) = host.map(|host| host.parse()) else {
             continue;
         };
         lines

@@ -240,6 +240,29 @@ impl AttemptState {
         recorder.add(record);
     }
 
+    /// Writes down a packet that the sandbox's kernel refused.
+    pub(crate) fn refused_packet(&self, protocol: FlowProtocol, destination: SocketAddr) {
+        let text = "nothing but TCP and lookups gets anywhere";
+        let name = self.names.name_of(destination.ip());
+        self.refused(FlowRecord {
+            name: name.map(|name| name.to_string()),
+            address: Some(destination.ip()),
+            port: destination.port(),
+            protocol,
+            reason: Some(Reason::new(ReasonCode::ProtocolRefused, text)),
+            ..self.nothing_carried()
+        });
+    }
+
+    /// Writes down that packets were refused of which nothing else is known.
+    pub(crate) fn lost_refusals(&self) {
+        let text = "packets were refused faster than they could be told; some are missing here";
+        self.refused(FlowRecord {
+            reason: Some(Reason::new(ReasonCode::ProtocolRefused, text)),
+            ..self.nothing_carried()
+        });
+    }
+
     /// Writes down a lookup that found nothing.
     pub(crate) fn refuse_lookup(
         &self,
@@ -255,12 +278,28 @@ impl AttemptState {
             (ReasonCode::LookupsTooFast, _) => "too many names are looked up".to_owned(),
             _ => "not a lookup that this name server answers".to_owned(),
         };
-        let now = self.now();
-        let record = FlowRecord {
+        self.refused(FlowRecord {
             name,
             address: server,
             port: DNS_PORT,
             protocol: FlowProtocol::Dns,
+            reason: Some(Reason::new(code, text)),
+            ..self.nothing_carried()
+        });
+    }
+
+    fn refused(&self, record: FlowRecord) {
+        self.recorder.lock().expect("no holder panics").add(record);
+    }
+
+    /// A refusal at this moment, of which nothing else is known.
+    fn nothing_carried(&self) -> FlowRecord {
+        let now = self.now();
+        FlowRecord {
+            name: None,
+            address: None,
+            port: 0,
+            protocol: FlowProtocol::Other,
             profile: self.policy.profile,
             path: None,
             bytes_up: 0,
@@ -268,10 +307,9 @@ impl AttemptState {
             first_at: now,
             last_at: now,
             verdict: Verdict::Refused,
-            reason: Some(Reason::new(code, text)),
+            reason: None,
             count: 1,
-        };
-        self.recorder.lock().expect("no holder panics").add(record);
+        }
     }
 
     /// The record so far, as if every open flow ended now.

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -21,7 +22,7 @@ use crate::{
     flow,
     path::Paths,
     policy::{Policy, PolicyError},
-    record::FlowLog,
+    record::{FlowLog, FlowProtocol},
     relay::PipePool,
     synthetic::{SyntheticNames, SyntheticRanges},
 };
@@ -88,12 +89,50 @@ pub enum BeginError {
     Policy(#[from] PolicyError),
 }
 
+/// Why a broker cannot start with an attempt.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A socket cannot be watched.
+    #[error("a socket of the sandbox cannot be watched")]
+    Socket(#[from] io::Error),
+    /// The attempt cannot begin.
+    #[error(transparent)]
+    Begin(#[from] BeginError),
+}
+
+/// The sockets, as the runtime watches them.
+struct Watched {
+    tcp: Vec<TcpListener>,
+    dns_tcp: Vec<TcpListener>,
+    dns_udp: Vec<UdpSocket>,
+    capture: Capture,
+}
+
 impl Broker {
     /// Serves the sockets of a sandbox until the broker is stopped or dropped. Nothing gets
     /// through until an attempt begins. To be called within a runtime.
     ///
     /// Fails if a socket cannot be watched.
     pub fn start(sockets: InsideSockets, options: BrokerOptions) -> io::Result<Self> {
+        let (broker, watched) = Self::watch(sockets, options)?;
+        broker.serve(watched);
+        Ok(broker)
+    }
+
+    /// The same with an attempt that has begun already, so that what waits in the sockets is part of
+    /// it.
+    pub fn start_with(
+        sockets: InsideSockets,
+        options: BrokerOptions,
+        policy: Policy,
+    ) -> Result<(Self, Attempt), StartError> {
+        let (broker, watched) = Self::watch(sockets, options)?;
+        let attempt = broker.begin(policy)?;
+        broker.serve(watched);
+        Ok((broker, attempt))
+    }
+
+    fn watch(sockets: InsideSockets, options: BrokerOptions) -> io::Result<(Self, Watched)> {
         let shared = Arc::new(Shared {
             stop: CancellationToken::new(),
             pipes: PipePool::keeping(IDLE_PIPES),
@@ -102,30 +141,37 @@ impl Broker {
             current: Mutex::default(),
             unattributed: AtomicU64::new(0),
         });
-        let tcp = watched(sockets.tcp)?;
-        let dns_tcp = watched(sockets.dns_tcp)?;
-        let dns_udp = sockets
-            .dns_udp
-            .into_iter()
-            .map(|socket| {
-                socket.set_nonblocking(true)?;
-                UdpSocket::from_std(socket)
-            })
-            .collect::<io::Result<Vec<_>>>()?;
+        let udp = |socket: std::net::UdpSocket| {
+            socket.set_nonblocking(true)?;
+            UdpSocket::from_std(socket)
+        };
+        let watched = Watched {
+            tcp: watched(sockets.tcp)?,
+            dns_tcp: watched(sockets.dns_tcp)?,
+            dns_udp: sockets
+                .dns_udp
+                .into_iter()
+                .map(udp)
+                .collect::<io::Result<_>>()?,
+            capture: sockets.capture,
+        };
         let broker = Self {
             shared,
             tasks: TaskTracker::new(),
         };
-        for listener in tcp {
-            broker.spawn(accept(listener, sockets.capture, broker.shared.clone()));
+        Ok((broker, watched))
+    }
+
+    fn serve(&self, watched: Watched) {
+        for listener in watched.tcp {
+            self.spawn(accept(listener, watched.capture, self.shared.clone()));
         }
-        for listener in dns_tcp {
-            broker.spawn(server::serve_tcp(listener, broker.shared.clone()));
+        for listener in watched.dns_tcp {
+            self.spawn(server::serve_tcp(listener, self.shared.clone()));
         }
-        for socket in dns_udp {
-            broker.spawn(server::serve_udp(socket, broker.shared.clone()));
+        for socket in watched.dns_udp {
+            self.spawn(server::serve_udp(socket, self.shared.clone()));
         }
-        Ok(broker)
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
@@ -254,6 +300,17 @@ impl Attempt {
     /// The records so far, open connections with what they have carried included.
     pub fn records(&self) -> FlowLog {
         self.state.log()
+    }
+
+    /// Records a packet that the sandbox's kernel refused, since nothing but TCP and lookups gets
+    /// anywhere. The port is 0 for protocols that have none.
+    pub fn refused_packet(&self, protocol: FlowProtocol, destination: SocketAddr) {
+        self.state.refused_packet(protocol, destination);
+    }
+
+    /// Records that packets were refused faster than they could be told.
+    pub fn lost_refusals(&self) {
+        self.state.lost_refusals();
     }
 
     /// Closes what is still open, waits until it is closed, and gives the whole record. Cancelled,

@@ -165,7 +165,7 @@ impl Destination {
     /// A destination as a manifest declares it.
     pub fn of(egress: &Egress) -> Result<Self, InvalidHost> {
         Ok(Self {
-            host: egress.host.parse()?,
+            host: egress.host.to_string().parse()?,
             port: egress.port,
             protocol: egress.protocol,
         })

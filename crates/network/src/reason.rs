@@ -33,6 +33,8 @@ pub enum ReasonCode {
     PortNotDeclared,
     /// No destination has this address.
     AddressNotDeclared,
+    /// Nothing but TCP and lookups gets anywhere.
+    ProtocolRefused,
     /// The kernel did not tell where the connection was meant to go.
     DestinationUnknown,
     /// What was sent is not TLS.

@@ -60,6 +60,12 @@ pub enum FlowProtocol {
     Http,
     /// A lookup with the sandbox's own name server.
     Dns,
+    /// Datagrams, which go nowhere.
+    Udp,
+    /// ICMP and ICMPv6, which go nowhere.
+    Icmp,
+    /// Any other protocol over IP, which goes nowhere.
+    Other,
 }
 
 impl From<EgressProtocol> for FlowProtocol {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use barecount_model::{class::Size, id::TaskId};
+use barecount_network::{policy::Policy, record::FlowLog};
 use serde::{Deserialize, Serialize};
 
 /// The fencing token of one attempt: the task and a number that only grows. It is a sandbox's name,
@@ -48,6 +49,9 @@ pub struct Launch {
     /// A warm process may serve the attempt only if it was started for an equal key: tenant, lock
     /// digest, stage and identity, hashed by the caller. `None`: always a fresh one.
     pub reuse: Option<ReuseKey>,
+    /// What it may reach over the network. `None`: nothing, and what it tries leaves no record.
+    /// Means nothing without a sandbox.
+    pub network: Option<Policy>,
     /// How long after the launch the caller will stop it; told to the work as its deadline.
     pub timeout: Duration,
     /// Where standard output and standard error go. Bounded by `limits.log_bytes`.
@@ -167,6 +171,8 @@ pub struct Ended {
     pub log: LogSummary,
     /// Whether a warm process served it.
     pub warm: bool,
+    /// What it reached over the network and was refused; `None` where no broker served it.
+    pub flows: Option<FlowLog>,
 }
 
 /// How an attempt ended.

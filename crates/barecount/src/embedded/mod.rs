@@ -10,6 +10,7 @@ pub(crate) mod driver;
 pub(crate) mod files;
 pub(crate) mod ledger;
 pub(crate) mod lock;
+mod networks;
 pub(crate) mod policy;
 mod runners;
 mod schema;
@@ -116,7 +117,8 @@ impl Platform {
         let ledger = ledger(state, signing_key, &control, entries)?;
         let artifacts = Store::open(&state.join("artifacts"))
             .map_err(|error| unusable("the artifact store cannot be opened", &error))?;
-        let runners = Runners::open(launcher, state, environment)
+        let paths = networks::paths(environment)?;
+        let runners = Runners::open(launcher, state, environment, paths)
             .map_err(|error| unusable("the runners' folders cannot be made", &error))?;
         let acceptance = Acceptance::new(
             Arc::clone(&runners.tests),

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use barecount_model::{class::RunnerClass, environment::Environment};
+use barecount_network::path::Paths;
 use barecount_runner::{
     Runner,
     clock::SystemClock,
@@ -38,6 +39,7 @@ impl Runners {
         launcher: Launcher,
         state: &Path,
         environment: &Environment,
+        paths: Paths,
     ) -> std::io::Result<Self> {
         let weakest = if environment.process_isolation {
             Isolation::Process
@@ -47,6 +49,7 @@ impl Runners {
         let host = Host {
             launcher: Arc::new(launcher),
             clock: Arc::new(SystemClock::start()),
+            paths,
             weakest,
         };
         let folder = state.join("runners");

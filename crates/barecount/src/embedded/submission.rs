@@ -7,14 +7,16 @@ use barecount_artifact::{
     image::spec::{Platform, RunConfig},
 };
 use barecount_model::{
+    class::NetworkProfile,
     digest::Digest,
     environment::Environment,
     id::{RunId, TaskId},
     lock::{ArtifactKind, Lock},
     manifest,
     pipeline::{CommandRoot, Event, Input, Pipeline, Stage, Work},
-    plan::{InputPlan, Pin, Plan, Resources, StagePlan, WorkPlan},
+    plan::{EgressLimits, InputPlan, Pin, Plan, Resources, StagePlan, WorkPlan},
     run::{RetryBudget, Run, RunState, Task, TaskState, Window},
+    text::ByteSize,
     version,
 };
 use jiff::Timestamp;
@@ -127,6 +129,9 @@ impl Request<'_> {
             class: stage.class,
             size: stage.size,
             network_profile: stage.network_profile,
+            egress: stage.egress.clone(),
+            egress_mode: stage.egress_mode,
+            egress_limits: egress_limits(stage, self.environment),
             backend: backend.as_str().to_owned(),
             isolation: match stage.isolation {
                 manifest::Isolation::Sandbox => "sandbox".to_owned(),
@@ -386,6 +391,20 @@ fn task(run: &RunId, stage: &StagePlan, partition: Option<String>, needs: Vec<us
         },
         not_before: None,
         attempts: Vec::new(),
+    }
+}
+
+/// What the environment allows over public networks; private ones are their owners' to limit.
+fn egress_limits(stage: &Stage, environment: &Environment) -> EgressLimits {
+    match (
+        &environment.networks.public_vpc_egress,
+        stage.network_profile,
+    ) {
+        (Some(network), NetworkProfile::PublicVpcEgress) => EgressLimits {
+            connections_per_second: network.connections_per_second,
+            bytes_per_second: network.bytes_per_second.map(ByteSize::as_bytes),
+        },
+        _ => EgressLimits::default(),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::class::RunnerClass;
 use crate::codes;
 use crate::diagnostic::{Diagnostic, quoted};
 use crate::document::{Document, token};
-use crate::manifest::{Classification, Defaults, Manifest, RetriesSpec, StageSpec};
+use crate::manifest::{Classification, Defaults, Egress, Manifest, RetriesSpec, StageSpec};
 use crate::text::{Duration, Name};
 
 /// The longest that a serverless attempt may take, as on AWS Lambda.

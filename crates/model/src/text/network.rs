@@ -91,6 +91,12 @@ impl IpRange {
         }
     }
 
+    /// The address, if there is one alone.
+    pub fn single(self) -> Option<IpAddr> {
+        let width = if self.first.is_ipv4() { 32 } else { 128 };
+        (self.prefix == width).then_some(self.first)
+    }
+
     /// Whether all of another range lies in it.
     pub fn covers(self, other: Self) -> bool {
         self.prefix <= other.prefix && self.contains(other.first)

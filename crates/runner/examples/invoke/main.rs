@@ -104,6 +104,7 @@ async fn invoke(
     let host = Host {
         launcher: Arc::new(launcher),
         clock: Arc::new(SystemClock::start()),
+        paths: Paths::default(),
         weakest: Isolation::Sandbox,
     };
     let limits = PoolLimits {
@@ -211,6 +212,7 @@ fn launch(folder: &Path, package: PathBuf, number: u32) -> Result<Launch, Failur
         env: BTreeMap::new(),
         isolation: Isolation::Sandbox,
         reuse: Some(ReuseKey("bench".to_owned())),
+        network: None,
         timeout: Duration::from_secs(10),
         log: attempt.join("log"),
     })

@@ -172,6 +172,7 @@ impl Attempt {
                 enforcement: serde_json::Value::Null,
                 log: write_log(&launch.log, &script.prints, launch.limits.log_bytes)?,
                 warm: false,
+                flows: None,
             },
             on_stop: script.on_stop,
             lost: script.lost,

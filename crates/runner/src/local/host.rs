@@ -3,6 +3,7 @@
 use std::{error::Error, io::ErrorKind, sync::Arc};
 
 use barecount_model::class::RunnerClass;
+use barecount_network::path::Paths;
 use barecount_sandbox::{Availability, HostReport, LaunchError, Launcher, Step};
 
 use crate::{
@@ -24,6 +25,8 @@ pub struct Host {
     pub launcher: Arc<Launcher>,
     /// Graces and idle times run on it.
     pub clock: Arc<dyn Clock>,
+    /// By which way connections leave, for each network profile.
+    pub paths: Paths,
     /// The weakest boundary that this agent is allowed to give. With [`Isolation::Process`] a host
     /// without user namespaces still takes work that asks for no more.
     pub weakest: Isolation,

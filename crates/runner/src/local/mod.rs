@@ -11,6 +11,7 @@
 pub(crate) mod attempt;
 pub(crate) mod host;
 pub(crate) mod log;
+pub(crate) mod network;
 pub(crate) mod places;
 pub(crate) mod records;
 pub(crate) mod sandboxed;
@@ -86,6 +87,7 @@ pub(crate) fn never_begun() -> Ended {
         enforcement: serde_json::Value::Null,
         log: LogSummary::default(),
         warm: false,
+        flows: None,
     }
 }
 

@@ -6,8 +6,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use barecount_network::{policy::Policy, record::FlowLog};
 use barecount_sandbox::{
-    Enforcement, Exit, ExitStatus, Meter, Sandbox, SandboxName, Signal, Spec, Stdio,
+    Brokered, Enforcement, Exit, ExitStatus, Meter, Sandbox, SandboxName, Signal, Spec, Stdio,
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -19,6 +20,7 @@ use super::{
     attempt::{Order, Orders, Shared},
     host::{Host, failure, launch_failure},
     log::LogPipe,
+    network::Network,
     records::blocking,
 };
 use crate::{
@@ -31,6 +33,7 @@ pub(crate) struct Process {
     sandbox: Arc<Sandbox>,
     listeners: Mutex<Vec<OwnedFd>>,
     meter: Mutex<Option<Meter>>,
+    network: Option<Network>,
     /// Where its two streams go.
     pub(crate) log: LogPipe,
     enforcement: serde_json::Value,
@@ -58,9 +61,15 @@ impl Process {
     pub(crate) async fn start(
         host: &Host,
         launch: &Launch,
-        spec: Spec,
+        mut spec: Spec,
         input: Input,
     ) -> Result<Self, RunnerError> {
+        let policy = launch.network.clone();
+        let policy = policy.filter(|_| launch.isolation == launch::Isolation::Sandbox);
+        if let Some(policy) = &policy {
+            let declared_ports = policy.ports().into_iter().collect();
+            spec.network = barecount_sandbox::Network::Brokered(Brokered { declared_ports });
+        }
         let (log, writer) = LogPipe::open().map_err(|error| failure("open a log pipe", error))?;
         log.attach(launch.log.clone(), launch.limits.log_bytes)
             .await
@@ -73,10 +82,20 @@ impl Process {
         let sandbox = launched
             .await
             .map_err(|error| failure("start a sandbox", error))??;
-        Self::watch(sandbox, log)
+        Self::watch(sandbox, log, host, policy)
     }
 
-    fn watch(mut sandbox: Sandbox, log: LogPipe) -> Result<Self, RunnerError> {
+    fn watch(
+        mut sandbox: Sandbox,
+        log: LogPipe,
+        host: &Host,
+        policy: Option<Policy>,
+    ) -> Result<Self, RunnerError> {
+        let network = sandbox
+            .take_intercepted()
+            .zip(policy)
+            .map(|(intercepted, policy)| Network::serve(intercepted, host.paths.clone(), policy))
+            .transpose()?;
         let enforcement = evidence(sandbox.enforcement());
         let listeners = Mutex::new(sandbox.take_listeners());
         let meter = Mutex::new(sandbox.take_meter());
@@ -96,6 +115,7 @@ impl Process {
             sandbox,
             listeners,
             meter,
+            network,
             log,
             enforcement,
             exit,
@@ -114,6 +134,23 @@ impl Process {
             .map(|listener| TcpListener::from_std(listener.into()))
             .collect::<io::Result<_>>()
             .map_err(|error| failure("take a listening socket", error))
+    }
+
+    /// Lets another attempt's connections through, as its policy says.
+    pub(crate) fn admit(&self, policy: Option<Policy>) -> Result<(), RunnerError> {
+        match (&self.network, policy) {
+            (Some(network), Some(policy)) => network.begin(policy),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends what the attempt has open, and says what it reached and was refused; `None` without a
+    /// broker.
+    pub(crate) async fn flows(&self) -> Option<FlowLog> {
+        match &self.network {
+            Some(network) => network.end().await,
+            None => None,
+        }
     }
 
     /// Which parts of the boundary hold.
@@ -315,13 +352,15 @@ pub(crate) async fn one_process(
         ended: Box::pin(async move {
             let ran = process.run(&host, &mut orders).await?;
             let log = process.log.detach().await;
-            Ok(ended(&ran, &process, log))
+            let flows = process.flows().await;
+            Ok(ended(&ran, &process, log, flows))
         }),
     })
 }
 
-fn ended(ran: &Ran, process: &Process, log: LogSummary) -> Ended {
+fn ended(ran: &Ran, process: &Process, log: LogSummary, flows: Option<FlowLog>) -> Ended {
     Ended {
+        flows,
         end: end(ran),
         usage: usage(&ran.exit.usage),
         enforcement: process.enforcement().clone(),

@@ -216,6 +216,7 @@ mod tests {
                 .collect(),
             isolation: Isolation::Sandbox,
             reuse: None,
+            network: None,
             timeout: Duration::from_secs(1),
             log: folder.join("log"),
         })

@@ -125,6 +125,9 @@ impl Worker {
             // Its log was there before its first byte.
             self.initialise(orders).await;
         }
+        if warm {
+            self.process.admit(launch.network.clone())?;
+        }
         let (placed, log) = self.place(launch, warm).await?;
         if let Some(log) = log {
             self.process
@@ -141,10 +144,12 @@ impl Worker {
         // Whatever happened, the places go back to where they are looked for.
         let replaced = self.take(placed).await?;
         let log = self.process.log.detach().await;
+        let flows = self.process.flows().await;
         Ok(match happened? {
             Happened::NotBegun => Served::NotBegun,
             happened => {
-                let ended = self.ended(happened, replaced.err(), used, log, warm);
+                let mut ended = self.ended(happened, replaced.err(), used, log, warm);
+                ended.flows = flows;
                 Served::Ended(Box::new(ended))
             }
         })
@@ -217,6 +222,7 @@ impl Worker {
             enforcement: self.process.enforcement().clone(),
             log,
             warm,
+            flows: None,
         }
     }
 

@@ -74,6 +74,7 @@ impl Shared {
         Host {
             launcher: self.launcher.clone(),
             clock: self.clock.clone(),
+            paths: Paths::default(),
             weakest: Isolation::Sandbox,
         }
     }

@@ -1,0 +1,145 @@
+//! By which way connections leave, for each network profile, as an environment says.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use barecount_model::{
+    class::NetworkProfile,
+    environment::{Environment, NetworksSpec, OnPremAgent, PrivateLink, PrivateVpc, Vpn},
+    text::{EgressHost, IpRange, SocketAddress},
+};
+use barecount_network::{
+    NameServer,
+    path::{
+        Binding, Bound, Direct, Endpoint, EndpointAddress, Facility, Path, Paths, Private,
+        PublicVia,
+    },
+    resolver::{HostResolver, Resolver},
+};
+
+use crate::failure::{Failure, Status};
+
+/// The paths of an environment. A profile of which it says nothing leads nowhere.
+pub(super) fn paths(environment: &Environment) -> Result<Paths, Failure> {
+    let networks = &environment.networks;
+    let mut paths = Paths::new();
+    for profile in NetworkProfile::ALL.iter().copied() {
+        let path = path(profile, networks).map_err(|what| {
+            let what = format!("`networks.{profile}` of the environment cannot be used: {what}");
+            Failure::new(Status::Usage, what).with_code("BC0301")
+        })?;
+        paths.insert(profile, Arc::new(path));
+    }
+    Ok(paths)
+}
+
+fn path(profile: NetworkProfile, networks: &NetworksSpec) -> Result<Path, String> {
+    let found = match profile {
+        NetworkProfile::PublicVpcEgress => networks.public_vpc_egress.as_ref().map(|network| {
+            let resolver = resolver(network.resolver.as_ref());
+            Ok(Path::Direct(Direct { resolver }))
+        }),
+        NetworkProfile::PrivateVpc => networks.private_vpc.as_ref().map(private),
+        NetworkProfile::PrivateLink => networks.privatelink.as_ref().map(endpoints),
+        NetworkProfile::Vpn => networks.vpn.as_ref().map(tunnel),
+        NetworkProfile::OnPremAgent => networks.on_prem_agent.as_ref().map(facility),
+    };
+    found.unwrap_or_else(|| Ok(nowhere()))
+}
+
+/// A network without ranges: nothing lies within it.
+fn nowhere() -> Path {
+    Path::Private(Private {
+        ranges: Vec::new(),
+        resolver: Arc::new(HostResolver::default()),
+        public_via: None,
+    })
+}
+
+fn private(network: &PrivateVpc) -> Result<Path, String> {
+    let all: Vec<IpRange> = network
+        .ranges
+        .iter()
+        .chain(&network.peering)
+        .copied()
+        .collect();
+    Ok(Path::Private(Private {
+        ranges: ranges(&all)?,
+        resolver: resolver(network.resolver.as_ref()),
+        public_via: network
+            .public
+            .as_ref()
+            .map(|way| PublicVia::Proxy(way.proxy.socket_addr())),
+    }))
+}
+
+fn endpoints(network: &PrivateLink) -> Result<Path, String> {
+    let mut services = BTreeMap::new();
+    for (service, endpoint) in &network.endpoints {
+        let name = service
+            .parse()
+            .map_err(|error| format!("`{service}` is no name of a service: {error}"))?;
+        let address = match endpoint {
+            EgressHost::Name(name) => EndpointAddress::Name(
+                name.as_str()
+                    .parse()
+                    .map_err(|error| format!("`{name}`: {error}"))?,
+            ),
+            EgressHost::Range(range) => EndpointAddress::Ip(
+                range
+                    .single()
+                    .ok_or_else(|| format!("the endpoint of `{service}` is one address"))?,
+            ),
+        };
+        services.insert(name, address);
+    }
+    Ok(Path::Endpoint(Endpoint {
+        services,
+        resolver: resolver(network.resolver.as_ref()),
+    }))
+}
+
+fn tunnel(network: &Vpn) -> Result<Path, String> {
+    let binding = Binding::Interface(network.interface.clone());
+    let resolver: Arc<dyn Resolver> = match &network.resolver {
+        Some(address) => Arc::new(NameServer::new(address.socket_addr()).bound(binding.clone())),
+        // Manifests with names were refused: names would leak to the host's resolver.
+        None => Arc::new(HostResolver::default()),
+    };
+    Ok(Path::Bound(Bound {
+        binding,
+        ranges: ranges(&network.ranges)?,
+        resolver,
+    }))
+}
+
+fn facility(network: &OnPremAgent) -> Result<Path, String> {
+    let zones = network.zones.iter().map(|zone| {
+        zone.as_str()
+            .parse()
+            .map_err(|error| format!("`{zone}`: {error}"))
+    });
+    Ok(Path::Facility(Facility {
+        zones: zones.collect::<Result<_, String>>()?,
+        ranges: ranges(&network.ranges)?,
+        resolver: resolver(network.resolver.as_ref()),
+    }))
+}
+
+fn resolver(address: Option<&SocketAddress>) -> Arc<dyn Resolver> {
+    match address {
+        Some(address) => Arc::new(NameServer::new(address.socket_addr())),
+        None => Arc::new(HostResolver::default()),
+    }
+}
+
+fn ranges<T: std::str::FromStr<Err: std::fmt::Display>>(
+    ranges: &[IpRange],
+) -> Result<Vec<T>, String> {
+    let range = |range: &IpRange| {
+        range
+            .to_string()
+            .parse()
+            .map_err(|error| format!("{range}: {error}"))
+    };
+    ranges.iter().map(range).collect()
+}
