@@ -89,7 +89,7 @@ pub(crate) async fn relay(
         Connection::Tcp(mut outside) => {
             let (mut from_work, mut to_work) = inside.split();
             let (mut from_there, mut to_there) = outside.split();
-            let up = up.from_work(&mut from_work, &mut to_there, upward);
+            let up = up.carry_up(&mut from_work, &mut to_there, upward);
             let down = async {
                 down.splice(&mut from_there, &mut to_work).await?;
                 Ok(())
@@ -100,7 +100,7 @@ pub(crate) async fn relay(
         Connection::Stream(stream) => {
             let (mut from_work, mut to_work) = inside.split();
             let (mut from_there, mut to_there) = tokio::io::split(stream);
-            let up = up.from_work_copied(&mut from_work, &mut to_there, upward);
+            let up = up.carry_up_copied(&mut from_work, &mut to_there, upward);
             let down = async {
                 down.copy(&mut from_there, &mut to_work).await?;
                 Ok(())
@@ -176,7 +176,7 @@ impl<'a> Lane<'a> {
         }
     }
 
-    async fn from_work(
+    async fn carry_up(
         &self,
         from: &mut ReadHalf<'_>,
         to: &mut WriteHalf<'_>,
@@ -197,7 +197,7 @@ impl<'a> Lane<'a> {
         Ok(())
     }
 
-    async fn from_work_copied(
+    async fn carry_up_copied(
         &self,
         from: &mut ReadHalf<'_>,
         to: &mut (impl AsyncWrite + Unpin),

@@ -237,6 +237,7 @@ async fn a_connection_that_carries_nothing_is_closed_in_time() -> TestResult {
     let attempt = rig.broker.begin(policy)?;
     let (mut work, mut there) = rig.connected().await?;
     assert_reset(&mut work).await;
+    assert_reset(&mut there).await;
     assert_eq!(
         code(only(&attempt.end().await)),
         Some(ReasonCode::IdleTimeout)

@@ -1,0 +1,209 @@
+//! What the broker costs: throughput, new connections, delay and memory, each beside a plain
+//! splice relay and a direct connection in the same run. Prints a JSON object a line.
+//!
+//! `cargo run --release -p barecount-network --example relay [MEBIBYTES]`. The service, the broker
+//! and the plain relay are processes of their own; this one is the work.
+
+mod roles;
+
+use std::{
+    error::Error,
+    io::{BufRead, BufReader, Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use barecount_network::{NameServer, resolver::Resolver};
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Each figure is the median of this many rounds, in which the ways take turns.
+const ROUNDS: usize = 5;
+const OPEN_FLOWS: usize = 1_000;
+
+fn main() -> Outcome<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    raise_descriptor_limit();
+    match arguments.as_slice() {
+        ["service"] => roles::service(),
+        ["plain", service] => roles::plain(service.parse()?),
+        ["broker", service, port] => roles::broker(service.parse()?, port.parse()?),
+        [] => measure(256),
+        [mebibytes] => measure(mebibytes.parse()?),
+        _ => Err("usage: relay [MEBIBYTES]".into()),
+    }
+}
+
+/// A thousand flows are two thousand descriptors.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Where that is not allowed, the flows that do not fit fail, and say so.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// A process of this program in another role, ended when dropped.
+struct Role {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Role {
+    fn start(arguments: &[&str]) -> Outcome<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        let output = child.stdout.take().ok_or("no output")?;
+        BufReader::new(output).read_line(&mut line)?;
+        let address = line.trim().parse()?;
+        Ok(Self { child, address })
+    }
+
+    fn resident_kib(&self) -> Outcome<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let digits = line
+            .and_then(|line| line.split_whitespace().nth(1))
+            .ok_or("no VmRSS")?;
+        Ok(digits.parse()?)
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        // It is gone already if this fails.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn measure(mebibytes: u64) -> Outcome<()> {
+    let service = Role::start(&["service"])?;
+    let at = service.address.to_string();
+    let plain = Role::start(&["plain", &at])?;
+    let port = service.address.port().to_string();
+    let broker = Role::start(&["broker", &at, &port])?;
+    let inside = SocketAddr::new(look_up(broker.address)?, service.address.port());
+    let ways = [
+        ("direct", service.address),
+        ("plain_splice", plain.address),
+        ("broker", inside),
+    ];
+
+    report(&ways, "throughput", "MiB/s", |to| throughput(to, mebibytes))?;
+    report(&ways, "connections", "1/s", |to| connections(to, 1_000))?;
+    report(&ways, "round_trip_p50", "us", |to| round_trip(to, 3_000))?;
+
+    let before = broker.resident_kib()?;
+    let mut open = Vec::with_capacity(OPEN_FLOWS);
+    for _ in 0..OPEN_FLOWS {
+        let mut stream = TcpStream::connect(inside)?;
+        echo(&mut stream)?;
+        open.push(stream);
+    }
+    let (during, flows) = (broker.resident_kib()?, open.len());
+    let line = serde_json::json!({
+        "bench": "memory", "unit": "KiB", "flows": flows, "before": before, "open": during,
+    });
+    writeln!(std::io::stdout(), "{line}")?;
+    Ok(())
+}
+
+/// The address of the declared name inside.
+fn look_up(name_server: SocketAddr) -> Outcome<std::net::IpAddr> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let addresses =
+        runtime.block_on(NameServer::new(name_server).resolve(&"api.example".parse()?))?;
+    Ok(*addresses.first().ok_or("the name has no address")?)
+}
+
+/// Measures every way in turn and prints each one's median.
+fn report(
+    ways: &[(&str, SocketAddr)],
+    bench: &str,
+    unit: &str,
+    measure: impl Fn(SocketAddr) -> Outcome<f64>,
+) -> Outcome<()> {
+    let mut rounds = vec![Vec::new(); ways.len()];
+    for _ in 0..ROUNDS {
+        for (figures, (_, to)) in rounds.iter_mut().zip(ways) {
+            figures.push(measure(*to)?);
+        }
+    }
+    for (mut figures, (way, _)) in rounds.into_iter().zip(ways) {
+        figures.sort_by(f64::total_cmp);
+        let line = serde_json::json!({
+            "bench": bench, "way": way, "unit": unit,
+            "median": figures[ROUNDS / 2], "least": figures[0], "most": figures[ROUNDS - 1],
+        });
+        writeln!(std::io::stdout(), "{line}")?;
+    }
+    Ok(())
+}
+
+/// The first byte asks the service to echo, or to swallow.
+fn echo(stream: &mut TcpStream) -> Outcome<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.write_all(b"e")?;
+    stream.read_exact(&mut [0])?;
+    Ok(())
+}
+
+fn throughput(to: SocketAddr, mebibytes: u64) -> Outcome<f64> {
+    let mut stream = TcpStream::connect(to)?;
+    let block = vec![7; 1 << 20];
+    let start = Instant::now();
+    stream.write_all(b"s")?;
+    for _ in 0..mebibytes {
+        stream.write_all(&block)?;
+    }
+    stream.shutdown(std::net::Shutdown::Write)?;
+    // The service answers once it has swallowed everything.
+    stream.read_exact(&mut [0])?;
+    Ok(f64::from(u32::try_from(mebibytes)?) / start.elapsed().as_secs_f64())
+}
+
+fn connections(to: SocketAddr, count: u32) -> Outcome<f64> {
+    const AT_A_TIME: u32 = 8;
+    let start = Instant::now();
+    let workers: Vec<_> = (0..AT_A_TIME)
+        .map(|_| {
+            std::thread::spawn(move || {
+                (0..count / AT_A_TIME).try_for_each(|_| {
+                    let mut stream = TcpStream::connect(to).map_err(|error| error.to_string())?;
+                    echo(&mut stream).map_err(|error| error.to_string())
+                })
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.join().map_err(|_| "a worker panicked")??;
+    }
+    Ok(f64::from(count) / start.elapsed().as_secs_f64())
+}
+
+fn round_trip(to: SocketAddr, count: usize) -> Outcome<f64> {
+    let mut stream = TcpStream::connect(to)?;
+    stream.set_nodelay(true)?;
+    echo(&mut stream)?;
+    let mut times = Vec::with_capacity(count);
+    for _ in 0..count {
+        let start = Instant::now();
+        stream.write_all(b"p")?;
+        stream.read_exact(&mut [0])?;
+        times.push(start.elapsed());
+    }
+    times.sort();
+    Ok(times[count / 2].as_secs_f64() * 1e6)
+}
+
+/// Where the inside of the broker is in place of a sandbox.
+const INSIDE: Ipv4Addr = Ipv4Addr::new(127, 64, 0, 1);
