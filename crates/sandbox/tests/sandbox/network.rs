@@ -21,6 +21,8 @@ tests!(
     a_link_local_connection_arrives,
     connections_from_one_port_are_kept_apart,
     bytes_pass_both_ways_until_each_side_has_closed,
+    sandboxes_that_dial_the_same_are_kept_apart,
+    what_nobody_serves_is_refused,
     loopback_stays_the_payloads_own,
     what_is_no_connection_goes_nowhere_and_is_recorded,
     more_refusals_than_are_read_are_known_to_be_lost,
@@ -189,6 +191,38 @@ print(len(s.makefile('rb').read()))
     drop(stream);
     let ended = held.finish()?;
     assert_eq!(ended.stdout, "2000000\n", "{}", ended.stderr);
+    Ok(())
+}
+
+fn sandboxes_that_dial_the_same_are_kept_apart() -> TestResult {
+    let dial = |number: usize| -> TestResult {
+        let script = format!("dial('192.0.2.1', 80).sendall(b'{number}')");
+        let (held, intercepted) = intercept(&python(&script))?;
+        let (stream, _) = accept(&intercepted)?;
+        assert_eq!(std::io::read_to_string(stream)?, number.to_string());
+        assert!(held.finish()?.exit.status.success());
+        nothing_arrived(&intercepted)
+    };
+    let threads: Vec<_> = (0..8)
+        .map(|number| std::thread::spawn(move || dial(number).map_err(|it| it.to_string())))
+        .collect();
+    for thread in threads {
+        thread.join().map_err(|_| "a thread panicked")??;
+    }
+    Ok(())
+}
+
+fn what_nobody_serves_is_refused() -> TestResult {
+    let script = "
+sys.stdin.readline()
+print(dial('192.0.2.1', 80), dial('2001:db8::1', 443), dial('8.8.8.8', 53))
+";
+    let (mut held, intercepted) = intercept(&python(script))?;
+    drop(intercepted);
+    writeln!(held.stdin)?;
+    let ended = held.finish()?;
+    let refused = "ECONNREFUSED ECONNREFUSED ECONNREFUSED\n";
+    assert_eq!(ended.stdout, refused, "{}", ended.stderr);
     Ok(())
 }
 
