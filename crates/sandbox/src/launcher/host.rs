@@ -7,6 +7,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::Pid;
 use rustix::thread::CapabilitySet;
 
+use super::LauncherConfig;
 use super::birth::{IdentityMap, NAMESPACES};
 use crate::cgroup::Cgroups;
 use crate::init::{self, Lacking};
@@ -40,19 +41,17 @@ pub(super) fn report(
     cgroups: &Cgroups,
     map: &IdentityMap,
     filter: &[sys::Instruction],
-    use_nf_tables: bool,
+    config: &LauncherConfig,
 ) -> HostReport {
     let abi = sys::landlock_abi();
     let (user_namespaces, lacking) = try_namespaces(map);
-    let (redirection, packet_log) = if use_nf_tables {
-        interception(lacking)
-    } else {
-        let off = unavailable(
-            "The launcher is set up not to use nf_tables.",
-            "Set it up to use them.",
-        );
-        (off.clone(), off)
-    };
+    let (mut redirection, mut packet_log) = interception(lacking);
+    if !config.use_nf_tables {
+        redirection = switched_off("nf_tables");
+    }
+    if !config.use_nf_tables || !config.use_packet_log {
+        packet_log = switched_off("the packet log");
+    }
     HostReport {
         kernel: kernel(),
         root: is_privileged(),
@@ -118,6 +117,13 @@ fn try_namespaces(map: &IdentityMap) -> (Availability, Option<Lacking>) {
     let told = crate::wire::receive(&ours, RecvFlags::DONTWAIT);
     let lacking = told.ok().flatten().map(|(lacking, _)| lacking);
     (availability, lacking)
+}
+
+fn switched_off(what: &str) -> Availability {
+    unavailable(
+        &format!("The launcher is set up not to use {what}."),
+        "Set it up to use what the kernel has.",
+    )
 }
 
 /// What the trial inside has found; without one nothing is known to work.

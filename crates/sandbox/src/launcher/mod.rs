@@ -30,6 +30,8 @@ pub struct LauncherConfig {
     /// Whether brokered networks are redirected by nf_tables where the kernel has them; without,
     /// only declared ports are listened on.
     pub use_nf_tables: bool,
+    /// Whether what is refused in them is logged where the kernel can, which takes nf_tables too.
+    pub use_packet_log: bool,
 }
 
 impl LauncherConfig {
@@ -44,6 +46,7 @@ impl LauncherConfig {
             cgroup_prefix: cgroup_prefix.into(),
             payload_identity,
             use_nf_tables: true,
+            use_packet_log: true,
         }
     }
 }

@@ -139,7 +139,7 @@ impl Server {
             &cgroups,
             &nursery.identity(&probe),
             &nursery.filter,
-            config.use_nf_tables,
+            &config,
         );
         nursery.interception = Means {
             redirect: host.redirection.is_available(),

@@ -28,23 +28,44 @@ mod specs;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-use barecount_sandbox::{Launcher, LauncherConfig};
+use barecount_sandbox::{Launcher, LauncherConfig, StartError};
 use libtest_mimic::{Arguments, Trial};
 
-static LAUNCHER: OnceLock<Launcher> = OnceLock::new();
-static LAUNCHER_WITHOUT_NF_TABLES: OnceLock<Launcher> = OnceLock::new();
+static LAUNCHERS: OnceLock<Launchers> = OnceLock::new();
+
+struct Launchers {
+    /// It uses all that the kernel has.
+    full: Launcher,
+    without_packet_log: Launcher,
+    without_nf_tables: Launcher,
+}
+
+impl Launchers {
+    fn start() -> Result<Self, StartError> {
+        let config = |what| LauncherConfig::new(format!("barecount-{what}-{}", std::process::id()));
+        let full = Launcher::start(config("test"))?;
+        let mut without = config("unlogged");
+        without.use_packet_log = false;
+        let without_packet_log = Launcher::start(without)?;
+        let mut without = config("bare");
+        without.use_nf_tables = false;
+        Ok(Self {
+            full,
+            without_packet_log,
+            without_nf_tables: Launcher::start(without)?,
+        })
+    }
+}
 
 /// What a test returns.
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
-fn launcher() -> &'static Launcher {
-    LAUNCHER.get().expect("main starts it before any test")
+fn launchers() -> &'static Launchers {
+    LAUNCHERS.get().expect("main starts them before any test")
 }
 
-/// One that finds no nf_tables.
-fn launcher_without_nf_tables() -> &'static Launcher {
-    let launcher = LAUNCHER_WITHOUT_NF_TABLES.get();
-    launcher.expect("main starts it before any test")
+fn launcher() -> &'static Launcher {
+    &launchers().full
 }
 
 fn main() -> ExitCode {
@@ -54,14 +75,8 @@ fn main() -> ExitCode {
         Some("--agent") => return agent::main(&arguments[2..]),
         _ => {}
     }
-    let prefix = format!("barecount-test-{}", std::process::id());
-    let launcher = Launcher::start(LauncherConfig::new(prefix)).expect("the launcher starts");
-    assert!(LAUNCHER.set(launcher).is_ok(), "it is set once");
-    let mut config = LauncherConfig::new(format!("barecount-bare-{}", std::process::id()));
-    config.use_nf_tables = false;
-    let launcher = Launcher::start(config).expect("the launcher starts");
-    let set = LAUNCHER_WITHOUT_NF_TABLES.set(launcher);
-    assert!(set.is_ok(), "it is set once");
+    let launchers = Launchers::start().expect("the launchers start");
+    assert!(LAUNCHERS.set(launchers).is_ok(), "they are set once");
     let mut trials = Vec::new();
     for list in [
         breakout::TESTS,

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 use crate::launched::{Held, hold_by, output_of, spec};
-use crate::{TestResult, launcher, launcher_without_nf_tables};
+use crate::{TestResult, launcher, launchers};
 
 type Error = Box<dyn std::error::Error>;
 
@@ -21,9 +21,12 @@ tests!(
     a_link_local_connection_arrives,
     connections_from_one_port_are_kept_apart,
     bytes_pass_both_ways_until_each_side_has_closed,
+    sandboxes_that_dial_the_same_are_kept_apart,
+    what_nobody_serves_is_refused,
     loopback_stays_the_payloads_own,
     what_is_no_connection_goes_nowhere_and_is_recorded,
     more_refusals_than_are_read_are_known_to_be_lost,
+    without_the_packet_log_refusals_are_not_recorded,
     without_nf_tables_declared_ports_arrive,
     without_nf_tables_a_listener_keeps_a_declared_port,
     what_could_be_captured_is_told,
@@ -189,6 +192,38 @@ print(len(s.makefile('rb').read()))
     drop(stream);
     let ended = held.finish()?;
     assert_eq!(ended.stdout, "2000000\n", "{}", ended.stderr);
+    Ok(())
+}
+
+fn sandboxes_that_dial_the_same_are_kept_apart() -> TestResult {
+    let dial = |number: usize| -> TestResult {
+        let script = format!("dial('192.0.2.1', 80).sendall(b'{number}')");
+        let (held, intercepted) = intercept(&python(&script))?;
+        let (stream, _) = accept(&intercepted)?;
+        assert_eq!(std::io::read_to_string(stream)?, number.to_string());
+        assert!(held.finish()?.exit.status.success());
+        nothing_arrived(&intercepted)
+    };
+    let threads: Vec<_> = (0..8)
+        .map(|number| std::thread::spawn(move || dial(number).map_err(|it| it.to_string())))
+        .collect();
+    for thread in threads {
+        thread.join().map_err(|_| "a thread panicked")??;
+    }
+    Ok(())
+}
+
+fn what_nobody_serves_is_refused() -> TestResult {
+    let script = "
+sys.stdin.readline()
+print(dial('192.0.2.1', 80), dial('2001:db8::1', 443), dial('8.8.8.8', 53))
+";
+    let (mut held, intercepted) = intercept(&python(script))?;
+    drop(intercepted);
+    writeln!(held.stdin)?;
+    let ended = held.finish()?;
+    let refused = "ECONNREFUSED ECONNREFUSED ECONNREFUSED\n";
+    assert_eq!(ended.stdout, refused, "{}", ended.stderr);
     Ok(())
 }
 
@@ -358,7 +393,7 @@ except OSError as error:
     spec.network = Network::Brokered(Brokered {
         declared_ports: vec![5432, 443, 5432],
     });
-    let (mut held, intercepted) = intercept_by(launcher_without_nf_tables(), &spec)?;
+    let (mut held, intercepted) = intercept_by(&launchers().without_nf_tables, &spec)?;
     assert_eq!(intercepted.capture, Capture::DeclaredPorts);
     assert!(intercepted.refusals.is_none());
     for wanted in ["192.0.2.1:5432", "[2001:db8::1]:443", "192.0.2.1:443"] {
@@ -374,6 +409,24 @@ except OSError as error:
     Ok(())
 }
 
+fn without_the_packet_log_refusals_are_not_recorded() -> TestResult {
+    let script = "
+try:
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('8.8.8.8', 443))
+except OSError as error:
+    print(name_of(error), flush=True)
+dial('192.0.2.1', 80)
+";
+    let launcher = &launchers().without_packet_log;
+    let (held, intercepted) = intercept_by(launcher, &python(script))?;
+    assert_eq!(intercepted.capture, Capture::Redirected);
+    assert!(intercepted.refusals.is_none());
+    let (_stream, destination) = accept(&intercepted)?;
+    assert_eq!(destination, "192.0.2.1:80".parse()?);
+    assert_eq!(held.finish()?.stdout, "EPERM\n");
+    Ok(())
+}
+
 fn without_nf_tables_a_listener_keeps_a_declared_port() -> TestResult {
     let script = "
 print(dial('127.0.0.1', 9001).recv(10).decode(), dial('192.0.2.1', 9001).recv(10).decode())
@@ -383,7 +436,7 @@ print(dial('127.0.0.1', 9001).recv(10).decode(), dial('192.0.2.1', 9001).recv(10
     spec.network = Network::Brokered(Brokered {
         declared_ports: vec![9001, 53],
     });
-    let (mut held, intercepted) = intercept_by(launcher_without_nf_tables(), &spec)?;
+    let (mut held, intercepted) = intercept_by(&launchers().without_nf_tables, &spec)?;
     let listeners = held.sandbox.take_listeners();
     ready(&listeners)?;
     let listener = TcpListener::from(listeners[0].try_clone()?);
@@ -411,12 +464,22 @@ fn what_could_be_captured_is_told() -> TestResult {
     let brokered = python("");
     assert_eq!(capture(launcher(), &brokered)?, Some(Level::Enforced));
     assert_eq!(capture(launcher(), &spec(&["/bin/true"]))?, None);
-    let without = launcher_without_nf_tables();
-    assert!(!without.host().redirection.is_available());
-    let Some(Level::Degraded { reason }) = capture(without, &brokered)? else {
-        return Err("the capture is not told to be degraded".into());
-    };
-    assert!(reason.contains("declared ports alone"), "{reason}");
+    for (lacking, told) in [
+        (&launchers().without_nf_tables, "declared ports alone"),
+        (&launchers().without_packet_log, "by other protocols"),
+    ] {
+        let Some(Level::Degraded { reason }) = capture(lacking, &brokered)? else {
+            return Err("the capture is not told to be degraded".into());
+        };
+        assert!(reason.contains(told), "{reason}");
+    }
+    assert!(
+        !launchers()
+            .without_nf_tables
+            .host()
+            .redirection
+            .is_available()
+    );
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use barecount_sandbox::{
 };
 
 use crate::launched::{bind, hold, hold_by, run, shell, spec};
-use crate::{TestResult, launcher, launcher_without_nf_tables};
+use crate::{TestResult, launcher, launchers};
 
 tests!(
     names_are_short_and_plain,
@@ -179,7 +179,7 @@ fn as_many_sockets_as_may_be_asked_for_get_through() -> TestResult {
         .collect();
     let declared_ports = (1..=48).collect();
     spec.network = Network::Brokered(Brokered { declared_ports });
-    let mut held = hold_by(launcher_without_nf_tables(), &spec)?;
+    let mut held = hold_by(&launchers().without_nf_tables, &spec)?;
     assert_eq!(held.sandbox.take_listeners().len(), 128);
     let intercepted = held.sandbox.take_intercepted().ok_or("not intercepted")?;
     assert_eq!(intercepted.tcp.len(), 96);

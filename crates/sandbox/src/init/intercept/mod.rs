@@ -49,7 +49,12 @@ pub(crate) struct Lacking {
 
 /// Finds out what the kernel can do by doing it, in a network namespace made for that.
 pub(crate) fn probe() -> Lacking {
-    let ports = Ports { v4: 1, v6: None };
+    let ipv6 = super::loopback_up().and_then(|()| has_ipv6());
+    // Any port will do, as nothing is sent.
+    let ports = Ports {
+        v4: 1,
+        v6: ipv6.unwrap_or(false).then_some(1),
+    };
     let brokered = Brokered::default();
     let number = |errno: Errno| errno.raw_os_error();
     let with_log = rules::open_log().and_then(|_log| rules::install(ports, &brokered, true));
