@@ -5,7 +5,7 @@ use std::{
     env,
     fs,
     io::{self, BufRead, BufReader, Read, Write},
-    net::TcpStream,
+    net::{IpAddr, TcpStream, UdpSocket},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{self, Command},
@@ -101,12 +101,73 @@ fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
                 return Err(75);
             }
         }
+        "reach out" => {
+            for target in variable("TARGETS").split(' ') {
+                println!("{target}: {}", reach(target));
+            }
+            copy_rows(output);
+        }
         other => match other.strip_prefix("exit ").and_then(|status| status.parse().ok()) {
             Some(status) => return Err(status),
             None => panic!("unknown behaviour `{other}`"),
         },
     }
     Ok(())
+}
+
+/// Asks `protocol://host:port` for something, and says what came of it.
+fn reach(target: &str) -> String {
+    let told = || -> io::Result<String> {
+        let (protocol, rest) = target.split_once("://").ok_or(io::ErrorKind::InvalidInput)?;
+        let (host, port) = rest.rsplit_once(':').ok_or(io::ErrorKind::InvalidInput)?;
+        let address = match host.parse() {
+            Ok(address) => address,
+            Err(_) => look_up(host)?,
+        };
+        let port = port.parse().map_err(io::Error::other)?;
+        if protocol == "udp" {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.connect((address, port))?;
+            socket.send(b"hello")?;
+            socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+            let mut answer = [0; 512];
+            let length = socket.recv(&mut answer)?;
+            return Ok(String::from_utf8_lossy(&answer[..length]).into_owned());
+        }
+        let mut stream = TcpStream::connect((address, port))?;
+        write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer.lines().last().unwrap_or_default().to_owned())
+    };
+    told().unwrap_or_else(|error| format!("refused: {error}"))
+}
+
+/// Looks a name up as programs do, but without a C library: an A query (RFC 1035) to the name
+/// server that `/etc/resolv.conf` names.
+fn look_up(name: &str) -> io::Result<IpAddr> {
+    let settings = fs::read_to_string("/etc/resolv.conf")?;
+    let server = settings.lines().find_map(|line| line.strip_prefix("nameserver "));
+    let server = server.ok_or(io::ErrorKind::NotFound)?;
+    let mut query = vec![0x12, 0x34, 0x01, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        query.push(label.len() as u8);
+        query.extend_from_slice(label.as_bytes());
+    }
+    query.extend_from_slice(&[0, 0, 1, 0, 1]);
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    socket.send_to(&query, (server.trim(), 53))?;
+    let mut answer = [0; 512];
+    let length = socket.recv(&mut answer)?;
+    let (code, answers) = (answer[3] & 0x0f, answer[7]);
+    if code != 0 || answers == 0 {
+        return Err(io::Error::other(format!("name server says {code}")));
+    }
+    // The only answer's address is what the packet ends with, but for an option record.
+    let data = &answer[query.len() + 12..length.min(query.len() + 16)];
+    let data: [u8; 4] = data.try_into().map_err(io::Error::other)?;
+    Ok(data.into())
 }
 
 /// Counts on from the number in the checkpoint, and says which it found: 0 if there is none.

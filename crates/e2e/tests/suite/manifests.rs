@@ -114,8 +114,9 @@ fn contradictions_are_refused() {
         21,
         26,
     );
-    let egress = "      egress: [{ host: example.com, port: 443, protocol: tls }]\n      outputs:";
-    is_refused(sound.replace("      outputs:", egress), "BC0220", 13, 7);
+    let twice = "      egress:\n        - { host: a.example, port: 443, protocol: tls }\n        \
+                 - { host: a.example, port: 443, protocol: tcp }\n      outputs:";
+    is_refused(sound.replace("      outputs:", twice), "BC0220", 15, 11);
 }
 
 #[test]

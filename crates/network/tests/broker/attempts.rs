@@ -151,7 +151,7 @@ async fn an_audited_attempt_reaches_what_is_not_declared_and_learns_the_lines() 
     assert_eq!(code(audited), Some(ReasonCode::NameNotDeclared));
     let lines: Vec<_> = advise(&log.records)
         .into_iter()
-        .map(|line| (line.host, line.port, line.protocol))
+        .map(|line| (line.host.to_string(), line.port, line.protocol))
         .collect();
     assert_eq!(
         lines,

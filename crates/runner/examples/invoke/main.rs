@@ -104,7 +104,7 @@ async fn invoke(
     let host = Host {
         launcher: Arc::new(launcher),
         clock: Arc::new(SystemClock::start()),
-        paths: Paths::default(),
+        paths: barecount_network::path::Paths::default(),
         weakest: Isolation::Sandbox,
     };
     let limits = PoolLimits {

@@ -74,7 +74,7 @@ impl Shared {
         Host {
             launcher: self.launcher.clone(),
             clock: self.clock.clone(),
-            paths: Paths::default(),
+            paths: barecount_network::path::Paths::default(),
             weakest: Isolation::Sandbox,
         }
     }

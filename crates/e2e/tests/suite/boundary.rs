@@ -1,0 +1,197 @@
+//! What a stage reaches, what it is refused, and that evidence tells of both.
+
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    thread,
+};
+
+use barecount_e2e::{Outcome, place::Place, process::Finished};
+use serde_json::Value;
+
+use crate::pipelines;
+
+/// A server on this host that answers every request in the same words.
+fn serve(words: &'static str) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request);
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{words}",
+                words.len()
+            );
+        }
+    });
+    Ok(address)
+}
+
+/// An environment in which `erp.example` has a private endpoint on this host.
+fn environment(more: &str) -> String {
+    format!(
+        "apiVersion: barecount.dev/v1
+kind: Environment
+metadata: {{ name: office }}
+spec:
+  kind: development
+  backends: {{ serverless: local, container: local, managed_etl: local, dedicated_compute: local }}
+  governance:
+    matrix:
+      - tenant: '*'
+        allow:
+          - classes: [serverless, container]
+            sizes: [small]
+            network_profiles: [privatelink, private_vpc, public_vpc_egress]
+  networks:
+    privatelink: {{ endpoints: {{ erp.example: 127.0.0.1 }} }}
+    public_vpc_egress: {{ allow: [example.com] }}
+{more}"
+    )
+}
+
+/// A stage of the class that reaches out to these targets, and may reach `erp.example` on a port.
+fn place(class: &str, targets: &str, port: u16) -> Place {
+    let more = format!("      egress: [{{ host: erp.example, port: {port}, protocol: http }}]\n");
+    let place = match class {
+        "container" => pipelines::container_with("reach out", &more),
+        _ => pipelines::function_with("reach out", &more, pipelines::GOOD_ROWS),
+    };
+    let manifest = fs_err::read_to_string(place.join("pipeline.yaml")).expect("it was written");
+    let manifest = manifest
+        .replace(
+            "network_profile: private_vpc",
+            "network_profile: privatelink",
+        )
+        .replace("env: { ", &format!("env: {{ TARGETS: \"{targets}\", "));
+    place.write("pipeline.yaml", manifest);
+    place.write("environments/office.yaml", environment(""));
+    place
+}
+
+fn run(place: &Place) -> Finished {
+    place
+        .barecount(["run", "pipeline.yaml", "--env", "office", "-o", "json"])
+        .finish()
+}
+
+/// What evidence has of the network of a run's only attempt.
+fn network(place: &Place) -> Value {
+    let listed = place
+        .barecount(["evidence", "ls", "-o", "json"])
+        .finish()
+        .exits_with(0);
+    let listed = listed.json("evidence");
+    let attempt = listed["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|entry| entry["kind"] == "attempt")
+        .expect("there was an attempt");
+    let shown = place
+        .barecount([
+            "evidence",
+            "show",
+            &attempt["index"].to_string(),
+            "-o",
+            "json",
+        ])
+        .finish()
+        .exits_with(0);
+    shown.json("evidence_entry")["statement"]["predicate"]["detail"]["network"].clone()
+}
+
+fn record<'a>(network: &'a Value, key: &str, value: &Value, port: u16) -> &'a Value {
+    network["records"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|flow| flow[key] == *value && flow["port"] == port)
+        .unwrap_or_else(|| panic!("no record of {value}:{port} in {network:#}"))
+}
+
+#[test]
+fn what_is_declared_is_reached_and_everything_else_is_refused_and_recorded() -> Outcome {
+    let server = serve("the ledger says hello")?;
+    let port = server.port();
+    let targets = format!(
+        "tcp://erp.example:{port} tcp://other.example:{port} tcp://127.0.0.1:{port} \
+         tcp://169.254.169.254:80 tcp://192.0.2.7:443 udp://192.0.2.7:443 \
+         tcp://erp.example:{}",
+        port ^ 1
+    );
+    for class in ["container", "serverless"] {
+        let place = place(class, &targets, port);
+        let finished = run(&place).exits_with(0);
+        let id = finished.json("run")["id"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        let log = place
+            .barecount(["runs", "logs", &id])
+            .finish()
+            .exits_with(0);
+        assert_eq!(
+            log.stdout.matches("the ledger says hello").count(),
+            1,
+            "{log}"
+        );
+        assert_eq!(log.stdout.matches("refused: ").count(), 6, "{log}");
+        let network = network(&place);
+        let reached = record(&network, "name", &"erp.example".into(), port);
+        assert_eq!(reached["verdict"], "allowed", "{network:#}");
+        assert_eq!(reached["address"], "127.0.0.1", "{network:#}");
+        assert!(
+            reached["bytes_down"]
+                .as_u64()
+                .is_some_and(|bytes| bytes > 20)
+        );
+        for (key, value, port) in [
+            ("name", "other.example", 53),
+            ("address", "169.254.169.254", 80),
+            ("address", "192.0.2.7", 443),
+            ("name", "erp.example", port ^ 1),
+        ] {
+            let refused = record(&network, key, &value.into(), port);
+            assert_eq!(refused["verdict"], "refused", "{network:#}");
+            assert!(refused["reason"]["text"].is_string(), "{network:#}");
+        }
+        let protocols = network["records"].as_array().into_iter().flatten();
+        assert!(
+            protocols.clone().any(|flow| flow["protocol"] == "udp"),
+            "{network:#}"
+        );
+        place.nothing_is_left();
+    }
+    Ok(())
+}
+
+#[test]
+fn a_destination_that_the_profile_does_not_lead_to_is_refused_before_anything_is_made() -> Outcome {
+    let place = place("container", "", 443);
+    let manifest = fs_err::read_to_string(place.join("pipeline.yaml"))?;
+    let spoilt = |from: &str, to: &str| {
+        let changed = manifest.replace(from, to);
+        assert_ne!(changed, manifest);
+        place.write("pipeline.yaml", changed);
+        run(&place)
+    };
+    spoilt("host: erp.example", "host: other.example")
+        .fails_with(2, "BC0307")
+        .tells("no private endpoint");
+    spoilt("network_profile: privatelink", "network_profile: vpn")
+        .fails_with(2, "BC0307")
+        .tells("networks.vpn");
+    spoilt(
+        "network_profile: privatelink",
+        "network_profile: public_vpc_egress",
+    )
+    .fails_with(2, "BC0307")
+    .tells("choose `network_profile: privatelink`");
+    spoilt("      egress:", "      egress_mode: audit\n      egress:").fails_with(2, "BC0308");
+    assert!(!place.state().exists(), "nothing was made");
+    Ok(())
+}
