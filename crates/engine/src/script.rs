@@ -18,8 +18,9 @@ const MAX_NESTING: usize = 64;
 /// The stack of the thread that parses, and what each byte of the script adds to it. The parser
 /// builds chains of operators, such as sums, as trees as deep as they are long, before anything can
 /// look how deep they are.
-const LEAST_STACK_BYTES: usize = 16 << 20;
-const STACK_BYTES_PER_BYTE: usize = 512;
+const LEAST_STACK_BYTES: usize = 64 << 20;
+const MOST_STACK_BYTES: usize = 512 << 20;
+const STACK_BYTES_PER_BYTE: usize = 4096;
 
 /// What a statement does.
 #[derive(Debug)]
@@ -108,8 +109,9 @@ fn on_deep_stack<T: Send>(
     sql: &str,
     parse: impl FnOnce() -> Result<T, EngineError> + Send,
 ) -> Result<T, EngineError> {
-    // A longer script is refused before it is parsed.
-    let stack_bytes = LEAST_STACK_BYTES + sql.len().min(MAX_SCRIPT_BYTES) * STACK_BYTES_PER_BYTE;
+    let stack_bytes =
+        LEAST_STACK_BYTES.saturating_add(sql.len().saturating_mul(STACK_BYTES_PER_BYTE));
+    let stack_bytes = stack_bytes.min(MOST_STACK_BYTES);
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .name("parse".to_owned())
