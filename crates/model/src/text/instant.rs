@@ -1,6 +1,6 @@
 //! Moments, as people write them.
 
-use super::InvalidText;
+use super::{InvalidText, text_value};
 
 /// A moment with its offset from UTC (RFC 3339): `2026-12-31T18:00:00+01:00`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
