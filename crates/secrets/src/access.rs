@@ -80,6 +80,13 @@ pub trait AccessLog: Send + Sync {
 #[error("the access to a secret cannot be recorded")]
 pub struct NotRecorded(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
+#[async_trait]
+impl<L: AccessLog + ?Sized> AccessLog for &L {
+    async fn record(&self, access: &Access) -> Result<(), NotRecorded> {
+        (**self).record(access).await
+    }
+}
+
 /// Keeps accesses in memory.
 #[async_trait]
 impl AccessLog for std::sync::Mutex<Vec<Access>> {

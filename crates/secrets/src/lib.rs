@@ -6,12 +6,16 @@
 //!
 //! - [`Store`]: the embedded store, with the verbs `set`, `list`, `remove`, `rotate`.
 //! - [`Gate`], [`SecretsProvider`], [`Lease`]: fetching what a manifest declares, on the record.
+//! - [`Mounted`]: values as files in memory.
+//! - [`Redactor`]: finding values, also encoded ones, in logs and everything else that leaves.
 //! - [`KeyFile`], [`Passphrase`]: what the store is encrypted under.
 
 mod access;
 mod disk;
 mod key;
+mod mount;
 mod provider;
+mod redact;
 mod reference;
 mod seal;
 mod secret;
@@ -22,9 +26,11 @@ pub use key::{
     Argon2Cost, Derivation, InvalidKeyId, KeyError, KeyFile, KeyId, KeySource, KeySources,
     MIN_PASSPHRASE_BYTES, Passphrase, Slot, WrappingKey,
 };
+pub use mount::{MountError, Mounted};
 pub use provider::{
     EmbeddedProvider, Expired, FetchError, Gate, Lease, Permitted, ProviderError, SecretsProvider,
 };
+pub use redact::{RedactingStream, Redactor, RedactorError};
 pub use reference::{
     InvalidName, InvalidReference, MAX_NAME_BYTES, Reference, SecretName, Version,
 };
