@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use barecount_secrets::{
     Access, Argon2Cost, EmbeddedProvider, Gate, KeyFile, Lease, Limits, Mounted, Passphrase,
-    Redactor, Reference, Scope, Secret, SecretName, Store, WrappingKey,
+    Redactor, Reference, Scope, SecretName, Store, WrappingKey,
 };
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -165,56 +165,71 @@ fn nothing_that_is_printed_or_serialized_shows_a_value() -> Result<(), Box<dyn E
     Ok(())
 }
 
-#[test]
-fn a_run_gets_what_it_declares_and_every_access_is_on_record() -> Result<(), Box<dyn Error>> {
-    let home = tempfile::tempdir()?;
-    let (_, store) = store(home.path())?;
+type Log = Mutex<Vec<Access>>;
+
+/// A gate to a store in which `a` has two versions and `b` one.
+fn gate<'a>(home: &Path, log: &'a Log) -> Result<Gate<EmbeddedProvider, &'a Log>, Box<dyn Error>> {
+    let (_, store) = store(home)?;
     store.set(&"a".parse()?, &mut &CANARY[..], NOW)?;
     store.set(&"a".parse()?, &mut &LATER[..], NOW)?;
     store.set(&"b".parse()?, &mut &LATER[..], NOW)?;
-    let log: Mutex<Vec<Access>> = Mutex::default();
-    let gate = Gate::new(
-        EmbeddedProvider::new(store, SignedDuration::from_mins(15)),
-        &log,
-    );
-    let scope = scope(&["a", "missing"])?;
-    let lease = block_on(gate.fetch(&"a".parse()?, &scope, NOW))?;
+    let provider = EmbeddedProvider::new(store, SignedDuration::from_mins(15));
+    Ok(Gate::new(provider, log))
+}
+
+#[test]
+fn a_run_gets_what_it_declares_for_some_time() -> Result<(), Box<dyn Error>> {
+    let (home, log) = (tempfile::tempdir()?, Log::default());
+    let gate = gate(home.path(), &log)?;
+    let lease = block_on(gate.fetch(&"a".parse()?, &scope(&["a"])?, NOW))?;
     assert_eq!(lease.reference().to_string(), "a@2");
     assert_eq!(lease.value(NOW)?.expose(), LATER);
     let end = NOW + SignedDuration::from_mins(15);
     assert_eq!(lease.expires_at(), end);
     let expired = lease.value(end).expect_err("its time is over");
-    assert_eq!(
-        expired.to_string(),
-        format!("the lease of secret `a@2` ended at {end}")
-    );
+    let message = format!("the lease of secret `a@2` ended at {end}");
+    assert_eq!(expired.to_string(), message);
+    let exact = block_on(gate.fetch(&"a@1".parse()?, &scope(&["a@1"])?, NOW))?;
+    assert_eq!(exact.value(NOW)?.expose(), CANARY);
+    Ok(())
+}
+
+#[test]
+fn what_a_run_does_not_declare_is_refused() -> Result<(), Box<dyn Error>> {
+    let (home, log) = (tempfile::tempdir()?, Log::default());
+    let gate = gate(home.path(), &log)?;
+    let scope = scope(&["a", "missing"])?;
     for (reference, problem) in [
         ("b", "stage `poll` does not declare secret `b`"),
         ("a@1", "stage `poll` does not declare secret `a@1`"),
         ("missing", "secret `missing` cannot be fetched"),
     ] {
         let refused = block_on(gate.fetch(&reference.parse()?, &scope, NOW));
-        assert_eq!(
-            refused.expect_err("it is not to be had").to_string(),
-            problem
-        );
+        let refused = refused.expect_err("it is not to be had");
+        assert_eq!(refused.to_string(), problem);
+        assert!(refused.help().is_some(), "{refused}");
     }
-    let other = Scope {
-        tenant: "umbrella".parse()?,
-        ..scope
-    };
+    Ok(())
+}
+
+#[test]
+fn every_access_is_on_record_without_its_value() -> Result<(), Box<dyn Error>> {
+    let (home, log) = (tempfile::tempdir()?, Log::default());
+    let gate = gate(home.path(), &log)?;
+    let scope = scope(&["a", "missing"])?;
+    assert!(block_on(gate.fetch(&"a".parse()?, &scope, NOW)).is_ok());
+    for reference in ["b", "missing"] {
+        assert!(block_on(gate.fetch(&reference.parse()?, &scope, NOW)).is_err());
+    }
+    let tenant = "umbrella".parse()?;
+    let other = Scope { tenant, ..scope };
     assert!(block_on(gate.fetch(&"a".parse()?, &other, NOW)).is_err());
     let accesses = log.lock().map_err(|_| "poisoned")?;
-    let text = serde_json::to_string(&*accesses)?;
     let verdicts: Vec<_> = accesses
         .iter()
         .map(|access| {
-            format!(
-                "{} {:?} {}",
-                access.reference,
-                access.verdict,
-                access.reason.as_deref().unwrap_or("")
-            )
+            let reason = access.reason.as_deref().unwrap_or_default();
+            format!("{} {:?} {reason}", access.reference, access.verdict)
         })
         .collect();
     assert_eq!(
@@ -222,14 +237,17 @@ fn a_run_gets_what_it_declares_and_every_access_is_on_record() -> Result<(), Box
         [
             "a@2 Allowed ",
             "b Refused stage `poll` does not declare secret `b`",
-            "a@1 Refused stage `poll` does not declare secret `a@1`",
             "missing Failed secret `missing` is not there",
             "a Failed the service has no secrets of tenant `umbrella`",
         ]
     );
-    assert!(text.starts_with(
-        r#"[{"reference":"a@2","tenant":"acme","pipeline":"orders","stage":"poll","run":"run_00000000000000000000000000000007","attempt":2,"at":"1970-01-01T00:00:00Z","verdict":"allowed"}"#
-    ), "{text}");
+    let text = serde_json::to_string(&*accesses)?;
+    let first = concat!(
+        r#"[{"reference":"a@2","tenant":"acme","pipeline":"orders","stage":"poll","#,
+        r#""run":"run_00000000000000000000000000000007","attempt":2,"#,
+        r#""at":"1970-01-01T00:00:00Z","verdict":"allowed"},"#
+    );
+    assert!(text.starts_with(first), "{text}");
     assert!(!shows(text.as_bytes(), CANARY) && !shows(text.as_bytes(), LATER));
     assert_eq!(serde_json::from_str::<Vec<Access>>(&text)?, *accesses);
     Ok(())
