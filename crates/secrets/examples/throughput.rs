@@ -1,4 +1,5 @@
 //! How fast streams are redacted, and secrets set, fetched and rotated. Prints JSON lines.
+//! Redaction is timed by the processor's time, so that what else runs does not count.
 //!
 //! `throughput FOLDER` with an empty folder on the disk that is to be measured.
 
@@ -57,21 +58,28 @@ fn redaction() -> Result<(), Box<dyn Error>> {
         for (text, line) in [("plain", plain), ("escaped", json)] {
             let block = line.repeat(64 * 1024 / line.len());
             let mut taken = 0;
-            let before = Instant::now();
+            let before = processor_time()?;
             let mut stream = redactor.stream();
-            while taken < 256 * MIB && before.elapsed() < Duration::from_secs(3) {
+            while taken < 256 * MIB && processor_time()? < before + Duration::from_secs(1) {
                 black_box(stream.push(block.as_bytes()));
                 taken += block.len();
             }
             black_box(stream.finish());
-            let rate = taken as f64 / 1e6 / before.elapsed().as_secs_f64();
+            let rate = taken as f64 / 1e6 / (processor_time()? - before).as_secs_f64();
             report(&format!(
                 "{{\"bench\":\"redaction\",\"case\":\"{case}\",\"text\":\"{text}\",\
-                 \"mb_per_second\":{rate:.0},\"build_ms\":{build:.1}}}"
+                 \"mb_per_processor_second\":{rate:.0},\"build_ms\":{build:.1}}}"
             ));
         }
     }
     Ok(())
+}
+
+/// How long this thread has run (proc_pid_schedstat(5), the first number).
+fn processor_time() -> Result<Duration, Box<dyn Error>> {
+    let numbers = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    let first = numbers.split(' ').next().ok_or("a number")?;
+    Ok(Duration::from_nanos(first.parse()?))
 }
 
 fn store(folder: &Path) -> Result<(), Box<dyn Error>> {
