@@ -16,9 +16,9 @@
 //! state as the plain one and costs nothing, so that plain text is read once.
 //!
 //! # What is not found
-//! Values that were compressed, encrypted, hashed, cut into parts shorter than a line, written
-//! backwards or in UTF-16. Redaction is the second line: the first is that work gets only what it
-//! declares.
+//! Values that were compressed, encrypted, hashed, cut into parts, written backwards or in UTF-16,
+//! and single fields of a value that is a JSON document itself. Redaction is the second line: the
+//! first is that work gets only what it declares.
 
 mod decode;
 mod pattern;

@@ -399,6 +399,8 @@ impl Store {
 
     /// The store as it is on disk now, from memory if the file is the same.
     fn load(&self) -> Result<Arc<Opened>, StoreError> {
+        // Before the file is opened: another thread may see a newer one in the meantime.
+        let seen = self.state().generation;
         let file = match disk::open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -423,17 +425,19 @@ impl Store {
             });
         }
         let opened = Arc::new(self.read(file, stamp)?);
-        let mut state = self.state();
         let found = opened.header.generation;
-        if found < state.generation {
+        if found < seen {
             return Err(StoreError::RolledBack {
                 path: self.path.clone(),
-                seen: state.generation,
+                seen,
                 found,
             });
         }
-        state.generation = found;
-        state.opened = Some(opened.clone());
+        let mut state = self.state();
+        if found >= state.generation {
+            state.generation = found;
+            state.opened = Some(opened.clone());
+        }
         Ok(opened)
     }
 

@@ -1,8 +1,11 @@
 //! Setting, listing, removing, rotating.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::super::{GetError, Limits, SetError, Store, StoreError};
 use super::fixture::{Fixture, NOW, TestResult, get, name, names, reference, set, tenant};
 use crate::key::{Argon2Cost, KeyFile, KeySources, Passphrase};
+use crate::reference::Version;
 use crate::secret::{ReadError, Secret};
 
 const CHEAP: Argon2Cost = Argon2Cost {
@@ -300,5 +303,38 @@ fn writers_at_once_lose_nothing() -> TestResult {
     });
     let newest = fixture.open()?.get(&reference("shared"))?.0;
     assert_eq!(newest, reference("shared@20"));
+    Ok(())
+}
+
+#[test]
+fn threads_that_share_a_store_read_while_one_writes() -> TestResult {
+    let (_fixture, store) = Fixture::new()?;
+    set(&store, "a", "canary-0")?;
+    let (store, done) = (&store, &AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(move || {
+                    let mut newest = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        let (found, _) = store.get(&reference("a")).expect("it can be read");
+                        let Version::Number(number) = found.version else {
+                            panic!("{found} has no number");
+                        };
+                        assert!(number >= newest, "time goes on");
+                        newest = number;
+                    }
+                })
+            })
+            .collect();
+        let written: Result<(), String> = (0..40)
+            .try_for_each(|round| set(store, "a", &format!("canary-{round}")).map(|_| ()))
+            .map_err(|error| error.to_string());
+        done.store(true, Ordering::Relaxed);
+        for reader in readers {
+            reader.join().expect("no reader fails");
+        }
+        written.expect("no writing fails");
+    });
     Ok(())
 }
