@@ -1,0 +1,42 @@
+//! Secrets at run time: an encrypted store, leases within a declared scope, files in memory, and
+//! redaction of whatever leaves.
+//!
+//! The plaintext of a secret lives in this crate's types and in the attempt's memory-backed folder,
+//! and nowhere else. It is never in an error, a debug output or a serialized form.
+//!
+//! - [`Store`]: the embedded store, with the verbs `set`, `list`, `remove`, `rotate`.
+//! - [`Gate`], [`SecretsProvider`], [`Lease`]: fetching what a manifest declares, on the record.
+//! - [`Mounted`]: values as files in memory.
+//! - [`Redactor`]: finding values, also encoded ones, in logs and everything else that leaves.
+//! - [`KeyFile`], [`Passphrase`]: what the store is encrypted under.
+
+mod access;
+mod disk;
+mod key;
+mod mount;
+mod provider;
+mod redact;
+mod reference;
+mod seal;
+mod secret;
+mod store;
+
+pub use access::{Access, AccessLog, NotRecorded, Scope, Verdict};
+pub use key::{
+    Argon2Cost, Derivation, InvalidKeyId, KeyError, KeyFile, KeyId, KeySource, KeySources,
+    MIN_PASSPHRASE_BYTES, Passphrase, Slot, WrappingKey,
+};
+pub use mount::{MountError, Mounted};
+pub use provider::{
+    EmbeddedProvider, Expired, FetchError, Gate, Lease, Permitted, ProviderError, SecretsProvider,
+};
+pub use redact::{RedactingStream, Redactor, RedactorError};
+pub use reference::{
+    InvalidName, InvalidReference, MAX_NAME_BYTES, Reference, SecretName, Version,
+};
+pub use seal::RandomError;
+pub use secret::{ReadError, Secret};
+pub use store::{
+    GetError, Limits, Listed, ListedVersion, MAX_NAMES, MAX_VALUE_BYTES, MIN_VALUE_BYTES, Rotation,
+    SetError, Store, StoreError,
+};

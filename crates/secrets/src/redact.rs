@@ -1,0 +1,226 @@
+//! Finding secrets in what leaves the platform, and replacing them by their names.
+//!
+//! # What is found
+//! A value as it is; without white space at its ends; its longer lines, one by one; and each of
+//! these in hexadecimal digits (lower or upper case) and in base64 (RFC 4648, both alphabets, with
+//! and without padding, also in the middle of something longer that was encoded with it, as in an
+//! `Authorization: Basic` header). All of that is found as well when it is percent-encoded
+//! (RFC 3986, and `+` for a space as forms have it), escaped as in a JSON string (RFC 8259, and
+//! `\x41` as programming languages have it), or broken into lines; whichever characters the
+//! encoder chose to escape, and also when one of these lies within another (JSON in JSON, a URL in
+//! JSON, a URL in a URL, JSON in a URL, lines in JSON).
+//!
+//! # How
+//! One Aho-Corasick automaton has all patterns. Text is seen in several *views*: as it is, and
+//! decoded in each of the ways above. A view that has not met an escape for a while is in the same
+//! state as the plain one and costs nothing, so that plain text is read once.
+//!
+//! # What is not found
+//! Values that were compressed, encrypted, hashed, cut into parts, written backwards or in UTF-16,
+//! and single fields of a value that is a JSON document itself. Redaction is the second line: the
+//! first is that work gets only what it declares.
+
+mod decode;
+mod pattern;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use aho_corasick::automaton::{Automaton, StateID};
+use aho_corasick::nfa::contiguous::NFA;
+use aho_corasick::{Anchored, BuildError, MatchKind, dfa::DFA};
+
+use decode::VIEWS;
+use pattern::Pattern;
+pub use stream::RedactingStream;
+
+use crate::secret::Secret;
+use crate::store::MIN_VALUE_BYTES;
+
+/// Up to this many bytes of patterns a full table of transitions is worth its memory.
+const MAX_DFA_BYTES: usize = 16 << 10;
+
+/// Finds secrets in text. Cheap to clone.
+///
+/// It holds the values in its patterns for as long as it lives, and cannot overwrite them with
+/// zeros afterwards; it belongs to one attempt.
+#[derive(Clone)]
+pub struct Redactor(Arc<Inner>);
+
+/// Secrets that cannot be redacted. Nothing that knows them may run.
+#[derive(Debug, thiserror::Error)]
+pub enum RedactorError {
+    /// A value is so short that it occurs in ordinary text.
+    #[error("secret `{name}` has fewer than {MIN_VALUE_BYTES} bytes, and cannot be redacted")]
+    TooShort {
+        /// The secret.
+        name: String,
+    },
+    /// There are too many values, or they are too long.
+    #[error("there are too many secrets to be redacted")]
+    TooMany(#[source] Box<BuildError>),
+}
+
+struct Inner {
+    matcher: Matcher,
+    patterns: Vec<Found>,
+    names: Vec<String>,
+    markers: Vec<String>,
+    /// For each state how many symbols of a pattern have been seen in it.
+    depths: Vec<u8>,
+    start: StateID,
+    /// For each byte the views, one bit each, that read it otherwise than as itself.
+    special: [u8; 256],
+}
+
+enum Matcher {
+    Dfa(DFA),
+    Nfa(NFA),
+}
+
+/// What a match of a pattern means.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    label: u32,
+    symbols: u8,
+    /// The symbol before shares bits with the value.
+    left: bool,
+    /// The symbol behind shares bits with the value.
+    right: bool,
+}
+
+impl Redactor {
+    /// Looks for `secrets`, each with the name that is written in its place.
+    ///
+    /// # Errors
+    /// [`RedactorError`].
+    pub fn new<'a>(
+        secrets: impl IntoIterator<Item = (&'a str, &'a Secret)>,
+    ) -> Result<Self, RedactorError> {
+        let secrets: Vec<_> = secrets.into_iter().collect();
+        for (name, secret) in &secrets {
+            if secret.expose().trim_ascii().len() < MIN_VALUE_BYTES {
+                return Err(RedactorError::TooShort {
+                    name: (*name).to_owned(),
+                });
+            }
+        }
+        let patterns = pattern::of(secrets.iter().map(|(_, secret)| *secret));
+        let matcher = Matcher::new(&patterns).map_err(|e| RedactorError::TooMany(Box::new(e)))?;
+        let (start, depths) = match &matcher {
+            Matcher::Dfa(automaton) => depths(automaton, &patterns),
+            Matcher::Nfa(automaton) => depths(automaton, &patterns),
+        };
+        let names: Vec<_> = secrets.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let markers = names.iter().map(|name| marker(name, &secrets)).collect();
+        Ok(Self(Arc::new(Inner {
+            matcher,
+            patterns: patterns.iter().map(Pattern::found).collect(),
+            names,
+            markers,
+            depths,
+            start,
+            special: special(),
+        })))
+    }
+
+    /// Redacts a stream, as it comes.
+    pub fn stream(&self) -> RedactingStream {
+        RedactingStream::new(self.clone())
+    }
+
+    /// Redacts bytes that are complete.
+    pub fn redact<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        let mut stream = self.stream();
+        let mut redacted = stream.push(bytes).into_owned();
+        let (rest, found) = stream.end();
+        if !found {
+            return Cow::Borrowed(bytes);
+        }
+        redacted.extend_from_slice(&rest);
+        Cow::Owned(redacted)
+    }
+
+    /// Redacts a text that is complete: an error, a dead letter, a field of evidence. Redact the
+    /// fields of a document before it is serialized, since a marker may cut an escape in two.
+    pub fn redact_str<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match self.redact(text.as_bytes()) {
+            Cow::Borrowed(_) => Cow::Borrowed(text),
+            // Not UTF-8 only if a value is not, and began or ended within a character.
+            Cow::Owned(bytes) => Cow::Owned(match String::from_utf8(bytes) {
+                Ok(text) => text,
+                Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+            }),
+        }
+    }
+}
+
+impl std::fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Redactor").field(&self.0.names).finish()
+    }
+}
+
+impl Matcher {
+    fn new(patterns: &[Pattern]) -> Result<Self, BuildError> {
+        let bytes = || patterns.iter().map(Pattern::symbols);
+        // All matches count, overlapping ones too. No prefilter: it works on whole haystacks.
+        if bytes().map(<[u8]>::len).sum::<usize>() <= MAX_DFA_BYTES {
+            let mut builder = DFA::builder();
+            builder.match_kind(MatchKind::Standard).prefilter(false);
+            builder.build(bytes()).map(Self::Dfa)
+        } else {
+            let mut builder = NFA::builder();
+            builder.match_kind(MatchKind::Standard).prefilter(false);
+            builder.build(bytes()).map(Self::Nfa)
+        }
+    }
+}
+
+/// The start state, and the depth of each state in the tree of the patterns' prefixes.
+fn depths<A: Automaton>(automaton: &A, patterns: &[Pattern]) -> (StateID, Vec<u8>) {
+    let start = automaton
+        .start_state(Anchored::No)
+        .expect("an automaton is built for unanchored searches by default");
+    let mut depths = vec![0; start.as_usize() + 1];
+    for pattern in patterns {
+        let mut state = start;
+        for (index, symbol) in pattern.symbols().iter().enumerate() {
+            state = automaton.next_state(Anchored::No, state, *symbol);
+            if depths.len() <= state.as_usize() {
+                depths.resize(state.as_usize() + 1, 0);
+            }
+            depths[state.as_usize()] =
+                u8::try_from(index + 1).expect("a pattern is shorter than 256 symbols");
+        }
+    }
+    (start, depths)
+}
+
+/// What is written in place of a value: its name, unless that would tell a value.
+fn marker(name: &str, secrets: &[(&str, &Secret)]) -> String {
+    let candidates = [format!("[redacted:{name}]"), "[redacted]".to_owned()];
+    let tells = |text: &str| {
+        secrets.iter().any(|(_, secret)| {
+            let value = secret.expose().trim_ascii();
+            text.as_bytes()
+                .windows(value.len())
+                .any(|window| window == value)
+        })
+    };
+    let telling = candidates.into_iter().find(|text| !tells(text));
+    telling.unwrap_or_else(|| "***".to_owned())
+}
+
+fn special() -> [u8; 256] {
+    let mut special = [0; 256];
+    for (index, chain) in VIEWS.iter().enumerate() {
+        for byte in chain.iter().flat_map(|encoding| encoding.special()) {
+            special[usize::from(*byte)] |= 1 << index;
+        }
+    }
+    special
+}
