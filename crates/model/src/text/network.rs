@@ -209,6 +209,11 @@ impl FromStr for EgressHost {
     type Err = InvalidText;
 
     fn from_str(text: &str) -> Result<Self, InvalidText> {
+        if text.contains("//") {
+            return Err(InvalidText::new(
+                "a host alone: without `https://` before it and a path behind",
+            ));
+        }
         let looks_like_address = text.contains([':', '/']) || text.parse::<IpAddr>().is_ok();
         if looks_like_address {
             text.parse().map(Self::Range)

@@ -14,6 +14,15 @@ const MAX_LINKS: u32 = 40;
 
 /// Opens a path inside a root, wherever its links point.
 pub(super) fn open_inside(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
+    match open_in_root(root, path) {
+        // The kernel does not go on after `..` when anything was mounted or renamed on the whole
+        // machine meanwhile. What the path leads to has neither `..` nor links.
+        Err(Errno::AGAIN) => open_in_root(root, &resolve(root, path)?),
+        result => result,
+    }
+}
+
+fn open_in_root(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
     let inside = path.strip_prefix("/").unwrap_or(path);
     let inside = if inside.as_os_str().is_empty() {
         Path::new(".")

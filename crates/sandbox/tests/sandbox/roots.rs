@@ -8,7 +8,7 @@ use barecount_sandbox::{Mount, Root, Spec};
 use tempfile::TempDir;
 
 use crate::TestResult;
-use crate::launched::{bind, hold, output_of, probing, run, shell, spec};
+use crate::launched::{bind, fresh_name, hold, output_of, probing, run, shell, spec};
 
 tests!(
     a_writable_bind_takes_files_and_a_read_only_one_does_not,
@@ -19,6 +19,7 @@ tests!(
     a_directory_is_a_root_and_stays_as_it_was,
     a_directory_with_every_place_needs_no_layer,
     links_in_a_root_lead_nowhere_outside,
+    links_are_followed_while_others_mount,
     a_source_that_is_a_link_is_refused,
     a_missing_source_is_named,
     a_missing_root_is_named,
@@ -205,6 +206,38 @@ fn links_in_a_root_lead_nowhere_outside() -> TestResult {
     spec.mounts.push(bind(given.path(), "/circle/x", true));
     let error = hold(&spec).err().ok_or("it ran")?;
     assert_eq!(error.to_string(), "cannot mount on /circle/x");
+    Ok(())
+}
+
+fn links_are_followed_while_others_mount() -> TestResult {
+    let (image, mut spec) = image()?;
+    let given = folder()?;
+    let climbing = "../".repeat(30);
+    symlink(climbing, image.path().join("climbing"))?;
+    spec.argv[2] = "true".to_owned();
+    for name in ["one", "two", "three"] {
+        let target = format!("/climbing/{name}");
+        spec.mounts.push(bind(given.path(), &target, true));
+    }
+    let launch = |spec: Spec| {
+        move || {
+            (0..20).try_for_each(|_| {
+                let mut spec = spec.clone();
+                spec.name = fresh_name();
+                match run(&spec) {
+                    Ok(output) if output.exit.status.success() => Ok(()),
+                    Ok(output) => Err(format!("{output:?}")),
+                    Err(error) => Err(format!("{error}: {:?}", error.source())),
+                }
+            })
+        }
+    };
+    let threads: Vec<_> = (0..8)
+        .map(|_| std::thread::spawn(launch(spec.clone())))
+        .collect();
+    for thread in threads {
+        thread.join().map_err(|_| "a thread panicked")??;
+    }
     Ok(())
 }
 
