@@ -91,6 +91,8 @@ enum Verb {
     Policy(verbs::policy::Policy),
     #[command(subcommand)]
     Dlq(verbs::dlq::Dlq),
+    #[command(subcommand)]
+    Advise(verbs::advise::Advise),
     Gc(verbs::gc::Gc),
     Schema(verbs::schema::Schema),
     #[command(hide = true)]
@@ -111,6 +113,7 @@ impl Cli {
             Verb::Outputs(verb) => verb.execute(&self.global, &printer),
             Verb::Evidence(verb) => verb.execute(&self.global, &printer),
             Verb::Policy(verb) => verb.execute(&self.global, &printer),
+            Verb::Advise(verb) => verb.execute(&self.global, &printer),
             Verb::Gc(verb) => verb.execute(&self.global, &printer),
             Verb::Dlq(verb) => verb.execute(&self.global, &printer),
             Verb::Schema(verb) => verb.execute(&printer),

@@ -6,6 +6,7 @@ mod cli;
 mod embedded;
 mod environment;
 mod failure;
+mod flows;
 mod manifest;
 mod preparation;
 mod printer;

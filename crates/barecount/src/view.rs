@@ -9,7 +9,7 @@ use barecount_model::{
 };
 use serde_json::{Value, json};
 
-use crate::printer::Table;
+use crate::{flows, printer::Table};
 
 /// Everything that is shown of a run.
 pub(crate) struct RunView<'a> {
@@ -112,6 +112,10 @@ impl RunView<'_> {
                     failure.code, failure.message
                 ));
             }
+        }
+        if let Some(flows) = flows::table(run) {
+            text.push('\n');
+            text.push_str(&flows.render());
         }
         if !self.outputs.is_empty() {
             text.push('\n');
@@ -339,6 +343,7 @@ fn attempt(attempt: &Attempt, digest: Option<&str>) -> Value {
         "started_at": attempt.started_at,
         "ended_at": attempt.ended_at,
         "metrics": attempt.metrics,
+        "network": flows::of_attempt(attempt),
     })
 }
 

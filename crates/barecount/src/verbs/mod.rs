@@ -1,5 +1,6 @@
 //! One verb, one file: its arguments, whose comments are its help text, and what it does.
 
+pub(crate) mod advise;
 pub(crate) mod build;
 pub(crate) mod dlq;
 pub(crate) mod engine_job;

@@ -195,3 +195,57 @@ fn a_destination_that_the_profile_does_not_lead_to_is_refused_before_anything_is
     assert!(!place.state().exists(), "nothing was made");
     Ok(())
 }
+
+#[test]
+fn what_an_audited_stage_reached_is_advised_as_lines_of_its_manifest() -> Outcome {
+    let server = serve("learned")?;
+    let port = server.port();
+    let target = format!("tcp://erp.example:{port} tcp://192.0.2.7:443");
+    let place = place("container", &target, port);
+    place.write("environments/office.yaml", environment("    audit: true\n"));
+    let manifest = fs_err::read_to_string(place.join("pipeline.yaml"))?;
+    let line = format!("      egress: [{{ host: erp.example, port: {port}, protocol: http }}]\n");
+    let audited = manifest.replace(&line, "      egress_mode: audit\n");
+    assert_ne!(audited, manifest);
+    place.write("pipeline.yaml", audited);
+    let finished = run(&place).exits_with(0);
+    let id = finished.json("run")["id"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    // Being audited opens no way that the profile does not have.
+    place
+        .barecount(["runs", "show", &id])
+        .finish()
+        .exits_with(0)
+        .tells("audited")
+        .tells("refused")
+        .tells("192.0.2.7");
+    place
+        .barecount(["advise", "egress", &id])
+        .finish()
+        .exits_with(0)
+        .tells("# stage work")
+        .tells(&format!(
+            "  - {{ host: erp.example, port: {port}, protocol: http }}"
+        ));
+    let advised = place
+        .barecount(["advise", "egress", &id, "-o", "json"])
+        .finish()
+        .exits_with(0)
+        .json("egress_advice");
+    assert_eq!(advised["items"][0]["egress"][0]["host"], "erp.example");
+    // A record that somebody changed afterwards advises nothing.
+    for entry in fs_err::read_dir(place.state().join("logs"))? {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(".flows.jsonl") {
+            let text = fs_err::read_to_string(&path)?;
+            fs_err::write(&path, text.replace("erp.example", "evil.example"))?;
+        }
+    }
+    place
+        .barecount(["advise", "egress", &id])
+        .finish()
+        .fails_with(7, "BC0902");
+    Ok(())
+}
