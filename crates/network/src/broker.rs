@@ -139,6 +139,9 @@ impl Broker {
     }
 
     /// Lets an attempt's connections through, as its policy says, until the attempt ends.
+    ///
+    /// A connection belongs to the attempt that goes on when it is accepted: the processes of the
+    /// one before must be gone.
     pub fn begin(&self, policy: Policy) -> Result<Attempt, BeginError> {
         let Some(path) = self.shared.options.paths.get(&policy.profile) else {
             return Err(BeginError::NoPath {
@@ -231,12 +234,19 @@ fn watched(listeners: Vec<std::net::TcpListener>) -> io::Result<Vec<TcpListener>
 }
 
 async fn accept(listener: TcpListener, capture: Capture, shared: Arc<Shared>) {
+    let mut failing = false;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => shared.serve(stream, capture),
+            Ok((stream, _)) => {
+                failing = false;
+                shared.serve(stream, capture);
+            }
             // A client that left before it was accepted, or no descriptor left: both pass.
             Err(error) => {
-                tracing::warn!(%error, "no connection of a sandbox could be accepted");
+                if !failing {
+                    tracing::warn!(%error, "no connection of a sandbox could be accepted");
+                }
+                failing = true;
                 tokio::time::sleep_until(tokio::time::Instant::now() + ACCEPT_PAUSE).await;
             }
         }

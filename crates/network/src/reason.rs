@@ -69,6 +69,8 @@ pub enum ReasonCode {
     AddressOutsideRanges,
     /// No endpoint is declared for the name.
     NoEndpoint,
+    /// The service's name resolves, and not to its endpoint.
+    EndpointMismatch,
     /// The name is not one of the facility's.
     NameOutsideFacility,
     /// The tunnel or interface is down.
