@@ -28,6 +28,8 @@ use crate::{
 
 /// Empty pipes that a broker keeps.
 const IDLE_PIPES: usize = 32;
+/// Pipes that hold bytes for slow readers at a time; what is more is copied.
+const HELD_PIPES: usize = 256;
 /// How long to wait when the host has no descriptor left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -96,7 +98,7 @@ impl Broker {
     pub fn start(sockets: InsideSockets, options: BrokerOptions) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             stop: CancellationToken::new(),
-            pipes: PipePool::keeping(IDLE_PIPES),
+            pipes: PipePool::new(IDLE_PIPES, HELD_PIPES),
             names: Arc::new(SyntheticNames::new(options.synthetic)),
             options,
             current: Mutex::default(),

@@ -41,7 +41,7 @@ pub enum ReasonCode {
     ServerNameMissing,
     /// The ClientHello names another server than the one declared.
     ServerNameMismatch,
-    /// The ClientHello hides the server's name.
+    /// The ClientHello hides the server's name, or has noise where it could: as browsers send.
     ServerNameEncrypted,
     /// What was sent is not HTTP/1.1 in the clear, or is not clear about where a request ends.
     NotHttp,
