@@ -45,7 +45,8 @@ fn a_public_address_is_reached_through_the_synthetic_ones() {
         &format!(
             "ip address add {PUBLIC}/32 dev lo; \
              ip route add local 198.18.0.0/15 dev lo; \
-             ip address add fd62:6172:6563::1/128 dev lo"
+             ip -6 route add local fd62:6172:6563::/96 dev lo; \
+             echo 1 > /proc/sys/net/ipv6/ip_nonlocal_bind"
         ),
     );
 }
