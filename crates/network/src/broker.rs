@@ -29,6 +29,8 @@ use crate::{
 
 /// Empty pipes that a broker keeps.
 const IDLE_PIPES: usize = 32;
+/// Pipes that hold bytes for slow readers at a time; what is more is copied.
+const HELD_PIPES: usize = 256;
 /// How long to wait when the host has no descriptor left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -135,7 +137,7 @@ impl Broker {
     fn watch(sockets: InsideSockets, options: BrokerOptions) -> io::Result<(Self, Watched)> {
         let shared = Arc::new(Shared {
             stop: CancellationToken::new(),
-            pipes: PipePool::keeping(IDLE_PIPES),
+            pipes: PipePool::new(IDLE_PIPES, HELD_PIPES),
             names: Arc::new(SyntheticNames::new(options.synthetic)),
             options,
             current: Mutex::default(),
@@ -185,6 +187,9 @@ impl Broker {
     }
 
     /// Lets an attempt's connections through, as its policy says, until the attempt ends.
+    ///
+    /// A connection belongs to the attempt that goes on when it is accepted: the processes of the
+    /// one before must be gone.
     pub fn begin(&self, policy: Policy) -> Result<Attempt, BeginError> {
         let Some(path) = self.shared.options.paths.get(&policy.profile) else {
             return Err(BeginError::NoPath {
@@ -277,12 +282,19 @@ fn watched(listeners: Vec<std::net::TcpListener>) -> io::Result<Vec<TcpListener>
 }
 
 async fn accept(listener: TcpListener, capture: Capture, shared: Arc<Shared>) {
+    let mut failing = false;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => shared.serve(stream, capture),
+            Ok((stream, _)) => {
+                failing = false;
+                shared.serve(stream, capture);
+            }
             // A client that left before it was accepted, or no descriptor left: both pass.
             Err(error) => {
-                tracing::warn!(%error, "no connection of a sandbox could be accepted");
+                if !failing {
+                    tracing::warn!(%error, "no connection of a sandbox could be accepted");
+                }
+                failing = true;
                 tokio::time::sleep_until(tokio::time::Instant::now() + ACCEPT_PAUSE).await;
             }
         }

@@ -233,26 +233,25 @@ async fn inspected(
     target: &Target,
     inside: &mut TcpStream,
 ) -> Result<Opening, Ending> {
+    let is_tls = match flow.declared {
+        None | Some(EgressProtocol::Tcp) => return Ok(Opening::Bytes(Vec::new())),
+        Some(EgressProtocol::Tls) => true,
+        Some(EgressProtocol::Http) => false,
+    };
     let reading = async {
-        match flow.declared {
-            None | Some(EgressProtocol::Tcp) => Ok(Opening::Bytes(Vec::new())),
-            Some(EgressProtocol::Tls) => {
-                let mut read = Vec::new();
-                while !inspect::check_hello(&read, target)? {
-                    read_more(inside, &mut read, "a ClientHello").await?;
-                }
-                Ok(Opening::Bytes(read))
+        let mut read = Vec::new();
+        if is_tls {
+            while !inspect::check_hello(&read, target)? {
+                read_more(inside, &mut read, "a ClientHello").await?;
             }
-            Some(EgressProtocol::Http) => {
-                let mut read = Vec::new();
-                // Only asks; what passes is passed on once there is a connection.
-                while Requests::new(target.clone(), flow.port).advance(&read)? == 0 {
-                    read_more(inside, &mut read, "a request").await?;
-                }
-                let requests = Requests::new(target.clone(), flow.port);
-                Ok(Opening::Requests(requests, read))
-            }
+            return Ok(Opening::Bytes(read));
         }
+        // Only asks; what passes is passed on once there is a connection.
+        while Requests::new(target.clone(), flow.port).advance(&read)? == 0 {
+            read_more(inside, &mut read, "a request").await?;
+        }
+        let requests = Requests::new(target.clone(), flow.port);
+        Ok(Opening::Requests(requests, read))
     };
     match tokio::time::timeout(attempt.limits().inspect_timeout(), reading).await {
         Ok(read) => read.map_err(Ending::Refused),

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     inspect::Target,
-    path::{Path, TunnelState},
+    path::{EndpointAddress, Path, TunnelState},
     policy::{Destination, Host},
     reason::{Reason, ReasonCode},
 };
@@ -39,9 +39,24 @@ pub struct DestinationHealth {
     /// How long it took to resolve the name and connect, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_us: Option<u64>,
+    /// Where the name leads, of a service with a private endpoint at an address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<EndpointDns>,
     /// Why it was not reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
+}
+
+/// Where the name of a service leads that has a private endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointDns {
+    /// To the endpoint: clients outside the platform's sandboxes reach it, too.
+    Endpoint,
+    /// Elsewhere, which is a fault of the environment: its private DNS is not what it says.
+    Elsewhere,
+    /// Nowhere: there is no private DNS name. The broker needs none.
+    Nowhere,
 }
 
 /// Connects to each destination by the path, all at a time and each within `limit`, and closes the
@@ -104,12 +119,38 @@ async fn probe_one(
         dialled.connection.ends_well();
     }
     let latency = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let latency_us = dialled.is_ok().then_some(latency);
+    let dns = endpoint_dns(path, &target, limit).await;
+    let mismatch = || {
+        (dns == Some(EndpointDns::Elsewhere)).then(|| {
+            let text = format!("`{target}` does not resolve to its endpoint");
+            Reason::new(ReasonCode::EndpointMismatch, text)
+        })
+    };
     DestinationHealth {
         host: to.host.clone(),
         port: to.port,
-        latency_us: dialled.is_ok().then_some(latency),
-        reason: dialled.err().map(|error| error.reason()),
+        latency_us,
+        dns,
+        reason: dialled.err().map(|error| error.reason()).or_else(mismatch),
     }
+}
+
+async fn endpoint_dns(path: &Path, target: &Target, limit: Duration) -> Option<EndpointDns> {
+    let (Path::Endpoint(endpoint), Target::Name(name)) = (path, target) else {
+        return None;
+    };
+    let address = match endpoint.services.get(name)? {
+        EndpointAddress::Ip(address) => *address,
+        EndpointAddress::Socket(address) => address.ip(),
+        EndpointAddress::Name(_) => return None,
+    };
+    let resolved = tokio::time::timeout(limit, endpoint.resolver.resolve(name)).await;
+    Some(match resolved {
+        Ok(Ok(addresses)) if addresses.contains(&address) => EndpointDns::Endpoint,
+        Ok(Ok(_)) => EndpointDns::Elsewhere,
+        Ok(Err(_)) | Err(_) => EndpointDns::Nowhere,
+    })
 }
 
 /// Runs futures at a time, a bounded number of them, and keeps their order.

@@ -42,7 +42,8 @@ pub enum Mode {
     #[default]
     Enforce,
     /// Let it through by the profile's path and record it, so that an allow list can be learned.
-    /// What the path itself does not lead to stays out of reach.
+    /// What the path itself does not lead to stays out of reach, and what is declared is held to
+    /// its declaration.
     Audit,
 }
 

@@ -43,7 +43,7 @@ pub enum ReasonCode {
     ServerNameMissing,
     /// The ClientHello names another server than the one declared.
     ServerNameMismatch,
-    /// The ClientHello hides the server's name.
+    /// The ClientHello hides the server's name, or has noise where it could: as browsers send.
     ServerNameEncrypted,
     /// What was sent is not HTTP/1.1 in the clear, or is not clear about where a request ends.
     NotHttp,
@@ -71,6 +71,8 @@ pub enum ReasonCode {
     AddressOutsideRanges,
     /// No endpoint is declared for the name.
     NoEndpoint,
+    /// The service's name resolves, and not to its endpoint.
+    EndpointMismatch,
     /// The name is not one of the facility's.
     NameOutsideFacility,
     /// The tunnel or interface is down.

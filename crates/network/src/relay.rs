@@ -364,4 +364,40 @@ mod tests {
         assert!(matches!(ended, Err(Broken::Idle)));
         assert_eq!(start.elapsed().as_secs(), 560);
     }
+
+    async fn connected() -> io::Result<(TcpStream, TcpStream)> {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+        let client = TcpStream::connect(listener.local_addr()?).await?;
+        Ok((client, listener.accept().await?.0))
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_spliced_is_copied() -> Result<(), Box<dyn std::error::Error>> {
+        let (mut work, mut inside) = connected().await?;
+        let (outside, mut there) = connected().await?;
+        let (meter, pipes) = (Meter::default(), PipePool::new(0, 0));
+        let terms = Terms {
+            meter: &meter,
+            pipes: &pipes,
+            pace: None,
+            idle: IDLE,
+        };
+        let first = Upward::Pass(b"first, ".to_vec());
+        let relayed = relay(&mut inside, Connection::Tcp(outside), first, terms);
+        let talk = async {
+            work.write_all(b"then the rest").await?;
+            work.shutdown().await?;
+            let (mut up, mut down) = (Vec::new(), Vec::new());
+            there.read_to_end(&mut up).await?;
+            there.write_all(&up).await?;
+            there.shutdown().await?;
+            work.read_to_end(&mut down).await?;
+            Ok::<_, io::Error>(down)
+        };
+        let (relayed, echoed) = tokio::join!(relayed, talk);
+        assert!(relayed.is_ok(), "{relayed:?}");
+        assert_eq!(echoed?, b"first, then the rest");
+        assert_eq!(meter.read(), (20, 20));
+        Ok(())
+    }
 }

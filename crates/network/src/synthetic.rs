@@ -32,6 +32,9 @@ impl Default for SyntheticRanges {
     }
 }
 
+/// Names that a sandbox may have looked up, so that an audited one cannot fill the agent's memory.
+const MAX_NAMES: u64 = 16_384;
+
 /// Which name has which address. Grows only: an address that a program kept from before never
 /// means another name.
 #[derive(Debug)]
@@ -73,7 +76,7 @@ impl SyntheticNames {
         }
         let size = 1u64 << (32 - self.ranges.v4.prefix_len());
         let index = u32::try_from(names.by_index.len()).ok()?;
-        if u64::from(index) + 2 >= size {
+        if u64::from(index) + 2 >= size || u64::from(index) >= MAX_NAMES {
             return None;
         }
         names.by_index.push(name.clone());

@@ -18,25 +18,33 @@ use super::{
 };
 
 impl Plan {
-    /// Tries the addresses in order; each may use an equal share of the time that is left.
-    /// Cancel-safe.
+    /// Tries the addresses in order; each but the last may use an equal share of the time that is
+    /// left. The whole is the caller's to limit. Cancel-safe.
     pub(crate) async fn connect(&self, limit: Duration) -> Result<Dialled, DialError> {
         let deadline = Instant::now() + limit;
         let mut failed = DialError::Timeout { after: limit };
-        let mut tries = u32::try_from(self.candidates.len()).unwrap_or(u32::MAX);
+        let mut left = u32::try_from(self.candidates.len()).unwrap_or(u32::MAX);
         for address in &self.candidates {
-            let share = deadline.saturating_duration_since(Instant::now()) / tries.max(1);
-            tries = tries.saturating_sub(1);
-            match tokio::time::timeout(share, self.connect_to(*address)).await {
-                Ok(Ok(connection)) => {
+            let connecting = self.connect_to(*address);
+            let connected = if left <= 1 {
+                connecting.await
+            } else {
+                let share = deadline.saturating_duration_since(Instant::now()) / left;
+                match tokio::time::timeout(share, connecting).await {
+                    Ok(connected) => connected,
+                    Err(_) => Err(DialError::Timeout { after: limit }),
+                }
+            };
+            left = left.saturating_sub(1);
+            match connected {
+                Ok(connection) => {
                     return Ok(Dialled {
                         connection,
                         address: *address,
                         path: self.kind,
                     });
                 }
-                Ok(Err(error)) => failed = error,
-                Err(_) => failed = DialError::Timeout { after: limit },
+                Err(error) => failed = error,
             }
         }
         Err(failed)

@@ -14,11 +14,18 @@ use rustix::{
 /// What is asked of the kernel for a pipe; it may grant less to an ordinary user.
 const CAPACITY: usize = 256 * 1024;
 
-/// Pipes that nobody holds, a bounded number of them.
+/// Pipes for the flows of a broker: a bounded number that are held, and fewer that nobody holds.
 #[derive(Debug)]
 pub(crate) struct PipePool {
-    idle: Mutex<Vec<Pipe>>,
+    pipes: Mutex<Pipes>,
     keep: usize,
+    most: usize,
+}
+
+#[derive(Debug, Default)]
+struct Pipes {
+    idle: Vec<Pipe>,
+    held: usize,
 }
 
 #[derive(Debug)]
@@ -38,33 +45,46 @@ pub(crate) struct HeldPipe<'a> {
 }
 
 impl PipePool {
-    pub(crate) fn keeping(keep: usize) -> Self {
+    /// A pool that keeps up to `keep` empty pipes and lets up to `most` be held at a time.
+    pub(crate) fn new(keep: usize, most: usize) -> Self {
         Self {
-            idle: Mutex::default(),
+            pipes: Mutex::default(),
             keep,
+            most,
         }
     }
 
+    /// An empty pipe. An error of kind `Unsupported` says that there is none, for now or at all.
     pub(crate) fn take(&self) -> io::Result<HeldPipe<'_>> {
-        let idle = self.idle.lock().expect("no holder panics").pop();
-        let pipe = match idle {
-            Some(pipe) => pipe,
-            None => Pipe::new()
-                .map_err(|source| io::Error::new(io::ErrorKind::Unsupported, NoPipe { source }))?,
+        let idle = {
+            let mut pipes = self.pipes.lock().expect("no holder panics");
+            if pipes.held >= self.most {
+                return Err(io::Error::new(io::ErrorKind::Unsupported, NoPipe::Spent));
+            }
+            pipes.held += 1;
+            pipes.idle.pop()
         };
-        Ok(HeldPipe {
+        let mut held = HeldPipe {
             pool: self,
-            pipe: Some(pipe),
+            pipe: idle,
             filled: 0,
-        })
+        };
+        if held.pipe.is_none() {
+            let made = Pipe::new().map_err(NoPipe::Refused);
+            held.pipe =
+                Some(made.map_err(|error| io::Error::new(io::ErrorKind::Unsupported, error))?);
+        }
+        Ok(held)
     }
 }
 
-/// No pipe could be made, so that bytes must be copied.
+/// There is no pipe, so that bytes must be copied.
 #[derive(Debug, thiserror::Error)]
-#[error("no pipe could be made")]
-struct NoPipe {
-    source: io::Error,
+enum NoPipe {
+    #[error("as many pipes are held as may be")]
+    Spent,
+    #[error("the kernel made no pipe")]
+    Refused(#[source] io::Error),
 }
 
 impl Pipe {
@@ -109,12 +129,13 @@ impl HeldPipe<'_> {
 
 impl Drop for HeldPipe<'_> {
     fn drop(&mut self) {
-        let Some(pipe) = self.pipe.take().filter(|_| self.filled == 0) else {
-            return;
-        };
-        let mut idle = self.pool.idle.lock().expect("no holder panics");
-        if idle.len() < self.pool.keep {
-            idle.push(pipe);
+        let mut pipes = self.pool.pipes.lock().expect("no holder panics");
+        pipes.held -= 1;
+        let empty = self.pipe.take().filter(|_| self.filled == 0);
+        if let Some(pipe) = empty
+            && pipes.idle.len() < self.pool.keep
+        {
+            pipes.idle.push(pipe);
         }
     }
 }
@@ -139,6 +160,20 @@ mod tests {
 
     use super::*;
 
+    fn idle(pool: &PipePool) -> usize {
+        pool.pipes.lock().expect("no holder panics").idle.len()
+    }
+
+    #[test]
+    fn no_more_pipes_are_held_than_allowed() -> io::Result<()> {
+        let pool = PipePool::new(1, 2);
+        let (first, _second) = (pool.take()?, pool.take()?);
+        assert!(is_unavailable(&pool.take().expect_err("two are held")));
+        drop(first);
+        assert!(pool.take().is_ok());
+        Ok(())
+    }
+
     fn connected() -> io::Result<(TcpStream, TcpStream)> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let client = TcpStream::connect(listener.local_addr()?)?;
@@ -147,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_pipe_that_holds_bytes_is_not_used_again() -> io::Result<()> {
-        let pool = PipePool::keeping(8);
+        let pool = PipePool::new(8, 8);
         let (mut client, server) = connected()?;
         client.write_all(b"secret")?;
         server.set_nonblocking(false)?;
@@ -155,22 +190,22 @@ mod tests {
         held.fill(&server, 64)?;
         assert!(!held.is_empty());
         drop(held);
-        assert!(pool.idle.lock().expect("no holder panics").is_empty());
+        assert!(idle(&pool) == 0);
         Ok(())
     }
 
     #[test]
     fn an_empty_pipe_goes_back_and_no_more_are_kept_than_allowed() -> io::Result<()> {
-        let pool = PipePool::keeping(2);
+        let pool = PipePool::new(2, 8);
         let held = [pool.take()?, pool.take()?, pool.take()?];
         drop(held);
-        assert_eq!(pool.idle.lock().expect("no holder panics").len(), 2);
+        assert_eq!(idle(&pool), 2);
         Ok(())
     }
 
     #[test]
     fn bytes_pass_through_a_pipe() -> io::Result<()> {
-        let pool = PipePool::keeping(1);
+        let pool = PipePool::new(1, 1);
         let (mut client, server) = connected()?;
         let (sink, mut reader) = connected()?;
         client.write_all(b"hello")?;

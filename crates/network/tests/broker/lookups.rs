@@ -68,9 +68,12 @@ async fn name_server(
     answer: impl Fn(&Packet<'_>) -> Vec<Vec<u8>> + Send + 'static,
     over_tcp: Option<fn(&Packet<'_>) -> Vec<u8>>,
 ) -> Result<NameServer, Box<dyn std::error::Error>> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let (socket, listener) = udp_and_tcp().await?;
     let address = socket.local_addr()?;
-    let listener = TcpListener::bind(address).await?;
+    let (socket, listener) = (
+        UdpSocket::from_std(socket)?,
+        TcpListener::from_std(listener)?,
+    );
     tokio::spawn(async move {
         let mut buffer = [0; 2_048];
         while let Ok((length, client)) = socket.recv_from(&mut buffer).await {

@@ -45,7 +45,8 @@ fn a_public_address_is_reached_through_the_synthetic_ones() {
         &format!(
             "ip address add {PUBLIC}/32 dev lo; \
              ip route add local 198.18.0.0/15 dev lo; \
-             ip address add fd62:6172:6563::1/128 dev lo"
+             ip -6 route add local fd62:6172:6563::/96 dev lo; \
+             echo 1 > /proc/sys/net/ipv6/ip_nonlocal_bind"
         ),
     );
 }
@@ -58,11 +59,17 @@ fn a_path_over_an_interface_that_goes_down_leads_nowhere() {
     );
 }
 
+#[test]
+fn a_connection_whose_destination_the_kernel_does_not_know_is_refused() {
+    in_a_namespace("namespace::inside_nothing_was_redirected", "true");
+}
+
 /// A broker with one listener on each address, which declares `api.example`.
 async fn broker(
     path: Path,
     port: u16,
     inside: &[IpAddr],
+    capture: Capture,
 ) -> Result<Broker, Box<dyn std::error::Error>> {
     let mut tcp = Vec::new();
     for address in inside {
@@ -73,7 +80,7 @@ async fn broker(
         tcp,
         dns_udp: vec![dns_udp],
         dns_tcp: Vec::new(),
-        capture: Capture::DeclaredPorts,
+        capture,
     };
     let paths = BTreeMap::from([(NetworkProfile::PublicVpcEgress, Arc::new(path))]);
     Ok(Broker::start(sockets, BrokerOptions::new(paths))?)
@@ -95,7 +102,8 @@ async fn inside_a_public_address_is_reached() -> TestResult {
     let port = service.local_addr()?.port();
     let resolver = Hosts::of(&[("api.example", &["127.0.0.1", PUBLIC])]);
     let inside: [IpAddr; 2] = ["198.18.0.1".parse()?, "fd62:6172:6563::1".parse()?];
-    let broker = broker(Path::Direct(Direct { resolver }), port, &inside).await?;
+    let path = Path::Direct(Direct { resolver });
+    let broker = broker(path, port, &inside, Capture::DeclaredPorts).await?;
     let attempt = broker.begin(policy(port))?;
     // The first answer comes with the first address; the program would ask as well.
     let answer = barecount_network::NameServer::new("127.0.0.1:53".parse()?);
@@ -142,5 +150,19 @@ async fn inside_an_interface_goes_down() -> TestResult {
         .await
         .expect_err("the interface is down");
     assert_eq!(error.code(), ReasonCode::PathDown, "{error:?}");
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "runs in a namespace that another test makes"]
+async fn inside_nothing_was_redirected() -> TestResult {
+    let inside = IpAddr::from([127, 0, 0, 1]);
+    let path = loopback(hosts());
+    let broker = broker(path, 7_777, &[inside], Capture::Redirected).await?;
+    let attempt = broker.begin(policy(7_777))?;
+    let mut work = TcpStream::connect((inside, 7_777)).await?;
+    assert_reset(&mut work).await;
+    let log = attempt.end().await;
+    assert_eq!(code(only(&log)), Some(ReasonCode::DestinationUnknown));
     Ok(())
 }

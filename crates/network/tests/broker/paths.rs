@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use barecount_model::manifest::EgressProtocol;
 use barecount_network::{
-    health::probe,
+    health::{EndpointDns, probe},
     path::{
         Binding, Bound, Connection, Direct, Endpoint, EndpointAddress, Facility, Path, PathKind,
         Private, PublicVia, Through, Tunnel, TunnelState,
@@ -279,6 +279,38 @@ async fn a_bound_path_leads_nowhere_while_its_interface_is_not_there() -> TestRe
     ] {
         let record = refused_by(path(gone.clone())).await?;
         assert_eq!(code(&record), Some(ReasonCode::PathDown), "{gone}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_probe_finds_a_service_whose_name_leads_past_its_endpoint() -> TestResult {
+    let service = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let port = service.local_addr()?.port();
+    for (answers, expected, ok) in [
+        (
+            &[("api.example", &["127.0.0.1"][..])][..],
+            EndpointDns::Endpoint,
+            true,
+        ),
+        (
+            &[("api.example", &["93.184.216.34"])],
+            EndpointDns::Elsewhere,
+            false,
+        ),
+        (&[], EndpointDns::Nowhere, true),
+    ] {
+        let at = EndpointAddress::Socket(service.local_addr()?);
+        let path = Path::Endpoint(Endpoint {
+            services: BTreeMap::from([(host("api.example"), at)]),
+            resolver: Hosts::of(answers),
+        });
+        let wanted = [destination("api.example", port, EgressProtocol::Tcp)];
+        let health = probe(&path, &wanted, PATIENCE).await;
+        assert_eq!(
+            (health.destinations[0].dns, health.ok),
+            (Some(expected), ok)
+        );
     }
     Ok(())
 }

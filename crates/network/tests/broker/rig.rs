@@ -86,6 +86,32 @@ pub(crate) fn hosts() -> Arc<Hosts> {
     ])
 }
 
+const LITERAL: Ipv4Addr = Ipv4Addr::new(127, 65, 0, 1);
+
+/// Tries again while a port that one address has free is taken on another.
+async fn retried<T>(bind: impl AsyncFn() -> io::Result<T>) -> io::Result<T> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match bind().await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < 50 => {}
+            bound => return bound,
+        }
+    }
+}
+
+/// Sockets of both protocols on one port.
+pub(crate) async fn udp_and_tcp() -> io::Result<(std::net::UdpSocket, std::net::TcpListener)> {
+    retried(async || {
+        let udp = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let tcp = std::net::TcpListener::bind(udp.local_addr()?)?;
+        udp.set_nonblocking(true)?;
+        tcp.set_nonblocking(true)?;
+        Ok((udp, tcp))
+    })
+    .await
+}
+
 /// A broker between a service and a program.
 pub(crate) struct Rig {
     /// The service at 127.0.0.1 and the port that is declared.
@@ -102,21 +128,26 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) async fn start(path: Path) -> io::Result<Self> {
-        let service = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let bound = retried(async || {
+            let service = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+            let port = service.local_addr()?.port();
+            let given = (1..=4).map(|last| Ipv4Addr::new(127, 64, 0, last));
+            let inside: io::Result<Vec<_>> = given
+                .chain([LITERAL])
+                .map(|address| std::net::TcpListener::bind((address, port)))
+                .collect();
+            Ok((service, inside?))
+        });
+        let (service, mut tcp) = bound.await?;
         let port = service.local_addr()?.port();
-        let literal = Ipv4Addr::new(127, 65, 0, 1);
         let other = std::net::TcpListener::bind((Ipv4Addr::new(127, 64, 0, 1), 0))?;
         let other_port = other.local_addr()?.port();
-        let mut tcp = vec![other];
-        let given = (1..=4).map(|last| Ipv4Addr::new(127, 64, 0, last));
-        for address in given.chain([literal]) {
-            tcp.push(std::net::TcpListener::bind((address, port))?);
-        }
-        let dns_udp = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        tcp.push(other);
+        let (dns_udp, dns_tcp) = udp_and_tcp().await?;
         let name_server = dns_udp.local_addr()?;
         let sockets = InsideSockets {
             tcp,
-            dns_tcp: vec![std::net::TcpListener::bind(name_server)?],
+            dns_tcp: vec![dns_tcp],
             dns_udp: vec![dns_udp],
             capture: Capture::DeclaredPorts,
         };
@@ -132,7 +163,7 @@ impl Rig {
             other_port,
             broker: Broker::start(sockets, options)?,
             name_server,
-            literal: literal.into(),
+            literal: LITERAL.into(),
         })
     }
 
