@@ -53,6 +53,13 @@ const BENCHES: &[Bench] = &[
         read: reading::invoke,
     },
     Bench {
+        name: "network",
+        package: "barecount-network",
+        example: "relay",
+        arguments: &[],
+        read: reading::network,
+    },
+    Bench {
         name: "etl",
         package: "barecount-engine",
         example: "etl",
@@ -118,7 +125,13 @@ impl Bench {
         if *name == "sandbox" {
             setup::for_benchmarks(project)?;
         }
-        let build = format!("cargo build --release --locked -p {package} --example {example}");
+        // With the binary, the data engine is built with the binary's features: mostly it is there.
+        let beside = match *name {
+            "etl" => "-p barecount --bin barecount ",
+            _ => "",
+        };
+        let build =
+            format!("cargo build --release --locked {beside}-p {package} --example {example}");
         Task::new(&build)
             .minutes(60)
             .shown(Shown::Stderr)

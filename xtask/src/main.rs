@@ -26,7 +26,8 @@ usage: cargo xtask <task>
   break [NAME…]  break each guarantee in a copy of the project, and hold that a test notices
   deny           have cargo-deny check what is depended on; compiles it first
   bench NAME…    measure beside the alternatives and print JSON lines, on a machine that does
-                 nothing else; NAME is sandbox, ledger, invoke, etl or dispatch
+                 nothing else; NAME is sandbox, ledger, invoke, network,
+                 etl or dispatch
 ";
 
 #[expect(

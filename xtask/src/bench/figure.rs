@@ -29,6 +29,10 @@ pub(crate) enum Budget {
     AtLeast(f64),
     /// So many times the alternative at most.
     TimesAtMost(f64),
+    /// So many times the alternative at least.
+    TimesAtLeast(f64),
+    /// So much more than the alternative at most.
+    MoreAtMost(f64),
 }
 
 /// A figure as it is printed.
@@ -82,6 +86,11 @@ impl Figure {
             Budget::AtMost(most) => Some(self.ours <= most),
             Budget::AtLeast(least) => Some(self.ours >= least),
             Budget::TimesAtMost(times) => self.ratio().map(|ratio| ratio <= times),
+            Budget::TimesAtLeast(times) => self.ratio().map(|ratio| ratio >= times),
+            Budget::MoreAtMost(most) => {
+                let alternative = self.alternative.as_ref()?;
+                Some(self.ours - alternative.value <= most)
+            }
         }
     }
 
@@ -91,6 +100,10 @@ impl Figure {
             Budget::AtMost(most) => format!("at most {most} {}", self.unit),
             Budget::AtLeast(least) => format!("at least {least} {}", self.unit),
             Budget::TimesAtMost(times) => format!("at most {times:.3} of the alternative"),
+            Budget::TimesAtLeast(times) => format!("at least {times:.3} of the alternative"),
+            Budget::MoreAtMost(most) => {
+                format!("at most {most} {} more than the alternative", self.unit)
+            }
         });
         Line {
             bench: self.bench,

@@ -26,6 +26,16 @@ pub(crate) fn sandbox(lines: &[Value]) -> Vec<Figure> {
         let figure = case("cold start beside unshare").beside(unshare, other);
         figures.push(figure.budget(Budget::TimesAtMost(1.3)));
     }
+    if let (Some(brokered), Some(other)) =
+        (p50("brokered sandbox until it has ended"), p50(unshare))
+    {
+        let figure = Figure::new("sandbox", "brokered cold start", brokered, "µs p50");
+        figures.push(
+            figure
+                .beside(unshare, other)
+                .budget(Budget::TimesAtMost(1.3)),
+        );
+    }
     let beside_crun = case("cold start beside crun").budget(Budget::TimesAtMost(1.0 / 3.0));
     figures.push(match p50("crun run") {
         Some(other) => beside_crun.beside("crun run", other),
@@ -33,6 +43,59 @@ pub(crate) fn sandbox(lines: &[Value]) -> Vec<Figure> {
     });
     if let Some(other) = p50("fork and exec") {
         figures.push(case("cold start beside fork and exec").beside("fork and exec", other));
+    }
+    figures
+}
+
+/// Connections through the broker.
+pub(crate) fn network(lines: &[Value]) -> Vec<Figure> {
+    let median = |bench: &str, way: &str| {
+        let found = lines
+            .iter()
+            .find(|line| line["bench"] == bench && line["way"] == way);
+        number(found, "median")
+    };
+    let mut figures = Vec::new();
+    for (bench, case, unit, beside, budget) in [
+        (
+            "throughput",
+            "relayed",
+            "MiB/s",
+            "plain_splice",
+            Budget::TimesAtLeast(0.9),
+        ),
+        (
+            "connections",
+            "new connections",
+            "connections/s",
+            "direct",
+            Budget::TimesAtLeast(0.5),
+        ),
+        (
+            "round_trip_p50",
+            "round trip",
+            "µs p50",
+            "direct",
+            Budget::MoreAtMost(60.0),
+        ),
+    ] {
+        let Some(ours) = median(bench, "broker") else {
+            continue;
+        };
+        for way in ["plain_splice", "direct"] {
+            if let Some(other) = median(bench, way) {
+                let figure = Figure::new("network", case, ours, unit).beside(way, other);
+                figures.push(if way == beside {
+                    figure.budget(budget)
+                } else {
+                    figure
+                });
+            }
+        }
+    }
+    if let Some(kib) = number(line(lines, "bench", "memory"), "open") {
+        let figure = Figure::new("network", "1,000 flows open", kib / 1024.0, "MiB resident");
+        figures.push(figure.budget(Budget::AtMost(64.0)));
     }
     figures
 }
