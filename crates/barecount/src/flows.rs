@@ -115,7 +115,7 @@ fn read(path: &Path, digest: &str) -> Result<Vec<FlowRecord>, Failure> {
     use std::io::Read;
     let unreadable = |what: String| {
         Failure::new(Status::Unverified, what)
-            .with_code("BC0902")
+            .with_code("BC0904")
             .with_help(
                 "The ledger still holds the sums and the first flows: `barecount runs show`.",
             )

@@ -99,6 +99,7 @@ codes! {
     PROCESS_ISOLATION_REFUSED = "BC0306", "process isolation refused", "A stage asks to run without a sandbox, and the environment does not allow it.";
     EGRESS_UNREACHABLE = "BC0307", "destination cannot be reached", "A stage declares a destination that its network profile does not lead to in this environment.";
     EGRESS_AUDIT_REFUSED = "BC0308", "egress audit refused", "A stage asks to reach what it does not declare, and the environment does not allow it.";
+    SECRETS_UNAVAILABLE = "BC0309", "no secrets service", "A stage declares secrets, and the environment has no service to fetch them from.";
 
     // BC04xx: policy
     REFUSED = "BC0401", "refused by policy", "Governance does not permit what was asked.";
@@ -148,6 +149,7 @@ codes! {
     LEDGER_KEY = "BC0901", "ledger key cannot be used", "The key that signs or verifies the ledger is missing or is not a key.";
     LEDGER_UNWRITABLE = "BC0902", "ledger cannot be written", "Entries could not be integrated into the log.";
     LEDGER_INVALID = "BC0903", "ledger does not verify", "The log is not what a trusted key signed.";
+    RECORD_INVALID = "BC0904", "record does not fit its evidence", "A record that lies beside the ledger is not the one whose digest is in it.";
 }
 
 #[cfg(test)]

@@ -152,6 +152,15 @@ impl Environment {
                     format!("environment `{}` serves no {}", self.name, stage.class),
                 );
             }
+            if let Some(name) = stage.secrets.keys().next() {
+                // Better than work that starts and does not find what it declared.
+                let message = format!(
+                    "secret `{name}` cannot be fetched: environment `{}` has no secrets service, \
+                     and none can be configured yet",
+                    self.name
+                );
+                add(codes::SECRETS_UNAVAILABLE, message);
+            }
             for (code, message) in self.networks.obstacles(stage) {
                 add(code, message);
             }

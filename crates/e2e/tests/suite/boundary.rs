@@ -246,6 +246,6 @@ fn what_an_audited_stage_reached_is_advised_as_lines_of_its_manifest() -> Outcom
     place
         .barecount(["advise", "egress", &id])
         .finish()
-        .fails_with(7, "BC0902");
+        .fails_with(7, "BC0904");
     Ok(())
 }

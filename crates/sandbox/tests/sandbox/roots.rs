@@ -37,10 +37,10 @@ fn folder() -> std::io::Result<TempDir> {
 fn a_writable_bind_takes_files_and_a_read_only_one_does_not() -> TestResult {
     let (input, output) = (folder()?, folder()?);
     fs::write(input.path().join("in"), "data")?;
-    let mut spec = shell("cat /work/in/in; echo done > /work/out/out; echo x > /work/in/x");
+    let mut spec = shell("cat /data/in/in; echo done > /data/out/out; echo x > /data/in/x");
     spec.mounts = vec![
-        bind(input.path(), "/work/in", true),
-        bind(output.path(), "/work/out", false),
+        bind(input.path(), "/data/in", true),
+        bind(output.path(), "/data/out", false),
     ];
     let ended = run(&spec)?;
     assert_eq!(ended.stdout, "data");
@@ -245,7 +245,7 @@ fn a_source_that_is_a_link_is_refused() -> TestResult {
     let folder = folder()?;
     symlink("/etc", folder.path().join("link"))?;
     let mut spec = shell("true");
-    spec.mounts = vec![bind(&folder.path().join("link"), "/work", true)];
+    spec.mounts = vec![bind(&folder.path().join("link"), "/data", true)];
     let error = hold(&spec).err().ok_or("it ran")?;
     assert!(
         error
@@ -259,7 +259,7 @@ fn a_source_that_is_a_link_is_refused() -> TestResult {
 fn a_missing_source_is_named() -> TestResult {
     let mut spec = probing(&["spin"]);
     spec.mounts
-        .push(bind(Path::new("/nowhere/at/all"), "/work", true));
+        .push(bind(Path::new("/nowhere/at/all"), "/data", true));
     let error = hold(&spec).err().ok_or("it ran")?;
     assert_eq!(
         error.to_string(),

@@ -54,7 +54,7 @@ fn hostile_specifications_are_refused_before_anything_starts() -> TestResult {
     refusal(|spec| spec.root = Root::Directory("/image/../../etc".into()))?;
     for target in [
         "work",
-        "/work/../etc",
+        "/data/../etc",
         "/",
         "/proc",
         "/proc/sys",
@@ -64,8 +64,8 @@ fn hostile_specifications_are_refused_before_anything_starts() -> TestResult {
     ] {
         refusal(|spec| spec.mounts.push(bind(tmp, target, true)))?;
     }
-    refusal(|spec| spec.mounts.push(bind("tmp".as_ref(), "/work", true)))?;
-    refusal(|spec| spec.mounts = vec![bind(tmp, "/work", true); 1000])?;
+    refusal(|spec| spec.mounts.push(bind("tmp".as_ref(), "/data", true)))?;
+    refusal(|spec| spec.mounts = vec![bind(tmp, "/data", true); 1000])?;
     refusal(|spec| spec.listeners = vec![([127, 0, 0, 1], 80).into(); 1000])?;
     refusal(|spec| spec.identity.uid = 0)?;
     refusal(|spec| spec.identity.gid = 0)?;
