@@ -143,7 +143,7 @@ impl Agent {
 
     async fn carry_out(&self, assignment: &Assignment) -> (Outcome, Vec<SetAside>) {
         let mut detail = json!({});
-        let ended = match self.launch_and_wait(assignment, &mut detail).await {
+        let (ended, overdue) = match self.launch_and_wait(assignment, &mut detail).await {
             Ok(ended) => ended,
             Err(failure) => return (failed(failure, detail), Vec::new()),
         };
@@ -151,7 +151,7 @@ impl Agent {
         detail["log"] = json!(ended.log);
         detail["warm"] = json!(ended.warm);
         if let Some(flows) = &ended.flows {
-            detail["network"] = self.keep_flows(&assignment.attempt, flows);
+            detail["network"] = self.keep_flows(&assignment.attempt, flows).await;
         }
         let kind = match assignment.stage.work {
             WorkPlan::Job { .. } => classify::Kind::Job,
@@ -159,6 +159,8 @@ impl Agent {
         };
         let (failure, exit_code) =
             classify::failure(&ended.end, kind, assignment.stage.resources.memory_bytes);
+        // Whatever it did when it was told to stop: what ended it is that it was late.
+        let failure = overdue.or(failure);
         let mut outcome = Outcome {
             result: AttemptResult::Stopped,
             exit_code,
@@ -189,11 +191,13 @@ impl Agent {
         (outcome, set_aside)
     }
 
+    /// Carries the work out; the failure beside its end says that it took too long and was stopped.
+    /// What it reached and printed until then is in the end as in any other.
     async fn launch_and_wait(
         &self,
         assignment: &Assignment,
         detail: &mut Value,
-    ) -> Result<Ended, Failure> {
+    ) -> Result<(Ended, Option<Failure>), Failure> {
         let runner = self.runner(assignment)?;
         let launch = self.prepare(assignment, detail).await?;
         let handle = runner
@@ -206,23 +210,24 @@ impl Agent {
             runner: handle.native.clone(),
         });
         let ended = tokio::time::timeout(launch.timeout, runner.wait(&handle)).await;
-        match ended {
-            Ok(ended) => ended.map_err(|error| infrastructure(&error)),
-            Err(_) => {
-                runner
-                    .stop(&handle, assignment.grace())
-                    .await
-                    .map_err(|error| infrastructure(&error))?;
-                Err(Failure {
-                    kind: FailureKind::Timeout,
-                    code: "BC0609".to_owned(),
-                    message: format!(
-                        "the attempt took longer than its {} s; raise `timeout`, or choose a larger size",
-                        launch.timeout.as_secs_f64()
-                    ),
-                })
-            }
+        if let Ok(ended) = ended {
+            return Ok((ended.map_err(|error| infrastructure(&error))?, None));
         }
+        runner
+            .stop(&handle, assignment.grace())
+            .await
+            .map_err(|error| infrastructure(&error))?;
+        let ended = runner.wait(&handle).await;
+        let ended = ended.map_err(|error| infrastructure(&error))?;
+        let overdue = Failure {
+            kind: FailureKind::Timeout,
+            code: codes::TIMEOUT.id.to_owned(),
+            message: format!(
+                "the attempt took longer than its {} s; raise `timeout`, or choose a larger size",
+                launch.timeout.as_secs_f64()
+            ),
+        };
+        Ok((ended, Some(overdue)))
     }
 
     fn runner(&self, assignment: &Assignment) -> Result<Arc<dyn Runner>, Failure> {
@@ -339,16 +344,17 @@ impl Agent {
         Ok(staged)
     }
 
-    /// Writes the record of an attempt's flows beside the ledger, and answers with what evidence has
-    /// of it: sums, the digest of the whole, and its beginning.
-    fn keep_flows(&self, attempt: &Attempt, flows: &FlowLog) -> Value {
-        let kept = self
-            .inner
-            .folders
-            .keep_flows(&attempt.token(), &flows.to_json_lines());
-        if let Err(error) = kept {
-            // The digest in evidence then tells of a record that is missing.
-            tracing::error!(%error, "the record of an attempt's flows was not kept");
+    /// Writes the record of an attempt's flows beside the ledger, if there were any, and answers with
+    /// what evidence has of it: sums, the digest of the whole, and its beginning.
+    async fn keep_flows(&self, attempt: &Attempt, flows: &FlowLog) -> Value {
+        if !flows.records.is_empty() {
+            let (folders, token) = (self.inner.folders.clone(), attempt.token());
+            let lines = flows.to_json_lines();
+            let kept = tokio::task::spawn_blocking(move || folders.keep_flows(&token, &lines));
+            if let Err(error) = kept.await.unwrap_or_else(|error| Err(error.into())) {
+                // The digest in evidence then tells of a record that is missing.
+                tracing::error!(%error, "the record of an attempt's flows was not kept");
+            }
         }
         let shown = flows.records.len().min(SHOWN_FLOWS);
         json!({

@@ -100,6 +100,10 @@ pub(crate) fn recorded(state: &Path, run: &Run) -> Result<Vec<(String, FlowRecor
             let Some(digest) = network["digest"].as_str() else {
                 continue;
             };
+            // Where there was nothing to record there is no record.
+            if network["records"].as_array().is_none_or(Vec::is_empty) {
+                continue;
+            }
             let token = AttemptToken {
                 task: task.id.clone(),
                 number: attempt.number,

@@ -101,9 +101,12 @@ fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
                 return Err(75);
             }
         }
-        "reach out" => {
+        "reach out" | "reach out and hang" => {
             for target in variable("TARGETS").split(' ') {
                 println!("{target}: {}", reach(target));
+            }
+            if behaviour.ends_with("hang") {
+                hang();
             }
             copy_rows(output);
         }

@@ -72,7 +72,7 @@ codes! {
     UNKNOWN_COLUMN = "BC0217", "unknown column", "A partition or an acceptance test names a column that the output does not declare.";
     DUPLICATE_COLUMN = "BC0218", "duplicate column", "An output declares a column twice.";
     TIMEOUT_ABOVE_CLASS = "BC0219", "timeout above the limit of the class", "The timeout is longer than the runner class can keep.";
-    EGRESS_TWICE = "BC0220", "destination declared twice", "A stage declares one host and port as a destination twice.";
+    INVALID_EGRESS = "BC0220", "invalid egress", "A stage declares one host and port as a destination twice, or more ports than a sandbox has.";
     INVALID_SIZE = "BC0221", "size does not fit the class", "The size `custom` is declared in full, and for dedicated compute only.";
     INVALID_SCHEDULE = "BC0222", "invalid schedule", "A cron expression or a time zone does not exist.";
     INVALID_PARTITIONS = "BC0223", "invalid partitions", "The partitions of a stage, an input or an output contradict each other.";

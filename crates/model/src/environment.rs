@@ -220,6 +220,16 @@ impl Resolution<'_> {
                 help,
             );
         }
+        if spec.networks.audit && spec.kind == EnvironmentKind::Production {
+            let message = "production lets nothing through that was not declared";
+            let help = "leave `audit` to environments for development and staging";
+            self.error(
+                codes::INVALID_ENVIRONMENT,
+                "/spec/networks/audit",
+                message,
+                help,
+            );
+        }
         for (key, path) in [("state", &spec.state), ("signing_key", &spec.signing_key)] {
             if path.as_ref().is_some_and(|path| path.contains('\0')) {
                 let message = "a path has no character NUL";

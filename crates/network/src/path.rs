@@ -57,6 +57,8 @@ pub enum Path {
 /// To public addresses.
 #[derive(Debug, Clone)]
 pub struct Direct {
+    /// The names it leads to.
+    pub names: Names,
     /// Who resolves names. An answer that is not public is refused, whoever gave it.
     pub resolver: Arc<dyn Resolver>,
 }
@@ -70,6 +72,29 @@ pub struct Private {
     pub resolver: Arc<dyn Resolver>,
     /// The approved way to public names; none without it.
     pub public_via: Option<PublicVia>,
+    /// The names for which that way is approved.
+    pub public_names: Names,
+}
+
+/// Names that a path leads to, whoever declared them, audited attempts included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Names {
+    /// Whatever there is, addresses included.
+    Any,
+    /// These and all names below them. No address.
+    Below(Vec<HostName>),
+}
+
+impl Names {
+    pub(crate) fn have(&self, target: &Target) -> bool {
+        match (self, target) {
+            (Self::Any, _) => true,
+            (Self::Below(zones), Target::Name(name)) => {
+                zones.iter().any(|zone| name.is_within(zone))
+            }
+            (Self::Below(_), Target::Address(_)) => false,
+        }
+    }
 }
 
 /// The approved way from a private network to public names.
@@ -268,6 +293,12 @@ pub enum DialError {
         /// What was asked for.
         target: Target,
     },
+    /// A path with a list of names, and this is not on it.
+    #[error("`{target}` is not on the allow list of this path")]
+    NotAllowed {
+        /// What was asked for.
+        target: Target,
+    },
     /// A facility's path, and a name elsewhere.
     #[error("`{name}` is not a name of this facility")]
     OutsideFacility {
@@ -316,6 +347,7 @@ impl DialError {
             Self::NotPublic { .. } => ReasonCode::AddressNotPublic,
             Self::OutsideRanges { .. } => ReasonCode::AddressOutsideRanges,
             Self::NoEndpoint { .. } => ReasonCode::NoEndpoint,
+            Self::NotAllowed { .. } => ReasonCode::NameNotAllowed,
             Self::OutsideFacility { .. } => ReasonCode::NameOutsideFacility,
             Self::Down { .. } => ReasonCode::PathDown,
             Self::Proxy { .. } => ReasonCode::ProxyRefused,
@@ -331,6 +363,7 @@ impl DialError {
             Self::NotPublic { .. }
                 | Self::OutsideRanges { .. }
                 | Self::NoEndpoint { .. }
+                | Self::NotAllowed { .. }
                 | Self::OutsideFacility { .. }
                 | Self::Down { .. }
                 | Self::Proxy { .. }

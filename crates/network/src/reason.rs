@@ -73,6 +73,8 @@ pub enum ReasonCode {
     NoEndpoint,
     /// The service's name resolves, and not to its endpoint.
     EndpointMismatch,
+    /// The name is not on the path's allow list.
+    NameNotAllowed,
     /// The name is not one of the facility's.
     NameOutsideFacility,
     /// The tunnel or interface is down.

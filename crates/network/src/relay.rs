@@ -182,17 +182,8 @@ impl<'a> Lane<'a> {
         to: &mut WriteHalf<'_>,
         upward: Upward<'_>,
     ) -> Result<(), Broken> {
-        match upward {
-            Upward::Pass(first) => {
-                self.write(to, &first).await?;
-                drop(first);
-                self.splice(from, to).await?;
-            }
-            Upward::Requests(requests, held) => self.requests(from, to, requests, held).await?,
-            Upward::Guess(guess) => {
-                self.guess(from, guess).await?;
-                self.splice(from, to).await?;
-            }
+        if self.begin_up(from, to, upward).await? {
+            self.splice(from, to).await?;
         }
         Ok(())
     }
@@ -203,19 +194,28 @@ impl<'a> Lane<'a> {
         to: &mut (impl AsyncWrite + Unpin),
         upward: Upward<'_>,
     ) -> Result<(), Broken> {
-        match upward {
-            Upward::Pass(first) => {
-                self.write(to, &first).await?;
-                drop(first);
-                self.copy(from, to).await?;
-            }
-            Upward::Requests(requests, held) => self.requests(from, to, requests, held).await?,
-            Upward::Guess(guess) => {
-                self.guess(from, guess).await?;
-                self.copy(from, to).await?;
-            }
+        if self.begin_up(from, to, upward).await? {
+            self.copy(from, to).await?;
         }
         Ok(())
+    }
+
+    /// Carries what has to be looked at; whether there is more, which has not.
+    async fn begin_up(
+        &self,
+        from: &mut ReadHalf<'_>,
+        to: &mut (impl AsyncWrite + Unpin),
+        upward: Upward<'_>,
+    ) -> Result<bool, Broken> {
+        match upward {
+            Upward::Pass(first) => self.write(to, &first).await?,
+            Upward::Requests(requests, held) => {
+                self.requests(from, to, requests, held).await?;
+                return Ok(false);
+            }
+            Upward::Guess(guess) => self.guess(from, guess).await?,
+        }
+        Ok(true)
     }
 
     async fn guess(

@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use barecount_model::{
     class::NetworkProfile,
     environment::{Environment, NetworksSpec, OnPremAgent, PrivateLink, PrivateVpc, Vpn},
-    text::{EgressHost, IpRange, SocketAddress},
+    text::{DomainName, EgressHost, IpRange, SocketAddress},
 };
 use barecount_network::{
     NameServer,
     path::{
-        Binding, Bound, Direct, Endpoint, EndpointAddress, Facility, Path, Paths, Private,
+        Binding, Bound, Direct, Endpoint, EndpointAddress, Facility, Names, Path, Paths, Private,
         PublicVia,
     },
     resolver::{HostResolver, Resolver},
@@ -35,8 +35,10 @@ pub(super) fn paths(environment: &Environment) -> Result<Paths, Failure> {
 fn path(profile: NetworkProfile, networks: &NetworksSpec) -> Result<Path, String> {
     let found = match profile {
         NetworkProfile::PublicVpcEgress => networks.public_vpc_egress.as_ref().map(|network| {
-            let resolver = resolver(network.resolver.as_ref());
-            Ok(Path::Direct(Direct { resolver }))
+            Ok(Path::Direct(Direct {
+                names: below(&network.allow)?,
+                resolver: resolver(network.resolver.as_ref()),
+            }))
         }),
         NetworkProfile::PrivateVpc => networks.private_vpc.as_ref().map(private),
         NetworkProfile::PrivateLink => networks.privatelink.as_ref().map(endpoints),
@@ -52,6 +54,7 @@ fn nowhere() -> Path {
         ranges: Vec::new(),
         resolver: Arc::new(HostResolver::default()),
         public_via: None,
+        public_names: Names::Below(Vec::new()),
     })
 }
 
@@ -69,6 +72,10 @@ fn private(network: &PrivateVpc) -> Result<Path, String> {
             .public
             .as_ref()
             .map(|way| PublicVia::Proxy(way.proxy.socket_addr())),
+        public_names: match &network.public {
+            Some(way) => below(&way.allow)?,
+            None => Names::Below(Vec::new()),
+        },
     }))
 }
 
@@ -113,16 +120,26 @@ fn tunnel(network: &Vpn) -> Result<Path, String> {
 }
 
 fn facility(network: &OnPremAgent) -> Result<Path, String> {
-    let zones = network.zones.iter().map(|zone| {
-        zone.as_str()
-            .parse()
-            .map_err(|error| format!("`{zone}`: {error}"))
-    });
     Ok(Path::Facility(Facility {
-        zones: zones.collect::<Result<_, String>>()?,
+        zones: names(&network.zones)?,
         ranges: ranges(&network.ranges)?,
         resolver: resolver(network.resolver.as_ref()),
     }))
+}
+
+/// These names and all below them.
+fn below(zones: &[DomainName]) -> Result<Names, String> {
+    names(zones).map(Names::Below)
+}
+
+fn names<T: std::str::FromStr<Err: std::fmt::Display>>(
+    names: &[DomainName],
+) -> Result<Vec<T>, String> {
+    let name = |name: &DomainName| {
+        let parsed = name.as_str().parse();
+        parsed.map_err(|error| format!("`{name}`: {error}"))
+    };
+    names.iter().map(name).collect()
 }
 
 fn resolver(address: Option<&SocketAddress>) -> Arc<dyn Resolver> {

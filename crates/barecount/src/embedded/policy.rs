@@ -1,8 +1,8 @@
 //! What governance is asked about a pipeline, from its manifest and environment.
 
 use barecount_control::governance::{
-    Action, Allowed, Approval, ApprovalScope, EnvironmentFacts, EnvironmentKind, Isolation, Matrix,
-    MatrixRow, PipelineFacts, Question, StageFacts,
+    Action, Allowed, Approval, EnvironmentFacts, EnvironmentKind, Isolation, Matrix, MatrixRow,
+    PipelineFacts, Question, StageFacts,
 };
 use barecount_model::{
     environment::{self, Environment, LogLevel, TenantSelector},
@@ -100,12 +100,7 @@ fn matrix(tenant: &str, environment: &Environment) -> Matrix {
 /// All that are recorded: which of them bear on the question, policies say, and evidence tells.
 fn approvals(environment: &Environment) -> Vec<Approval> {
     let recorded = |approval: &environment::Approval| Approval {
-        scope: match approval.scope {
-            environment::ApprovalScope::Matrix => ApprovalScope::Matrix,
-            environment::ApprovalScope::XLarge => ApprovalScope::XLarge,
-            environment::ApprovalScope::CustomSize => ApprovalScope::CustomSize,
-            environment::ApprovalScope::DebugLogging => ApprovalScope::DebugLogging,
-        },
+        scope: approval.scope,
         tenant: approval.tenant.to_string(),
         environment: environment.name.to_string(),
         pipeline: approval.pipeline.to_string(),

@@ -138,7 +138,14 @@ fn obstacles(loaded: &Loaded, found: &Found, printer: &Printer) -> Result<(), Fa
         ));
     }
     let what = format!("stage `{}`: {}", first.stage, first.message);
-    Err(Failure::new(Status::Usage, what).with_code(first.code))
+    let environment = &found.environment.name;
+    let help = format!(
+        "What environment `{environment}` offers stands in its file, `environments/{environment}.yaml` \
+         beside the manifest; `--env` chooses another."
+    );
+    Err(Failure::new(Status::Usage, what)
+        .with_code(first.code)
+        .with_help(help))
 }
 
 /// Submits the run, or takes the one up that has its token.

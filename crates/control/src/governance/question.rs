@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use barecount_model::class::{NetworkProfile, RunnerClass, Size};
+pub use barecount_model::environment::ApprovalScope;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -216,41 +217,6 @@ impl Matrix {
                 && row.network_profiles.contains(&network_profile)
         });
         Some(matching.map(|row| row.name.as_str()).collect())
-    }
-}
-
-/// Which exception an approval makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ApprovalScope {
-    /// A combination that the tenant's matrix does not list.
-    Matrix,
-    /// Size `xlarge`.
-    #[serde(rename = "xlarge")]
-    XLarge,
-    /// Size `custom`.
-    CustomSize,
-    /// Logging at level debug in production.
-    DebugLogging,
-}
-
-impl ApprovalScope {
-    /// Every scope.
-    pub const ALL: [Self; 4] = [
-        Self::Matrix,
-        Self::XLarge,
-        Self::CustomSize,
-        Self::DebugLogging,
-    ];
-
-    /// The scope as policies, evidence and JSON spell it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Matrix => "matrix",
-            Self::XLarge => "xlarge",
-            Self::CustomSize => "custom_size",
-            Self::DebugLogging => "debug_logging",
-        }
     }
 }
 

@@ -249,3 +249,29 @@ fn what_an_audited_stage_reached_is_advised_as_lines_of_its_manifest() -> Outcom
         .fails_with(7, "BC0904");
     Ok(())
 }
+
+#[test]
+fn what_an_attempt_tried_is_in_evidence_also_if_it_had_to_be_stopped() -> Outcome {
+    let server = serve("never mind")?;
+    for class in ["container", "serverless"] {
+        let place = place(
+            class,
+            "udp://192.0.2.7:443 tcp://192.0.2.8:80",
+            server.port(),
+        );
+        let manifest = fs_err::read_to_string(place.join("pipeline.yaml"))?;
+        let hangs = manifest
+            .replace("\"reach out\"", "\"reach out and hang\"")
+            .replace("      egress:", "      timeout: 3s\n      egress:");
+        assert_ne!(hangs, manifest);
+        place.write("pipeline.yaml", hangs);
+        let finished = run(&place).exits_with(1).tells("[BC0609]");
+        let attempt = &finished.json("run")["tasks"][0]["attempts"][0];
+        assert_eq!(attempt["failure"]["kind"], "timeout", "{attempt}");
+        let network = network(&place);
+        record(&network, "address", &"192.0.2.7".into(), 443);
+        record(&network, "address", &"192.0.2.8".into(), 80);
+        place.nothing_is_left();
+    }
+    Ok(())
+}

@@ -231,7 +231,9 @@ pub struct Approval {
 }
 
 /// What an approval excepts from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum ApprovalScope {
     /// The tenant's matrix: a combination that it does not list.
@@ -243,6 +245,26 @@ pub enum ApprovalScope {
     CustomSize,
     /// That nothing is logged at level debug in production.
     DebugLogging,
+}
+
+impl ApprovalScope {
+    /// Every scope.
+    pub const ALL: [Self; 4] = [
+        Self::Matrix,
+        Self::XLarge,
+        Self::CustomSize,
+        Self::DebugLogging,
+    ];
+
+    /// The scope as environment files, policies and evidence spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Matrix => "matrix",
+            Self::XLarge => "xlarge",
+            Self::CustomSize => "custom_size",
+            Self::DebugLogging => "debug_logging",
+        }
+    }
 }
 
 /// What a tenant may use without an approval.

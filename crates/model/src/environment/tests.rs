@@ -109,3 +109,16 @@ fn what_an_environment_cannot_promise_is_refused_under_its_code() {
         assert_eq!(load(&text).err(), Some(codes), "{text}");
     }
 }
+
+#[test]
+fn production_lets_nothing_through_that_was_not_declared() {
+    let audited = "  networks: { audit: true }\n";
+    let refused = Environment::load("e.yaml", minimal("production", audited).as_bytes());
+    let codes: Vec<_> = refused
+        .expect_err("production is not audited")
+        .iter()
+        .map(|found| found.code)
+        .collect();
+    assert_eq!(codes, [codes::INVALID_ENVIRONMENT.id]);
+    assert!(Environment::load("e.yaml", minimal("staging", audited).as_bytes()).is_ok());
+}

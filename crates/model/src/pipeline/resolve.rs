@@ -119,6 +119,7 @@ fn stage(
     writers: &Writers<'_>,
 ) -> Option<Stage> {
     refuse_egress_twice(findings, at, spec);
+    refuse_many_ports(findings, at, spec);
     check_variables(findings, &format!("{at}/env"), &spec.env);
     check_arguments(findings, at, spec);
     let runner = runner::resolve(findings, at, spec, defaults);
@@ -170,11 +171,25 @@ fn refuse_egress_twice(findings: &mut Findings<'_>, at: &str, spec: &StageSpec) 
         if spec.egress[..index].iter().any(|other| same(&other)) {
             let message = format!("`{}:{}` is declared twice", egress.host, egress.port);
             findings.error(
-                codes::EGRESS_TWICE,
+                codes::INVALID_EGRESS,
                 &format!("{at}/egress/{index}"),
                 message,
             );
         }
+    }
+}
+
+/// A sandbox listens on each declared port where its kernel cannot redirect.
+fn refuse_many_ports(findings: &mut Findings<'_>, at: &str, spec: &StageSpec) {
+    const MOST: usize = 48;
+    let ports: std::collections::BTreeSet<u16> =
+        spec.egress.iter().map(|egress| egress.port).collect();
+    if ports.len() > MOST {
+        let message = format!(
+            "{} different ports are declared, and a stage has {MOST} at most",
+            ports.len()
+        );
+        findings.error(codes::INVALID_EGRESS, &format!("{at}/egress"), message);
     }
 }
 

@@ -65,7 +65,12 @@ impl Path {
             kind,
         };
         match self {
-            Self::Direct(Direct { resolver }) => {
+            Self::Direct(Direct { names, resolver }) => {
+                if !names.have(target) {
+                    return Err(DialError::NotAllowed {
+                        target: target.clone(),
+                    });
+                }
                 let addresses = resolve(resolver, target).await?;
                 let public = keep_public(target, &addresses)?;
                 Ok(plan(public, Via::Host, PathKind::Direct))
@@ -116,7 +121,8 @@ impl Private {
         port: u16,
     ) -> Result<(Vec<SocketAddr>, Via, PathKind), DialError> {
         let found = resolve(&self.resolver, target).await;
-        let addresses = match (found, self.public_via) {
+        let public_via = self.public_via.filter(|_| self.public_names.have(target));
+        let addresses = match (found, public_via) {
             (Ok(addresses), _) => addresses,
             // Networks behind a proxy often resolve their own names only.
             (
@@ -132,10 +138,8 @@ impl Private {
             let sockets = addresses.into_iter().map(|ip| SocketAddr::new(ip, port));
             sockets.collect()
         };
-        match (
-            keep_in_ranges(target, &addresses, &self.ranges),
-            self.public_via,
-        ) {
+        let within = keep_in_ranges(target, &addresses, &self.ranges);
+        match (within, public_via) {
             (Ok(kept), _) => Ok((with_port(kept), Via::Host, PathKind::Private)),
             (Err(outside), None) => Err(outside),
             (Err(outside), Some(via)) => {

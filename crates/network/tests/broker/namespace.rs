@@ -7,7 +7,7 @@ use barecount_model::{class::NetworkProfile, manifest::EgressProtocol};
 use barecount_network::{
     broker::{Broker, BrokerOptions},
     capture::{Capture, InsideSockets},
-    path::{Binding, Bound, Direct, Path, PathKind},
+    path::{Binding, Bound, Direct, Names, Path, PathKind},
     policy::{Limits, Mode, Policy},
     reason::ReasonCode,
 };
@@ -102,7 +102,10 @@ async fn inside_a_public_address_is_reached() -> TestResult {
     let port = service.local_addr()?.port();
     let resolver = Hosts::of(&[("api.example", &["127.0.0.1", PUBLIC])]);
     let inside: [IpAddr; 2] = ["198.18.0.1".parse()?, "fd62:6172:6563::1".parse()?];
-    let path = Path::Direct(Direct { resolver });
+    let path = Path::Direct(Direct {
+        names: Names::Any,
+        resolver,
+    });
     let broker = broker(path, port, &inside, Capture::DeclaredPorts).await?;
     let attempt = broker.begin(policy(port))?;
     // The first answer comes with the first address; the program would ask as well.

@@ -12,8 +12,8 @@ use barecount_model::manifest::EgressProtocol;
 use barecount_network::{
     health::{EndpointDns, probe},
     path::{
-        Binding, Bound, Connection, Direct, Endpoint, EndpointAddress, Facility, Path, PathKind,
-        Private, PublicVia, Through, Tunnel, TunnelState,
+        Binding, Bound, Connection, Direct, Endpoint, EndpointAddress, Facility, Names, Path,
+        PathKind, Private, PublicVia, Through, Tunnel, TunnelState,
     },
     reason::ReasonCode,
     record::{FlowRecord, Verdict},
@@ -53,7 +53,11 @@ async fn a_public_name_with_a_private_answer_is_refused() -> TestResult {
         "2002:7f00:1::1",
     ] {
         let resolver = Hosts::of(&[("api.example", &[address])]);
-        let record = refused_by(Path::Direct(Direct { resolver })).await?;
+        let record = refused_by(Path::Direct(Direct {
+            names: Names::Any,
+            resolver,
+        }))
+        .await?;
         assert_eq!(
             code(&record),
             Some(ReasonCode::AddressNotPublic),
@@ -89,6 +93,7 @@ async fn a_name_that_moves_to_a_private_address_is_refused_from_then_on() -> Tes
         }
     }
     let rig = Rig::start(Path::Direct(Direct {
+        names: Names::Any,
         resolver: Arc::new(Rebinds::default()),
     }))
     .await?;
@@ -109,6 +114,7 @@ async fn a_private_path_leads_to_its_ranges_whatever_a_name_resolves_to() -> Tes
             ranges: vec!["10.20.0.0/16".parse().expect("a range")],
             resolver: Hosts::of(&[("api.example", answers)]),
             public_via: None,
+            public_names: Names::Any,
         })
     };
     for address in ["127.0.0.1", "93.184.216.34", "10.21.0.1"] {
@@ -158,6 +164,7 @@ fn behind(proxy: SocketAddr, answers: &[(&str, &[&str])]) -> Path {
         ranges: vec!["10.20.0.0/16".parse().expect("a range")],
         resolver: Hosts::of(answers),
         public_via: Some(PublicVia::Proxy(proxy)),
+        public_names: Names::Any,
     })
 }
 

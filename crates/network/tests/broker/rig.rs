@@ -15,7 +15,7 @@ use barecount_network::{
     broker::{Attempt, Broker, BrokerOptions},
     capture::{Capture, InsideSockets},
     name::HostName,
-    path::{Path, Private},
+    path::{Names, Path, Private},
     policy::{Destination, Limits, Mode, Policy},
     reason::ReasonCode,
     record::{FlowLog, FlowRecord},
@@ -74,6 +74,7 @@ pub(crate) fn loopback(resolver: Arc<dyn Resolver>) -> Path {
         ranges: vec!["127.0.0.0/8".parse().expect("a range")],
         resolver,
         public_via: None,
+        public_names: Names::Any,
     })
 }
 

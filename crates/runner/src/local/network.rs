@@ -2,7 +2,7 @@
 //! makes on its behalf the connections that an attempt has declared.
 
 use std::{
-    io::{self, ErrorKind},
+    io,
     net::{SocketAddr, TcpListener, UdpSocket},
     os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError},
@@ -16,6 +16,7 @@ use barecount_network::{
     record::{FlowLog, FlowProtocol},
 };
 use barecount_sandbox::{Intercepted, parse_refusals};
+use rustix::io::Errno;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     task::JoinHandle,
@@ -26,12 +27,14 @@ use crate::RunnerError;
 
 /// What the kernel hands out of its packet log in one piece is no longer.
 const LOGGED_BYTES: usize = 64 << 10;
+/// The most pieces that are read at an attempt's end.
+const DRAINED_READS: usize = 256;
 
 /// The broker of one sandbox, and the attempt that it serves.
 pub(crate) struct Network {
     broker: Broker,
     attempt: Arc<Mutex<Option<Attempt>>>,
-    refusals: Option<JoinHandle<()>>,
+    refusals: Option<Refusals>,
 }
 
 impl Network {
@@ -64,7 +67,7 @@ impl Network {
             .map_err(|error| failure("serve a sandbox's network", error))?;
         let attempt = Arc::new(Mutex::new(Some(first)));
         let refusals = refusals
-            .map(|log| watch(log, attempt.clone()))
+            .map(|log| Refusals::watch(log, attempt.clone()))
             .transpose()
             .map_err(|error| failure("hear of refused packets", error))?;
         Ok(Self {
@@ -86,16 +89,14 @@ impl Network {
 
     /// Closes what the attempt left open, and says what it reached and was refused.
     pub(crate) async fn end(&self) -> Option<FlowLog> {
-        let attempt = lock(&self.attempt).take()?;
+        let attempt = {
+            let mut current = lock(&self.attempt);
+            if let Some(refusals) = &self.refusals {
+                refusals.drain(current.as_ref());
+            }
+            current.take()?
+        };
         Some(attempt.end().await)
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        if let Some(refusals) = &self.refusals {
-            refusals.abort();
-        }
     }
 }
 
@@ -104,38 +105,81 @@ fn lock(attempt: &Mutex<Option<Attempt>>) -> std::sync::MutexGuard<'_, Option<At
     attempt.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Records what was sent by other protocols than TCP, which goes nowhere.
-fn watch(log: OwnedFd, attempt: Arc<Mutex<Option<Attempt>>>) -> io::Result<JoinHandle<()>> {
-    #[expect(
-        deprecated,
-        reason = "its replacement is unsafe, and asks for what an owned descriptor keeps by its \
-                  type: that it stays open and the same"
-    )]
-    let log = AsyncFd::with_interest(log, Interest::READABLE)?;
-    Ok(tokio::spawn(async move {
-        let mut buffer = vec![0; LOGGED_BYTES];
-        while let Ok(mut ready) = log.readable().await {
-            match rustix::io::read(log.get_ref(), &mut buffer).map_err(io::Error::from) {
-                Ok(0) => break,
-                Ok(length) => record(&buffer[..length], &attempt),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => ready.clear_ready(),
-                // Packets came faster than they were read; the record says that some are missing.
-                Err(error)
-                    if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) =>
-                {
-                    if let Some(attempt) = &*lock(&attempt) {
-                        attempt.lost_refusals();
-                    }
-                }
-                Err(_) => break,
-            }
-        }
-    }))
+/// The kernel's log of what was sent by other protocols than TCP, which goes nowhere.
+struct Refusals {
+    log: Arc<AsyncFd<OwnedFd>>,
+    reader: JoinHandle<()>,
 }
 
-fn record(packet: &[u8], attempt: &Mutex<Option<Attempt>>) {
-    let attempt = lock(attempt);
-    let Some(attempt) = &*attempt else { return };
+impl Refusals {
+    fn watch(log: OwnedFd, attempt: Arc<Mutex<Option<Attempt>>>) -> io::Result<Self> {
+        #[expect(
+            deprecated,
+            reason = "its replacement is unsafe, and asks for what an owned descriptor keeps by \
+                      its type: that it stays open and the same"
+        )]
+        let log = Arc::new(AsyncFd::with_interest(log, Interest::READABLE)?);
+        let watched = log.clone();
+        let reader = tokio::spawn(async move {
+            while let Ok(mut ready) = watched.readable().await {
+                match read(watched.get_ref(), lock(&attempt).as_ref()) {
+                    Read::Some => {}
+                    Read::Nothing => ready.clear_ready(),
+                    Read::End => break,
+                }
+            }
+        });
+        Ok(Self { log, reader })
+    }
+
+    /// Reads what is there now, all of which the attempt sent. Bounded, should its processes go on.
+    fn drain(&self, attempt: Option<&Attempt>) {
+        for _ in 0..DRAINED_READS {
+            if read(self.log.get_ref(), attempt) != Read::Some {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Refusals {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+#[derive(PartialEq)]
+enum Read {
+    Some,
+    Nothing,
+    End,
+}
+
+/// Reads once and records; with the attempt held, so that nothing is read for one attempt and
+/// recorded for the next.
+fn read(log: &OwnedFd, attempt: Option<&Attempt>) -> Read {
+    let mut buffer = vec![0; LOGGED_BYTES];
+    match rustix::io::read(log, &mut buffer) {
+        Ok(0) => Read::End,
+        Ok(length) => {
+            if let Some(attempt) = attempt {
+                record(&buffer[..length], attempt);
+            }
+            Read::Some
+        }
+        Err(Errno::AGAIN) => Read::Nothing,
+        // Packets came faster than they were read; the record says that some are missing.
+        Err(Errno::NOBUFS) => {
+            if let Some(attempt) = attempt {
+                attempt.lost_refusals();
+            }
+            Read::Some
+        }
+        Err(_) => Read::End,
+    }
+}
+
+fn record(packet: &[u8], attempt: &Attempt) {
     for refused in parse_refusals(packet) {
         let protocol = match refused.protocol {
             17 => FlowProtocol::Udp,

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     name::HostName,
-    path::{Bound, Connection, Through, TunnelState},
+    path::{Bound, Connection, Names, Through, TunnelState},
 };
 
 /// Every name has these addresses.
@@ -45,6 +45,7 @@ fn ranged(ranges: &[IpNet], answers: &[IpAddr]) -> Vec<Path> {
             ranges: ranges(),
             resolver: resolver(),
             public_via: None,
+            public_names: Names::Any,
         }),
         Path::Bound(Bound {
             binding: Binding::Interface("tun0".to_owned()),
@@ -104,7 +105,7 @@ fn any_range() -> impl Strategy<Value = IpNet> {
 proptest! {
     #[test]
     fn a_direct_path_leads_to_public_addresses_only(answers in prop::collection::vec(any_address(), 1..12)) {
-        let path = Path::Direct(Direct { resolver: Arc::new(Answers(answers.clone())) });
+        let path = Path::Direct(Direct { names: Names::Any, resolver: Arc::new(Answers(answers.clone())) });
         match plan(&path, &name()) {
             Ok(candidates) => {
                 prop_assert!(!candidates.is_empty() && candidates.len() <= MAX_CANDIDATES);
@@ -159,6 +160,7 @@ fn an_approved_source_address_leads_to_public_addresses_only() {
             ranges: vec!["10.0.0.0/16".parse().expect("a range")],
             resolver: Arc::new(Answers(vec![answer.parse().expect("an address")])),
             public_via: Some(PublicVia::Nat([10, 0, 0, 9].into())),
+            public_names: Names::Any,
         })
     };
     for (answer, leads) in [
@@ -170,4 +172,33 @@ fn an_approved_source_address_leads_to_public_addresses_only() {
     ] {
         assert_eq!(plan(&path(answer), &name()).is_ok(), leads, "{answer}");
     }
+}
+
+#[test]
+fn an_allow_list_holds_whoever_declared_the_name() {
+    let answer = "93.184.216.34".parse().expect("an address");
+    let names = |zone: &str| Names::Below(vec![zone.parse().expect("a name")]);
+    let direct = |zone| {
+        Path::Direct(Direct {
+            names: names(zone),
+            resolver: Arc::new(Answers(vec![answer])),
+        })
+    };
+    let private = |zone| {
+        Path::Private(Private {
+            ranges: Vec::new(),
+            resolver: Arc::new(Answers(vec![answer])),
+            public_via: Some(PublicVia::Proxy(([10, 0, 0, 9], 3128).into())),
+            public_names: names(zone),
+        })
+    };
+    let literal = Target::Address(answer);
+    for path in [direct("example"), private("example")] {
+        assert!(plan(&path, &name()).is_ok(), "{path:?}");
+        assert!(plan(&path, &literal).is_err(), "{path:?}");
+    }
+    let refused = plan(&direct("other.example"), &name());
+    assert!(matches!(refused, Err(DialError::NotAllowed { .. })));
+    let refused = plan(&private("other.example"), &name());
+    assert!(matches!(refused, Err(DialError::OutsideRanges { .. })));
 }
