@@ -196,49 +196,18 @@ impl Resolution<'_> {
         let spec = file.spec;
         let development = spec.kind == EnvironmentKind::Development;
         let refresh_lock = spec.lock.refresh_on_run.unwrap_or(development);
-        if refresh_lock && !development {
-            let message = format!(
-                "a {} environment runs what the lock pins",
-                spec.kind.as_str()
-            );
-            let help = "set `refresh_on_run: false`; build and promote instead";
-            self.error(
-                codes::LOCK_REFRESH_OUTSIDE_DEVELOPMENT,
-                "/spec/lock/refresh_on_run",
-                message,
-                help,
-            );
-        }
         let process_isolation = spec.isolation.process.unwrap_or(development);
-        if process_isolation && spec.kind == EnvironmentKind::Production {
-            let message = "a production environment runs nothing without a sandbox";
-            let help = "set `process: false`";
-            self.error(
-                codes::PROCESS_ISOLATION_IN_PRODUCTION,
-                "/spec/isolation/process",
-                message,
-                help,
-            );
-        }
-        if spec.networks.audit && spec.kind == EnvironmentKind::Production {
-            let message = "production lets nothing through that was not declared";
-            let help = "leave `audit` to environments for development and staging";
-            self.error(
-                codes::INVALID_ENVIRONMENT,
-                "/spec/networks/audit",
-                message,
-                help,
-            );
-        }
+        self.hold_to_kind(
+            spec.kind,
+            refresh_lock,
+            process_isolation,
+            spec.networks.audit,
+        );
         for (key, path) in [("state", &spec.state), ("signing_key", &spec.signing_key)] {
             if path.as_ref().is_some_and(|path| path.contains('\0')) {
+                let pointer = format!("/spec/{key}");
                 let message = "a path has no character NUL";
-                self.error(
-                    codes::INVALID_ENVIRONMENT,
-                    &format!("/spec/{key}"),
-                    message,
-                    "",
-                );
+                self.error(codes::INVALID_ENVIRONMENT, &pointer, message, "");
             }
         }
         Environment {
@@ -256,6 +225,50 @@ impl Resolution<'_> {
             process_isolation,
             log_level: spec.log_level.unwrap_or_default(),
             signing_key: spec.signing_key,
+        }
+    }
+
+    /// What an environment's kind forbids it to allow.
+    fn hold_to_kind(
+        &mut self,
+        kind: EnvironmentKind,
+        refresh_lock: bool,
+        process_isolation: bool,
+        audit: bool,
+    ) {
+        if refresh_lock && kind != EnvironmentKind::Development {
+            let message = format!("a {} environment runs what the lock pins", kind.as_str());
+            let help = "set `refresh_on_run: false`; build and promote instead";
+            let pointer = "/spec/lock/refresh_on_run";
+            self.error(
+                codes::LOCK_REFRESH_OUTSIDE_DEVELOPMENT,
+                pointer,
+                message,
+                help,
+            );
+        }
+        if kind != EnvironmentKind::Production {
+            return;
+        }
+        if process_isolation {
+            let message = "a production environment runs nothing without a sandbox";
+            let pointer = "/spec/isolation/process";
+            self.error(
+                codes::PROCESS_ISOLATION_IN_PRODUCTION,
+                pointer,
+                message,
+                "set `process: false`",
+            );
+        }
+        if audit {
+            let message = "production lets nothing through that was not declared";
+            let help = "leave `audit` to environments for development and staging";
+            self.error(
+                codes::INVALID_ENVIRONMENT,
+                "/spec/networks/audit",
+                message,
+                help,
+            );
         }
     }
 

@@ -175,7 +175,14 @@ fn read(log: &OwnedFd, attempt: Option<&Attempt>) -> Read {
             }
             Read::Some
         }
-        Err(_) => Read::End,
+        // Nothing more is heard of what is refused, and the record says so. The refusal itself holds.
+        Err(error) => {
+            tracing::warn!(%error, "the kernel's log of refused packets cannot be read");
+            if let Some(attempt) = attempt {
+                attempt.lost_refusals();
+            }
+            Read::End
+        }
     }
 }
 
