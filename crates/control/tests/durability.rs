@@ -17,7 +17,7 @@ use barecount_model::{
     plan::Plan,
     run::{
         Pending, RetryBudget, Run, RunState, Task, TaskState,
-        outcome::{AttemptResult, CommittedDataset, Metrics, Outcome, Staged},
+        outcome::{AttemptResult, CommittedDataset, Metrics, Outcome, Staged, StagedDataset},
     },
 };
 use jiff::Timestamp;
@@ -161,7 +161,16 @@ fn permit(version: &str) -> Permit {
 
 fn done() -> Outcome {
     Outcome {
-        result: AttemptResult::Done(Staged::default()),
+        result: AttemptResult::Done(Staged {
+            datasets: vec![StagedDataset {
+                dataset: "raw.example".into(),
+                rows: 3,
+                bytes: 30,
+                digest: "lthash:00".into(),
+                commit: Value::Null,
+            }],
+            ..Staged::default()
+        }),
         exit_code: Some(0),
         metrics: Metrics::default(),
         detail: Value::Null,

@@ -7,7 +7,7 @@ use barecount_model::{
     id::{RunId, TaskId},
     run::{
         AttemptState, Moment, Pending, Record, RetryBudget, Run, RunState, Task, TaskState,
-        outcome::{AttemptResult, Failure, FailureKind, Metrics, Outcome, Staged},
+        outcome::{AttemptResult, Failure, FailureKind, Metrics, Outcome, Staged, StagedDataset},
     },
 };
 use jiff::{SignedDuration, Timestamp};
@@ -115,7 +115,22 @@ fn result(choice: u8) -> AttemptResult {
         1 => failed(FailureKind::Infrastructure),
         2 => failed(FailureKind::Data),
         3 => AttemptResult::Stopped,
-        _ => AttemptResult::Done(Staged::default()),
+        // What staged nothing is done with its report.
+        4 => AttemptResult::Done(Staged::default()),
+        _ => AttemptResult::Done(staged()),
+    }
+}
+
+fn staged() -> Staged {
+    Staged {
+        datasets: vec![StagedDataset {
+            dataset: "raw.example".to_owned(),
+            rows: 3,
+            bytes: 30,
+            digest: "lthash:00".to_owned(),
+            commit: Value::Null,
+        }],
+        ..Staged::default()
     }
 }
 

@@ -39,6 +39,13 @@ pub struct Staged {
     pub checkpoint: Option<StagedCheckpoint>,
 }
 
+impl Staged {
+    /// Whether there is nothing to commit.
+    pub fn is_empty(&self) -> bool {
+        self.datasets.is_empty() && self.checkpoint.is_none()
+    }
+}
+
 /// A checkpoint in staging.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StagedCheckpoint {

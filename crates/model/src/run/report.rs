@@ -32,6 +32,8 @@ impl Run {
         attempt.exit_code = outcome.exit_code;
         attempt.metrics = outcome.metrics;
         attempt.detail = outcome.detail;
+        let nothing_to_commit =
+            matches!(&outcome.result, AttemptResult::Done(staged) if staged.is_empty());
         let failure = match outcome.result {
             AttemptResult::Done(staged) => {
                 attempt.state = AttemptState::Succeeded;
@@ -51,6 +53,8 @@ impl Run {
         let ended = attempt.state;
         let task = &mut self.tasks[index];
         task.state = match (ended, failure) {
+            // There is nothing to roll forward: the decision is the whole commit.
+            (AttemptState::Succeeded, _) if nothing_to_commit => TaskState::Succeeded,
             (AttemptState::Succeeded, _) => TaskState::Committing,
             (_, Some(failure)) if !cancelled => {
                 retry(&mut task.budget, &failure, moment, &mut task.not_before)
@@ -64,6 +68,9 @@ impl Run {
             task: index,
             number,
         });
+        if nothing_to_commit {
+            effects.record(Record::TaskCommitted { task: index });
+        }
         self.settle(moment, &mut effects);
         Ok(effects)
     }
