@@ -20,12 +20,15 @@ use crate::{
 
 struct Bench {
     name: &'static str,
-    package: &'static str,
     example: &'static str,
     arguments: &'static [&'static str],
     /// What the example's lines say.
     read: fn(&[Value]) -> Vec<Figure>,
 }
+
+/// All of them in one build, with one set of features: chosen one by one, each would build its own
+/// data engine.
+const BUILD: &str = "cargo build --release --locked --workspace --bins --examples";
 
 /// Stands for a new folder on the file system that cargo builds on.
 const FOLDER: &str = "FOLDER";
@@ -33,42 +36,36 @@ const FOLDER: &str = "FOLDER";
 const BENCHES: &[Bench] = &[
     Bench {
         name: "sandbox",
-        package: "barecount-sandbox",
         example: "cold_start",
         arguments: &[],
         read: reading::sandbox,
     },
     Bench {
         name: "ledger",
-        package: "barecount-ledger",
         example: "throughput",
         arguments: &[FOLDER],
         read: reading::ledger,
     },
     Bench {
         name: "invoke",
-        package: "barecount-runner",
         example: "invoke",
         arguments: &[],
         read: reading::invoke,
     },
     Bench {
         name: "network",
-        package: "barecount-network",
         example: "relay",
         arguments: &[],
         read: reading::network,
     },
     Bench {
         name: "etl",
-        package: "barecount-engine",
         example: "etl",
         arguments: &["1"],
         read: reading::etl,
     },
     Bench {
         name: "dispatch",
-        package: "barecount-control",
         example: "dispatch",
         arguments: &[FOLDER],
         read: reading::dispatch,
@@ -116,23 +113,11 @@ fn find(name: &str) -> Result<&'static Bench, Failure> {
 
 impl Bench {
     fn run(&self, project: &Project) -> Result<Vec<Figure>, Failure> {
-        let Self {
-            name,
-            package,
-            example,
-            ..
-        } = self;
+        let Self { name, example, .. } = self;
         if *name == "sandbox" {
             setup::for_benchmarks(project)?;
         }
-        // With the binary, the data engine is built with the binary's features: mostly it is there.
-        let beside = match *name {
-            "etl" => "-p barecount --bin barecount ",
-            _ => "",
-        };
-        let build =
-            format!("cargo build --release --locked {beside}-p {package} --example {example}");
-        Task::new(&build)
+        Task::new(BUILD)
             .minutes(60)
             .shown(Shown::Stderr)
             .run(&format!("bench-{name}-build"), project)?;

@@ -12,9 +12,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     clock::Clock,
+    entries::Entries,
     governance::{Action, Permit},
     store::{DeadLetter, OpenError, Store, StoreError},
-    writer::{self, Command, Entries, Reply, Verb, Writer},
+    writer::{self, Command, Reply, Verb, Writer},
 };
 
 /// Commands that wait for the writer at most; further callers wait for a place.
@@ -34,6 +35,10 @@ pub struct Submission {
     pub run: Run,
     /// What it carries out.
     pub plan: Arc<Plan>,
+    /// Tasks whose first attempts are opened in the same transaction, because there is room for
+    /// them: their launches may follow at once. Nothing is placed where the token names a run that
+    /// exists already.
+    pub place: Vec<usize>,
 }
 
 /// The answer to a submission.
@@ -132,7 +137,8 @@ impl Control {
     ///
     /// # Errors
     /// [`CommandError::NotPermitted`] if the permit is for something else;
-    /// [`CommandError::TokenConflict`] if the token belongs to another version's run.
+    /// [`CommandError::TokenConflict`] if the token belongs to another version's run; a rejection
+    /// if a task to be placed needs another one first.
     pub async fn submit(
         &self,
         submission: Submission,
@@ -268,10 +274,11 @@ impl Control {
         self.send(Command::Enter(statement)).await.map(drop)
     }
 
-    /// Lets the store forget the bytes of entries that a durable checkpoint covers.
+    /// Lets the store forget the bytes of entries that a durable checkpoint covers, with its next
+    /// transaction.
     ///
     /// # Errors
-    /// [`CommandError::Store`] if the store failed.
+    /// [`CommandError::Closed`] once the control plane has shut down.
     pub async fn integrated(&self, size: u64) -> Result<(), CommandError> {
         self.send(Command::Integrated { size }).await.map(drop)
     }

@@ -7,10 +7,11 @@
 //! and is done by an agent.
 
 pub mod clock;
+mod entries;
 pub mod governance;
 mod handle;
 pub mod store;
 mod writer;
 
+pub use entries::{Entries, EntryQueue};
 pub use handle::{CommandError, Control, Fenced, Submission, Submitted, Update};
-pub use writer::Entries;

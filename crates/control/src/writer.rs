@@ -24,21 +24,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     clock::Clock,
+    entries::Entries,
     handle::{CommandError, Submission, Update},
     store::{Batch, DeadLetter, Store, StoreError},
 };
 
 /// Commands in one transaction at most.
 const BATCH: usize = 1024;
-
-/// Entries that became durable together: the first one's index, and their bytes.
-#[derive(Debug, Clone)]
-pub struct Entries {
-    /// The first entry's index.
-    pub first: u64,
-    /// The entries.
-    pub bytes: Vec<Vec<u8>>,
-}
 
 pub(crate) type Reply = oneshot::Sender<Result<Option<Update>, CommandError>>;
 
@@ -93,12 +85,20 @@ struct Pending {
     integrated: Option<u64>,
 }
 
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.inserts.is_empty() && self.updates.is_empty() && self.statements.is_empty()
+    }
+}
+
 pub(crate) struct Writer {
     store: Store,
     clock: Arc<dyn Clock>,
     active: HashMap<RunId, Active>,
     tokens: HashMap<(String, String), RunId>,
     next_index: u64,
+    /// The ledger's length under a durable checkpoint, if the store has not heard of it yet.
+    integrated: Option<u64>,
     entropy: u64,
     updates: mpsc::UnboundedSender<Update>,
     entries: mpsc::UnboundedSender<Entries>,
@@ -117,6 +117,7 @@ pub(crate) fn spawn(
             while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
                 writer.commit(std::mem::take(&mut batch));
             }
+            writer.trim();
         })?;
     Ok(())
 }
@@ -136,6 +137,7 @@ impl Writer {
             active: HashMap::new(),
             tokens: HashMap::new(),
             next_index: 0,
+            integrated: None,
             entropy,
             updates,
             entries,
@@ -178,6 +180,12 @@ impl Writer {
         for (command, reply) in batch {
             answers.push((self.apply(command, now, &mut pending), reply));
         }
+        if pending.is_empty() {
+            return self.announce(pending, answers);
+        }
+        // What the ledger has taken over is forgotten in passing: that never waits for the disk,
+        // and nothing waits for it. If it is lost, those entries are integrated again, to no effect.
+        pending.integrated = self.integrated.take();
         match self.persist(&pending, now) {
             Ok(()) => self.announce(pending, answers),
             Err(error) => {
@@ -187,6 +195,19 @@ impl Writer {
                 );
                 self.abandon(error, answers);
             }
+        }
+    }
+
+    /// Forgets what the ledger has taken over since the last transaction.
+    fn trim(&mut self) {
+        let Some(size) = self.integrated.take() else {
+            return;
+        };
+        if let Err(error) = self.store.transaction(|batch| batch.drop_integrated(size)) {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the ledger's queue was not trimmed"
+            );
         }
     }
 
@@ -283,7 +304,7 @@ impl Writer {
                 Ok(None)
             }
             Command::Integrated { size } => {
-                pending.integrated = pending.integrated.max(Some(size));
+                self.integrated = self.integrated.max(Some(size));
                 Ok(None)
             }
         }
@@ -295,7 +316,11 @@ impl Writer {
         now: Timestamp,
         pending: &mut Pending,
     ) -> Result<RunId, CommandError> {
-        let Submission { mut run, plan } = submission;
+        let Submission {
+            mut run,
+            plan,
+            place,
+        } = submission;
         let key = (run.tenant.clone(), run.token.clone());
         if let Some(existing) = self.find_token(&key)? {
             self.load(&existing)?;
@@ -309,7 +334,11 @@ impl Writer {
             }
             return Ok(existing);
         }
-        let effects = run.submit(&self.moment(now))?;
+        let mut effects = run.submit(&self.moment(now))?;
+        for task in place {
+            let placed = run.place(task, &self.moment(now))?;
+            effects.records.extend(placed.records);
+        }
         for record in &effects.records {
             let statement = evidence::of_record(record, &run, &plan, &[], now);
             pending.statements.push((Some(run.id.clone()), statement));

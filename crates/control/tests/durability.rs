@@ -108,6 +108,7 @@ fn submission(seed: u8, token: &str, version: &str) -> Submission {
     Submission {
         run,
         plan: Arc::new(plan),
+        place: vec![],
     }
 }
 

@@ -16,8 +16,9 @@ use barecount_model::{
     class::RunnerClass,
     digest::Digest,
     id::RunId,
+    plan::Plan,
     run::{
-        Pending, TaskState,
+        Pending, Run, TaskState,
         outcome::{CommittedDataset, Staged},
     },
 };
@@ -47,6 +48,30 @@ pub(crate) struct Caps {
     pub(crate) total: usize,
     /// Of one class.
     pub(crate) class: HashMap<RunnerClass, usize>,
+}
+
+impl Caps {
+    /// The tasks of a new run that may be placed with its submission, where nothing else is under
+    /// way.
+    pub(crate) fn first(&self, run: &Run, plan: &Plan) -> Vec<usize> {
+        let mut of_class: HashMap<RunnerClass, usize> = HashMap::new();
+        let mut of_stage: HashMap<&str, u32> = HashMap::new();
+        let mut first = Vec::new();
+        for (index, task) in run.tasks.iter().enumerate() {
+            let class_cap = self.class.get(&task.class).copied().unwrap_or(usize::MAX);
+            let stage = plan.stage(&task.stage);
+            let stage_cap = stage.map_or(u32::MAX, |stage| stage.concurrency_limit);
+            let in_class = of_class.entry(task.class).or_default();
+            let in_stage = of_stage.entry(&task.stage).or_default();
+            let full =
+                first.len() >= self.total || *in_class >= class_cap || *in_stage >= stage_cap;
+            if task.needs.is_empty() && !full {
+                (*in_class, *in_stage) = (*in_class + 1, *in_stage + 1);
+                first.push(index);
+            }
+        }
+        first
+    }
 }
 
 /// What the loop tells those who watch.
@@ -95,7 +120,16 @@ pub(crate) struct Inbox {
     pub(crate) updates: mpsc::UnboundedReceiver<Update>,
     pub(crate) events: mpsc::UnboundedReceiver<Event>,
     /// Runs that somebody asks for: these are worked on, and no others.
-    pub(crate) followed: mpsc::UnboundedReceiver<Update>,
+    pub(crate) followed: mpsc::UnboundedReceiver<Followed>,
+}
+
+/// A run to be worked on.
+#[derive(Debug)]
+pub(crate) enum Followed {
+    /// This process submitted it: what is open of it, was opened by this process.
+    New(Update),
+    /// It was there before.
+    Existing(Update),
 }
 
 impl Driver {
@@ -142,13 +176,30 @@ impl Driver {
                     Some(_) => {}
                     None => return,
                 },
-                Some(update) = inbox.followed.recv() => self.changed(update),
+                Some(followed) = inbox.followed.recv() => self.follow(followed),
                 Some(event) = inbox.events.recv() => self.told(event),
                 Some(done) = results.recv() => self.finished(done),
                 () = clock.sleep_until(due.unwrap_or_default()), if due.is_some() => {}
             }
             self.place();
         }
+    }
+
+    fn follow(&mut self, followed: Followed) {
+        let update = match followed {
+            Followed::Existing(update) => update,
+            Followed::New(update) => {
+                let run = &update.run;
+                let open = run.tasks.iter().enumerate().filter_map(|(task, found)| {
+                    let number = found.current()?.number;
+                    let run = run.id.clone();
+                    Some(Fenced { run, task, number })
+                });
+                self.opened.extend(open);
+                update
+            }
+        };
+        self.changed(update);
     }
 
     /// Does whatever a changed run has left to do. An attempt that is being opened by this process

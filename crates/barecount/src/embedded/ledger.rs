@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use barecount_control::{Control, Entries};
+use barecount_control::{Control, Entries, EntryQueue};
 use barecount_ledger::{
     checkpoint::SignedCheckpoint,
     integrate::{IntegrateError, Integrator},
@@ -210,7 +210,7 @@ fn create_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 pub(crate) fn spawn(
     mut log: Log,
     control: Control,
-    mut entries: mpsc::UnboundedReceiver<Entries>,
+    entries: mpsc::UnboundedReceiver<Entries>,
     runtime: tokio::runtime::Handle,
 ) -> std::io::Result<watch::Receiver<Progress>> {
     let initial = Progress {
@@ -221,10 +221,8 @@ pub(crate) fn spawn(
     std::thread::Builder::new()
         .name("ledger".to_owned())
         .spawn(move || {
-            let mut pieces = Vec::new();
-            while entries.blocking_recv_many(&mut pieces, 64) > 0 {
-                let first = pieces[0].first;
-                let bytes: Vec<Vec<u8>> = pieces.drain(..).flat_map(|piece| piece.bytes).collect();
+            let mut queue = EntryQueue::new(entries);
+            while let Some(Entries { first, bytes }) = queue.take() {
                 match log.integrate(first, &bytes) {
                     Ok(signed) => {
                         let size = signed.checkpoint().size;

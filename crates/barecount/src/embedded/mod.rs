@@ -40,7 +40,7 @@ use self::{
     acceptance::Acceptance,
     artifacts::StoredArtifacts,
     data::StateData,
-    driver::{Caps, Driver, Inbox, Notice},
+    driver::{Caps, Driver, Followed, Inbox, Notice},
     ledger::Progress,
     runners::Runners,
 };
@@ -93,7 +93,9 @@ pub(crate) struct Platform {
     pub(crate) notices: mpsc::UnboundedReceiver<Notice>,
     /// How far the ledger is integrated.
     pub(crate) ledger: watch::Receiver<Progress>,
-    follow: mpsc::UnboundedSender<Update>,
+    /// How many attempts may be under way at once.
+    pub(crate) caps: Caps,
+    follow: mpsc::UnboundedSender<Followed>,
     agent: Agent,
     runners: Runners,
 }
@@ -140,12 +142,13 @@ impl Platform {
             events,
             followed,
         };
+        let caps = caps(environment);
         let notices = Driver::spawn(
             control.clone(),
             agent.clone(),
             data,
             clock,
-            caps(environment),
+            caps.clone(),
             inbox,
         );
         Ok(Self {
@@ -153,6 +156,7 @@ impl Platform {
             artifacts,
             notices,
             ledger,
+            caps,
             follow,
             agent,
             runners,
@@ -160,7 +164,7 @@ impl Platform {
     }
 
     /// Works on a run from now on. Runs that nobody follows stand still, whatever their state.
-    pub(crate) fn follow(&self, run: Update) {
+    pub(crate) fn follow(&self, run: Followed) {
         // The loop ends only with the platform.
         let _ = self.follow.send(run);
     }

@@ -16,7 +16,11 @@ use jiff::Timestamp;
 
 use crate::{
     cli::Global,
-    embedded::{self, Platform, driver::Notice, submission::Request},
+    embedded::{
+        self, Platform,
+        driver::{Followed, Notice},
+        submission::Request,
+    },
     environment::{self, Found},
     failure::{Failure, Status},
     manifest,
@@ -108,12 +112,13 @@ impl Run {
             stage: self.stage,
             requester: requester::name(),
         };
-        let update = submit(&request, platform, permit, preparation.printer).await?;
+        let submitted = submit(&request, platform, permit, preparation.printer).await?;
+        let (Followed::New(update) | Followed::Existing(update)) = &submitted;
         if update.run.state.is_final() {
-            return Ok(update.run);
+            return Ok(Arc::clone(&update.run));
         }
         let cancelled_before = update.run.cancel_requested;
-        let run = follow(update, platform, preparation.printer, &mut interrupts).await?;
+        let run = follow(submitted, platform, preparation.printer, &mut interrupts).await?;
         let resumes = cancelled_before && !interrupts.heard && run.state == RunState::Cancelled;
         if !resumes {
             return Ok(run);
@@ -121,7 +126,13 @@ impl Run {
         // An earlier process was ended while it cancelled the run. Now that is done, and the run
         // can be taken up again, which is what it was asked for this time.
         let update = resume(&run, platform, preparation.printer).await?;
-        follow(update, platform, preparation.printer, &mut interrupts).await
+        follow(
+            Followed::Existing(update),
+            platform,
+            preparation.printer,
+            &mut interrupts,
+        )
+        .await
     }
 }
 
@@ -154,11 +165,12 @@ async fn submit(
     platform: &Platform,
     permit: Permit,
     printer: &Printer,
-) -> Result<Update, Failure> {
+) -> Result<Followed, Failure> {
     let decision = serde_json::to_value(permit.explanation()).unwrap_or_default();
     let plan = request.plan(&platform.artifacts, decision)?;
     let run = request.run(&plan, Timestamp::now())?;
     let submission = Submission {
+        place: platform.caps.first(&run, &plan),
         run,
         plan: Arc::new(plan),
     };
@@ -170,26 +182,33 @@ async fn submit(
     {
         Submitted::New(update) => {
             printer.note(&format!("run {} submitted", update.run.id));
+            Ok(Followed::New(update))
+        }
+        Submitted::Existing(update) => existing(update, platform, printer)
+            .await
+            .map(Followed::Existing),
+    }
+}
+
+/// Takes up the run that has the token already.
+async fn existing(
+    update: Update,
+    platform: &Platform,
+    printer: &Printer,
+) -> Result<Update, Failure> {
+    let (id, state) = (&update.run.id, update.run.state);
+    match state {
+        RunState::Succeeded | RunState::Refused => {
+            printer.note(&format!(
+                "the same work was done by run {id}; nothing runs again (`--token` names other \
+                 work)"
+            ));
             Ok(update)
         }
-        Submitted::Existing(update) => {
-            let (id, state) = (&update.run.id, update.run.state);
-            match state {
-                RunState::Succeeded | RunState::Refused => {
-                    printer.note(&format!(
-                        "the same work was done by run {id}; nothing runs again (`--token` names \
-                         other work)"
-                    ));
-                    Ok(update)
-                }
-                RunState::Failed | RunState::Cancelled => {
-                    resume(&update.run, platform, printer).await
-                }
-                RunState::Waiting | RunState::Running | RunState::Finishing => {
-                    printer.note(&format!("run {id} was interrupted; going on with it"));
-                    Ok(update)
-                }
-            }
+        RunState::Failed | RunState::Cancelled => resume(&update.run, platform, printer).await,
+        RunState::Waiting | RunState::Running | RunState::Finishing => {
+            printer.note(&format!("run {id} was interrupted; going on with it"));
+            Ok(update)
         }
     }
 }
@@ -204,14 +223,15 @@ async fn resume(run: &RunOf, platform: &Platform, printer: &Printer) -> Result<U
 
 /// Watches a run until it has ended.
 async fn follow(
-    update: Update,
+    followed: Followed,
     platform: &mut Platform,
     printer: &Printer,
     interrupts: &mut Interrupts,
 ) -> Result<Arc<RunOf>, Failure> {
+    let (Followed::New(update) | Followed::Existing(update)) = &followed;
     let id = update.run.id.clone();
     let mut progress = Progress::new(printer, &update.run);
-    platform.follow(update);
+    platform.follow(followed);
     loop {
         tokio::select! {
             notice = platform.notices.recv() => match notice {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use barecount_control::{
-    Control, Entries, Fenced, Submission, Submitted,
+    Control, Entries, EntryQueue, Fenced, Submission, Submitted,
     clock::SystemClock,
     governance::{
         Action, Allowed, EnvironmentFacts, EnvironmentKind, Governance, Isolation, Matrix,
@@ -108,7 +108,7 @@ impl Service {
 fn integrate(
     folder: &Path,
     control: Control,
-    mut entries: mpsc::UnboundedReceiver<Entries>,
+    entries: mpsc::UnboundedReceiver<Entries>,
 ) -> Result<watch::Receiver<u64>, Failure> {
     let folder = folder.join("ledger");
     std::fs::create_dir(&folder)?;
@@ -118,10 +118,8 @@ fn integrate(
     let (size, watcher) = watch::channel(0);
     let runtime = tokio::runtime::Handle::current();
     thread::spawn(move || {
-        let mut pieces = Vec::new();
-        while entries.blocking_recv_many(&mut pieces, 64) > 0 {
-            let first = pieces[0].first;
-            let bytes: Vec<Vec<u8>> = pieces.drain(..).flat_map(|piece| piece.bytes).collect();
+        let mut queue = EntryQueue::new(entries);
+        while let Some(Entries { first, bytes }) = queue.take() {
             // Without the ledger the measurement is void: the sender goes, whoever waits hears it.
             let Ok(signed) = log.integrate(first, &bytes) else {
                 return;
@@ -179,13 +177,13 @@ impl Dispatcher {
         let submission = Submission {
             run,
             plan: self.plan,
+            place: vec![0],
         };
         // Governance is asked for every run, as it would be in earnest.
         let permit = self.governance.permit()?;
         let Submitted::New(_) = self.control.submit(submission, &permit).await? else {
             return Err("the token was used before".into());
         };
-        self.control.place(&attempt.run, 0).await?;
         let outcome = Outcome {
             result: AttemptResult::Done(Staged::default()),
             exit_code: Some(0),

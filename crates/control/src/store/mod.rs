@@ -16,7 +16,7 @@ use barecount_model::{plan::Plan, run::Run};
 use rusqlite::{Connection, OptionalExtension, params};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::writer::Entries;
+use crate::entries::Entries;
 pub use rows::{DeadLetter, LedgerEntry, OutputVersion, StoredDeadLetter};
 
 /// The store's file inside a state folder.

@@ -92,7 +92,11 @@ fn measure() -> Result<Value, Failure> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    runtime.block_on(invoke(launcher, folder.path(), package, count))
+    // On the runtime's own threads, as an agent's work is.
+    let folder = folder.path().to_owned();
+    runtime.block_on(async {
+        tokio::spawn(async move { invoke(launcher, &folder, package, count).await }).await?
+    })
 }
 
 async fn invoke(

@@ -211,7 +211,7 @@ async fn carry<C: Class>(class: Arc<C>, table: Arc<Table>, attempt: Arc<Attempt>
             // Should the process die before this record is there, recovery finds nothing and the
             // attempt is gone; after it, the end is known. Nobody has heard of the end before.
             if !attempt.is_destroyed() {
-                table.records.write(&launch.token, &native, &ended).await;
+                table.records.write(&launch.token, &native, &ended);
             }
             attempt.enter(Phase::Ended(native, ended));
         }
@@ -258,7 +258,7 @@ impl<C: Class> Runner for Local<C> {
                 attempt.settled().await;
                 // Should the process die between the two, the record is found by the next one and
                 // destroyed by whoever asks again.
-                self.table.records.remove(token).await;
+                self.table.records.remove(token);
                 self.table.forget(token, &attempt);
                 Ok(())
             }

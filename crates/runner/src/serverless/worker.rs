@@ -39,8 +39,7 @@ pub(super) struct Worker {
     process: Process,
     conversation: Arc<Conversation>,
     server: JoinHandle<()>,
-    /// Absent while blocking work has them.
-    slots: Option<Slots>,
+    slots: Slots,
     rest: Option<Rest>,
     served: u64,
     /// Given back last: until then the sandbox counts.
@@ -100,7 +99,7 @@ impl Worker {
             process,
             conversation,
             server,
-            slots: Some(slots),
+            slots,
             rest: None,
             served: 0,
             _permit: permit,
@@ -128,7 +127,7 @@ impl Worker {
         if warm {
             self.process.admit(launch.network.clone())?;
         }
-        let (placed, log) = self.place(launch, warm).await?;
+        let (placed, log) = self.place(launch, warm)?;
         if let Some(log) = log {
             self.process
                 .log
@@ -142,7 +141,10 @@ impl Worker {
         let happened = self.follow(host, answer, orders).await;
         let used = self.process.lap();
         // Whatever happened, the places go back to where they are looked for.
-        let replaced = self.take(placed).await?;
+        let replaced = self
+            .slots
+            .take(&placed)
+            .map_err(|error| failure("take an attempt's folders", error))?;
         let log = self.process.log.detach().await;
         let flows = self.process.flows().await;
         Ok(match happened? {
@@ -226,20 +228,17 @@ impl Worker {
         }
     }
 
-    /// Places the attempt's folders and makes its log, unless it has one: together, for every hop to
-    /// where work may block costs as much as the work.
-    async fn place(
+    /// Places the attempt's folders and makes its log, unless it has one.
+    ///
+    /// Here and not where work may block: these are a dozen operations on names, each of some
+    /// microseconds, and going there and back takes longer than all of them.
+    fn place(
         &mut self,
         launch: &Launch,
         with_log: bool,
     ) -> Result<(Placed, Option<File>), RunnerError> {
-        let (places, path) = (launch.places.clone(), launch.log.clone());
-        let placed = self
-            .with_slots(move |slots| {
-                let log = with_log.then(|| log::create(&path)).transpose()?;
-                Ok((slots.place(&places)?, log))
-            })
-            .await;
+        let log = with_log.then(|| log::create(&launch.log)).transpose();
+        let placed = log.and_then(|log| Ok((self.slots.place(&launch.places)?, log)));
         placed.map_err(|error| match error.kind() {
             std::io::ErrorKind::CrossesDevices => RunnerError::Unlaunchable {
                 reason: "the attempt's folders and the runner's are on different file systems"
@@ -248,28 +247,6 @@ impl Worker {
             },
             _ => failure("place an attempt's folders", error),
         })
-    }
-
-    async fn take(&mut self, placed: Placed) -> Result<Result<(), Replaced>, RunnerError> {
-        self.with_slots(move |slots| slots.take(&placed))
-            .await
-            .map_err(|error| failure("take an attempt's folders", error))
-    }
-
-    async fn with_slots<T: Send + 'static>(
-        &mut self,
-        work: impl FnOnce(&mut Slots) -> std::io::Result<T> + Send + 'static,
-    ) -> std::io::Result<T> {
-        let Some(mut slots) = self.slots.take() else {
-            return Err(std::io::Error::other("an earlier operation was given up"));
-        };
-        let (slots, result) = blocking(move || {
-            let result = work(&mut slots);
-            Ok((slots, result))
-        })
-        .await?;
-        self.slots = Some(slots);
-        result
     }
 
     /// Whether it can serve another attempt: it waits for an event, behaved, and has left neither
@@ -288,12 +265,8 @@ impl Worker {
             return false;
         };
         let init = self.process.pid();
-        let restored = self
-            .with_slots(move |slots| {
-                let restored = slots.is_empty()? && rest.restore(init)?;
-                Ok(restored.then_some(rest))
-            })
-            .await;
+        let empty = self.slots.is_empty();
+        let restored = blocking(move || Ok((empty? && rest.restore(init)?).then_some(rest))).await;
         match restored {
             Ok(rest) => {
                 self.rest = rest;
