@@ -8,6 +8,7 @@ use barecount_model::{
     plan::{Pin, StagePlan},
     run::{Window, outcome::Outcome},
 };
+use barecount_network::health::PathHealth;
 use barecount_runner::launch::AttemptToken;
 
 use crate::data::SetAside;
@@ -54,6 +55,8 @@ pub struct Assignment {
     pub partition: Option<String>,
     /// The window worked on.
     pub window: Option<Window>,
+    /// How the path to its destinations was when it was placed, where that was looked at.
+    pub path: Option<PathHealth>,
     /// Digest over everything that a warm process must have in common with its next attempt.
     pub reuse: String,
 }

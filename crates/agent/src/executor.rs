@@ -150,6 +150,9 @@ impl Agent {
         detail["enforcement"] = ended.enforcement.clone();
         detail["log"] = json!(ended.log);
         detail["warm"] = json!(ended.warm);
+        if let Some(path) = &assignment.path {
+            detail["path"] = json!(path);
+        }
         if let Some(flows) = &ended.flows {
             detail["network"] = self.keep_flows(&assignment.attempt, flows).await;
         }

@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 
-use barecount_model::run::{AttemptState, Run, Task, TaskState};
+use barecount_model::run::{AttemptState, Run, Task, TaskState, WaitingReason};
 use jiff::Timestamp;
 
 use crate::{printer::Printer, view};
+
+/// What of a task is told when it changes.
+type Shown = (TaskState, usize, Option<WaitingReason>);
 
 /// Shows a run as it goes on.
 pub(crate) struct Progress<'a> {
     printer: &'a Printer,
     began: Timestamp,
-    shown: HashMap<usize, (TaskState, usize)>,
+    shown: HashMap<usize, Shown>,
     width: usize,
 }
 
@@ -31,9 +34,7 @@ impl<'a> Progress<'a> {
             width,
         };
         for (index, task) in run.tasks.iter().enumerate() {
-            progress
-                .shown
-                .insert(index, (task.state, task.attempts.len()));
+            progress.shown.insert(index, shown(task));
         }
         progress
     }
@@ -41,8 +42,8 @@ impl<'a> Progress<'a> {
     /// Tells what has changed since the last time.
     pub(crate) fn show(&mut self, run: &Run) {
         for (index, task) in run.tasks.iter().enumerate() {
-            let now = (task.state, task.attempts.len());
-            if self.shown.insert(index, now) == Some(now) {
+            let now = shown(task);
+            if self.shown.insert(index, now.clone()) == Some(now) {
                 continue;
             }
             if let Some(text) = change(task) {
@@ -60,6 +61,11 @@ impl<'a> Progress<'a> {
     }
 }
 
+fn shown(task: &Task) -> Shown {
+    let reason = task.held.as_ref().map(|held| held.reason.clone());
+    (task.state, task.attempts.len(), reason)
+}
+
 /// What is worth telling of a task's new state.
 fn change(task: &Task) -> Option<String> {
     let attempt = task.current();
@@ -70,6 +76,9 @@ fn change(task: &Task) -> Option<String> {
     match task.state {
         TaskState::Waiting => None,
         TaskState::Ready => {
+            if let Some(held) = &task.held {
+                return Some(format!("waiting: {}", held.reason));
+            }
             let attempt = attempt?;
             let why = match (&attempt.failure, attempt.state) {
                 (Some(failure), _) => format!("[{}] {}", failure.code, failure.message),

@@ -5,7 +5,7 @@ use barecount_dataset::read::FirstRows;
 use barecount_model::{
     cost::{self, Money, Prices},
     plan::Plan,
-    run::{Attempt, AttemptState, Run, Task, TaskState},
+    run::{Attempt, AttemptState, Held, Run, Task, TaskState},
 };
 use serde_json::{Value, json};
 
@@ -57,6 +57,7 @@ impl RunView<'_> {
             "network_profile": task.network_profile,
             "backend": stage.map(|stage| stage.backend.as_str()),
             "state": task.state,
+            "held": task.held,
             "attempts": task.attempts.iter().map(|tried| attempt(tried, digest)).collect::<Vec<_>>(),
         })
     }
@@ -298,6 +299,15 @@ fn waiting_reason(run: &Run) -> Option<String> {
     let active = |task: &Task| matches!(task.state, TaskState::Active | TaskState::Committing);
     if run.state.is_final() || run.tasks.iter().any(active) {
         return None;
+    }
+    let held = run.tasks.iter().find_map(|task| task.held.as_ref());
+    if let Some(held) = held {
+        let Held {
+            reason,
+            since,
+            times,
+        } = held;
+        return Some(format!("{reason} (looked {times} times since {since})"));
     }
     match run.next_due() {
         Some(due) => Some(format!("a retry is due at {due}")),

@@ -6,7 +6,7 @@ use barecount_model::{
     evidence::Statement,
     id::RunId,
     plan::Plan,
-    run::{Rejection, Run, outcome::CommittedDataset, outcome::Outcome},
+    run::{Rejection, Run, WaitingReason, outcome::CommittedDataset, outcome::Outcome},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -176,6 +176,19 @@ impl Control {
     /// [`CommandError`]; a rejection if the task cannot be placed now.
     pub async fn place(&self, run: &RunId, task: usize) -> Result<Update, CommandError> {
         self.apply(run, Verb::Place { task }).await
+    }
+
+    /// Puts a task off that could be placed; it is due again after a while.
+    ///
+    /// # Errors
+    /// [`CommandError`]; a rejection if the task cannot be placed now.
+    pub async fn hold(
+        &self,
+        run: &RunId,
+        task: usize,
+        reason: WaitingReason,
+    ) -> Result<Update, CommandError> {
+        self.apply(run, Verb::Hold { task, reason }).await
     }
 
     /// Notes that a runner has started an attempt.

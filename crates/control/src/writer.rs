@@ -14,7 +14,7 @@ use barecount_model::{
     id::RunId,
     plan::Plan,
     run::{
-        Effects, Moment, Record, Run,
+        Effects, Moment, Record, Run, WaitingReason,
         outcome::{AttemptResult, CommittedDataset, FailureKind, Outcome},
     },
 };
@@ -44,6 +44,10 @@ pub(crate) enum Command {
 pub(crate) enum Verb {
     Place {
         task: usize,
+    },
+    Hold {
+        task: usize,
+        reason: WaitingReason,
     },
     Started {
         task: usize,
@@ -386,6 +390,7 @@ impl Writer {
         let mut committed = Vec::new();
         let effects = match verb {
             Verb::Place { task } => run.place(task, &moment)?,
+            Verb::Hold { task, reason } => run.hold(task, reason, &moment)?,
             Verb::Started {
                 task,
                 number,

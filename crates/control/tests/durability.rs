@@ -89,6 +89,7 @@ fn submission(seed: u8, token: &str, version: &str) -> Submission {
             interruptions_spent: 0,
         },
         not_before: None,
+        held: None,
         attempts: vec![],
     };
     let run = Run {
@@ -251,6 +252,36 @@ async fn what_was_answered_is_there_after_every_restart() -> TestResult {
         .collect();
     assert_eq!(kinds, ["submission", "attempt", "commit", "run"]);
     assert_eq!(reader.outputs_of(id.as_str())?.len(), 1);
+    close(opened).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_placed_with_its_submission_is_there_with_it_or_not_at_all() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let permit = permit("sha256:aa");
+    let mut opened = open(folder.path())?;
+    let mut impossible = submission(1, "impossible", "sha256:aa");
+    impossible.place = vec![0, 0];
+    let refused = opened.control.submit(impossible, &permit).await;
+    assert!(
+        matches!(refused, Err(CommandError::Rejected(_))),
+        "{refused:?}"
+    );
+    let mut placed = submission(2, "placed", "sha256:aa");
+    placed.place = vec![0];
+    opened.control.submit(placed, &permit).await?;
+    let update = opened.updates.recv().await.ok_or("it is announced")?;
+    assert_eq!(update.run.token, "placed", "nothing is left of the other");
+    close(opened).await;
+
+    let mut opened = open(folder.path())?;
+    let update = opened.updates.recv().await.ok_or("it is announced")?;
+    assert_eq!(
+        update.run.pending(),
+        [Pending::Launch { task: 0, number: 1 }]
+    );
+    assert!(opened.updates.try_recv().is_err(), "there is one run");
     close(opened).await;
     Ok(())
 }

@@ -298,6 +298,7 @@ fn attempt_facts(run: &Run, plan: &Plan, task: &Task, attempt: &Attempt) -> Valu
         "state": attempt.state,
         "runner": attempt.runner,
         "intended_at": attempt.intended_at,
+        "held": attempt.held,
         "started_at": attempt.started_at,
         "ended_at": attempt.ended_at,
         "exit_code": attempt.exit_code,

@@ -7,6 +7,7 @@ use barecount_model::{
     id::{RunId, TaskId},
     run::{
         AttemptState, Moment, Pending, Record, RetryBudget, Run, RunState, Task, TaskState,
+        WaitingReason,
         outcome::{AttemptResult, Failure, FailureKind, Metrics, Outcome, Staged, StagedDataset},
     },
 };
@@ -35,6 +36,7 @@ fn task(index: usize, needs: Vec<usize>) -> Task {
             interruptions_spent: 0,
         },
         not_before: None,
+        held: None,
         attempts: Vec::new(),
     }
 }
@@ -85,6 +87,7 @@ fn failed(kind: FailureKind) -> AttemptResult {
 #[derive(Debug, Clone)]
 enum Event {
     Place(usize),
+    Hold(usize),
     Started(usize, u32),
     Report(usize, u32, u8),
     Committed(usize, u32),
@@ -98,6 +101,7 @@ fn event() -> impl Strategy<Value = Event> {
     let (task, back) = (0..6usize, 0..3u32);
     prop_oneof![
         6 => task.clone().prop_map(Event::Place),
+        2 => task.clone().prop_map(Event::Hold),
         4 => (task.clone(), back.clone()).prop_map(|(task, back)| Event::Started(task, back)),
         8 => (task.clone(), back.clone(), any::<u8>())
             .prop_map(|(task, back, result)| Event::Report(task, back, result)),
@@ -118,6 +122,13 @@ fn result(choice: u8) -> AttemptResult {
         // What staged nothing is done with its report.
         4 => AttemptResult::Done(Staged::default()),
         _ => AttemptResult::Done(staged()),
+    }
+}
+
+fn path_down() -> WaitingReason {
+    WaitingReason::PathDown {
+        profile: NetworkProfile::Vpn,
+        found: "planted".into(),
     }
 }
 
@@ -180,6 +191,10 @@ impl Witness {
                 task.state == TaskState::Succeeded,
                 "what is committed stays, and nothing else has succeeded"
             );
+            assert!(
+                task.held.is_none() || task.state == TaskState::Ready,
+                "only what could be placed is held"
+            );
             let succeeded = task
                 .attempts
                 .iter()
@@ -229,6 +244,7 @@ proptest! {
             let before = run.clone();
             let effects = match event {
                 Event::Place(task) => run.place(task, &moment),
+                Event::Hold(task) => run.hold(task, path_down(), &moment),
                 Event::Started(task, back) => {
                     let number = number(&run, task, back);
                     run.started(task, number, "runner", &moment)
@@ -293,6 +309,35 @@ proptest! {
         }
         prop_assert!(false, "the run did not end: {:?}", run.state);
     }
+}
+
+#[test]
+fn a_held_task_is_looked_at_again_and_its_attempt_tells_what_it_waited_for() {
+    let mut run = diamond();
+    let mut moment = Moment {
+        now: Timestamp::UNIX_EPOCH,
+        entropy: 0,
+    };
+    run.submit(&moment).expect("ordered");
+    for _ in 0..10 {
+        run.hold(0, path_down(), &moment).expect("due");
+        run.place(0, &moment).expect_err("held");
+        let due = run.tasks[0].not_before.expect("it is looked at again");
+        let delay = due.duration_since(moment.now);
+        assert!(delay <= SignedDuration::from_secs(30), "{delay}");
+        moment.now = due;
+    }
+    run.place(0, &moment).expect("due");
+    let attempt = run.tasks[0].current().expect("placed");
+    let held = attempt.held.as_ref().expect("it was held");
+    assert_eq!((held.since, held.times), (Timestamp::UNIX_EPOCH, 10));
+    assert_eq!(held.reason, path_down());
+    assert_eq!(run.tasks[0].held, None);
+    assert_eq!(
+        run.tasks[0].budget,
+        diamond().tasks[0].budget,
+        "nothing was spent"
+    );
 }
 
 #[test]

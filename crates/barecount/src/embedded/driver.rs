@@ -16,14 +16,16 @@ use barecount_model::{
     class::RunnerClass,
     digest::Digest,
     id::RunId,
-    plan::Plan,
+    plan::{Plan, StagePlan},
     run::{
         Pending, Run, TaskState,
         outcome::{CommittedDataset, Staged},
     },
 };
+use barecount_network::health::PathHealth;
 use tokio::sync::mpsc;
 
+use super::path_gate::PathGate;
 use crate::failure::chain;
 
 /// Tries of one roll-forward before the process gives up; the decision stands all the same.
@@ -65,7 +67,9 @@ impl Caps {
             let in_stage = of_stage.entry(&task.stage).or_default();
             let full =
                 first.len() >= self.total || *in_class >= class_cap || *in_stage >= stage_cap;
-            if task.needs.is_empty() && !full {
+            // Whether a path is up is found out once the run is there to be held.
+            let guarded = stage.is_some_and(PathGate::guards);
+            if task.needs.is_empty() && !full && !guarded {
                 (*in_class, *in_stage) = (*in_class + 1, *in_stage + 1);
                 first.push(index);
             }
@@ -88,6 +92,7 @@ pub(crate) struct Driver {
     control: Control,
     agent: Agent,
     committer: Arc<dyn Committer>,
+    gate: Arc<PathGate>,
     clock: Arc<dyn Clock>,
     caps: Caps,
     notices: mpsc::UnboundedSender<Notice>,
@@ -99,11 +104,19 @@ pub(crate) struct Driver {
     begun: HashSet<(RunId, Pending)>,
     swept: HashSet<Fenced>,
     placing: HashSet<(RunId, usize)>,
+    /// How the paths of tasks were when they were placed.
+    measured: HashMap<(RunId, usize), PathHealth>,
 }
 
 /// Results of what the loop started in the background.
 enum Done {
     Placed {
+        run: RunId,
+        task: usize,
+        path: Option<PathHealth>,
+        result: Result<Update, CommandError>,
+    },
+    Held {
         run: RunId,
         task: usize,
         result: Result<Update, CommandError>,
@@ -138,6 +151,7 @@ impl Driver {
         control: Control,
         agent: Agent,
         committer: Arc<dyn Committer>,
+        gate: Arc<PathGate>,
         clock: Arc<dyn Clock>,
         caps: Caps,
         inbox: Inbox,
@@ -148,6 +162,7 @@ impl Driver {
             control,
             agent,
             committer,
+            gate,
             clock,
             caps,
             notices,
@@ -157,6 +172,7 @@ impl Driver {
             begun: HashSet::new(),
             swept: HashSet::new(),
             placing: HashSet::new(),
+            measured: HashMap::new(),
         };
         tokio::spawn(driver.run(inbox, results));
         watcher
@@ -236,7 +252,11 @@ impl Driver {
             Pending::RollForward { .. } => self.roll_forward(update, fenced),
             _ if !ours => self.agent.order(Order::Recover(attempt)),
             Pending::Launch { .. } => match assignment(update, attempt) {
-                Some(assignment) => self.agent.order(Order::Launch(Box::new(assignment))),
+                Some(mut assignment) => {
+                    let key = (assignment.attempt.run.clone(), task);
+                    assignment.path = self.measured.remove(&key);
+                    self.agent.order(Order::Launch(Box::new(assignment)));
+                }
                 None => {
                     let run = &update.run.id;
                     let text = format!("the plan of {run} lacks one of its stages");
@@ -277,12 +297,38 @@ impl Driver {
     fn place(&mut self) {
         for (run, task) in self.choose() {
             let (control, done) = (self.control.clone(), self.done.clone());
+            let (gate, stage) = (Arc::clone(&self.gate), self.stage_of(&run, task));
             tokio::spawn(async move {
-                let result = control.place(&run, task).await;
+                let looked = match stage {
+                    Some(stage) => gate.look(&stage).await,
+                    // Its launch says so.
+                    None => Ok(None),
+                };
+                let finished = match looked {
+                    Ok(path) => {
+                        let result = control.place(&run, task).await;
+                        Done::Placed {
+                            run,
+                            task,
+                            path,
+                            result,
+                        }
+                    }
+                    Err(reason) => {
+                        let result = control.hold(&run, task, reason).await;
+                        Done::Held { run, task, result }
+                    }
+                };
                 // The loop has ended only if the program is ending.
-                let _ = done.send(Done::Placed { run, task, result });
+                let _ = done.send(finished);
             });
         }
+    }
+
+    fn stage_of(&self, run: &RunId, task: usize) -> Option<StagePlan> {
+        let update = self.runs.get(run)?;
+        let task = update.run.tasks.get(task)?;
+        update.plan.stage(&task.stage).cloned()
     }
 
     fn choose(&mut self) -> Vec<(RunId, usize)> {
@@ -340,17 +386,24 @@ impl Driver {
 
     fn finished(&mut self, done: Done) {
         match done {
-            Done::Placed { run, task, result } => {
+            Done::Placed {
+                run,
+                task,
+                path,
+                result,
+            } => {
                 self.placing.remove(&(run.clone(), task));
-                match result {
-                    Ok(update) => {
-                        let number = update.run.tasks[task].current().map_or(0, |a| a.number);
-                        self.opened.insert(Fenced { run, task, number });
-                        self.changed(update);
-                    }
-                    Err(CommandError::Rejected(_)) => {}
-                    Err(error) => self.notify(Notice::Broken(chain(&error))),
+                if let Ok(update) = &result {
+                    let number = update.run.tasks[task].current().map_or(0, |a| a.number);
+                    self.measured
+                        .extend(path.map(|path| ((run.clone(), task), path)));
+                    self.opened.insert(Fenced { run, task, number });
                 }
+                self.decided(result);
+            }
+            Done::Held { run, task, result } => {
+                self.placing.remove(&(run, task));
+                self.decided(result);
             }
             Done::RolledForward {
                 attempt,
@@ -375,6 +428,15 @@ impl Driver {
             // A rejection is a report of something that was fenced off: it has no effect, rightly.
             Done::Told(Ok(()) | Err(CommandError::Rejected(_))) => {}
             Done::Told(Err(error)) => self.notify(Notice::Broken(chain(&error))),
+        }
+    }
+
+    /// Goes on with what came of placing or holding a task.
+    fn decided(&mut self, result: Result<Update, CommandError>) {
+        match result {
+            Ok(update) => self.changed(update),
+            Err(CommandError::Rejected(_)) => {}
+            Err(error) => self.notify(Notice::Broken(chain(&error))),
         }
     }
 
@@ -452,6 +514,7 @@ fn assignment(update: &Update, attempt: Attempt) -> Option<Assignment> {
         partition: task.partition.clone(),
         window: run.window.clone(),
         reuse: Digest::of(shared.join("\n").as_bytes()).hex(),
+        path: None,
         stage,
     })
 }

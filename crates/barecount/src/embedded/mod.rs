@@ -11,6 +11,7 @@ pub(crate) mod files;
 pub(crate) mod ledger;
 pub(crate) mod lock;
 mod networks;
+mod path_gate;
 pub(crate) mod policy;
 mod runners;
 mod schema;
@@ -42,6 +43,7 @@ use self::{
     data::StateData,
     driver::{Caps, Driver, Followed, Inbox, Notice},
     ledger::Progress,
+    path_gate::PathGate,
     runners::Runners,
 };
 use crate::failure::{Failure, Status, chain};
@@ -120,6 +122,7 @@ impl Platform {
         let artifacts = Store::open(&state.join("artifacts"))
             .map_err(|error| unusable("the artifact store cannot be opened", &error))?;
         let paths = networks::paths(environment)?;
+        let gate = Arc::new(PathGate::new(paths.clone()));
         let runners = Runners::open(launcher, state, environment, paths)
             .map_err(|error| unusable("the runners' folders cannot be made", &error))?;
         let acceptance = Acceptance::new(
@@ -147,6 +150,7 @@ impl Platform {
             control.clone(),
             agent.clone(),
             data,
+            gate,
             clock,
             caps.clone(),
             inbox,

@@ -390,6 +390,7 @@ fn task(run: &RunId, stage: &StagePlan, partition: Option<String>, needs: Vec<us
             interruptions_spent: 0,
         },
         not_before: None,
+        held: None,
         attempts: Vec::new(),
     }
 }

@@ -301,6 +301,7 @@ fn run(number: u64, token: String) -> Run {
             interruptions_spent: 0,
         },
         not_before: None,
+        held: None,
         attempts: vec![],
     };
     Run {

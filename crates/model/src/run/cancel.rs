@@ -20,6 +20,7 @@ impl Run {
         for (index, task) in self.tasks.iter_mut().enumerate() {
             if matches!(task.state, TaskState::Waiting | TaskState::Ready) {
                 task.state = TaskState::Cancelled;
+                task.held = None;
                 effects.touch(index);
             }
         }

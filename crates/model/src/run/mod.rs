@@ -5,13 +5,14 @@
 //! never stored apart from the state: [`Run::pending`] derives it, so a process that starts after
 //! a crash does exactly what its predecessor had left to do.
 //!
-//! One verb, one file: [`submit`], [`place`], [`started`], [`report`], [`committed`], [`lost`],
+//! One verb, one file: [`submit`], [`hold`], [`place`], [`started`], [`report`], [`committed`], [`lost`],
 //! [`cancel`], [`resume`]. Start reading at [`Run`], then [`report`].
 
 pub mod backoff;
 pub mod cancel;
 pub mod committed;
 pub mod effects;
+pub mod hold;
 pub mod lost;
 pub mod outcome;
 pub mod pending;
@@ -26,6 +27,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use effects::{Effects, Moment, Record, Rejection};
+pub use hold::{Held, WaitingReason};
 pub use pending::Pending;
 pub use task::{Attempt, AttemptState, RetryBudget, Task, TaskState};
 

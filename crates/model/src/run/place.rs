@@ -32,18 +32,7 @@ impl Run {
     /// # Errors
     /// [`Rejection::NotPlaceable`] unless the task is ready and due.
     pub fn place(&mut self, index: usize, moment: &Moment) -> Result<Effects, Rejection> {
-        if !self
-            .placeable(moment.now)
-            .any(|placeable| placeable == index)
-        {
-            let task = self
-                .tasks
-                .get(index)
-                .ok_or(Rejection::UnknownTask { index })?;
-            return Err(Rejection::NotPlaceable {
-                task: task.id.clone(),
-            });
-        }
+        self.expect_placeable(index, moment.now)?;
         let task = &mut self.tasks[index];
         let number = task.attempts.last().map_or(0, |attempt| attempt.number) + 1;
         task.attempts.push(Attempt {
@@ -51,6 +40,7 @@ impl Run {
             state: AttemptState::Intended,
             runner: None,
             intended_at: moment.now,
+            held: task.held.take(),
             started_at: None,
             ended_at: None,
             exit_code: None,
@@ -65,5 +55,18 @@ impl Run {
         effects.touch(index);
         self.settle(moment, &mut effects);
         Ok(effects)
+    }
+
+    pub(super) fn expect_placeable(&self, index: usize, now: Timestamp) -> Result<(), Rejection> {
+        if self.placeable(now).any(|placeable| placeable == index) {
+            return Ok(());
+        }
+        let task = self
+            .tasks
+            .get(index)
+            .ok_or(Rejection::UnknownTask { index })?;
+        Err(Rejection::NotPlaceable {
+            task: task.id.clone(),
+        })
     }
 }

@@ -22,6 +22,7 @@ impl Run {
             }
             task.state = TaskState::Waiting;
             task.not_before = None;
+            task.held = None;
             task.budget.application_spent = 0;
             task.budget.infrastructure_spent = 0;
             task.budget.interruptions_spent = 0;

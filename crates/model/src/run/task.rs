@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::outcome::{Failure, Metrics, Staged};
+use super::{
+    hold::Held,
+    outcome::{Failure, Metrics, Staged},
+};
 use crate::{
     class::{NetworkProfile, RunnerClass, Size},
     id::TaskId,
@@ -32,6 +35,9 @@ pub struct Task {
     pub budget: RetryBudget,
     /// It is not placed before this instant.
     pub not_before: Option<Timestamp>,
+    /// Why it has been put off, while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
     /// Every try, in order.
     pub attempts: Vec<Attempt>,
 }
@@ -116,6 +122,9 @@ pub struct Attempt {
     pub runner: Option<String>,
     /// When the intent to launch was written down.
     pub intended_at: Timestamp,
+    /// Why it could not be made earlier, if it could not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
     /// When the runner had started it.
     pub started_at: Option<Timestamp>,
     /// When its end was reported.
