@@ -222,7 +222,8 @@ impl Running {
         Tree::of(self.pid)
     }
 
-    fn so_far(&self) -> String {
+    /// What it has printed until now, on both streams.
+    pub fn so_far(&self) -> String {
         format!("{}\n{}", text(&self.stdout), text(&self.stderr))
     }
 }

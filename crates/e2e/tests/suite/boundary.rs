@@ -6,7 +6,11 @@ use std::{
     thread,
 };
 
-use barecount_e2e::{Outcome, place::Place, process::Finished};
+use barecount_e2e::{
+    Outcome,
+    place::Place,
+    process::{Finished, Invocation},
+};
 use serde_json::Value;
 
 use crate::pipelines;
@@ -15,6 +19,11 @@ use crate::pipelines;
 fn serve(words: &'static str) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
+    serve_at(listener, words);
+    Ok(address)
+}
+
+fn serve_at(listener: TcpListener, words: &'static str) {
     thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
@@ -27,7 +36,6 @@ fn serve(words: &'static str) -> std::io::Result<SocketAddr> {
             );
         }
     });
-    Ok(address)
 }
 
 /// An environment in which `erp.example` has a private endpoint on this host.
@@ -73,13 +81,20 @@ fn place(class: &str, targets: &str, port: u16) -> Place {
 }
 
 fn run(place: &Place) -> Finished {
-    place
-        .barecount(["run", "pipeline.yaml", "--env", "office", "-o", "json"])
-        .finish()
+    command(place).finish()
+}
+
+fn command(place: &Place) -> Invocation {
+    place.barecount(["run", "pipeline.yaml", "--env", "office", "-o", "json"])
 }
 
 /// What evidence has of the network of a run's only attempt.
 fn network(place: &Place) -> Value {
+    attempt(place)["detail"]["network"].clone()
+}
+
+/// What evidence has of a run's only attempt.
+fn attempt(place: &Place) -> Value {
     let listed = place
         .barecount(["evidence", "ls", "-o", "json"])
         .finish()
@@ -101,7 +116,7 @@ fn network(place: &Place) -> Value {
         ])
         .finish()
         .exits_with(0);
-    shown.json("evidence_entry")["statement"]["predicate"]["detail"]["network"].clone()
+    shown.json("evidence_entry")["statement"]["predicate"].clone()
 }
 
 fn record<'a>(network: &'a Value, key: &str, value: &Value, port: u16) -> &'a Value {
@@ -273,5 +288,50 @@ fn what_an_attempt_tried_is_in_evidence_also_if_it_had_to_be_stopped() -> Outcom
         record(&network, "address", &"192.0.2.8".into(), 80);
         place.nothing_is_left();
     }
+    Ok(())
+}
+
+#[test]
+fn a_run_waits_for_a_path_that_is_down_says_so_and_goes_on_once_it_is_up() -> Outcome {
+    // An endpoint at which nothing listens yet.
+    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+    let place = place(
+        "container",
+        &format!("tcp://erp.example:{}", address.port()),
+        address.port(),
+    );
+    let running = command(&place).start();
+    let waits = "waiting: the path of network profile privatelink is down: erp.example";
+    running.wait_until("it says what it waits for", || {
+        running.so_far().contains(waits)
+    });
+    // Whoever asks from elsewhere is told as well.
+    let listed = place.barecount(["runs", "ls", "-o", "json"]).finish();
+    let listed = listed.exits_with(0).json("runs");
+    let id = listed["items"][0]["id"].as_str().unwrap_or_default();
+    let shown = place.barecount(["runs", "show", id, "-o", "json"]).finish();
+    let shown = shown.exits_with(0).json("run");
+    let held = &shown["tasks"][0]["held"];
+    assert_eq!(held["reason"]["kind"], "path_down", "{shown:#}");
+    assert_eq!(held["reason"]["profile"], "privatelink", "{shown:#}");
+    let told = shown["waiting_reason"].as_str().unwrap_or_default();
+    assert!(told.contains("privatelink is down"), "{told}");
+    serve_at(TcpListener::bind(address)?, "at last");
+    running.finish().exits_with(0);
+    let attempt = attempt(&place);
+    assert_eq!(
+        attempt["attempt"], 1,
+        "waiting cost no attempt: {attempt:#}"
+    );
+    assert_eq!(
+        attempt["held"]["reason"]["kind"], "path_down",
+        "{attempt:#}"
+    );
+    let latency = &attempt["detail"]["path"]["latency_us"];
+    assert!(
+        latency.as_u64().is_some_and(|micros| micros > 0),
+        "{attempt:#}"
+    );
+    place.nothing_is_left();
     Ok(())
 }
