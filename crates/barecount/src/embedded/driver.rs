@@ -23,6 +23,7 @@ use barecount_model::{
     },
 };
 use barecount_network::health::PathHealth;
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 
 use super::path_gate::PathGate;
@@ -97,6 +98,9 @@ pub(crate) struct Driver {
     caps: Caps,
     notices: mpsc::UnboundedSender<Notice>,
     done: mpsc::UnboundedSender<Done>,
+    /// What attempts have told, on its way to the control plane. Polled here, oldest first, so that
+    /// an attempt's start is told before its end.
+    reports: FuturesUnordered<BoxFuture<'static, Result<(), CommandError>>>,
     runs: HashMap<RunId, Update>,
     /// Attempts that this process has opened: for these a launch is a launch, for all others it
     /// begins with a recovery.
@@ -125,7 +129,6 @@ enum Done {
         attempt: Fenced,
         result: Result<Vec<CommittedDataset>, DataError>,
     },
-    Told(Result<(), CommandError>),
 }
 
 /// Where the loop listens.
@@ -167,6 +170,7 @@ impl Driver {
             caps,
             notices,
             done,
+            reports: FuturesUnordered::new(),
             runs: HashMap::new(),
             opened: HashSet::new(),
             begun: HashSet::new(),
@@ -195,6 +199,9 @@ impl Driver {
                 Some(followed) = inbox.followed.recv() => self.follow(followed),
                 Some(event) = inbox.events.recv() => self.told(event),
                 Some(done) = results.recv() => self.finished(done),
+                Some(told) = self.reports.next(), if !self.reports.is_empty() => {
+                    self.heard(told);
+                }
                 () = clock.sleep_until(due.unwrap_or_default()), if due.is_some() => {}
             }
             self.place();
@@ -364,8 +371,8 @@ impl Driver {
     }
 
     fn told(&mut self, event: Event) {
-        let (control, done) = (self.control.clone(), self.done.clone());
-        tokio::spawn(async move {
+        let control = self.control.clone();
+        self.reports.push(Box::pin(async move {
             let result = match event {
                 Event::Started { attempt, runner } => {
                     control.started(&fenced(&attempt), &runner).await
@@ -380,8 +387,8 @@ impl Driver {
                 }
                 Event::Lost { attempt } => control.lost(&fenced(&attempt)).await,
             };
-            let _ = done.send(Done::Told(result.map(drop)));
-        });
+            result.map(drop)
+        }));
     }
 
     fn finished(&mut self, done: Done) {
@@ -409,11 +416,10 @@ impl Driver {
                 attempt,
                 result: Ok(outputs),
             } => {
-                let (control, done) = (self.control.clone(), self.done.clone());
-                tokio::spawn(async move {
-                    let result = control.committed(&attempt, outputs).await;
-                    let _ = done.send(Done::Told(result.map(drop)));
-                });
+                let control = self.control.clone();
+                self.reports.push(Box::pin(async move {
+                    control.committed(&attempt, outputs).await.map(drop)
+                }));
             }
             Done::RolledForward {
                 attempt,
@@ -425,9 +431,15 @@ impl Driver {
                      {error}; running again goes on from here"
                 )));
             }
+        }
+    }
+
+    /// What the control plane said to what an attempt told.
+    fn heard(&self, answer: Result<(), CommandError>) {
+        match answer {
             // A rejection is a report of something that was fenced off: it has no effect, rightly.
-            Done::Told(Ok(()) | Err(CommandError::Rejected(_))) => {}
-            Done::Told(Err(error)) => self.notify(Notice::Broken(chain(&error))),
+            Ok(()) | Err(CommandError::Rejected(_)) => {}
+            Err(error) => self.notify(Notice::Broken(chain(&error))),
         }
     }
 
