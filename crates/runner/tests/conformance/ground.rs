@@ -1,7 +1,7 @@
 //! A test's own folders, and what is left behind of it on this host.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     time::Duration,
@@ -114,16 +114,38 @@ impl Ground {
         left
     }
 
-    fn left_now(&self) -> io::Result<Vec<String>> {
-        let mut left = Vec::new();
-        for folder in ["ends", "workers"] {
-            let folder = self.state().join(folder);
-            if folder.exists() {
-                for entry in fs_err::read_dir(folder)? {
-                    left.push(entry?.path().display().to_string());
-                }
+    /// The attempts whose recorded ends were not taken back.
+    fn ends(&self) -> io::Result<BTreeSet<String>> {
+        let mut ends = BTreeSet::new();
+        let journal = self.state().join("ends.jsonl");
+        if !journal.exists() {
+            return Ok(ends);
+        }
+        for line in fs_err::read_to_string(journal)?.lines() {
+            let line: serde_json::Value = serde_json::from_str(line)?;
+            let token = line["token"].to_string();
+            if line["end"].is_null() {
+                ends.remove(&token);
+            } else {
+                ends.insert(token);
             }
         }
+        Ok(ends)
+    }
+
+    fn left_now(&self) -> io::Result<Vec<String>> {
+        let mut left = Vec::new();
+        let workers = self.state().join("workers");
+        if workers.exists() {
+            for entry in fs_err::read_dir(workers)? {
+                left.push(entry?.path().display().to_string());
+            }
+        }
+        left.extend(
+            self.ends()?
+                .into_iter()
+                .map(|token| format!("the end of {token}")),
+        );
         for process in self.processes()? {
             left.push(format!("process {process}"));
         }
