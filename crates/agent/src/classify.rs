@@ -168,12 +168,17 @@ fn meaning(status: i32) -> Option<(FailureKind, &'static str, &'static str)> {
 /// What an attempt used, as runs report it.
 pub(crate) fn metrics(ended: &Ended) -> Metrics {
     let usage = &ended.usage;
+    let flows = ended.flows.as_ref().map(|flows| &flows.totals);
     Metrics {
         // Microseconds of processor time stay far below 2^53.
         cpu_seconds: usage.cpu_micros.map(|micros| micros as f64 / 1e6),
         memory_peak_bytes: usage.memory_peak_bytes,
         io_read_bytes: usage.io_read_bytes,
         io_write_bytes: usage.io_write_bytes,
+        network_sent_bytes: flows.map(|totals| totals.bytes_up),
+        network_received_bytes: flows.map(|totals| totals.bytes_down),
+        network_connections: flows.map(|totals| totals.allowed + totals.audited),
+        network_refusals: flows.map(|totals| totals.refused),
     }
 }
 
@@ -324,7 +329,7 @@ mod tests {
             cpu_seconds: Some(1.5),
             memory_peak_bytes: None,
             io_read_bytes: Some(0),
-            io_write_bytes: None,
+            ..Metrics::default()
         };
         assert_eq!(metrics(&ended), expected);
     }

@@ -104,6 +104,7 @@ const TASK: &[&str] = &[
     "network_profile",
     "backend",
     "state",
+    "held",
     "attempts",
 ];
 const ATTEMPT: &[&str] = &[
@@ -123,6 +124,10 @@ const METRICS: &[&str] = &[
     "memory_peak_bytes",
     "io_read_bytes",
     "io_write_bytes",
+    "network_sent_bytes",
+    "network_received_bytes",
+    "network_connections",
+    "network_refusals",
 ];
 
 #[test]

@@ -129,4 +129,16 @@ pub struct Metrics {
     pub io_read_bytes: Option<u64>,
     /// Bytes written to block devices.
     pub io_write_bytes: Option<u64>,
+    /// Bytes sent to destinations through the broker.
+    #[serde(default)]
+    pub network_sent_bytes: Option<u64>,
+    /// Bytes received from destinations through the broker.
+    #[serde(default)]
+    pub network_received_bytes: Option<u64>,
+    /// Connections that the broker made.
+    #[serde(default)]
+    pub network_connections: Option<u64>,
+    /// Connections and lookups that the broker refused.
+    #[serde(default)]
+    pub network_refusals: Option<u64>,
 }
