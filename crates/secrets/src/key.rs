@@ -196,6 +196,16 @@ pub trait KeySource: fmt::Debug + Send + Sync {
     fn current(&self, slots: &[Slot]) -> Result<(Slot, WrappingKey), KeyError>;
 }
 
+impl KeySource for std::sync::Arc<dyn KeySource> {
+    fn find(&self, slot: &Slot) -> Result<Option<WrappingKey>, KeyError> {
+        (**self).find(slot)
+    }
+
+    fn current(&self, slots: &[Slot]) -> Result<(Slot, WrappingKey), KeyError> {
+        (**self).current(slots)
+    }
+}
+
 /// Several sources: the first has the current key, all are searched. For changing from one kind
 /// of source to another without downtime.
 #[derive(Debug)]

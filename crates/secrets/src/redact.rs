@@ -43,6 +43,12 @@ use crate::store::MIN_VALUE_BYTES;
 /// Up to this many bytes of patterns a full table of transitions is worth its memory.
 const MAX_DFA_BYTES: usize = 16 << 10;
 
+/// Stands in excerpts for what was left out.
+const CUT: char = '…';
+
+/// Stands for a value whose name is not known, or would tell too much.
+const NAMELESS: &str = "[redacted]";
+
 /// Finds secrets in text. Cheap to clone.
 ///
 /// It holds the values in its patterns for as long as it lives, and cannot overwrite them with
@@ -144,6 +150,35 @@ impl Redactor {
         Cow::Owned(redacted)
     }
 
+    /// Redacts a text that may have been cut, as excerpts of records are: each `…` stands where
+    /// something was left out, and what stands before it may be the beginning of a value.
+    pub fn redact_excerpt(&self, text: &str) -> String {
+        let whole = self.redact_str(text);
+        let mut parts = whole.split(CUT);
+        let last = parts.next_back().unwrap_or_default();
+        let mut redacted = String::with_capacity(whole.len());
+        for part in parts {
+            redacted.push_str(&self.redact_beginning(part));
+            redacted.push(CUT);
+        }
+        redacted.push_str(last);
+        redacted
+    }
+
+    /// Redacts a text that was cut at its end, which may be the beginning of a value.
+    pub fn redact_beginning(&self, text: &str) -> String {
+        let mut text = self.redact_str(text).into_owned();
+        let mut stream = self.stream();
+        stream.push(text.as_bytes());
+        let held_back = stream.held_back();
+        if held_back >= MIN_VALUE_BYTES {
+            let sure = text.len().saturating_sub(held_back);
+            text.truncate(text.floor_char_boundary(sure));
+            text.push_str(NAMELESS);
+        }
+        text
+    }
+
     /// Redacts a text that is complete: an error, a dead letter, a field of evidence. Redact the
     /// fields of a document before it is serialized, since a marker may cut an escape in two.
     pub fn redact_str<'a>(&self, text: &'a str) -> Cow<'a, str> {
@@ -155,6 +190,13 @@ impl Redactor {
                 Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
             }),
         }
+    }
+}
+
+impl PartialEq for Redactor {
+    /// Whether one is a clone of the other.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
@@ -202,7 +244,7 @@ fn depths<A: Automaton>(automaton: &A, patterns: &[Pattern]) -> (StateID, Vec<u8
 
 /// What is written in place of a value: its name, unless that would tell a value.
 fn marker(name: &str, secrets: &[(&str, &Secret)]) -> String {
-    let candidates = [format!("[redacted:{name}]"), "[redacted]".to_owned()];
+    let candidates = [format!("[redacted:{name}]"), NAMELESS.to_owned()];
     let tells = |text: &str| {
         secrets.iter().any(|(_, secret)| {
             let value = secret.expose().trim_ascii();
