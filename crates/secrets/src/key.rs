@@ -11,7 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use file::KeyFile;
-pub use passphrase::{MIN_PASSPHRASE_BYTES, Passphrase};
+pub use passphrase::{MIN_PASSPHRASE_BYTES, Passphrase, PassphraseFile};
 
 use crate::seal::{KEY_BYTES, KeyBytes, RandomError};
 

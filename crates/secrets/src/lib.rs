@@ -25,7 +25,7 @@ pub use access::{Access, AccessLog, NotRecorded, Scope, Verdict};
 pub use barecount_model::text::SecretName;
 pub use key::{
     Argon2Cost, Derivation, InvalidKeyId, KeyError, KeyFile, KeyId, KeySource, KeySources,
-    MIN_PASSPHRASE_BYTES, Passphrase, Slot, WrappingKey,
+    MIN_PASSPHRASE_BYTES, Passphrase, PassphraseFile, Slot, WrappingKey,
 };
 pub use mount::{MemoryFolder, MountError, Mounted};
 pub use provider::{

@@ -35,6 +35,7 @@ use aho_corasick::{Anchored, BuildError, MatchKind, dfa::DFA};
 
 use decode::VIEWS;
 use pattern::Pattern;
+use serde_json::Value;
 pub use stream::RedactingStream;
 
 use crate::secret::Secret;
@@ -177,6 +178,29 @@ impl Redactor {
             text.push_str(NAMELESS);
         }
         text
+    }
+
+    /// Redacts every text in a JSON value, the names of members included. Numbers stay: those of
+    /// evidence are the platform's own. Recursive, as the value is.
+    pub fn redact_json(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.redact_excerpt(text),
+            Value::Array(items) => {
+                for item in items {
+                    self.redact_json(item);
+                }
+            }
+            Value::Object(members) => {
+                let redacted = std::mem::take(members)
+                    .into_iter()
+                    .map(|(name, mut member)| {
+                        self.redact_json(&mut member);
+                        (self.redact_str(&name).into_owned(), member)
+                    });
+                *members = redacted.collect();
+            }
+            Value::Number(_) | Value::Null | Value::Bool(_) => {}
+        }
     }
 
     /// Redacts a text that is complete: an error, a dead letter, a field of evidence. Redact the

@@ -50,6 +50,17 @@ fn what_is_left_of_a_secret_in_an_excerpt_is_redacted_too() {
 }
 
 #[test]
+fn texts_of_a_document_are_redacted_wherever_they_are() {
+    let redactor = redactor(&[("a", b"hunter22"), ("b", b"1234")]);
+    let mut value = serde_json::json!({"hunter22": ["x hunter22", 1234, null], "n": "hunter2…"});
+    redactor.redact_json(&mut value);
+    let expected = serde_json::json!({
+        "[redacted:a]": ["x [redacted:a]", 1234, null], "n": "[redacted]…",
+    });
+    assert_eq!(value, expected);
+}
+
+#[test]
 fn a_secret_is_replaced_by_its_name() {
     let redactor = redactor(&[("erp/token", TOKEN), ("db", b"hunter22")]);
     let line = r#"login with s3cr3t/+"token\ and hunter22."#;
