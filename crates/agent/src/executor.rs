@@ -33,6 +33,7 @@ use crate::{
     classify, contract,
     data::{Artifacts, DataError, DataPlane, Located, SetAside},
     places::StagingFolders,
+    secrets::{self, Given, SecretsService},
 };
 
 /// So many flows of an attempt are in its ledger entry; all of them are in the record beside it.
@@ -48,6 +49,8 @@ pub struct AgentConfig {
     pub artifacts: Arc<dyn Artifacts>,
     /// Where attempts' folders are.
     pub folders: StagingFolders,
+    /// Where secrets come from; nowhere if absent.
+    pub secrets: Option<SecretsService>,
 }
 
 /// Owns attempts. Cheap to clone.
@@ -142,11 +145,38 @@ impl Agent {
     }
 
     async fn carry_out(&self, assignment: &Assignment) -> (Outcome, Vec<SetAside>) {
+        let AgentConfig {
+            secrets, folders, ..
+        } = &*self.inner;
         let mut detail = json!({});
-        let (ended, overdue) = match self.launch_and_wait(assignment, &mut detail).await {
-            Ok(ended) => ended,
+        let record = folders.accesses(&assignment.attempt.token());
+        let given = secrets::give(secrets.as_ref(), assignment, record, &mut detail).await;
+        let given = match given {
+            Ok(given) => given,
             Err(failure) => return (failed(failure, detail), Vec::new()),
         };
+        let ended = self.launch_and_wait(assignment, given.as_ref(), &mut detail);
+        let ended = ended.await;
+        // Nothing of its work runs any more, or it never did.
+        let redactor = given.map(Given::take_back);
+        let (mut outcome, mut set_aside) = match ended {
+            Ok((ended, overdue)) => self.conclude(assignment, ended, overdue, detail).await,
+            Err(failure) => (failed(failure, detail), Vec::new()),
+        };
+        if let Some(redactor) = redactor {
+            secrets::redact(&redactor, &mut outcome, &mut set_aside);
+        }
+        (outcome, set_aside)
+    }
+
+    /// What an attempt came to whose work has ended: what it wrote is staged, or it has failed.
+    async fn conclude(
+        &self,
+        assignment: &Assignment,
+        ended: Ended,
+        overdue: Option<Failure>,
+        mut detail: Value,
+    ) -> (Outcome, Vec<SetAside>) {
         detail["enforcement"] = ended.enforcement.clone();
         detail["log"] = json!(ended.log);
         detail["warm"] = json!(ended.warm);
@@ -199,10 +229,12 @@ impl Agent {
     async fn launch_and_wait(
         &self,
         assignment: &Assignment,
+        given: Option<&Given>,
         detail: &mut Value,
     ) -> Result<(Ended, Option<Failure>), Failure> {
         let runner = self.runner(assignment)?;
-        let launch = self.prepare(assignment, detail).await?;
+        let mut launch = self.prepare(assignment, detail).await?;
+        launch.secrets = given.map(Given::launch);
         let handle = runner
             .launch(&launch)
             .await
@@ -285,8 +317,13 @@ impl Agent {
             places,
             env: contract::variables(assignment, deadline),
             isolation: isolation(&stage.isolation),
+            secrets: None,
             network: Some(policy(stage)?),
-            reuse: Some(ReuseKey(assignment.reuse.clone())),
+            // What a process was given once it may keep for ever: it serves no other attempt.
+            reuse: stage
+                .secrets
+                .is_empty()
+                .then(|| ReuseKey(assignment.reuse.clone())),
             timeout: assignment.timeout(),
             log: folders.log(&token),
         })
@@ -495,7 +532,7 @@ fn host(what: &str, error: &std::io::Error) -> Failure {
 }
 
 /// An error and its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

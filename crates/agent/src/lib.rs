@@ -11,8 +11,10 @@ mod contract;
 mod data;
 mod executor;
 mod places;
+mod secrets;
 
 pub use assignment::{Assignment, Attempt, Event, Order};
 pub use data::{Artifacts, DataError, DataPlane, Located, SetAside, StagedOutput};
 pub use executor::{Agent, AgentConfig};
 pub use places::StagingFolders;
+pub use secrets::SecretsService;

@@ -52,6 +52,11 @@ impl StagingFolders {
         std::fs::rename(whole, path)
     }
 
+    /// The record of which secrets an attempt asked for, by reference.
+    pub fn accesses(&self, token: &AttemptToken) -> PathBuf {
+        self.logs.join(format!("{token}.secrets.jsonl"))
+    }
+
     /// The record of what an attempt reached over the network.
     pub fn flows(&self, token: &AttemptToken) -> PathBuf {
         self.logs.join(format!("{token}.flows.jsonl"))

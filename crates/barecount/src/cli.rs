@@ -92,6 +92,8 @@ enum Verb {
     #[command(subcommand)]
     Dlq(verbs::dlq::Dlq),
     #[command(subcommand)]
+    Secrets(verbs::secrets::Secrets),
+    #[command(subcommand)]
     Advise(verbs::advise::Advise),
     Gc(verbs::gc::Gc),
     Schema(verbs::schema::Schema),
@@ -113,6 +115,7 @@ impl Cli {
             Verb::Outputs(verb) => verb.execute(&self.global, &printer),
             Verb::Evidence(verb) => verb.execute(&self.global, &printer),
             Verb::Policy(verb) => verb.execute(&self.global, &printer),
+            Verb::Secrets(verb) => verb.execute(&self.global, &printer),
             Verb::Advise(verb) => verb.execute(&self.global, &printer),
             Verb::Gc(verb) => verb.execute(&self.global, &printer),
             Verb::Dlq(verb) => verb.execute(&self.global, &printer),

@@ -2,6 +2,7 @@
 //!
 //! Start at [`cli`]; each verb is a file in [`verbs`].
 
+mod accesses;
 mod cli;
 mod embedded;
 mod environment;

@@ -9,7 +9,7 @@ use barecount_model::{
 };
 use serde_json::{Value, json};
 
-use crate::{flows, printer::Table};
+use crate::{accesses, flows, printer::Table};
 
 /// Everything that is shown of a run.
 pub(crate) struct RunView<'a> {
@@ -114,9 +114,11 @@ impl RunView<'_> {
                 ));
             }
         }
-        if let Some(flows) = flows::table(run) {
-            text.push('\n');
-            text.push_str(&flows.render());
+        for table in [accesses::table(run), flows::table(run)] {
+            if let Some(table) = table {
+                text.push('\n');
+                text.push_str(&table.render());
+            }
         }
         if !self.outputs.is_empty() {
             text.push('\n');
@@ -354,6 +356,7 @@ fn attempt(attempt: &Attempt, digest: Option<&str>) -> Value {
         "ended_at": attempt.ended_at,
         "metrics": attempt.metrics,
         "network": flows::of_attempt(attempt),
+        "secrets": accesses::of_attempt(attempt),
     })
 }
 

@@ -77,6 +77,7 @@ fn question(stages: usize, size: Size) -> Question {
         classification: "internal".to_owned(),
         drivers: vec!["sqlite".to_owned()],
         has_secrets: false,
+        has_secret_variables: false,
         debug_logging: false,
         residency: None,
         privately_reachable: Vec::new(),

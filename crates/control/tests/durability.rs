@@ -144,6 +144,7 @@ fn permit(version: &str) -> Permit {
             classification: "public".to_owned(),
             drivers: vec![],
             has_secrets: false,
+            has_secret_variables: false,
             debug_logging: false,
             residency: None,
             privately_reachable: vec![],

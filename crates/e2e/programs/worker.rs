@@ -47,6 +47,13 @@ fn serve(api: &str, behaviour: &str) {
             post(api, &format!("{path}/response"), "", "{\"first\":true}");
             post(api, &format!("{path}/response"), "", "{\"second\":true}");
         }
+        "leak and report" => {
+            let secrets = PathBuf::from(field(&event, "secrets_dir"));
+            leak(&secrets, Path::new(&output));
+            let value = fs::read_to_string(secrets.join("token")).expect("it can be read");
+            let body = format!("{{\"errorType\":\"Odd\",\"errorMessage\":\"not {value}\"}}");
+            post(api, &format!("{path}/error"), "", &body);
+        }
         "report EX_DATAERR" | "report EX_TEMPFAIL" | "report EX_NOPERM" | "report EX_CONFIG"
         | "report OddError" => {
             let kind = behaviour.trim_start_matches("report ");
@@ -62,6 +69,7 @@ fn serve(api: &str, behaviour: &str) {
 }
 
 fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
+    let secrets = PathBuf::from(env::var("BARECOUNT_SECRETS_DIR").unwrap_or_default());
     match behaviour {
         "" => copy_rows(output),
         "crash" => process::abort(),
@@ -73,15 +81,35 @@ fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
             copy_rows(output);
         }
         "linger" => {
-            // Until somebody ends the sleeper.
-            let mut sleeper = Command::new("/proc/self/exe");
-            let _ = sleeper.arg0("sleeper").env("BEHAVIOUR", "sleep").status();
+            linger();
             copy_rows(output);
         }
         "tell" => {
             println!("in {}", env::current_dir().unwrap_or_default().display());
             println!("MARK={} OTHER={}", variable("MARK"), variable("OTHER"));
             copy_rows(output);
+        }
+        "read secrets" => {
+            for name in list(&secrets) {
+                let value = fs::read(secrets.join(&name)).expect("a secret can be read");
+                println!("{name} has {} bytes, sum {}", value.len(), sum(&value));
+            }
+            let written = fs::write(secrets.join("own"), "x");
+            println!("written: {}", written.is_ok());
+            if let Ok(value) = env::var("TOKEN") {
+                println!("TOKEN has {} bytes, sum {}", value.len(), sum(value.as_bytes()));
+            }
+            copy_rows(output);
+        }
+        "leak" | "leak and fail" | "leak and linger" => {
+            leak(&secrets, output);
+            if behaviour.ends_with("linger") {
+                linger();
+            }
+            copy_rows(output);
+            if behaviour.ends_with("fail") {
+                return Err(1);
+            }
         }
         "count" => {
             let found = count_up();
@@ -201,6 +229,71 @@ fn copy(from: &Path, to: &Path) {
     } else if from.is_file() {
         fs::copy(from, to).expect("rows can be copied");
     }
+}
+
+/// Waits until somebody ends the sleeper.
+fn linger() {
+    let mut sleeper = Command::new("/proc/self/exe");
+    let _ = sleeper.arg0("sleeper").env("BEHAVIOUR", "sleep").status();
+}
+
+fn list(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder can be listed");
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.expect("it can be listed").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+fn sum(bytes: &[u8]) -> u64 {
+    bytes.iter().map(|byte| u64::from(*byte)).sum()
+}
+
+/// Tells the secret `token` in every way that a careless program would.
+fn leak(secrets: &Path, output: &Path) {
+    let value = fs::read_to_string(secrets.join("token")).expect("the secret can be read");
+    println!("raw <{value}>");
+    println!("hex <{}>", hex(value.as_bytes()));
+    println!("base64 <{}>", base64(format!("user:{value}").as_bytes()));
+    let escaped: String = value.chars().map(|c| format!("\\u{:04x}", c as u32)).collect();
+    println!("{{\"json\": \"{escaped}\"}}");
+    let mut out = io::stdout().lock();
+    let (first, second) = value.split_at(value.len() / 2);
+    for part in ["split <", first, second, ">\n"] {
+        out.write_all(part.as_bytes()).expect("the log takes everything");
+        out.flush().expect("the log takes everything");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let letters = output.join("_dead_letters");
+    fs::create_dir_all(&letters).expect("the output folder can be written");
+    let letter = format!(
+        "{{\"record\": {{\"token\": \"{value}\"}}, \"error\": \"refused {value}\"}}\n"
+    );
+    fs::write(letters.join("own.jsonl"), letter).expect("dead letters can be written");
+    // A name is looked up, which is refused and recorded.
+    let name: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
+    let _ = look_up(&format!("{name}.example"));
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for part in bytes.chunks(3) {
+        let mut number = 0;
+        for index in 0..3 {
+            number = number << 8 | u32::from(part.get(index).copied().unwrap_or(0));
+        }
+        for index in 0..4 {
+            let digit = DIGITS[(number >> (18 - 6 * index) & 63) as usize];
+            text.push(if index <= part.len() { digit as char } else { '=' });
+        }
+    }
+    text
 }
 
 fn hang() -> ! {

@@ -3,7 +3,8 @@
 //! A code is stable: its meaning never changes and a retired code is not given out again. Each has
 //! a page, `docs/errors/<code>.md`, and a test that the page exists. Ranges: `BC01xx` document
 //! syntax, `BC02xx` manifest, `BC03xx` environment, `BC04xx` policy, `BC05xx` artifacts and lock,
-//! `BC06xx` runners and sandbox, `BC07xx` data, `BC08xx` state and control, `BC09xx` ledger.
+//! `BC06xx` runners and sandbox, `BC07xx` data, `BC08xx` state and control, `BC09xx` ledger,
+//! `BC10xx` secrets.
 
 /// A stable code with its title and meaning, as its page tells at length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -150,6 +151,14 @@ codes! {
     LEDGER_UNWRITABLE = "BC0902", "ledger cannot be written", "Entries could not be integrated into the log.";
     LEDGER_INVALID = "BC0903", "ledger does not verify", "The log is not what a trusted key signed.";
     RECORD_INVALID = "BC0904", "record does not fit its evidence", "A record that lies beside the ledger is not the one whose digest is in it.";
+
+    // BC10xx: secrets
+    SECRETS_STORE = "BC1001", "secrets store cannot be used", "The encrypted store of secrets is damaged, exposed to others, or cannot be read or written.";
+    SECRET_NOT_FOUND = "BC1002", "secret is not there", "The store has no secret of that name, or not that version of it.";
+    SECRET_REFUSED = "BC1003", "secret is not given", "An attempt asked for a secret that is not for it, or its access could not be recorded.";
+    SECRETS_KEY = "BC1004", "key of the secrets store cannot be used", "The key file or passphrase is missing, exposed to others, or not the one that the store is encrypted under.";
+    SECRET_VALUE = "BC1005", "value cannot be kept", "What was given as a secret's value is too short, too long, or was not given on standard input.";
+    SECRETS_MEMORY = "BC1006", "secrets cannot be mounted", "There is no folder in memory that is the platform's alone for an attempt's secrets.";
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use serde::Serialize;
 pub use file::{
     Approval, ApprovalScope, Backend, ClassCatalog, ConcurrencySpec, EnvironmentFile,
     EnvironmentKind, EnvironmentMetadata, EnvironmentSpec, GovernanceSpec, Grant, IsolationSpec,
-    LockSpec, LogLevel, TenantGrants, TenantSelector,
+    LockSpec, LogLevel, SecretsSpec, TenantGrants, TenantSelector,
 };
 
 pub use network::{
@@ -59,6 +59,8 @@ pub struct Environment {
     pub process_isolation: bool,
     /// What is logged.
     pub log_level: LogLevel,
+    /// Where secrets are fetched from; nowhere if absent.
+    pub secrets: Option<SecretsSpec>,
     /// The file of the ledger's signing key, if the file names one; relative to its folder. It
     /// belongs outside the reach of whoever reads the state folder.
     pub signing_key: Option<String>,
@@ -93,6 +95,7 @@ impl Environment {
             refresh_lock: true,
             process_isolation: true,
             log_level: LogLevel::Info,
+            secrets: Some(SecretsSpec::default()),
             signing_key: None,
         }
     }
@@ -152,11 +155,13 @@ impl Environment {
                     format!("environment `{}` serves no {}", self.name, stage.class),
                 );
             }
-            if let Some(name) = stage.secrets.keys().next() {
+            if self.secrets.is_none()
+                && let Some(name) = stage.secrets.keys().next()
+            {
                 // Better than work that starts and does not find what it declared.
                 let message = format!(
-                    "secret `{name}` cannot be fetched: environment `{}` has no secrets service, \
-                     and none can be configured yet",
+                    "secret `{name}` cannot be fetched: environment `{}` has no secrets service; \
+                     outside of development its file names one under `spec.secrets`",
                     self.name
                 );
                 add(codes::SECRETS_UNAVAILABLE, message);
@@ -203,12 +208,28 @@ impl Resolution<'_> {
             process_isolation,
             spec.networks.audit,
         );
-        for (key, path) in [("state", &spec.state), ("signing_key", &spec.signing_key)] {
+        let secrets = spec.secrets.clone();
+        let secrets = secrets.or_else(|| development.then(SecretsSpec::default));
+        let of_secrets = secrets.clone().unwrap_or_default();
+        for (key, path) in [
+            ("state", &spec.state),
+            ("signing_key", &spec.signing_key),
+            ("secrets/store", &of_secrets.store),
+            ("secrets/key_file", &of_secrets.key_file),
+            ("secrets/passphrase_file", &of_secrets.passphrase_file),
+            ("secrets/memory", &of_secrets.memory),
+        ] {
             if path.as_ref().is_some_and(|path| path.contains('\0')) {
                 let pointer = format!("/spec/{key}");
                 let message = "a path has no character NUL";
                 self.error(codes::INVALID_ENVIRONMENT, &pointer, message, "");
             }
+        }
+        if of_secrets.key_file.is_some() && of_secrets.passphrase_file.is_some() {
+            let message = "a store is encrypted under a key or a passphrase, not both";
+            let help = "leave one of the two out; `barecount secrets rotate` changes over";
+            let pointer = "/spec/secrets/passphrase_file";
+            self.error(codes::INVALID_ENVIRONMENT, pointer, message, help);
         }
         Environment {
             name: file.metadata.name,
@@ -224,6 +245,7 @@ impl Resolution<'_> {
             refresh_lock,
             process_isolation,
             log_level: spec.log_level.unwrap_or_default(),
+            secrets,
             signing_key: spec.signing_key,
         }
     }

@@ -275,6 +275,7 @@ fn stage_facts(stage: &StagePlan) -> Value {
         "resources": stage.resources,
         "artifact": stage.work.artifact(),
         "drivers": stage.drivers,
+        "secrets": stage.secrets,
     })
 }
 

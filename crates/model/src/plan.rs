@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     catalog::Profile,
     class::{NetworkProfile, Phase, RunnerClass, Size},
-    manifest::{Egress, EgressMode, Format},
+    manifest::{Egress, EgressMode, Format, SecretSpec},
     pipeline::{Column, Output, PartitionFilter},
-    text::{ByteSize, DatasetName, Duration},
+    text::{ByteSize, DatasetName, Duration, Name},
 };
 
 /// A pipeline version, ready to run in one environment.
@@ -107,6 +107,9 @@ pub struct StagePlan {
     pub grace_ms: u64,
     /// Variables of the manifest's own.
     pub env: BTreeMap<String, String>,
+    /// Secrets by the name of the file in which an attempt finds each; never their values.
+    #[serde(default)]
+    pub secrets: BTreeMap<Name, SecretSpec>,
 }
 
 /// An artifact, pinned by digest.

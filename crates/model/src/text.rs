@@ -15,7 +15,7 @@ mod quantity;
 pub use column_type::ColumnType;
 pub use cron::{Cron, TimeZoneName};
 pub use instant::Instant;
-pub use name::{ColumnName, DatasetName, DriverName, Name};
+pub use name::{ColumnName, DatasetName, DriverName, Name, SecretName};
 pub use network::{DomainName, EgressHost, IpRange, SocketAddress};
 pub use path::{ImageSource, RelativePath};
 pub use quantity::{ByteSize, DecimalText, Duration};
@@ -56,6 +56,7 @@ pub(crate) const FORMATS: &[Format] = &[
     format::<DatasetName>(codes::INVALID_NAME),
     format::<ColumnName>(codes::INVALID_NAME),
     format::<DriverName>(codes::INVALID_NAME),
+    format::<SecretName>(codes::INVALID_NAME),
     format::<RelativePath>(codes::INVALID_PATH),
     format::<ImageSource>(codes::INVALID_PATH),
     format::<DomainName>(codes::INVALID_VALUE),

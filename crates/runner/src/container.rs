@@ -64,18 +64,18 @@ pub(crate) fn command(launch: &Launch) -> Result<Spec, RunnerError> {
     };
     let seen = Seen::by(launch);
     let mut spec = Spec::new(sandboxed::name(&launch.token)?, argv.clone());
-    spec.env = places::environment(&launch.env, seen.variables());
+    spec.env = places::environment(launch, &launch.env, seen.variables());
     spec.limits = sandboxed::limits(&launch.limits);
     spec.isolation = sandboxed::isolation(launch.isolation);
     match (launch.isolation, root) {
         (Isolation::Sandbox, Root::Image(image)) => {
             spec.root = barecount_sandbox::Root::Directory(image.clone());
-            spec.mounts = places::mounts(&launch.places);
+            spec.mounts = places::mounts(launch);
             spec.cwd.clone_from(working_dir);
         }
         (Isolation::Sandbox, Root::Package(package)) => {
             spec.root = barecount_sandbox::Root::Empty;
-            spec.mounts = places::mounts(&launch.places);
+            spec.mounts = places::mounts(launch);
             spec.mounts.push(places::bind(package, APP, Access::Run));
             spec.cwd.clone_from(working_dir);
         }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use barecount_model::{class::Size, id::TaskId};
 use barecount_network::{policy::Policy, record::FlowLog};
+use barecount_secrets::{Redactor, Secret};
 use serde::{Deserialize, Serialize};
 
 /// The fencing token of one attempt: the task and a number that only grows. It is a sandbox's name,
@@ -49,6 +50,8 @@ pub struct Launch {
     /// A warm process may serve the attempt only if it was started for an equal key: tenant, lock
     /// digest, stage and identity, hashed by the caller. `None`: always a fresh one.
     pub reuse: Option<ReuseKey>,
+    /// Its secrets. A process that was given some serves no other attempt: `reuse` is `None` then.
+    pub secrets: Option<Secrets>,
     /// What it may reach over the network. `None`: nothing, and what it tries leaves no record.
     /// Means nothing without a sandbox.
     pub network: Option<Policy>,
@@ -109,6 +112,27 @@ pub struct Limits {
     pub scratch_bytes: u64,
     /// How much of what is printed is kept, in bytes; the rest is counted and dropped.
     pub log_bytes: u64,
+}
+
+/// The secrets of one attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Secrets {
+    /// The folder in memory that has each as a file; read-only for the work.
+    pub folder: PathBuf,
+    /// Those that the work asked to have as environment variables, too.
+    pub variables: BTreeMap<String, Secret>,
+    /// Finds them in what the work prints and says, before it is kept anywhere.
+    pub redactor: Redactor,
+}
+
+impl Secrets {
+    /// The variables, in the clear. Keep them nowhere.
+    pub(crate) fn exposed(&self) -> impl Iterator<Item = (String, String)> {
+        self.variables.iter().map(|(name, secret)| {
+            let value = String::from_utf8_lossy(secret.expose()).into_owned();
+            (name.clone(), value)
+        })
+    }
 }
 
 /// The places of the task contract, as they are on this host. Each exists when `launch` is called.

@@ -52,10 +52,10 @@ impl ManagedEtl {
         let mut argv = vec![ENGINE.to_owned()];
         argv.extend(self.engine.args.iter().cloned());
         let mut spec = Spec::new(sandboxed::name(&launch.token)?, argv);
-        spec.mounts = places::mounts(&launch.places);
+        spec.mounts = places::mounts(launch);
         spec.mounts
             .push(places::bind(&self.engine.path, ENGINE, Access::Run));
-        spec.env = places::environment(&launch.env, Seen::by(launch).variables());
+        spec.env = places::environment(launch, &launch.env, Seen::by(launch).variables());
         spec.limits = sandboxed::limits(&launch.limits);
         Ok(spec)
     }

@@ -110,9 +110,9 @@ fn store(folder: &Path) -> Result<(), Box<dyn Error>> {
         run: "run_00000000000000000000000000000001".parse()?,
         attempt: 1,
         declared: ["s7".parse()?].into(),
+        lasts: SignedDuration::from_mins(5),
     };
-    let lease = SignedDuration::from_mins(5);
-    let gate = Gate::new(EmbeddedProvider::new(store, lease), Mutex::new(Vec::new()));
+    let gate = Gate::new(EmbeddedProvider::new(store), Mutex::new(Vec::new()));
     let mut fetches = Vec::new();
     for _ in 0..20_000 {
         let before = Instant::now();

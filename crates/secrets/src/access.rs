@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use barecount_model::id::RunId;
 use barecount_model::text::Name;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::reference::Reference;
@@ -26,6 +26,8 @@ pub struct Scope {
     /// What the manifest declares, and nothing else is given: a reference to the newest version
     /// does not stand for an older one, which may have been replaced for a reason.
     pub declared: BTreeSet<Reference>,
+    /// For how long it is asked: the longest that the attempt may take, its grace included.
+    pub lasts: SignedDuration,
 }
 
 /// How a request for a secret ended.

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use file::KeyFile;
-pub use passphrase::{MIN_PASSPHRASE_BYTES, Passphrase};
+pub use passphrase::{MIN_PASSPHRASE_BYTES, Passphrase, PassphraseFile};
 
 use crate::seal::{KEY_BYTES, KeyBytes, RandomError};
 
@@ -194,6 +194,16 @@ pub trait KeySource: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`KeyError`] if the source cannot be used at all.
     fn current(&self, slots: &[Slot]) -> Result<(Slot, WrappingKey), KeyError>;
+}
+
+impl KeySource for std::sync::Arc<dyn KeySource> {
+    fn find(&self, slot: &Slot) -> Result<Option<WrappingKey>, KeyError> {
+        (**self).find(slot)
+    }
+
+    fn current(&self, slots: &[Slot]) -> Result<(Slot, WrappingKey), KeyError> {
+        (**self).current(slots)
+    }
 }
 
 /// Several sources: the first has the current key, all are searched. For changing from one kind

@@ -6,7 +6,7 @@
 //!
 //! - [`Store`]: the embedded store, with the verbs `set`, `list`, `remove`, `rotate`.
 //! - [`Gate`], [`SecretsProvider`], [`Lease`]: fetching what a manifest declares, on the record.
-//! - [`Mounted`]: values as files in memory.
+//! - [`MemoryFolder`], [`Mounted`]: values as files in memory.
 //! - [`Redactor`]: finding values, also encoded ones, in logs and everything else that leaves.
 //! - [`KeyFile`], [`Passphrase`]: what the store is encrypted under.
 
@@ -22,18 +22,18 @@ mod secret;
 mod store;
 
 pub use access::{Access, AccessLog, NotRecorded, Scope, Verdict};
+pub use barecount_model::text::SecretName;
 pub use key::{
     Argon2Cost, Derivation, InvalidKeyId, KeyError, KeyFile, KeyId, KeySource, KeySources,
-    MIN_PASSPHRASE_BYTES, Passphrase, Slot, WrappingKey,
+    MIN_PASSPHRASE_BYTES, Passphrase, PassphraseFile, Slot, WrappingKey,
 };
-pub use mount::{MountError, Mounted};
+pub use mount::{MemoryFolder, MountError, Mounted};
 pub use provider::{
-    EmbeddedProvider, Expired, FetchError, Gate, Lease, Permitted, ProviderError, SecretsProvider,
+    EmbeddedProvider, EmbeddedStores, Expired, FetchError, Gate, Lease, Permitted, ProviderError,
+    SecretsProvider,
 };
 pub use redact::{RedactingStream, Redactor, RedactorError};
-pub use reference::{
-    InvalidName, InvalidReference, MAX_NAME_BYTES, Reference, SecretName, Version,
-};
+pub use reference::{InvalidReference, Reference, Version};
 pub use seal::RandomError;
 pub use secret::{ReadError, Secret};
 pub use store::{

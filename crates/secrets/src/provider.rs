@@ -1,12 +1,18 @@
 //! Fetching secrets at run time, from whichever service has them.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use async_trait::async_trait;
-use jiff::{SignedDuration, Timestamp};
+use barecount_model::text::Name;
+use jiff::Timestamp;
 
 use crate::access::{Access, AccessLog, NotRecorded, Scope, Verdict};
+use crate::key::KeySource;
 use crate::reference::Reference;
 use crate::secret::Secret;
-use crate::store::{GetError, Store};
+use crate::store::{GetError, Limits, Store, StoreError};
 
 /// A value for some time.
 #[derive(Debug)]
@@ -136,13 +142,12 @@ pub enum ProviderError {
 #[derive(Debug)]
 pub struct EmbeddedProvider {
     store: Store,
-    lease: SignedDuration,
 }
 
 impl EmbeddedProvider {
-    /// Lends from `store`, for `lease` at a time.
-    pub fn new(store: Store, lease: SignedDuration) -> Self {
-        Self { store, lease }
+    /// Lends from `store`, for as long as each request asks for.
+    pub fn new(store: Store) -> Self {
+        Self { store }
     }
 
     /// The store.
@@ -165,13 +170,11 @@ impl SecretsProvider for EmbeddedProvider {
             Ok((reference, value)) => {
                 let expires_at = request
                     .now
-                    .checked_add(self.lease)
+                    .checked_add(request.scope.lasts)
                     .unwrap_or(Timestamp::MAX);
                 Ok(Lease::new(value, reference, expires_at))
             }
-            Err(GetError::Store(source)) => Err(ProviderError::Unavailable {
-                source: Box::new(source),
-            }),
+            Err(GetError::Store(source)) => Err(unavailable(request.reference, source)),
             Err(source @ (GetError::NotFound { .. } | GetError::NoVersion { .. })) => {
                 Err(ProviderError::NotFound {
                     reference: request.reference.clone(),
@@ -179,6 +182,69 @@ impl SecretsProvider for EmbeddedProvider {
                 })
             }
         }
+    }
+}
+
+/// A tenant without a store has no secrets: another try would find none either.
+fn unavailable(reference: &Reference, source: StoreError) -> ProviderError {
+    let missing = matches!(source, StoreError::Missing { .. });
+    let source = Box::new(source);
+    if missing {
+        let reference = reference.clone();
+        ProviderError::NotFound { reference, source }
+    } else {
+        ProviderError::Unavailable { source }
+    }
+}
+
+/// The embedded stores of all tenants as a service. Each is opened when its tenant first asks, and
+/// kept open.
+#[derive(Debug)]
+pub struct EmbeddedStores {
+    folder: PathBuf,
+    keys: Arc<dyn KeySource>,
+    opened: Mutex<BTreeMap<Name, Arc<EmbeddedProvider>>>,
+}
+
+impl EmbeddedStores {
+    /// Lends from the stores in `folder`, whose keys come from `keys`. Nothing is opened yet.
+    pub fn new(folder: PathBuf, keys: Arc<dyn KeySource>) -> Self {
+        Self {
+            folder,
+            keys,
+            opened: Mutex::default(),
+        }
+    }
+
+    fn of(&self, tenant: &Name) -> Result<Arc<EmbeddedProvider>, StoreError> {
+        // Held while a passphrase is stretched, so that it is stretched once.
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(provider) = opened.get(tenant) {
+            return Ok(provider.clone());
+        }
+        let keys = Box::new(self.keys.clone());
+        let store = Store::open(&self.folder, tenant.clone(), keys, Limits::default())?;
+        let provider = Arc::new(EmbeddedProvider::new(store));
+        opened.insert(tenant.clone(), provider.clone());
+        Ok(provider)
+    }
+}
+
+#[async_trait]
+impl SecretsProvider for EmbeddedStores {
+    /// Blocks as [`EmbeddedProvider`] does, and for the opening of a store.
+    async fn fetch(&self, request: Permitted<'_>) -> Result<Lease, ProviderError> {
+        let provider = self
+            .of(&request.scope.tenant)
+            .map_err(|error| unavailable(request.reference, error))?;
+        provider.fetch(request).await
+    }
+}
+
+#[async_trait]
+impl<P: SecretsProvider + ?Sized> SecretsProvider for Arc<P> {
+    async fn fetch(&self, request: Permitted<'_>) -> Result<Lease, ProviderError> {
+        (**self).fetch(request).await
     }
 }
 

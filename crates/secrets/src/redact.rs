@@ -35,6 +35,7 @@ use aho_corasick::{Anchored, BuildError, MatchKind, dfa::DFA};
 
 use decode::VIEWS;
 use pattern::Pattern;
+use serde_json::Value;
 pub use stream::RedactingStream;
 
 use crate::secret::Secret;
@@ -42,6 +43,12 @@ use crate::store::MIN_VALUE_BYTES;
 
 /// Up to this many bytes of patterns a full table of transitions is worth its memory.
 const MAX_DFA_BYTES: usize = 16 << 10;
+
+/// Stands in excerpts for what was left out.
+const CUT: char = '…';
+
+/// Stands for a value whose name is not known, or would tell too much.
+const NAMELESS: &str = "[redacted]";
 
 /// Finds secrets in text. Cheap to clone.
 ///
@@ -144,6 +151,58 @@ impl Redactor {
         Cow::Owned(redacted)
     }
 
+    /// Redacts a text that may have been cut, as excerpts of records are: each `…` stands where
+    /// something was left out, and what stands before it may be the beginning of a value.
+    pub fn redact_excerpt(&self, text: &str) -> String {
+        let whole = self.redact_str(text);
+        let mut parts = whole.split(CUT);
+        let last = parts.next_back().unwrap_or_default();
+        let mut redacted = String::with_capacity(whole.len());
+        for part in parts {
+            redacted.push_str(&self.redact_beginning(part));
+            redacted.push(CUT);
+        }
+        redacted.push_str(last);
+        redacted
+    }
+
+    /// Redacts a text that was cut at its end, which may be the beginning of a value.
+    pub fn redact_beginning(&self, text: &str) -> String {
+        let mut text = self.redact_str(text).into_owned();
+        let mut stream = self.stream();
+        stream.push(text.as_bytes());
+        let held_back = stream.held_back();
+        if held_back >= MIN_VALUE_BYTES {
+            let sure = text.len().saturating_sub(held_back);
+            text.truncate(text.floor_char_boundary(sure));
+            text.push_str(NAMELESS);
+        }
+        text
+    }
+
+    /// Redacts every text in a JSON value, the names of members included. Numbers stay: those of
+    /// evidence are the platform's own. Recursive, as the value is.
+    pub fn redact_json(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.redact_excerpt(text),
+            Value::Array(items) => {
+                for item in items {
+                    self.redact_json(item);
+                }
+            }
+            Value::Object(members) => {
+                let redacted = std::mem::take(members)
+                    .into_iter()
+                    .map(|(name, mut member)| {
+                        self.redact_json(&mut member);
+                        (self.redact_str(&name).into_owned(), member)
+                    });
+                *members = redacted.collect();
+            }
+            Value::Number(_) | Value::Null | Value::Bool(_) => {}
+        }
+    }
+
     /// Redacts a text that is complete: an error, a dead letter, a field of evidence. Redact the
     /// fields of a document before it is serialized, since a marker may cut an escape in two.
     pub fn redact_str<'a>(&self, text: &'a str) -> Cow<'a, str> {
@@ -155,6 +214,13 @@ impl Redactor {
                 Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
             }),
         }
+    }
+}
+
+impl PartialEq for Redactor {
+    /// Whether one is a clone of the other.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
@@ -202,7 +268,7 @@ fn depths<A: Automaton>(automaton: &A, patterns: &[Pattern]) -> (StateID, Vec<u8
 
 /// What is written in place of a value: its name, unless that would tell a value.
 fn marker(name: &str, secrets: &[(&str, &Secret)]) -> String {
-    let candidates = [format!("[redacted:{name}]"), "[redacted]".to_owned()];
+    let candidates = [format!("[redacted:{name}]"), NAMELESS.to_owned()];
     let tells = |text: &str| {
         secrets.iter().any(|(_, secret)| {
             let value = secret.expose().trim_ascii();

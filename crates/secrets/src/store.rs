@@ -15,7 +15,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use barecount_model::text::Name;
+use barecount_model::text::{Name, SecretName};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -25,7 +25,7 @@ pub use rotate::Rotation;
 
 use crate::disk::{self, Disk, LocalDisk, Stamp};
 use crate::key::{KeyId, KeySource, WrappingKey};
-use crate::reference::{Reference, SecretName, Version};
+use crate::reference::{Reference, Version};
 use crate::seal::KeyBytes;
 use crate::secret::Secret;
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use barecount_secrets::{
-    Access, Argon2Cost, EmbeddedProvider, Gate, KeyFile, Lease, Limits, Mounted, Passphrase,
+    Access, Argon2Cost, EmbeddedProvider, Gate, KeyFile, Lease, Limits, MemoryFolder, Passphrase,
     Redactor, Reference, Scope, SecretName, Store, WrappingKey,
 };
 use base64::Engine;
@@ -82,6 +82,7 @@ fn scope(declared: &[&str]) -> Result<Scope, Box<dyn Error>> {
         run: "run_00000000000000000000000000000007".parse()?,
         attempt: 2,
         declared: declared?,
+        lasts: SignedDuration::from_mins(15),
     })
 }
 
@@ -153,10 +154,7 @@ fn nothing_that_is_printed_or_serialized_shows_a_value() -> Result<(), Box<dyn E
     shown.push(format!("{:?}", lease.value(expires_at)));
     shown.push(format!(
         "{:?}",
-        Gate::new(
-            EmbeddedProvider::new(store, SignedDuration::ZERO),
-            Mutex::new(vec![])
-        )
+        Gate::new(EmbeddedProvider::new(store), Mutex::new(vec![]))
     ));
     for text in &shown {
         assert!(!shows(text.as_bytes(), CANARY), "{text}");
@@ -173,7 +171,7 @@ fn gate<'a>(home: &Path, log: &'a Log) -> Result<Gate<EmbeddedProvider, &'a Log>
     store.set(&"a".parse()?, &mut &CANARY[..], NOW)?;
     store.set(&"a".parse()?, &mut &LATER[..], NOW)?;
     store.set(&"b".parse()?, &mut &LATER[..], NOW)?;
-    let provider = EmbeddedProvider::new(store, SignedDuration::from_mins(15));
+    let provider = EmbeddedProvider::new(store);
     Ok(Gate::new(provider, log))
 }
 
@@ -268,10 +266,7 @@ fn what_cannot_be_recorded_is_not_given() -> Result<(), Box<dyn Error>> {
     let home = tempfile::tempdir()?;
     let (_, store) = store(home.path())?;
     store.set(&"a".parse()?, &mut &CANARY[..], NOW)?;
-    let gate = Gate::new(
-        EmbeddedProvider::new(store, SignedDuration::from_mins(15)),
-        Full,
-    );
+    let gate = Gate::new(EmbeddedProvider::new(store), Full);
     let refused = block_on(gate.fetch(&"a".parse()?, &scope(&["a"])?, NOW));
     assert_eq!(
         refused.expect_err("it fails closed").to_string(),
@@ -282,19 +277,15 @@ fn what_cannot_be_recorded_is_not_given() -> Result<(), Box<dyn Error>> {
 
 #[test]
 fn a_secret_goes_from_the_store_to_a_file_and_out_of_the_log() -> Result<(), Box<dyn Error>> {
-    use std::os::unix::fs::PermissionsExt;
-    let (home, memory) = (tempfile::tempdir()?, tempfile::tempdir_in("/dev/shm")?);
-    std::fs::set_permissions(memory.path(), PermissionsExt::from_mode(0o700))?;
+    let (home, within) = (tempfile::tempdir()?, tempfile::tempdir_in("/dev/shm")?);
+    let memory = MemoryFolder::new(within.path(), "secrets");
     let (_, store) = store(home.path())?;
     store.set(&"erp/netsuite".parse()?, &mut &CANARY[..], NOW)?;
-    let gate = Gate::new(
-        EmbeddedProvider::new(store, SignedDuration::from_mins(15)),
-        Mutex::new(vec![]),
-    );
+    let gate = Gate::new(EmbeddedProvider::new(store), Mutex::new(vec![]));
     let lease = block_on(gate.fetch(&"erp/netsuite".parse()?, &scope(&["erp/netsuite"])?, NOW))?;
     let file = "token".parse()?;
-    let mounted = Mounted::write_into(memory.path(), [(&file, lease.value(NOW)?)])?;
-    assert_eq!(std::fs::read(memory.path().join("token"))?, CANARY);
+    let mounted = memory.mount("one", [(&file, lease.value(NOW)?)])?;
+    assert_eq!(std::fs::read(mounted.folder().join("token"))?, CANARY);
     let redactor = Redactor::new([("erp/netsuite", lease.redactable())])?;
     let line = format!(
         "Basic {}\n",

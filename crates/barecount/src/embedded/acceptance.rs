@@ -156,6 +156,7 @@ impl Acceptance {
             env: BTreeMap::new(),
             isolation: Isolation::Sandbox,
             reuse: None,
+            secrets: None,
             network: None,
             timeout: TIMEOUT,
             log: folder.join("log"),

@@ -142,9 +142,14 @@ pub(crate) fn verifier_key(state: &Path) -> Result<VerifierKey, Failure> {
 /// Where the key is that signs a state folder's ledger: where the environment says, or in the
 /// user's configuration folder, outside the reach of whoever can write the state folder.
 pub(crate) fn key_file(state: &Path, configured: Option<&Path>) -> Result<PathBuf, Failure> {
-    if let Some(path) = configured {
-        return Ok(path.to_owned());
+    match configured {
+        Some(path) => Ok(path.to_owned()),
+        None => user_key(state, "key"),
     }
+}
+
+/// Where a key of a state folder is by default, whose file ends in `extension`.
+pub(crate) fn user_key(state: &Path, extension: &str) -> Result<PathBuf, Failure> {
     let set = |name: &str| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())
@@ -154,14 +159,16 @@ pub(crate) fn key_file(state: &Path, configured: Option<&Path>) -> Result<PathBu
     let folder = folder.ok_or_else(|| {
         Failure::new(
             Status::Usage,
-            "there is no folder for the ledger's signing key",
+            "there is no folder for the keys of this state folder",
         )
         .with_code("BC0901")
-        .with_help("Set HOME, or name a file as `signing_key` in the environment file.")
+        .with_help("Set HOME, or name the files of keys in the environment file.")
     })?;
     let name = name(state)
         .map_err(|error| Failure::from_error(Status::Unavailable, &error).with_code("BC0901"))?;
-    Ok(folder.join("barecount/keys").join(format!("{name}.key")))
+    Ok(folder
+        .join("barecount/keys")
+        .join(format!("{name}.{extension}")))
 }
 
 /// Reads the signing key; makes one, readable by its owner alone, where there is none.

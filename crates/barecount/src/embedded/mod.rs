@@ -15,6 +15,7 @@ mod path_gate;
 pub(crate) mod policy;
 mod runners;
 mod schema;
+pub(crate) mod secrets;
 pub(crate) mod submission;
 
 use std::{
@@ -34,6 +35,7 @@ use barecount_dataset::table::Tables;
 use barecount_model::{environment::Environment, run::TaskState};
 use barecount_runner::launch::AttemptToken;
 use barecount_sandbox::{Launcher, LauncherConfig};
+use barecount_secrets::MemoryFolder;
 use rustix::fs::Mode;
 use tokio::sync::{mpsc, watch};
 
@@ -46,7 +48,10 @@ use self::{
     path_gate::PathGate,
     runners::Runners,
 };
-use crate::failure::{Failure, Status, chain};
+use crate::{
+    environment::Found,
+    failure::{Failure, Status, chain},
+};
 
 /// Makes the state folder, readable by its owner alone, and names it absolutely.
 pub(crate) fn state_folder(path: &Path) -> Result<PathBuf, Failure> {
@@ -74,8 +79,7 @@ pub(crate) fn state_folder(path: &Path) -> Result<PathBuf, Failure> {
 /// makes is readable by all from here on, inside a state folder that is not.
 pub(crate) fn start_launcher(state: &Path) -> Result<Launcher, Failure> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    let name = barecount_model::digest::Digest::of(state.as_os_str().as_encoded_bytes()).hex();
-    Launcher::start(LauncherConfig::new(format!("barecount-{}", &name[..16]))).map_err(|error| {
+    Launcher::start(LauncherConfig::new(host_name(state))).map_err(|error| {
         Failure::new(
             Status::Unavailable,
             "the sandbox launcher cannot be started",
@@ -83,6 +87,12 @@ pub(crate) fn start_launcher(state: &Path) -> Result<Launcher, Failure> {
         .because(&error)
         .with_code("BC0613")
     })
+}
+
+/// What belongs to a state folder is called outside of it, on the whole host.
+fn host_name(state: &Path) -> String {
+    let name = barecount_model::digest::Digest::of(state.as_os_str().as_encoded_bytes()).hex();
+    format!("barecount-{}", &name[..16])
 }
 
 /// A running embedded platform.
@@ -100,6 +110,8 @@ pub(crate) struct Platform {
     follow: mpsc::UnboundedSender<Followed>,
     agent: Agent,
     runners: Runners,
+    /// Where attempts had their secrets.
+    memory: Option<MemoryFolder>,
 }
 
 impl Platform {
@@ -108,9 +120,9 @@ impl Platform {
     pub(crate) async fn open(
         launcher: Launcher,
         state: &Path,
-        environment: &Environment,
-        signing_key: Option<&Path>,
+        found: &Found,
     ) -> Result<Self, Failure> {
+        let environment = &found.environment;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (updates_tx, mut updates) = mpsc::unbounded_channel();
         let (entries_tx, entries) = mpsc::unbounded_channel();
@@ -118,7 +130,7 @@ impl Platform {
             .map_err(|error| open_failure(&error))?;
         let folders = StagingFolders::new(state);
         sweep(&folders, &mut updates)?;
-        let ledger = ledger(state, signing_key, &control, entries)?;
+        let ledger = ledger(state, found.signing_key().as_deref(), &control, entries)?;
         let artifacts = Store::open(&state.join("artifacts"))
             .map_err(|error| unusable("the artifact store cannot be opened", &error))?;
         let paths = networks::paths(environment)?;
@@ -131,12 +143,15 @@ impl Platform {
         );
         let tables = Tables::new(state.to_owned());
         let data = StateData::new(state.to_owned(), tables, artifacts.clone(), acceptance);
+        let secrets = secrets::locate(found, state)?.map(|location| location.service(state));
+        let memory = secrets.as_ref().map(|service| service.memory.clone());
         let (events_tx, events) = mpsc::unbounded_channel();
         let config = AgentConfig {
             runners: runners.by_class.clone(),
             data: Arc::clone(&data) as Arc<dyn barecount_agent::DataPlane>,
             artifacts: Arc::new(StoredArtifacts::new(artifacts.clone())),
             folders,
+            secrets,
         };
         let agent = Agent::new(config, events_tx);
         let (follow, followed) = mpsc::unbounded_channel();
@@ -164,6 +179,7 @@ impl Platform {
             follow,
             agent,
             runners,
+            memory,
         })
     }
 
@@ -178,6 +194,9 @@ impl Platform {
     pub(crate) async fn close(mut self) -> Result<Progress, Failure> {
         self.agent.idle().await;
         self.runners.shut_down().await;
+        if let Some(memory) = &self.memory {
+            memory.close();
+        }
         let wanted = *self.control.ledger_length().borrow();
         let progress = self
             .ledger

@@ -63,6 +63,7 @@ fn facts(stage: &Stage, pipeline: &Pipeline, environment: &Environment) -> Stage
         classification: classification(pipeline),
         drivers: stage.drivers.iter().map(ToString::to_string).collect(),
         has_secrets: !stage.secrets.is_empty(),
+        has_secret_variables: stage.secrets.values().any(|secret| secret.env.is_some()),
         debug_logging: environment.log_level == LogLevel::Debug,
         residency: None,
         privately_reachable: Vec::new(),

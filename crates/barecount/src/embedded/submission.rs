@@ -163,6 +163,7 @@ impl Request<'_> {
             timeout_ms: stage.timeout.as_millis(),
             grace_ms: profile.grace_period.as_millis(),
             env: stage.env.clone(),
+            secrets: stage.secrets.clone(),
         })
     }
 

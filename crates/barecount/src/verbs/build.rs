@@ -31,11 +31,9 @@ impl Build {
         let found = environment::find(&folder, global.environment.as_deref())?;
         let state = embedded::state_folder(&global.state)?;
         let launcher = embedded::start_launcher(&state)?;
-        let key = found.signing_key();
         let runtime = preparation::runtime()?;
         let lock = runtime.block_on(async {
-            let platform =
-                Platform::open(launcher, &state, &found.environment, key.as_deref()).await?;
+            let platform = Platform::open(launcher, &state, &found).await?;
             let preparation = Preparation {
                 pipeline: &loaded.pipeline,
                 manifest: &loaded.manifest,

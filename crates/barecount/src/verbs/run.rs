@@ -69,11 +69,9 @@ impl Run {
         let state = embedded::state_folder(&global.state)?;
         // Before there is a second thread.
         let launcher = embedded::start_launcher(&state)?;
-        let key = found.signing_key();
         let runtime = preparation::runtime()?;
         let run = runtime.block_on(async {
-            let mut platform =
-                Platform::open(launcher, &state, &found.environment, key.as_deref()).await?;
+            let mut platform = Platform::open(launcher, &state, &found).await?;
             let preparation = Preparation {
                 pipeline: &loaded.pipeline,
                 manifest: &loaded.manifest,

@@ -222,6 +222,7 @@ impl Decider {
             classification: "public".to_owned(),
             drivers: vec![],
             has_secrets: false,
+            has_secret_variables: false,
             debug_logging: false,
             residency: None,
             privately_reachable: vec![],

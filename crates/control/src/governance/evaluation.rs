@@ -338,6 +338,10 @@ impl Evaluator {
                 RestrictedExpression::new_bool(facts.has_secrets),
             ),
             (
+                "has_secret_variables",
+                RestrictedExpression::new_bool(facts.has_secret_variables),
+            ),
+            (
                 "debug_logging",
                 RestrictedExpression::new_bool(stage.debug_logging),
             ),

@@ -142,6 +142,9 @@ pub struct StageFacts {
     pub drivers: Vec<String>,
     /// True when secrets are mounted into it.
     pub has_secrets: bool,
+    /// True when one of them is put into an environment variable, too.
+    #[serde(default)]
+    pub has_secret_variables: bool,
     /// True when it would log at level debug.
     pub debug_logging: bool,
     /// Where its data must stay, if it must.

@@ -75,6 +75,9 @@ pub struct EnvironmentSpec {
     /// What is logged; `info` unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<LogLevel>,
+    /// Where secrets are fetched from. Without it there are no secrets, but in development.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<SecretsSpec>,
     /// The file of the key that signs the ledger's checkpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4_096))]
@@ -357,6 +360,31 @@ pub struct LockSpec {
     /// Whether `run` builds and pins anew what changed; in development it does unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_on_run: Option<bool>,
+}
+
+/// Where secrets are fetched from: the embedded store, and the key that it is encrypted under.
+/// Relative paths begin at the environment file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretsSpec {
+    /// The folder of the store, which has ciphertext alone; `secrets` in the state folder unless
+    /// set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4_096))]
+    pub store: Option<String>,
+    /// The file of the key, which nobody but its owner may read; in the configuration folder of
+    /// the user unless set. It belongs outside the reach of whoever reads the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4_096))]
+    pub key_file: Option<String>,
+    /// The file of a passphrase from which the key is stretched, in place of a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4_096))]
+    pub passphrase_file: Option<String>,
+    /// The folder in memory in which attempts find their secrets; `/dev/shm` unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4_096))]
+    pub memory: Option<String>,
 }
 
 /// How weak a boundary around an attempt may be.

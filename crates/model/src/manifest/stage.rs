@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{InputSpec, OutputSpec};
 use crate::class::{NetworkProfile, Phase, RunnerClass, Size};
-use crate::text::{ByteSize, DriverName, Duration, EgressHost, ImageSource, Name, RelativePath};
+use crate::text::{
+    ByteSize, DriverName, Duration, EgressHost, ImageSource, Name, RelativePath, SecretName,
+};
 
 /// One stage: what it reads, what it writes, and what runs in between.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -253,8 +255,16 @@ impl EventType {
 #[serde(deny_unknown_fields)]
 pub struct SecretSpec {
     /// The secret's path in the environment's secrets service.
-    #[schemars(regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._/-]{0,254}$"))]
-    pub from: String,
+    pub from: SecretName,
+    /// This version and no other; the newest at the start of each attempt unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub version: Option<u64>,
+    /// An environment variable that has the value, too, for programs that read it nowhere else.
+    /// Whoever sees the program's environment sees it; policies may refuse it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 127))]
+    pub env: Option<String>,
 }
 
 /// A destination that an attempt may reach.

@@ -122,6 +122,7 @@ fn stage(
     refuse_many_ports(findings, at, spec);
     check_variables(findings, &format!("{at}/env"), &spec.env);
     check_arguments(findings, at, spec);
+    check_secret_variables(findings, at, spec, defaults);
     let runner = runner::resolve(findings, at, spec, defaults);
     let class = runner.as_ref().map(|runner| runner.class);
     let timeout = timeout(findings, at, spec, defaults, class);
@@ -260,24 +261,54 @@ fn retries(
 fn check_variables(findings: &mut Findings<'_>, at: &str, env: &BTreeMap<String, String>) {
     for (name, value) in env {
         let pointer = format!("{at}/{}", token(name));
-        let first = name
-            .bytes()
-            .next()
-            .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-        let plain = first && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        let reserved = ["BARECOUNT_", "AWS_LAMBDA_", "OTEL_EXPORTER_"];
-        if !plain {
-            let message = format!("{} cannot name an environment variable", quoted(name));
-            let help = "it has letters, digits and `_`, and no digit comes first";
-            findings.key_error(codes::RESERVED_VARIABLE, &pointer, message, help);
-        } else if reserved.iter().any(|prefix| name.starts_with(prefix))
-            || matches!(name.as_str(), "TRACEPARENT" | "TMPDIR" | "_HANDLER")
-        {
-            let message = format!("{} is set by the platform", quoted(name));
-            let help = "choose another name";
+        if let Err((message, help)) = variable_name(name) {
             findings.key_error(codes::RESERVED_VARIABLE, &pointer, message, help);
         }
         check_argument(findings, &pointer, value);
+    }
+}
+
+/// Whether a variable may have this name; if not, why, and what to do.
+fn variable_name(name: &str) -> Result<(), (String, &'static str)> {
+    let first = name
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    let plain = first && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let reserved = ["BARECOUNT_", "AWS_LAMBDA_", "OTEL_EXPORTER_"];
+    if !plain {
+        let message = format!("{} cannot name an environment variable", quoted(name));
+        let help = "it has letters, digits and `_`, and no digit comes first";
+        return Err((message, help));
+    }
+    if reserved.iter().any(|prefix| name.starts_with(prefix))
+        || matches!(name, "TRACEPARENT" | "TMPDIR" | "_HANDLER")
+    {
+        let message = format!("{} is set by the platform", quoted(name));
+        return Err((message, "choose another name"));
+    }
+    Ok(())
+}
+
+/// A variable that has a secret is that secret's alone.
+fn check_secret_variables(
+    findings: &mut Findings<'_>,
+    at: &str,
+    spec: &StageSpec,
+    defaults: &Defaults,
+) {
+    let mut seen = std::collections::BTreeSet::new();
+    for (file, secret) in &spec.secrets {
+        let Some(name) = &secret.env else { continue };
+        let pointer = format!("{at}/secrets/{}/env", token(file.as_str()));
+        if let Err((message, help)) = variable_name(name) {
+            findings.error_with_help(codes::RESERVED_VARIABLE, &pointer, message, help);
+        }
+        if spec.env.contains_key(name) || defaults.env.contains_key(name) || !seen.insert(name) {
+            let message = format!("{} is set twice", quoted(name));
+            let help = "give the variable that has a secret a name of its own";
+            findings.error_with_help(codes::INVALID_VALUE, &pointer, message, help);
+        }
     }
 }
 

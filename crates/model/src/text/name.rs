@@ -122,6 +122,36 @@ text_value!(
     "A driver bundle by name, or by name and version: `sqlite`, `sqlite@3.46`."
 );
 
+name!(
+    /// A secret within its tenant, as `erp/netsuite.client-secret`. No part between slashes is empty
+    /// or made of dots alone, so that a service may use the name as a path.
+    SecretName, |text| {
+        let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'/');
+        let starts = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+        let parts = text.split('/').all(|part| part.bytes().any(|b| b != b'.'));
+        if starts && text.len() <= SecretName::MAX_BYTES && text.bytes().all(plain) && parts {
+            Ok(())
+        } else {
+            Err(InvalidText::new(
+                "at most 128 lower-case letters, digits, `-`, `_`, `.` and `/`; the first is a \
+                 letter or digit, and no part between slashes is empty or of dots alone",
+            ))
+        }
+    }
+);
+text_value!(
+    SecretName,
+    "barecount-secret",
+    "a secret",
+    "^[a-z0-9][a-z0-9._-]*(/[.]*[a-z0-9_-][a-z0-9._-]*)*$",
+    "At most 128 lower-case letters, digits, `-`, `_`, `.` and `/`, as in `erp/client-secret`."
+);
+
+impl SecretName {
+    /// The longest name, in bytes.
+    pub const MAX_BYTES: usize = 128;
+}
+
 impl Name {
     /// A name that is known to follow the rule, which a test checks.
     pub(crate) fn literal(text: &'static str) -> Self {
@@ -144,4 +174,31 @@ fn name_rule(text: &str) -> Result<(), InvalidText> {
         }
     };
     Err(InvalidText::new(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_have_paths_of_plain_lower_case_parts() {
+        let longest = "a".repeat(SecretName::MAX_BYTES);
+        for right in [
+            "a",
+            "7",
+            "erp/netsuite.client-secret",
+            "a_b",
+            "a/.b",
+            &longest,
+        ] {
+            assert!(right.parse::<SecretName>().is_ok(), "{right}");
+        }
+        let longer = "a".repeat(SecretName::MAX_BYTES + 1);
+        for wrong in [
+            "", "/a", "a/", "a//b", "a/../b", "a/.", "a/...", ".a", "-a", "A", "ä", "a b", "a@1",
+            "a\n", &longer,
+        ] {
+            assert!(wrong.parse::<SecretName>().is_err(), "{wrong}");
+        }
+    }
 }

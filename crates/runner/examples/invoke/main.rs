@@ -216,6 +216,7 @@ fn launch(folder: &Path, package: PathBuf, number: u32) -> Result<Launch, Failur
         env: BTreeMap::new(),
         isolation: Isolation::Sandbox,
         reuse: Some(ReuseKey("bench".to_owned())),
+        secrets: None,
         network: None,
         timeout: Duration::from_secs(10),
         log: attempt.join("log"),

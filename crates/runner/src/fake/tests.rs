@@ -43,6 +43,7 @@ fn launch(number: u32) -> Launch {
         env: BTreeMap::from([("BARECOUNT_STAGE".to_owned(), "ingest".to_owned())]),
         isolation: Isolation::Sandbox,
         reuse: None,
+        secrets: None,
         network: None,
         timeout: Duration::from_secs(1),
         log: nowhere,

@@ -8,11 +8,12 @@ use std::{
     sync::Arc,
 };
 
+use barecount_secrets::{RedactingStream, Redactor};
 use sha2::{Digest, Sha256};
 use tokio::{net::unix::pipe, sync::Mutex, task::JoinHandle};
 
 use super::records::blocking;
-use crate::launch::{LogSummary, cut_notice};
+use crate::launch::{Launch, LogSummary, cut_notice};
 
 const CHUNK: usize = 64 * 1024;
 /// The most that a pipe holds when an ordinary user made it larger (`fs.pipe-max-size`).
@@ -38,8 +39,34 @@ struct Intake {
     chunk: Vec<u8>,
 }
 
+/// Where a log is kept, how much of it, and what must not be in it.
+#[derive(Debug, Clone)]
+pub(crate) struct LogTarget {
+    pub(crate) path: PathBuf,
+    /// Bytes that are kept at most.
+    pub(crate) limit: u64,
+    /// Finds the attempt's secrets.
+    pub(crate) redactor: Option<Redactor>,
+}
+
+impl LogTarget {
+    /// The log of a launch.
+    pub(crate) fn of(launch: &Launch) -> Self {
+        Self {
+            path: launch.log.clone(),
+            limit: launch.limits.log_bytes,
+            redactor: launch
+                .secrets
+                .as_ref()
+                .map(|secrets| secrets.redactor.clone()),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Sink {
+    /// What is printed goes through it first, so that no secret ever reaches the disk.
+    redaction: Option<RedactingStream>,
     /// Absent once writing has failed; everything after that is dropped.
     file: Option<File>,
     room: u64,
@@ -71,21 +98,23 @@ impl LogPipe {
         Ok((Self { shared, drain }, writer))
     }
 
-    /// From now on, what is printed goes to a new file at `path`, `limit` bytes of it at most. What
-    /// was printed before is dropped without a trace: it belonged to nobody.
-    pub(crate) async fn attach(&self, path: PathBuf, limit: u64) -> io::Result<()> {
+    /// From now on, what is printed goes to a new file, but for secrets. What was printed before is
+    /// dropped without a trace: it belonged to nobody.
+    pub(crate) async fn attach(&self, target: LogTarget) -> io::Result<()> {
+        let path = target.path.clone();
         let file = blocking(move || create(&path)).await?;
-        self.attach_file(file, limit).await;
+        self.attach_file(file, target).await;
         Ok(())
     }
 
     /// The same, with the file that [`create`] made.
-    pub(crate) async fn attach_file(&self, file: File, limit: u64) {
+    pub(crate) async fn attach_file(&self, file: File, target: LogTarget) {
         let mut intake = self.shared.intake.lock().await;
         self.shared.catch_up(&mut intake).await;
         intake.sink = Some(Sink {
+            redaction: target.redactor.as_ref().map(Redactor::stream),
             file: Some(file),
-            room: limit,
+            room: target.limit,
             digest: Sha256::new(),
             kept: 0,
             dropped: 0,
@@ -157,7 +186,20 @@ impl Intake {
 }
 
 impl Sink {
+    /// Takes what was printed. What may still become part of a secret waits for what comes next.
     async fn take(&mut self, bytes: &[u8]) {
+        if self.room == 0 {
+            // Nothing of it is kept, so that there is nothing to be found in it.
+            self.dropped = self.dropped.saturating_add(bytes.len() as u64);
+        } else if let Some(redaction) = &mut self.redaction {
+            let redacted = redaction.push(bytes).into_owned();
+            self.keep(&redacted).await;
+        } else {
+            self.keep(bytes).await;
+        }
+    }
+
+    async fn keep(&mut self, bytes: &[u8]) {
         let room = usize::try_from(self.room).unwrap_or(usize::MAX);
         let (keep, drop) = bytes.split_at(bytes.len().min(room));
         self.dropped = self.dropped.saturating_add(drop.len() as u64);
@@ -193,6 +235,9 @@ impl Sink {
     }
 
     async fn close(mut self) -> LogSummary {
+        if let Some(redaction) = self.redaction.take() {
+            self.keep(&redaction.finish()).await;
+        }
         if self.dropped > 0
             && let Some(mut file) = self.file.take()
         {
@@ -223,7 +268,47 @@ impl Sink {
 mod tests {
     use std::io::Write as _;
 
+    use barecount_secrets::Secret;
+
     use super::*;
+
+    fn plain(path: PathBuf, limit: u64) -> LogTarget {
+        LogTarget {
+            path,
+            limit,
+            redactor: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_is_printed_in_two_writes_is_not_in_the_log()
+    -> Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("log");
+        let secret = Secret::new(b"canary-in-a-log");
+        let (log, writer) = LogPipe::open()?;
+        let mut writer = File::from(writer);
+        log.attach(LogTarget {
+            redactor: Some(Redactor::new([("token", &secret)])?),
+            ..plain(path.clone(), 1000)
+        })
+        .await?;
+        writer.write_all(b"it is canary-in")?;
+        // Taken by now, and held back.
+        log.shared
+            .catch_up(&mut *log.shared.intake.lock().await)
+            .await;
+        assert_eq!(fs_err::read_to_string(&path)?, "it is ");
+        writer.write_all(b"-a-log, and ends with cana")?;
+        let summary = log.detach().await;
+        let kept = fs_err::read(&path)?;
+        assert_eq!(
+            String::from_utf8(kept.clone())?,
+            "it is [redacted:token], and ends with cana"
+        );
+        assert_eq!(summary.sha256, hex::encode(Sha256::digest(&kept)));
+        Ok(())
+    }
 
     #[tokio::test]
     async fn a_gigabyte_of_output_is_cut_counted_and_told_without_blocking_the_writer()
@@ -232,7 +317,7 @@ mod tests {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("log");
         let (log, writer) = LogPipe::open()?;
-        log.attach(path.clone(), 1000).await?;
+        log.attach(plain(path.clone(), 1000)).await?;
         blocking(move || {
             let mut writer = File::from(writer);
             for _ in 0..GIGABYTE / (1 << 20) {
@@ -258,11 +343,11 @@ mod tests {
         let (log, writer) = LogPipe::open()?;
         let mut writer = File::from(writer);
         let (one, two) = (folder.path().join("one"), folder.path().join("two"));
-        log.attach(one.clone(), 100).await?;
+        log.attach(plain(one.clone(), 100)).await?;
         writer.write_all(b"one")?;
         log.detach().await;
         writer.write_all(b"between")?;
-        log.attach(two.clone(), 100).await?;
+        log.attach(plain(two.clone(), 100)).await?;
         writer.write_all(b"two")?;
         log.detach().await;
         assert_eq!(fs_err::read(one)?, b"one");
@@ -274,7 +359,7 @@ mod tests {
     async fn a_log_on_a_full_disk_is_dropped_and_the_work_goes_on()
     -> Result<(), Box<dyn std::error::Error>> {
         let (log, writer) = LogPipe::open()?;
-        log.attach(PathBuf::from("/dev/full"), 100).await?;
+        log.attach(plain(PathBuf::from("/dev/full"), 100)).await?;
         let mut writer = File::from(writer);
         writer.write_all(b"one")?;
         let summary = log.detach().await;

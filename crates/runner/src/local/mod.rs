@@ -14,6 +14,7 @@ pub(crate) mod log;
 pub(crate) mod network;
 pub(crate) mod places;
 pub(crate) mod records;
+mod redaction;
 pub(crate) mod sandboxed;
 
 use std::{
@@ -206,7 +207,10 @@ async fn carry<C: Class>(class: Arc<C>, table: Arc<Table>, attempt: Arc<Attempt>
     };
     attempt.enter(Phase::Running(native.clone()));
     match ended.await {
-        Ok(ended) => {
+        Ok(mut ended) => {
+            if let Some(secrets) = &launch.secrets {
+                redaction::redact(&mut ended, &secrets.redactor);
+            }
             let ended = Arc::new(ended);
             // Should the process die before this record is there, recovery finds nothing and the
             // attempt is gone; after it, the end is known. Nobody has heard of the end before.

@@ -7,10 +7,10 @@ use std::{
 
 use barecount_sandbox::Mount;
 
-use crate::launch::{Isolation, Launch, Places, inside};
+use crate::launch::{Isolation, Launch, Secrets, inside};
 
-/// The size of the memory file system for secrets.
-const SECRETS_BYTES: u64 = 1 << 20;
+/// The size of the memory file system in place of secrets, for work that has none.
+const NO_SECRETS_BYTES: u64 = 1 << 20;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Where the work sees its places.
@@ -27,7 +27,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// What a launch's work sees under its isolation. Without namespaces the places are where they
-    /// are on the host, and the secrets, which live in memory only, have none.
+    /// are on the host, and secrets have none unless there are some.
     pub(crate) fn by(launch: &Launch) -> Self {
         let places = &launch.places;
         match launch.isolation {
@@ -44,7 +44,10 @@ impl Seen {
                 input: places.input.clone(),
                 output: places.output.clone(),
                 checkpoint: places.checkpoint.clone(),
-                secrets: None,
+                secrets: launch
+                    .secrets
+                    .as_ref()
+                    .map(|secrets| secrets.folder.clone()),
                 cache: places.cache.clone(),
                 drivers: None,
                 scratch: inside::SCRATCH.into(),
@@ -85,9 +88,10 @@ fn variable(name: &str, place: &Path) -> (String, String) {
     (name.to_owned(), place.to_string_lossy().into_owned())
 }
 
-/// A whole environment: the given variables, a `PATH` unless they have one, and, above both, those
-/// of the backend.
+/// A whole environment: the given variables of a launch, a `PATH` unless they have one, its secrets'
+/// variables, and, above all, those of the backend.
 pub(crate) fn environment<'a>(
+    launch: &Launch,
     given: impl IntoIterator<Item = (&'a String, &'a String)>,
     of_backend: Vec<(String, String)>,
 ) -> Vec<(String, String)> {
@@ -97,26 +101,32 @@ pub(crate) fn environment<'a>(
             .into_iter()
             .map(|(key, value)| (key.clone(), value.clone())),
     );
+    all.extend(launch.secrets.iter().flat_map(Secrets::exposed));
     all.extend(of_backend);
     all.into_iter().collect()
 }
 
 /// The mounts of all places of an attempt that has a sandbox to itself.
-pub(crate) fn mounts(places: &Places) -> Vec<Mount> {
+pub(crate) fn mounts(launch: &Launch) -> Vec<Mount> {
+    let places = &launch.places;
     let mut mounts = vec![
         bind(&places.input, inside::INPUT, Access::Read),
         bind(&places.output, inside::OUTPUT, Access::Write),
         bind(&places.checkpoint, inside::CHECKPOINT, Access::Write),
     ];
-    mounts.extend(lasting_mounts(places));
+    mounts.extend(lasting_mounts(launch));
     mounts
 }
 
 /// The mounts of the places that stay while one process serves several attempts.
-pub(crate) fn lasting_mounts(places: &Places) -> Vec<Mount> {
-    let mut mounts = vec![Mount::Tmpfs {
-        target: inside::SECRETS.into(),
-        size_bytes: SECRETS_BYTES,
+pub(crate) fn lasting_mounts(launch: &Launch) -> Vec<Mount> {
+    let places = &launch.places;
+    let mut mounts = vec![match &launch.secrets {
+        Some(secrets) => bind(&secrets.folder, inside::SECRETS, Access::Read),
+        None => Mount::Tmpfs {
+            target: inside::SECRETS.into(),
+            size_bytes: NO_SECRETS_BYTES,
+        },
     }];
     if let Some(cache) = &places.cache {
         mounts.push(bind(cache, inside::CACHE, Access::Write));

@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     attempt::{Order, Orders, Shared},
     host::{Host, failure, launch_failure},
-    log::LogPipe,
+    log::{LogPipe, LogTarget},
     network::Network,
     records::blocking,
 };
@@ -71,7 +71,7 @@ impl Process {
             spec.network = barecount_sandbox::Network::Brokered(Brokered { declared_ports });
         }
         let (log, writer) = LogPipe::open().map_err(|error| failure("open a log pipe", error))?;
-        log.attach(launch.log.clone(), launch.limits.log_bytes)
+        log.attach(LogTarget::of(launch))
             .await
             .map_err(|error| failure("open the log", error))?;
         let launcher = host.launcher.clone();

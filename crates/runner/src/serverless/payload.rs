@@ -81,7 +81,7 @@ pub(super) fn environment(launch: &Launch, address: &str) -> Vec<(String, String
         ("TZ", ":UTC".to_owned()),
     ];
     of_backend.extend(lambda.map(|(key, value)| (key.to_owned(), value)));
-    places::environment(&lasting(&launch.env), of_backend)
+    places::environment(launch, &lasting(&launch.env), of_backend)
 }
 
 /// The invocation of an attempt whose places are inside.
@@ -216,6 +216,7 @@ mod tests {
                 .collect(),
             isolation: Isolation::Sandbox,
             reuse: None,
+            secrets: None,
             network: None,
             timeout: Duration::from_secs(1),
             log: folder.join("log"),

@@ -18,7 +18,7 @@ use crate::{
     local::{
         Host, Orders,
         host::failure,
-        log,
+        log::{self, LogTarget},
         places::{self, Access},
         records::blocking,
         sandboxed::{self, Input, Process},
@@ -81,7 +81,7 @@ impl Worker {
         spec.limits = sandboxed::limits(&launch.limits);
         spec.listeners = vec![RUNTIME_API];
         spec.mounts = slots.mounts();
-        spec.mounts.extend(places::lasting_mounts(&launch.places));
+        spec.mounts.extend(places::lasting_mounts(launch));
         spec.mounts
             .push(places::bind(&package, payload::TASK_ROOT, Access::Run));
         let process = Process::start(host, launch, spec, Input::Nothing).await?;
@@ -129,10 +129,8 @@ impl Worker {
         }
         let (placed, log) = self.place(launch, warm)?;
         if let Some(log) = log {
-            self.process
-                .log
-                .attach_file(log, launch.limits.log_bytes)
-                .await;
+            let target = LogTarget::of(launch);
+            self.process.log.attach_file(log, target).await;
         }
         let deadline = u64::try_from(launch.timeout.as_millis()).unwrap_or(u64::MAX);
         let deadline = host.clock.unix_millis().saturating_add(deadline);

@@ -91,6 +91,7 @@ impl Ground {
             env: BTreeMap::from([stage, mark]),
             isolation: Isolation::Sandbox,
             reuse: None,
+            secrets: None,
             network: None,
             timeout: Duration::from_secs(60),
             log: place("log"),

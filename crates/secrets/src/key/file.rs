@@ -48,6 +48,11 @@ impl KeyFile {
         }
     }
 
+    /// Takes the file at `path`, which is first looked at when a key is needed.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
     /// Takes the file at `path` after checking that it can be used.
     ///
     /// # Errors
@@ -112,31 +117,7 @@ impl KeyFile {
     }
 
     fn read(&self) -> Result<Vec<WrappingKey>, KeyError> {
-        let file = disk::open(&self.path).map_err(self.io("open"))?;
-        let metadata = file.metadata().map_err(self.io("inspect"))?;
-        if !metadata.is_file() {
-            return Err(self.malformed("it is not a regular file"));
-        }
-        let mode = metadata.mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Exposed {
-                path: self.path.clone(),
-                mode,
-            });
-        }
-        let owner = metadata.uid();
-        if owner != rustix::process::geteuid().as_raw() && owner != 0 {
-            return Err(KeyError::ForeignOwner {
-                path: self.path.clone(),
-                owner,
-            });
-        }
-        // Of the bound's size from the start: growing would leave copies behind.
-        let mut text = Zeroizing::new(Vec::with_capacity(MAX_BYTES + 1));
-        (&file)
-            .take(MAX_BYTES as u64 + 1)
-            .read_to_end(&mut text)
-            .map_err(self.io("read"))?;
+        let text = read_private(&self.path, MAX_BYTES)?;
         decode(&text).map_err(|reason| self.malformed(reason))
     }
 
@@ -174,6 +155,48 @@ impl KeySource for KeyFile {
         };
         Ok((slot, key))
     }
+}
+
+/// Reads a file of at most `limit` bytes that belongs to this user or root, and that nobody else may
+/// read or write.
+pub(super) fn read_private(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let io = |action: &'static str| {
+        move |source: io::Error| KeyError::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    };
+    let malformed = |reason| KeyError::Malformed {
+        path: path.to_owned(),
+        reason,
+    };
+    let file = disk::open(path).map_err(io("open"))?;
+    let metadata = file.metadata().map_err(io("inspect"))?;
+    if !metadata.is_file() {
+        return Err(malformed("it is not a regular file"));
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(KeyError::Exposed {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    let owner = metadata.uid();
+    if owner != rustix::process::geteuid().as_raw() && owner != 0 {
+        return Err(KeyError::ForeignOwner {
+            path: path.to_owned(),
+            owner,
+        });
+    }
+    // Of the bound's size from the start: growing would leave copies behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(limit + 1));
+    (&file)
+        .take(limit as u64 + 1)
+        .read_to_end(&mut text)
+        .map_err(io("read"))?;
+    Ok(text)
 }
 
 fn encode(keys: &[WrappingKey]) -> Zeroizing<String> {

@@ -1,14 +1,20 @@
 //! Keys that are stretched from a passphrase.
 
+use std::path::{Path, PathBuf};
+
 use argon2::{Algorithm, Argon2, Params, Version};
 use zeroize::Zeroizing;
 
+use super::file::read_private;
 use super::{Argon2Cost, Derivation, KeyError, KeySource, Slot, WrappingKey};
 use crate::seal::{KEY_BYTES, RandomError};
 use crate::secret::Secret;
 
 /// The shortest passphrase for a new key, in bytes.
 pub const MIN_PASSPHRASE_BYTES: usize = 12;
+
+/// The longest passphrase in a file, in bytes.
+const MAX_PASSPHRASE_BYTES: usize = 4096;
 
 const SALT_BYTES: usize = 16;
 
@@ -38,6 +44,51 @@ impl Passphrase {
             former,
             cost,
         })
+    }
+}
+
+/// A passphrase in a file of its owner, white space at its ends left out. Nobody else may read or
+/// write the file; that is checked at every use, at which it is read again.
+#[derive(Debug, Clone)]
+pub struct PassphraseFile {
+    path: PathBuf,
+    cost: Argon2Cost,
+}
+
+impl PassphraseFile {
+    /// Takes the file at `path`, which is first looked at when a key is needed, and the cost for
+    /// keys that are made new.
+    pub fn at(path: impl Into<PathBuf>, cost: Argon2Cost) -> Self {
+        Self {
+            path: path.into(),
+            cost,
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn read(&self) -> Result<Passphrase, KeyError> {
+        let text = read_private(&self.path, MAX_PASSPHRASE_BYTES)?;
+        if text.len() > MAX_PASSPHRASE_BYTES {
+            return Err(KeyError::Malformed {
+                path: self.path.clone(),
+                reason: "it has more bytes than a passphrase may have",
+            });
+        }
+        Passphrase::new(Secret::new(text.trim_ascii()), Vec::new(), self.cost)
+    }
+}
+
+impl KeySource for PassphraseFile {
+    fn find(&self, slot: &Slot) -> Result<Option<WrappingKey>, KeyError> {
+        self.read()?.find(slot)
+    }
+
+    fn current(&self, slots: &[Slot]) -> Result<(Slot, WrappingKey), KeyError> {
+        self.read()?.current(slots)
     }
 }
 
@@ -133,6 +184,30 @@ mod tests {
         assert_ne!(other.current(std::slice::from_ref(&slot))?.0, slot);
         let after = passphrase("incorrect horse battery", &["correct horse battery"])?;
         assert!(after.find(&slot)?.is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn a_passphrase_in_a_file_is_the_one_that_was_given_and_its_owners_alone()
+    -> Result<(), Box<dyn std::error::Error>> {
+        use std::os::unix::fs::PermissionsExt;
+        let home = tempfile::tempdir()?;
+        let path = home.path().join("passphrase");
+        std::fs::write(&path, "correct horse battery\n")?;
+        let source = PassphraseFile::at(&path, CHEAP);
+        let mode = |mode| std::fs::set_permissions(&path, PermissionsExt::from_mode(mode));
+        mode(0o640)?;
+        let refused = source.current(&[]);
+        assert!(matches!(
+            refused,
+            Err(KeyError::Exposed { mode: 0o640, .. })
+        ));
+        mode(0o600)?;
+        let (slot, key) = source.current(&[])?;
+        let given = passphrase("correct horse battery", &[])?.find(&slot)?;
+        assert_eq!(given.expect("it is the same").id(), key.id());
+        std::fs::write(&path, "short")?;
+        assert!(matches!(source.find(&slot), Err(KeyError::WeakPassphrase)));
         Ok(())
     }
 

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use super::format::Flaw;
 use crate::key::{KeyError, KeyId};
-use crate::reference::SecretName;
 use crate::seal::RandomError;
 use crate::secret::ReadError;
+use barecount_model::text::SecretName;
 
 /// A store that cannot be used.
 #[derive(Debug, thiserror::Error)]

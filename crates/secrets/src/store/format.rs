@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::key::{KeyId, Slot, WrappingKey};
-use crate::reference::SecretName;
 use crate::seal::{KeyBytes, NONCE_BYTES, Place, RandomError, Sealed, TAG_BYTES};
 use crate::secret::Secret;
+use barecount_model::text::SecretName;
 
 /// The first line. Its number changes with the format.
 pub(super) const MAGIC: &str = "barecount/secrets/v1";

@@ -299,6 +299,22 @@ fn process_isolation_is_refused_outside_development() {
 }
 
 #[test]
+fn secrets_in_variables_are_refused_outside_development() {
+    let mut question = with_stage(|stage| {
+        stage.has_secrets = true;
+        stage.has_secret_variables = true;
+    });
+    for kind in [EnvironmentKind::Staging, EnvironmentKind::Production] {
+        question.environment.kind = kind;
+        assert_eq!(refusing(&question), ["secret-variables-only-development"]);
+        let files = with_stage(|stage| stage.has_secrets = true);
+        assert_eq!(refusing(&files), NOBODY, "files are for everywhere");
+    }
+    question.environment.kind = EnvironmentKind::Development;
+    assert_eq!(refusing(&question), NOBODY);
+}
+
+#[test]
 fn public_egress_is_refused_where_a_private_path_exists() {
     let mut question = with_stage(|stage| {
         stage.network_profile = NetworkProfile::PublicVpcEgress;

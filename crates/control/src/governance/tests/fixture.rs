@@ -24,6 +24,7 @@ pub(super) fn stage(name: &str) -> StageFacts {
         classification: "internal".to_owned(),
         drivers: Vec::new(),
         has_secrets: false,
+        has_secret_variables: false,
         debug_logging: false,
         residency: None,
         privately_reachable: Vec::new(),

@@ -26,6 +26,41 @@ fn text_without_a_secret_is_not_even_copied() {
 }
 
 #[test]
+fn what_is_left_of_a_secret_in_an_excerpt_is_redacted_too() {
+    let redactor = redactor(&[("erp/token", b"s3cr3t-token-of-some-length")]);
+    let excerpt =
+        "expected a number, found `s3cr3t-token-o…` in s3cr3t-token-of-some-length, s3cr…";
+    assert_eq!(
+        redactor.redact_excerpt(excerpt),
+        "expected a number, found `[redacted]…` in [redacted:erp/token], [redacted]…"
+    );
+    assert_eq!(redactor.redact_excerpt("s3cr3t-token…"), "[redacted]…");
+    assert_eq!(
+        redactor.redact_beginning("ends with s3cr3t-to"),
+        "ends with [redacted]"
+    );
+    for ordinary in [
+        "",
+        "…",
+        "plain text… with an s…",
+        "s3cr3t-token without a cut",
+    ] {
+        assert_eq!(redactor.redact_excerpt(ordinary), ordinary);
+    }
+}
+
+#[test]
+fn texts_of_a_document_are_redacted_wherever_they_are() {
+    let redactor = redactor(&[("a", b"hunter22"), ("b", b"1234")]);
+    let mut value = serde_json::json!({"hunter22": ["x hunter22", 1234, null], "n": "hunter2…"});
+    redactor.redact_json(&mut value);
+    let expected = serde_json::json!({
+        "[redacted:a]": ["x [redacted:a]", 1234, null], "n": "[redacted]…",
+    });
+    assert_eq!(value, expected);
+}
+
+#[test]
 fn a_secret_is_replaced_by_its_name() {
     let redactor = redactor(&[("erp/token", TOKEN), ("db", b"hunter22")]);
     let line = r#"login with s3cr3t/+"token\ and hunter22."#;

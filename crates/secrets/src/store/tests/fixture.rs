@@ -13,7 +13,8 @@ use tempfile::TempDir;
 use super::super::{Limits, Store, StoreError};
 use crate::disk::{Disk, LocalDisk};
 use crate::key::KeyFile;
-use crate::reference::{Reference, SecretName};
+use crate::reference::Reference;
+use barecount_model::text::SecretName;
 
 pub(super) type TestResult = Result<(), Box<dyn Error>>;
 

@@ -1,0 +1,178 @@
+//! The folder in memory that has the secrets of every attempt under way.
+
+use std::collections::BTreeSet;
+use std::fs::{DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use barecount_model::text::Name;
+use rustix::fs::{Mode, OFlags};
+
+use super::{MountError, Mounted, io_at};
+use crate::secret::Secret;
+
+/// `TMPFS_MAGIC` and `RAMFS_MAGIC` (statfs(2)).
+const MEMORY_FILE_SYSTEMS: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+
+/// What is overwritten of one left-over file at most; no secret is longer.
+const MAX_OVERWRITTEN: u64 = crate::store::MAX_VALUE_BYTES as u64;
+
+/// A folder on a file system in memory that nobody enters but its owner, for the secrets of all
+/// attempts of one agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryFolder {
+    path: PathBuf,
+}
+
+impl MemoryFolder {
+    /// Names the folder `name` in `within`, where others may have folders of their own. It is made
+    /// when it is first needed.
+    pub fn new(within: &Path, name: &str) -> Self {
+        Self {
+            path: within.join(name),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the folder `name`, which must not exist, with each secret in a file of its name. It
+    /// can be shown to work under any identity; nobody else passes the folder above. On an error
+    /// nothing is left.
+    ///
+    /// # Errors
+    /// [`MountError`]; [`MountError::Io`] if the folder exists.
+    pub fn mount<'a>(
+        &self,
+        name: &str,
+        secrets: impl IntoIterator<Item = (&'a Name, &'a Secret)>,
+    ) -> Result<Mounted, MountError> {
+        self.ready()?;
+        let folder = self.path.join(name);
+        DirBuilder::new()
+            .mode(0o755)
+            .create(&folder)
+            .map_err(io_at("make", &folder))?;
+        let directory = std::fs::set_permissions(&folder, Permissions::from_mode(0o755))
+            .and_then(|()| File::open(&folder));
+        let directory = match directory {
+            Ok(directory) => directory,
+            Err(error) => {
+                // It is empty, and what is wrong is told.
+                let _ = std::fs::remove_dir(&folder);
+                return Err(io_at("open", &folder)(error));
+            }
+        };
+        let mut mounted = Mounted {
+            folder,
+            directory,
+            files: Vec::new(),
+        };
+        let mut names = BTreeSet::new();
+        for (name, secret) in secrets {
+            if !names.insert(name) {
+                return Err(MountError::Duplicate { name: name.clone() });
+            }
+            mounted.add(name, secret)?;
+        }
+        Ok(mounted)
+    }
+
+    /// Removes what a process that was killed has left, and says how many folders that were. For
+    /// whoever knows that no attempt is under way.
+    ///
+    /// # Errors
+    /// [`MountError`]: what is left may have secrets in it.
+    pub fn sweep(&self) -> Result<u64, MountError> {
+        match std::fs::symlink_metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(io_at("inspect", &self.path)(error)),
+            Ok(_) => self.check()?,
+        }
+        let mut removed = 0;
+        let failed = io_at("clear", &self.path);
+        let entries = std::fs::read_dir(&self.path).and_then(Iterator::collect);
+        let entries: Vec<std::fs::DirEntry> = entries.map_err(failed)?;
+        for entry in entries {
+            let path = entry.path();
+            overwrite(&path);
+            std::fs::remove_dir_all(&path).map_err(io_at("remove", &path))?;
+            removed += 1;
+        }
+        std::fs::remove_dir(&self.path).map_err(io_at("remove", &self.path))?;
+        Ok(removed)
+    }
+
+    /// Removes the folder itself, if no attempt has anything in it.
+    pub fn close(&self) {
+        // It is empty, or is removed with what is left in it by the next sweep.
+        let _ = std::fs::remove_dir(&self.path);
+    }
+
+    fn ready(&self) -> Result<(), MountError> {
+        match DirBuilder::new().mode(0o700).create(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(io_at("make", &self.path)(error))
+            }
+            _ => self.check(),
+        }
+    }
+
+    /// A folder of that name may have been made by anybody: only our own is used.
+    fn check(&self) -> Result<(), MountError> {
+        let path = &self.path;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(directory) => File::from(directory),
+            Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+                return Err(MountError::Foreign { path: path.clone() });
+            }
+            Err(error) => return Err(io_at("open", path)(error)),
+        };
+        let kind = rustix::fs::fstatfs(&directory).map_err(io_at("inspect", path))?;
+        let magic = u64::try_from(kind.f_type).unwrap_or(u64::MAX);
+        if !MEMORY_FILE_SYSTEMS.contains(&magic) {
+            // Made just now, or never used: nothing was put there.
+            self.close();
+            return Err(MountError::NotInMemory {
+                path: path.clone(),
+                magic,
+            });
+        }
+        let metadata = directory.metadata().map_err(io_at("inspect", path))?;
+        if metadata.uid() != rustix::process::geteuid().as_raw() {
+            return Err(MountError::Foreign { path: path.clone() });
+        }
+        let mode = metadata.mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(MountError::Exposed {
+                path: path.clone(),
+                mode,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Overwrites the files in a left-over folder as far as that goes; they are removed anyway.
+fn overwrite(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let Ok(found) = std::fs::symlink_metadata(&path) else {
+            continue;
+        };
+        if !found.is_file() {
+            continue;
+        }
+        let zeros = vec![0; usize::try_from(found.len().min(MAX_OVERWRITTEN)).unwrap_or(0)];
+        // It is read-only for its owner, too.
+        let _ = std::fs::set_permissions(&path, Permissions::from_mode(0o600))
+            .and_then(|()| File::options().write(true).open(&path))
+            .and_then(|mut file| io::Write::write_all(&mut file, &zeros));
+    }
+}
