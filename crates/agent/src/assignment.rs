@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use barecount_model::{
     id::{RunId, TaskId},
+    identity::SignedIdentity,
     plan::{Pin, StagePlan},
     run::{Window, outcome::Outcome},
 };
@@ -52,6 +53,8 @@ pub struct Assignment {
     pub stage: StagePlan,
     /// The partition of it.
     pub partition: Option<String>,
+    /// Who the attempt is, and what it may reach.
+    pub identity: SignedIdentity,
     /// The window worked on.
     pub window: Option<Window>,
     /// Digest over everything that a warm process must have in common with its next attempt.

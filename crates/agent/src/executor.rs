@@ -29,6 +29,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    access::{Gate, IdentityVerifier},
     assignment::{Assignment, Attempt, Event, Order},
     classify, contract,
     data::{Artifacts, DataError, DataPlane, Located, SetAside},
@@ -48,6 +49,8 @@ pub struct AgentConfig {
     pub artifacts: Arc<dyn Artifacts>,
     /// Where attempts' folders are.
     pub folders: StagingFolders,
+    /// Checks identities: nothing is carried out, read or written without one.
+    pub identities: IdentityVerifier,
 }
 
 /// Owns attempts. Cheap to clone.
@@ -142,8 +145,30 @@ impl Agent {
     }
 
     async fn carry_out(&self, assignment: &Assignment) -> (Outcome, Vec<SetAside>) {
+        let opened = self.inner.identities.open(assignment, &*self.inner.data);
+        let gate = match opened {
+            Ok(gate) => gate,
+            Err(error) => {
+                warn(
+                    &assignment.attempt,
+                    "an attempt has no valid identity",
+                    &error,
+                );
+                return (failed(error.into(), json!({})), Vec::new());
+            }
+        };
+        let (mut outcome, set_aside) = self.carry_out_as(assignment, &gate).await;
+        outcome.detail["identity"] = gate.evidence();
+        (outcome, set_aside)
+    }
+
+    async fn carry_out_as(
+        &self,
+        assignment: &Assignment,
+        gate: &Gate<'_>,
+    ) -> (Outcome, Vec<SetAside>) {
         let mut detail = json!({});
-        let (ended, overdue) = match self.launch_and_wait(assignment, &mut detail).await {
+        let (ended, overdue) = match self.launch_and_wait(assignment, gate, &mut detail).await {
             Ok(ended) => ended,
             Err(failure) => return (failed(failure, detail), Vec::new()),
         };
@@ -175,13 +200,13 @@ impl Agent {
                     failure.message.push_str(&last_words(&log));
                 }
                 if failure.code == codes::TRY_AGAIN.id {
-                    failure = self.handed_on(assignment, failure).await;
+                    failure = self.handed_on(assignment, gate, failure).await;
                 }
                 AttemptResult::Failed(failure)
             }
             None if ended.end == End::Stopped => AttemptResult::Stopped,
             None => match self
-                .stage(assignment, &mut outcome.detail, &mut set_aside)
+                .stage(assignment, gate, &mut outcome.detail, &mut set_aside)
                 .await
             {
                 Ok(staged) => AttemptResult::Done(staged),
@@ -196,10 +221,11 @@ impl Agent {
     async fn launch_and_wait(
         &self,
         assignment: &Assignment,
+        gate: &Gate<'_>,
         detail: &mut Value,
     ) -> Result<(Ended, Option<Failure>), Failure> {
         let runner = self.runner(assignment)?;
-        let launch = self.prepare(assignment, detail).await?;
+        let launch = self.prepare(assignment, gate, detail).await?;
         let handle = runner
             .launch(&launch)
             .await
@@ -247,15 +273,14 @@ impl Agent {
     async fn prepare(
         &self,
         assignment: &Assignment,
+        gate: &Gate<'_>,
         detail: &mut Value,
     ) -> Result<Launch, Failure> {
         let AgentConfig {
-            data,
-            artifacts,
-            folders,
-            ..
+            artifacts, folders, ..
         } = &*self.inner;
         let stage = &assignment.stage;
+        gate.reach(&stage.egress)?;
         let located = artifacts.locate(&stage.work, &stage.drivers).await?;
         let token = assignment.attempt.token();
         let places = folders
@@ -263,14 +288,12 @@ impl Agent {
             .map_err(|error| host("the attempt's folders cannot be made", &error))?;
         let mut inputs = Vec::new();
         for input in &stage.inputs {
-            inputs.push(data.provide(input, assignment, &places.input).await?);
+            inputs.push(gate.provide(input, &places.input).await?);
         }
         detail["inputs"] = Value::Array(inputs);
-        let found = data
-            .provide_checkpoint(assignment, &places.checkpoint)
-            .await?;
+        let found = gate.provide_checkpoint(&places.checkpoint).await?;
         detail["checkpoint"] = json!(found);
-        let work = self.work(assignment, &located).await?;
+        let work = self.work(assignment, gate, &located).await?;
         let deadline = Timestamp::now()
             .as_millisecond()
             .saturating_add_unsigned(stage.timeout_ms);
@@ -289,7 +312,12 @@ impl Agent {
         })
     }
 
-    async fn work(&self, assignment: &Assignment, located: &Located) -> Result<Work, Failure> {
+    async fn work(
+        &self,
+        assignment: &Assignment,
+        gate: &Gate<'_>,
+        located: &Located,
+    ) -> Result<Work, Failure> {
         let artifact = located.artifact.clone();
         Ok(match &assignment.stage.work {
             WorkPlan::Image {
@@ -311,7 +339,7 @@ impl Agent {
                 event: event.clone(),
             },
             WorkPlan::Job { .. } => Work::Job {
-                spec: self.inner.data.job(assignment, &artifact).await?,
+                spec: gate.job(&artifact).await?,
             },
         })
     }
@@ -319,20 +347,21 @@ impl Agent {
     async fn stage(
         &self,
         assignment: &Assignment,
+        gate: &Gate<'_>,
         detail: &mut Value,
         set_aside: &mut Vec<SetAside>,
     ) -> Result<Staged, DataError> {
-        let AgentConfig { data, folders, .. } = &*self.inner;
+        let folders = &self.inner.folders;
         let token = assignment.attempt.token();
         let written = folders.of(&token).join("output");
         let staging = folders.staged(&token);
         let mut staged = Staged::default();
         let mut tests = Vec::new();
-        let (own, count) = data.dead_letters(assignment, &written).await?;
+        let (own, count) = gate.dead_letters(&written).await?;
         set_aside.extend(own);
         staged.dead_letters += count;
         for output in &assignment.stage.outputs {
-            let done = data.stage(output, assignment, &written, &staging).await?;
+            let done = gate.stage(output, &written, &staging).await?;
             staged.dead_letters += done.set_aside_count;
             staged.datasets.push(done.dataset);
             set_aside.extend(done.set_aside);
@@ -340,7 +369,7 @@ impl Agent {
         }
         detail["tests"] = Value::Array(tests);
         let saved = folders.of(&token).join("checkpoint");
-        staged.checkpoint = data.stage_checkpoint(assignment, &saved, &staging).await?;
+        staged.checkpoint = gate.stage_checkpoint(&saved, &staging).await?;
         Ok(staged)
     }
 
@@ -367,10 +396,15 @@ impl Agent {
 
     /// Keeps the checkpoint of an attempt that asks to be tried again. Where that fails the attempt
     /// has failed by it: another try would begin where it should not.
-    async fn handed_on(&self, assignment: &Assignment, failure: Failure) -> Failure {
-        let AgentConfig { data, folders, .. } = &*self.inner;
+    async fn handed_on(
+        &self,
+        assignment: &Assignment,
+        gate: &Gate<'_>,
+        failure: Failure,
+    ) -> Failure {
+        let folders = &self.inner.folders;
         let saved = folders.of(&assignment.attempt.token()).join("checkpoint");
-        match data.hand_on_checkpoint(assignment, &saved).await {
+        match gate.hand_on_checkpoint(&saved).await {
             Ok(()) => failure,
             Err(error) => error.into(),
         }

@@ -80,6 +80,7 @@ fn question(stages: usize, size: Size) -> Question {
         debug_logging: false,
         residency: None,
         privately_reachable: Vec::new(),
+        crossings: Vec::new(),
     };
     Question {
         action: Action::Run,
@@ -98,6 +99,7 @@ fn question(stages: usize, size: Size) -> Question {
         stages: (0..stages).map(stage).collect(),
         matrix: Matrix {
             tenants: [("demo".to_owned(), vec![row])].into(),
+            ..Matrix::default()
         },
         approvals: Vec::new(),
         now: jiff::Timestamp::UNIX_EPOCH,

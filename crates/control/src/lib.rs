@@ -9,8 +9,10 @@
 pub mod clock;
 pub mod governance;
 mod handle;
+mod identity;
 pub mod store;
 mod writer;
 
 pub use handle::{CommandError, Control, Fenced, Submission, Submitted, Update};
+pub use identity::IdentityError;
 pub use writer::Entries;

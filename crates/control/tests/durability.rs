@@ -145,9 +145,11 @@ fn permit(version: &str) -> Permit {
             debug_logging: false,
             residency: None,
             privately_reachable: vec![],
+            crossings: Vec::new(),
         }],
         matrix: Matrix {
             tenants: [("demo".to_owned(), vec![row])].into(),
+            ..Matrix::default()
         },
         approvals: vec![],
         now: Timestamp::UNIX_EPOCH,

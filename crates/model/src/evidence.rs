@@ -220,7 +220,7 @@ pub fn of_record(
             });
             statement(EvidenceKind::Commit, &subjects, predicate)
         }
-        Record::RunEnded => statement(EvidenceKind::Run, &subjects, end_of_run(run)),
+        Record::RunEnded => statement(EvidenceKind::Run, &subjects, end_of_run(run, plan)),
     }
 }
 
@@ -268,6 +268,8 @@ fn stage_facts(stage: &StagePlan) -> Value {
         "class": stage.class,
         "size": stage.size,
         "network_profile": stage.network_profile,
+        "boundary": stage.boundary,
+        "crossings": stage.crossings,
         "egress": stage.egress,
         "egress_mode": stage.egress_mode,
         "backend": stage.backend,
@@ -312,8 +314,26 @@ fn attempt_facts(run: &Run, plan: &Plan, task: &Task, attempt: &Attempt) -> Valu
     })
 }
 
-fn end_of_run(run: &Run) -> Value {
+/// So many crossings are in the entry of a run's end; the submission has all.
+const SHOWN_CROSSINGS: usize = 32;
+
+fn end_of_run(run: &Run, plan: &Plan) -> Value {
+    let stages = plan.stages.iter();
+    let crossings: Vec<Value> = stages
+        .flat_map(|stage| {
+            let of_stage = stage.crossings.iter();
+            of_stage.map(|crossing| {
+                json!({
+                    "stage": stage.name, "dataset": crossing.dataset, "from": crossing.from,
+                    "to": crossing.to, "reason": crossing.reason,
+                })
+            })
+        })
+        .collect();
+    let shown = crossings.len().min(SHOWN_CROSSINGS);
     json!({
+        "crossings": crossings[..shown],
+        "crossings_left_out": crossings.len() - shown,
         "run": run_facts(run),
         "state": run.state,
         "submitted_at": run.submitted_at,

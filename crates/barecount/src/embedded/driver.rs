@@ -16,6 +16,7 @@ use barecount_model::{
     class::RunnerClass,
     digest::Digest,
     id::RunId,
+    identity::SignedIdentity,
     run::{
         Pending, TaskState,
         outcome::{CommittedDataset, Staged},
@@ -184,13 +185,16 @@ impl Driver {
         match pending {
             Pending::RollForward { .. } => self.roll_forward(update, fenced),
             _ if !ours => self.agent.order(Order::Recover(attempt)),
-            Pending::Launch { .. } => match assignment(update, attempt) {
-                Some(assignment) => self.agent.order(Order::Launch(Box::new(assignment))),
-                None => {
-                    let run = &update.run.id;
-                    let text = format!("the plan of {run} lacks one of its stages");
-                    self.notify(Notice::Broken(text));
-                }
+            Pending::Launch { .. } => match self.control.identify(&fenced, self.clock.now()) {
+                Ok(identity) => match assignment(update, attempt, identity) {
+                    Some(assignment) => self.agent.order(Order::Launch(Box::new(assignment))),
+                    None => {
+                        let run = &update.run.id;
+                        let text = format!("the plan of {run} lacks one of its stages");
+                        self.notify(Notice::Broken(text));
+                    }
+                },
+                Err(error) => self.notify(Notice::Broken(chain(&error))),
             },
             Pending::Stop { .. } => {
                 let grace = grace(update, task);
@@ -387,7 +391,7 @@ fn stage_is_full(update: &Update, index: usize, placing: &HashSet<(RunId, usize)
     under_way.count() >= limit as usize
 }
 
-fn assignment(update: &Update, attempt: Attempt) -> Option<Assignment> {
+fn assignment(update: &Update, attempt: Attempt, identity: SignedIdentity) -> Option<Assignment> {
     let (run, plan) = (&update.run, &update.plan);
     let task = &run.tasks[attempt.index];
     let stage = plan.stage(&task.stage)?.clone();
@@ -399,6 +403,7 @@ fn assignment(update: &Update, attempt: Attempt) -> Option<Assignment> {
         pipeline: run.pipeline.clone(),
         version: run.version.clone(),
         partition: task.partition.clone(),
+        identity,
         window: run.window.clone(),
         reuse: Digest::of(shared.join("\n").as_bytes()).hex(),
         stage,

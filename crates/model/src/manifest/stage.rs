@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{InputSpec, OutputSpec};
+use super::{Classification, InputSpec, OutputSpec};
 use crate::class::{NetworkProfile, Phase, RunnerClass, Size};
 use crate::text::{ByteSize, DriverName, Duration, EgressHost, ImageSource, Name, RelativePath};
 
@@ -20,6 +20,12 @@ pub struct StageSpec {
     /// One or two sentences for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// How sensitive its data is; as the pipeline's unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classification: Option<Classification>,
+    /// Where its data must stay; as the pipeline's unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub residency: Option<Name>,
     /// What runs it.
     #[serde(default, skip_serializing_if = "RunnerSpec::is_empty")]
     pub runner: RunnerSpec,
