@@ -19,6 +19,7 @@ use barecount_model::{
     pipeline::Output,
     plan::InputPlan,
     run::outcome::{Failure, FailureKind, StagedCheckpoint},
+    text::DatasetName,
 };
 use ed25519_dalek::{Signature, VerifyingKey};
 use jiff::Timestamp;
@@ -51,6 +52,17 @@ pub enum AccessError {
         /// From when on it no longer held.
         expires_at: Timestamp,
     },
+    /// What lies in a dataset was written in a boundary from which nothing leads to the attempt's.
+    #[error(
+        "some of {dataset} was written within a stricter boundary ({boundary}) than the manifest \
+         declares for it, and may not be read outside of that"
+    )]
+    StricterData {
+        /// The dataset.
+        dataset: DatasetName,
+        /// The boundary.
+        boundary: String,
+    },
     /// The identity does not open this object.
     #[error("the attempt has no access to {object}: its identity does not let it {action} that")]
     OutOfScope {
@@ -65,7 +77,10 @@ impl From<AccessError> for Failure {
     fn from(error: AccessError) -> Self {
         let code = match error {
             AccessError::OutOfScope { .. } => codes::ACCESS_OUT_OF_SCOPE,
-            _ => codes::IDENTITY_INVALID,
+            AccessError::StricterData { .. } => codes::CROSSING_UNDECLARED,
+            AccessError::Forged | AccessError::NotOurs { .. } | AccessError::Expired { .. } => {
+                codes::IDENTITY_INVALID
+            }
         };
         Self {
             kind: FailureKind::Policy,

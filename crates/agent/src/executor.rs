@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    io::{Read, Seek, SeekFrom},
+    io::{Read, Seek, SeekFrom, Write},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -11,7 +11,7 @@ use std::{
 use barecount_model::{
     class::RunnerClass,
     codes,
-    manifest::EgressMode,
+    manifest::{Classification, EgressMode},
     plan::{StagePlan, WorkPlan},
     run::outcome::{AttemptResult, Failure, FailureKind, Metrics, Outcome, Staged},
 };
@@ -182,8 +182,9 @@ impl Agent {
             WorkPlan::Job { .. } => classify::Kind::Job,
             _ => classify::Kind::Program,
         };
+        let told = self.told(assignment, &ended.end);
         let (failure, exit_code) =
-            classify::failure(&ended.end, kind, assignment.stage.resources.memory_bytes);
+            classify::failure(&told, kind, assignment.stage.resources.memory_bytes);
         // Whatever it did when it was told to stop: what ended it is that it was late.
         let failure = overdue.or(failure);
         let mut outcome = Outcome {
@@ -195,7 +196,8 @@ impl Agent {
         let mut set_aside = Vec::new();
         outcome.result = match failure {
             Some(mut failure) => {
-                if matches!(ended.end, End::Exited { .. } | End::Signalled { .. }) {
+                let has_log = matches!(ended.end, End::Exited { .. } | End::Signalled { .. });
+                if has_log && !keeps_words(&assignment.stage) {
                     let log = self.inner.folders.log(&assignment.attempt.token());
                     failure.message.push_str(&last_words(&log));
                 }
@@ -214,6 +216,29 @@ impl Agent {
             },
         };
         (outcome, set_aside)
+    }
+
+    /// An end as it may be told outside of the attempt's boundary. What a function said of its
+    /// failure goes into the attempt's log where it must not go further.
+    fn told(&self, assignment: &Assignment, end: &End) -> End {
+        match end {
+            End::HandlerError {
+                error_type,
+                message,
+            } if keeps_words(&assignment.stage) => {
+                let log = self.inner.folders.log(&assignment.attempt.token());
+                if let Err(error) = append(&log, &format!("{error_type}: {message}\n")) {
+                    let attempt = &assignment.attempt;
+                    warn(
+                        attempt,
+                        "what a function said of its failure is lost",
+                        &error,
+                    );
+                }
+                classify::without_words(error_type)
+            }
+            end => end.clone(),
+        }
     }
 
     /// Carries the work out; the failure beside its end says that it took too long and was stopped.
@@ -455,6 +480,18 @@ fn limits(assignment: &Assignment) -> Limits {
         scratch_bytes: resources.scratch_bytes,
         log_bytes: resources.log_bytes,
     }
+}
+
+/// Whether what the stage's work says stays in its log, because it may be of the data. Where the
+/// plan does not know, it does.
+fn keeps_words(stage: &StagePlan) -> bool {
+    let boundary = stage.boundary.as_ref();
+    boundary.is_none_or(|boundary| boundary.classification > Classification::Internal)
+}
+
+fn append(log: &Path, line: &str) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().append(true).open(log)?;
+    file.write_all(line.as_bytes())
 }
 
 fn isolation(name: &str) -> Isolation {

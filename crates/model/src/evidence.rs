@@ -10,8 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
+    digest::Digest,
     plan::{Plan, StagePlan},
-    run::{Attempt, Record, Run, Task, outcome::CommittedDataset},
+    run::{
+        Attempt, Record, Run, Task,
+        outcome::{CommittedDataset, Failure},
+    },
 };
 
 /// The type of every entry.
@@ -303,7 +307,7 @@ fn attempt_facts(run: &Run, plan: &Plan, task: &Task, attempt: &Attempt) -> Valu
         "started_at": attempt.started_at,
         "ended_at": attempt.ended_at,
         "exit_code": attempt.exit_code,
-        "failure": attempt.failure,
+        "failure": attempt.failure.as_ref().map(failure_facts),
         "metrics": attempt.metrics,
         "staged": outputs,
         "dead_letters": staged.map_or(0, |staged| staged.dead_letters),
@@ -311,6 +315,16 @@ fn attempt_facts(run: &Run, plan: &Plan, task: &Task, attempt: &Attempt) -> Valu
             "digest": saved.digest, "files": saved.files, "bytes": saved.bytes,
         })),
         "detail": attempt.detail,
+    })
+}
+
+/// A failure without its message, which may quote what the work said, and that may quote its data:
+/// the message is in the run, here is its digest.
+fn failure_facts(failure: &Failure) -> Value {
+    json!({
+        "kind": failure.kind,
+        "code": failure.code,
+        "message_digest": Digest::of(failure.message.as_bytes()),
     })
 }
 

@@ -177,3 +177,101 @@ pub struct SignedIdentity {
     /// The signature of [`Identity::signed_bytes`].
     pub signature: [u8; 64],
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workload() -> Workload {
+        Workload {
+            environment: "office".to_owned(),
+            tenant: "demo".to_owned(),
+            pipeline: "fx-rates".to_owned(),
+            stage: "land_rates".to_owned(),
+            run: RunId::from_bytes([0xab; 16]),
+            task: TaskId::from_bytes([0xcd; 16]),
+            attempt: 7,
+        }
+    }
+
+    fn identity() -> Identity {
+        Identity {
+            workload: workload(),
+            scopes: AccessScopes::default(),
+            issued_at: Timestamp::UNIX_EPOCH,
+            expires_at: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1),
+        }
+    }
+
+    /// The rules of SPIFFE-ID, section 2: at most 2048 bytes; a trust domain of lower-case letters,
+    /// digits, `.`, `-` and `_`; path segments of letters, digits, `.`, `-` and `_`, none empty.
+    #[test]
+    fn a_workload_is_named_as_spiffe_names_workloads() {
+        let id = workload().to_string();
+        let rest = id.strip_prefix("spiffe://").expect("the scheme");
+        let (domain, path) = rest.split_once('/').expect("a path");
+        let plain = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+        assert!(domain.chars().all(|c| plain(c) && !c.is_ascii_uppercase()));
+        for segment in path.split('/') {
+            let dots = matches!(segment, "" | "." | "..");
+            assert!(!dots && segment.chars().all(plain), "{segment}");
+        }
+        let long = "n".repeat(63);
+        let longest = Workload {
+            environment: long.clone(),
+            tenant: long.clone(),
+            pipeline: long.clone(),
+            stage: long,
+            attempt: u32::MAX,
+            ..workload()
+        };
+        assert!(longest.to_string().len() <= 2048);
+    }
+
+    #[test]
+    fn an_identity_holds_from_its_issue_until_just_before_its_end() {
+        let (identity, millisecond) = (identity(), SignedDuration::from_millis(1));
+        assert!(identity.holds_at(identity.issued_at));
+        assert!(identity.holds_at(identity.expires_at - millisecond));
+        assert!(!identity.holds_at(identity.expires_at));
+        assert!(!identity.holds_at(identity.issued_at - millisecond));
+    }
+
+    #[test]
+    fn what_is_signed_changes_with_every_part_of_the_identity() {
+        let changes: [fn(&mut Identity); 10] = [
+            |i| i.workload.environment.push('x'),
+            |i| i.workload.tenant.push('x'),
+            |i| i.workload.stage.push('x'),
+            |i| i.workload.run = RunId::from_bytes([0; 16]),
+            |i| i.workload.attempt += 1,
+            |i| i.scopes.datasets_read.extend("raw.a".parse()),
+            |i| i.scopes.datasets_write.extend("raw.a".parse()),
+            |i| i.scopes.secrets.extend(["a".to_owned()]),
+            |i| i.scopes.destinations.extend(["a:1".to_owned()]),
+            |i| i.expires_at = Timestamp::MAX,
+        ];
+        let mut seen = BTreeSet::from([identity().signed_bytes()]);
+        for change in changes {
+            let mut changed = identity();
+            change(&mut changed);
+            assert!(seen.insert(changed.signed_bytes()), "{changed:?}");
+        }
+        assert!(
+            seen.iter()
+                .all(|bytes| bytes.starts_with(PURPOSE.as_bytes()))
+        );
+    }
+
+    #[test]
+    fn scopes_in_evidence_are_bounded_and_their_digest_covers_all() {
+        let mut scopes = AccessScopes::default();
+        scopes.destinations = (0..500).map(|n| format!("host-{n:03}:443")).collect();
+        let shown = scopes.evidence();
+        assert_eq!(shown["destinations"].as_array().map(Vec::len), Some(SHOWN));
+        assert_eq!(shown["destinations_left_out"], 500 - SHOWN);
+        let digest = shown["digest"].clone();
+        scopes.destinations.pop_last();
+        assert_ne!(scopes.evidence()["digest"], digest);
+    }
+}

@@ -395,7 +395,16 @@ fn assignment(update: &Update, attempt: Attempt, identity: SignedIdentity) -> Op
     let (run, plan) = (&update.run, &update.plan);
     let task = &run.tasks[attempt.index];
     let stage = plan.stage(&task.stage)?.clone();
-    let shared = [&plan.tenant, &plan.pipeline, &plan.lock_digest, &stage.name].map(String::as_str);
+    // The boundary too: what a warm process or a cache holds is of the data that it worked on.
+    let boundary = serde_json::to_string(&stage.boundary).unwrap_or_default();
+    let shared = [
+        &plan.tenant,
+        &plan.pipeline,
+        &plan.lock_digest,
+        &stage.name,
+        &boundary,
+    ]
+    .map(String::as_str);
     Some(Assignment {
         attempt,
         run_token: run.token.clone(),

@@ -3,6 +3,7 @@
 
 mod acceptance;
 pub(crate) mod artifacts;
+mod boundaries;
 pub(crate) mod build;
 mod checkpoints;
 mod data;
