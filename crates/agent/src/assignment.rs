@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use barecount_model::{
     id::{RunId, TaskId},
+    identity::SignedIdentity,
     plan::{Pin, StagePlan},
     run::{Window, outcome::Outcome},
 };
@@ -53,6 +54,8 @@ pub struct Assignment {
     pub stage: StagePlan,
     /// The partition of it.
     pub partition: Option<String>,
+    /// Who the attempt is, and what it may reach.
+    pub identity: SignedIdentity,
     /// The window worked on.
     pub window: Option<Window>,
     /// How the path to its destinations was when it was placed, where that was looked at.

@@ -130,6 +130,15 @@ fn of_program(status: i32) -> Failure {
     }
 }
 
+/// The end of a function that failed, with what it means and nothing of what the function said.
+pub(crate) fn without_words(error_type: &str) -> End {
+    let known = status::named(error_type).is_some();
+    End::HandlerError {
+        error_type: if known { error_type } else { "an error" }.to_owned(),
+        message: "what it says is in its log alone".to_owned(),
+    }
+}
+
 /// A function that reports `EX_DATAERR` has failed as a program has that exits with status 65, so
 /// that the same work fails alike as either kind.
 fn of_function(error_type: &str, message: &str) -> Failure {
@@ -206,6 +215,19 @@ mod tests {
 
     fn is(kind: FailureKind, code: &str) -> Option<(FailureKind, String)> {
         Some((kind, code.to_owned()))
+    }
+
+    #[test]
+    fn a_failure_without_words_keeps_its_meaning_and_nothing_that_the_function_said() {
+        let of = |error_type: &str| failure(&without_words(error_type), Kind::Program, 0).0;
+        let data = of("EX_DATAERR").expect("it has failed");
+        assert_eq!(
+            (data.kind, data.code.as_str()),
+            (FailureKind::Data, "BC0605")
+        );
+        let odd = of("account 4711 is overdrawn").expect("it has failed");
+        assert_eq!(odd.code, "BC0604");
+        assert!(!odd.message.contains("4711"), "{}", odd.message);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use barecount_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::assignment::Assignment;
+use crate::{access::AccessError, assignment::Assignment};
 
 /// A record that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +60,9 @@ pub enum DataError {
         /// What happened, for a person.
         message: String,
     },
+    /// The attempt's identity does not open what was asked for.
+    #[error(transparent)]
+    Refused(#[from] AccessError),
     /// The host failed: a full disk, a missing file of ours.
     #[error("{message}")]
     Host {
@@ -76,6 +79,7 @@ impl From<DataError> for Failure {
             DataError::Data { code, message } => (FailureKind::Data, code, message),
             DataError::Work { code, message } => (FailureKind::Application, code, message),
             DataError::Host { code, message } => (FailureKind::Infrastructure, code, message),
+            DataError::Refused(refused) => return refused.into(),
         };
         Self {
             kind,

@@ -1,12 +1,6 @@
 //! Carrying orders out: each attempt is a task of its own, and tells its end exactly once.
 
-use std::{
-    collections::HashMap,
-    io::{Read, Seek, SeekFrom},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use barecount_model::{
     class::RunnerClass,
@@ -29,11 +23,13 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    access::{Gate, IdentityVerifier},
     assignment::{Assignment, Attempt, Event, Order},
     classify, contract,
     data::{Artifacts, DataError, DataPlane, Located, SetAside},
     places::StagingFolders,
     secrets::{self, Given, SecretsService},
+    words,
 };
 
 /// So many flows of an attempt are in its ledger entry; all of them are in the record beside it.
@@ -51,6 +47,8 @@ pub struct AgentConfig {
     pub folders: StagingFolders,
     /// Where secrets come from; nowhere if absent.
     pub secrets: Option<SecretsService>,
+    /// Checks identities: nothing is carried out, read or written without one.
+    pub identities: IdentityVerifier,
 }
 
 /// Owns attempts. Cheap to clone.
@@ -145,22 +143,53 @@ impl Agent {
     }
 
     async fn carry_out(&self, assignment: &Assignment) -> (Outcome, Vec<SetAside>) {
+        let opened = self.inner.identities.open(assignment, &*self.inner.data);
+        let gate = match opened {
+            Ok(gate) => gate,
+            Err(error) => {
+                warn(
+                    &assignment.attempt,
+                    "an attempt has no valid identity",
+                    &error,
+                );
+                return (failed(error.into(), json!({})), Vec::new());
+            }
+        };
+        let (mut outcome, set_aside) = self.carry_out_as(assignment, &gate).await;
+        outcome.detail["identity"] = gate.evidence();
+        (outcome, set_aside)
+    }
+
+    async fn carry_out_as(
+        &self,
+        assignment: &Assignment,
+        gate: &Gate<'_>,
+    ) -> (Outcome, Vec<SetAside>) {
         let AgentConfig {
             secrets, folders, ..
         } = &*self.inner;
         let mut detail = json!({});
+        if let Err(refused) = gate.fetch(assignment.stage.secrets.values()) {
+            return (failed(refused.into(), detail), Vec::new());
+        }
         let record = folders.accesses(&assignment.attempt.token());
         let given = secrets::give(secrets.as_ref(), assignment, record, &mut detail).await;
         let given = match given {
             Ok(given) => given,
             Err(failure) => return (failed(failure, detail), Vec::new()),
         };
-        let ended = self.launch_and_wait(assignment, given.as_ref(), &mut detail);
+        let ended = self.launch_and_wait(assignment, gate, given.as_ref(), &mut detail);
         let ended = ended.await;
         // Nothing of its work runs any more, or it never did.
         let redactor = given.map(Given::take_back);
         let (mut outcome, mut set_aside) = match ended {
-            Ok((ended, overdue)) => self.conclude(assignment, ended, overdue, detail).await,
+            Ok((mut ended, overdue)) => {
+                if let Some(redactor) = &redactor {
+                    secrets::redact_end(redactor, &mut ended.end);
+                }
+                let ended = self.conclude(assignment, gate, ended, overdue, detail);
+                ended.await
+            }
             Err(failure) => (failed(failure, detail), Vec::new()),
         };
         if let Some(redactor) = redactor {
@@ -173,10 +202,13 @@ impl Agent {
     async fn conclude(
         &self,
         assignment: &Assignment,
-        ended: Ended,
+        gate: &Gate<'_>,
+        mut ended: Ended,
         overdue: Option<Failure>,
         mut detail: Value,
     ) -> (Outcome, Vec<SetAside>) {
+        let log = self.inner.folders.log(&assignment.attempt.token());
+        let told = words::told(&assignment.stage, &log, &mut ended);
         detail["enforcement"] = ended.enforcement.clone();
         detail["log"] = json!(ended.log);
         detail["warm"] = json!(ended.warm);
@@ -191,7 +223,7 @@ impl Agent {
             _ => classify::Kind::Program,
         };
         let (failure, exit_code) =
-            classify::failure(&ended.end, kind, assignment.stage.resources.memory_bytes);
+            classify::failure(&told, kind, assignment.stage.resources.memory_bytes);
         // Whatever it did when it was told to stop: what ended it is that it was late.
         let failure = overdue.or(failure);
         let mut outcome = Outcome {
@@ -203,18 +235,18 @@ impl Agent {
         let mut set_aside = Vec::new();
         outcome.result = match failure {
             Some(mut failure) => {
-                if matches!(ended.end, End::Exited { .. } | End::Signalled { .. }) {
-                    let log = self.inner.folders.log(&assignment.attempt.token());
-                    failure.message.push_str(&last_words(&log));
+                let has_log = matches!(ended.end, End::Exited { .. } | End::Signalled { .. });
+                if has_log && !words::are_kept(&assignment.stage) {
+                    failure.message.push_str(&words::last(&log));
                 }
                 if failure.code == codes::TRY_AGAIN.id {
-                    failure = self.handed_on(assignment, failure).await;
+                    failure = self.handed_on(assignment, gate, failure).await;
                 }
                 AttemptResult::Failed(failure)
             }
             None if ended.end == End::Stopped => AttemptResult::Stopped,
             None => match self
-                .stage(assignment, &mut outcome.detail, &mut set_aside)
+                .stage(assignment, gate, &mut outcome.detail, &mut set_aside)
                 .await
             {
                 Ok(staged) => AttemptResult::Done(staged),
@@ -229,11 +261,12 @@ impl Agent {
     async fn launch_and_wait(
         &self,
         assignment: &Assignment,
+        gate: &Gate<'_>,
         given: Option<&Given>,
         detail: &mut Value,
     ) -> Result<(Ended, Option<Failure>), Failure> {
         let runner = self.runner(assignment)?;
-        let mut launch = self.prepare(assignment, detail).await?;
+        let mut launch = self.prepare(assignment, gate, detail).await?;
         launch.secrets = given.map(Given::launch);
         let handle = runner
             .launch(&launch)
@@ -282,15 +315,14 @@ impl Agent {
     async fn prepare(
         &self,
         assignment: &Assignment,
+        gate: &Gate<'_>,
         detail: &mut Value,
     ) -> Result<Launch, Failure> {
         let AgentConfig {
-            data,
-            artifacts,
-            folders,
-            ..
+            artifacts, folders, ..
         } = &*self.inner;
         let stage = &assignment.stage;
+        gate.reach(&stage.egress)?;
         let located = artifacts.locate(&stage.work, &stage.drivers).await?;
         let token = assignment.attempt.token();
         let places = folders
@@ -298,14 +330,12 @@ impl Agent {
             .map_err(|error| host("the attempt's folders cannot be made", &error))?;
         let mut inputs = Vec::new();
         for input in &stage.inputs {
-            inputs.push(data.provide(input, assignment, &places.input).await?);
+            inputs.push(gate.provide(input, &places.input).await?);
         }
         detail["inputs"] = Value::Array(inputs);
-        let found = data
-            .provide_checkpoint(assignment, &places.checkpoint)
-            .await?;
+        let found = gate.provide_checkpoint(&places.checkpoint).await?;
         detail["checkpoint"] = json!(found);
-        let work = self.work(assignment, &located).await?;
+        let work = self.work(assignment, gate, &located).await?;
         let deadline = Timestamp::now()
             .as_millisecond()
             .saturating_add_unsigned(stage.timeout_ms);
@@ -329,7 +359,12 @@ impl Agent {
         })
     }
 
-    async fn work(&self, assignment: &Assignment, located: &Located) -> Result<Work, Failure> {
+    async fn work(
+        &self,
+        assignment: &Assignment,
+        gate: &Gate<'_>,
+        located: &Located,
+    ) -> Result<Work, Failure> {
         let artifact = located.artifact.clone();
         Ok(match &assignment.stage.work {
             WorkPlan::Image {
@@ -351,7 +386,7 @@ impl Agent {
                 event: event.clone(),
             },
             WorkPlan::Job { .. } => Work::Job {
-                spec: self.inner.data.job(assignment, &artifact).await?,
+                spec: gate.job(&artifact).await?,
             },
         })
     }
@@ -359,20 +394,21 @@ impl Agent {
     async fn stage(
         &self,
         assignment: &Assignment,
+        gate: &Gate<'_>,
         detail: &mut Value,
         set_aside: &mut Vec<SetAside>,
     ) -> Result<Staged, DataError> {
-        let AgentConfig { data, folders, .. } = &*self.inner;
+        let folders = &self.inner.folders;
         let token = assignment.attempt.token();
         let written = folders.of(&token).join("output");
         let staging = folders.staged(&token);
         let mut staged = Staged::default();
         let mut tests = Vec::new();
-        let (own, count) = data.dead_letters(assignment, &written).await?;
+        let (own, count) = gate.dead_letters(&written).await?;
         set_aside.extend(own);
         staged.dead_letters += count;
         for output in &assignment.stage.outputs {
-            let done = data.stage(output, assignment, &written, &staging).await?;
+            let done = gate.stage(output, &written, &staging).await?;
             staged.dead_letters += done.set_aside_count;
             staged.datasets.push(done.dataset);
             set_aside.extend(done.set_aside);
@@ -380,7 +416,7 @@ impl Agent {
         }
         detail["tests"] = Value::Array(tests);
         let saved = folders.of(&token).join("checkpoint");
-        staged.checkpoint = data.stage_checkpoint(assignment, &saved, &staging).await?;
+        staged.checkpoint = gate.stage_checkpoint(&saved, &staging).await?;
         Ok(staged)
     }
 
@@ -407,10 +443,15 @@ impl Agent {
 
     /// Keeps the checkpoint of an attempt that asks to be tried again. Where that fails the attempt
     /// has failed by it: another try would begin where it should not.
-    async fn handed_on(&self, assignment: &Assignment, failure: Failure) -> Failure {
-        let AgentConfig { data, folders, .. } = &*self.inner;
+    async fn handed_on(
+        &self,
+        assignment: &Assignment,
+        gate: &Gate<'_>,
+        failure: Failure,
+    ) -> Failure {
+        let folders = &self.inner.folders;
         let saved = folders.of(&assignment.attempt.token()).join("checkpoint");
-        match data.hand_on_checkpoint(assignment, &saved).await {
+        match gate.hand_on_checkpoint(&saved).await {
             Ok(()) => failure,
             Err(error) => error.into(),
         }
@@ -468,37 +509,6 @@ fn isolation(name: &str) -> Isolation {
         Isolation::Process
     } else {
         Isolation::Sandbox
-    }
-}
-
-/// The end of a log, to be appended to a failure's message: mostly it says why. Empty if there is
-/// none.
-fn last_words(log: &Path) -> String {
-    const BYTES: u64 = 4096;
-    const LINES: usize = 3;
-    const LENGTH: usize = 600;
-    let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = std::fs::File::open(log)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(BYTES)))?;
-        let mut bytes = Vec::new();
-        file.take(BYTES).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
-    let mut lines: Vec<&str> = text
-        .lines()
-        .rev()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
-    lines.truncate(LINES);
-    lines.reverse();
-    let mut words = lines.join(" | ").replace(char::is_control, " ");
-    words.truncate(words.floor_char_boundary(LENGTH));
-    if words.is_empty() {
-        words
-    } else {
-        format!("; its last words: {words}")
     }
 }
 

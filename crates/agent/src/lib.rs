@@ -5,6 +5,7 @@
 //! what it staged becomes visible, is decided elsewhere. An order may come twice; an attempt's token
 //! makes that harmless.
 
+mod access;
 mod assignment;
 mod classify;
 mod contract;
@@ -12,7 +13,9 @@ mod data;
 mod executor;
 mod places;
 mod secrets;
+mod words;
 
+pub use access::{AccessError, IdentityVerifier};
 pub use assignment::{Assignment, Attempt, Event, Order};
 pub use data::{Artifacts, DataError, DataPlane, Located, SetAside, StagedOutput};
 pub use executor::{Agent, AgentConfig};

@@ -204,6 +204,18 @@ pub(crate) fn redact(redactor: &Redactor, outcome: &mut Outcome, set_aside: &mut
     }
 }
 
+/// Redacts what a function said of its failure.
+pub(crate) fn redact_end(redactor: &Redactor, end: &mut launch::End) {
+    if let launch::End::HandlerError {
+        error_type,
+        message,
+    } = end
+    {
+        *error_type = redactor.redact_excerpt(error_type);
+        *message = redactor.redact_excerpt(message);
+    }
+}
+
 /// The record of an attempt's accesses: a JSON object a line, durable before a value is given.
 struct AccessFile {
     path: PathBuf,

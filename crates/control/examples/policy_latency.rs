@@ -81,6 +81,7 @@ fn question(stages: usize, size: Size) -> Question {
         debug_logging: false,
         residency: None,
         privately_reachable: Vec::new(),
+        crossings: Vec::new(),
     };
     Question {
         action: Action::Run,
@@ -99,6 +100,7 @@ fn question(stages: usize, size: Size) -> Question {
         stages: (0..stages).map(stage).collect(),
         matrix: Matrix {
             tenants: [("demo".to_owned(), vec![row])].into(),
+            ..Matrix::default()
         },
         approvals: Vec::new(),
         now: jiff::Timestamp::UNIX_EPOCH,

@@ -5,15 +5,22 @@ use std::{path::Path, sync::Arc};
 use barecount_model::{
     evidence::Statement,
     id::RunId,
+    identity::SignedIdentity,
     plan::Plan,
-    run::{Rejection, Run, WaitingReason, outcome::CommittedDataset, outcome::Outcome},
+    run::{
+        Rejection, Run, RunState, WaitingReason,
+        outcome::{CommittedDataset, Outcome},
+    },
 };
+use ed25519_dalek::VerifyingKey;
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     clock::Clock,
     entries::Entries,
     governance::{Action, Permit},
+    identity::{IdentityError, Issuer},
     store::{DeadLetter, OpenError, Store, StoreError},
     writer::{self, Command, Reply, Verb, Writer},
 };
@@ -26,6 +33,7 @@ const QUEUE: usize = 4096;
 pub struct Control {
     commands: mpsc::Sender<(Command, Reply)>,
     length: watch::Receiver<u64>,
+    issuer: Arc<Issuer>,
 }
 
 /// A run to be accepted.
@@ -124,7 +132,15 @@ impl Control {
             path: folder.to_owned(),
             source,
         })?;
-        Ok(Self { commands, length })
+        let issuer = Issuer::new().map_err(|source| OpenError::Folder {
+            path: folder.to_owned(),
+            source: source.into(),
+        })?;
+        Ok(Self {
+            commands,
+            length,
+            issuer: Arc::new(issuer),
+        })
     }
 
     /// The ledger's durable length, as it grows.
@@ -161,8 +177,20 @@ impl Control {
             return Err(CommandError::NotPermitted(run.id.clone()));
         }
         let id = submission.run.id.clone();
+        let environment = submission.run.environment.clone();
         let update = self.send(Command::Submit(Box::new(submission))).await?;
         let update = update.ok_or(CommandError::Closed)?;
+        // The token may name a run of another environment, or of other stages.
+        let permitted = update.run.environment == environment
+            && update
+                .run
+                .tasks
+                .iter()
+                .all(|task| permit.covers_stage(&task.stage));
+        let is_over = matches!(update.run.state, RunState::Succeeded | RunState::Refused);
+        if permitted && !is_over {
+            self.issuer.permit(&update);
+        }
         Ok(if update.run.id == id {
             Submitted::New(update)
         } else {
@@ -189,6 +217,25 @@ impl Control {
         reason: WaitingReason,
     ) -> Result<Update, CommandError> {
         self.apply(run, Verb::Hold { task, reason }).await
+    }
+
+    /// Mints the identity of an attempt that was placed, which opens what its stage's plan
+    /// declares. It takes nothing from the caller but which attempt it is: the rest is what was
+    /// submitted with a permit.
+    ///
+    /// # Errors
+    /// [`IdentityError::NotPermitted`] unless the run was submitted with a permit in this process.
+    pub fn identify(
+        &self,
+        attempt: &Fenced,
+        now: Timestamp,
+    ) -> Result<SignedIdentity, IdentityError> {
+        self.issuer.mint(attempt, now)
+    }
+
+    /// The key that identities of this process are verified with.
+    pub fn identity_key(&self) -> VerifyingKey {
+        self.issuer.verifying_key()
     }
 
     /// Notes that a runner has started an attempt.
@@ -303,7 +350,12 @@ impl Control {
                 verb,
             })
             .await?;
-        update.ok_or(CommandError::Closed)
+        let update = update.ok_or(CommandError::Closed)?;
+        if update.run.state == RunState::Succeeded {
+            // Others may be resumed.
+            self.issuer.forget(&update.run.id);
+        }
+        Ok(update)
     }
 
     /// Cancel-safe in the sense that a command, once sent, takes effect whether or not its answer

@@ -10,8 +10,10 @@ pub mod clock;
 mod entries;
 pub mod governance;
 mod handle;
+mod identity;
 pub mod store;
 mod writer;
 
 pub use entries::{Entries, EntryQueue};
 pub use handle::{CommandError, Control, Fenced, Submission, Submitted, Update};
+pub use identity::IdentityError;

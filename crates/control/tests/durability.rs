@@ -1,9 +1,9 @@
 //! What the control plane holds to when its process ends at any point.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use barecount_control::{
-    CommandError, Control, Entries, Fenced, Submission, Submitted, Update,
+    CommandError, Control, Entries, Fenced, IdentityError, Submission, Submitted, Update,
     clock::SystemClock,
     governance::{
         Action, Allowed, EnvironmentFacts, EnvironmentKind, Governance, Isolation, Matrix,
@@ -12,14 +12,16 @@ use barecount_control::{
     store::{OpenError, reader::Reader},
 };
 use barecount_model::{
-    class::{NetworkProfile, RunnerClass, Size},
+    class::{NetworkProfile, Phase, RunnerClass, Size},
     id::{RunId, TaskId},
-    plan::Plan,
+    manifest::EgressMode,
+    plan::{EgressLimits, Pin, Plan, Resources, StagePlan, WorkPlan},
     run::{
         Pending, RetryBudget, Run, RunState, Task, TaskState,
         outcome::{AttemptResult, CommittedDataset, Metrics, Outcome, Staged, StagedDataset},
     },
 };
+use ed25519_dalek::Signature;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -115,6 +117,10 @@ fn submission(seed: u8, token: &str, version: &str) -> Submission {
 
 /// Governance's permit to run version `version` of the example.
 fn permit(version: &str) -> Permit {
+    permit_in("local", version)
+}
+
+fn permit_in(environment: &str, version: &str) -> Permit {
     let row = MatrixRow {
         name: "everything".to_owned(),
         classes: Allowed::ANY,
@@ -125,7 +131,7 @@ fn permit(version: &str) -> Permit {
         action: Action::Run,
         tenant: "demo".to_owned(),
         environment: EnvironmentFacts {
-            name: "local".to_owned(),
+            name: environment.to_owned(),
             kind: EnvironmentKind::Development,
         },
         requester: "tester".to_owned(),
@@ -148,9 +154,11 @@ fn permit(version: &str) -> Permit {
             debug_logging: false,
             residency: None,
             privately_reachable: vec![],
+            crossings: Vec::new(),
         }],
         matrix: Matrix {
             tenants: [("demo".to_owned(), vec![row])].into(),
+            ..Matrix::default()
         },
         approvals: vec![],
         now: Timestamp::UNIX_EPOCH,
@@ -253,6 +261,142 @@ async fn what_was_answered_is_there_after_every_restart() -> TestResult {
         .collect();
     assert_eq!(kinds, ["submission", "attempt", "commit", "run"]);
     assert_eq!(reader.outputs_of(id.as_str())?.len(), 1);
+    close(opened).await;
+    Ok(())
+}
+
+/// A plan in which the task's stage reads and writes nothing.
+fn with_stage(mut submission: Submission) -> Submission {
+    let stage = StagePlan {
+        name: "only".into(),
+        phase: Phase::Utility,
+        class: RunnerClass::Container,
+        size: Size::Small,
+        network_profile: NetworkProfile::PrivateVpc,
+        egress: vec![],
+        egress_mode: EgressMode::Enforce,
+        egress_limits: EgressLimits::default(),
+        boundary: None,
+        secrets: BTreeMap::new(),
+        crossings: vec![],
+        backend: "local".into(),
+        isolation: "sandbox".into(),
+        resources: Resources {
+            cpu_millis: 1,
+            memory_bytes: 1,
+            pids: 1,
+            open_files: 1,
+            scratch_bytes: 1,
+            log_bytes: 1,
+            workers: 1,
+        },
+        concurrency_limit: 1,
+        work: WorkPlan::Package {
+            package: Pin {
+                name: "p".into(),
+                digest: "sha256:00".into(),
+            },
+            command: vec![],
+        },
+        drivers: vec![],
+        inputs: vec![],
+        outputs: vec![],
+        needs: vec![],
+        partition_column: None,
+        partitions: vec![],
+        application_retries: 0,
+        infrastructure_retries: 0,
+        initial_backoff_ms: 0,
+        max_backoff_ms: 0,
+        timeout_ms: 1_000,
+        grace_ms: 1_000,
+        env: BTreeMap::new(),
+    };
+    let mut plan = Plan::clone(&submission.plan);
+    plan.stages.push(stage);
+    submission.plan = Arc::new(plan);
+    submission
+}
+
+#[tokio::test]
+async fn an_attempt_has_an_identity_only_where_its_run_was_permitted_in_this_process() -> TestResult
+{
+    let folder = tempfile::tempdir()?;
+    let submitted = with_stage(submission(1, "token", "sha256:aa"));
+    let attempt = Fenced {
+        run: submitted.run.id.clone(),
+        task: 0,
+        number: 1,
+    };
+    let unknown = Err(IdentityError::NotPermitted(attempt.run.clone()));
+    let now = Timestamp::UNIX_EPOCH;
+
+    let opened = open(folder.path())?;
+    let control = &opened.control;
+    assert_eq!(control.identify(&attempt, now), unknown);
+    let other = permit("sha256:bb");
+    assert!(control.submit(submitted.clone(), &other).await.is_err());
+    assert_eq!(control.identify(&attempt, now), unknown);
+    control
+        .submit(submitted.clone(), &permit("sha256:aa"))
+        .await?;
+    control.place(&attempt.run, 0).await?;
+    let first = control.identify(&attempt, now)?;
+    let signature = Signature::from_bytes(&first.signature);
+    let signed = first.identity.signed_bytes();
+    control.identity_key().verify_strict(&signed, &signature)?;
+    assert_eq!(first.identity.workload.stage, "only");
+    let beyond = Fenced {
+        task: 1,
+        ..attempt.clone()
+    };
+    assert!(control.identify(&beyond, now).is_err());
+    close(opened).await;
+
+    // Another process has another key, and asks governance again.
+    let opened = open(folder.path())?;
+    let control = &opened.control;
+    assert!(
+        control
+            .identity_key()
+            .verify_strict(&signed, &signature)
+            .is_err()
+    );
+    assert_eq!(control.identify(&attempt, now), unknown);
+    let again = control.submit(submitted, &permit("sha256:aa")).await?;
+    assert!(matches!(again, Submitted::Existing(_)));
+    assert!(control.identify(&attempt, now).is_ok());
+    close(opened).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_permit_for_one_environment_gives_a_run_of_another_no_identity() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let opened = open(folder.path())?;
+    let first = with_stage(submission(1, "token", "sha256:aa"));
+    let attempt = Fenced {
+        run: first.run.id.clone(),
+        task: 0,
+        number: 1,
+    };
+    opened
+        .control
+        .submit(first.clone(), &permit("sha256:aa"))
+        .await?;
+    close(opened).await;
+
+    let opened = open(folder.path())?;
+    let mut elsewhere = first;
+    elsewhere.run.environment = "live".to_owned();
+    let permitted = permit_in("live", "sha256:aa");
+    let answer = opened.control.submit(elsewhere, &permitted).await?;
+    assert!(
+        matches!(answer, Submitted::Existing(_)),
+        "the token names it"
+    );
+    let identity = opened.control.identify(&attempt, Timestamp::UNIX_EPOCH);
+    assert_eq!(identity, Err(IdentityError::NotPermitted(attempt.run)));
     close(opened).await;
     Ok(())
 }

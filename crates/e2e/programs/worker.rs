@@ -138,6 +138,12 @@ fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
             }
             copy_rows(output);
         }
+        "carry" | "carry and fail" => {
+            carry(output);
+            if behaviour.ends_with("fail") {
+                return Err(1);
+            }
+        }
         other => match other.strip_prefix("exit ").and_then(|status| status.parse().ok()) {
             Some(status) => return Err(status),
             None => panic!("unknown behaviour `{other}`"),
@@ -210,6 +216,26 @@ fn count_up() -> u64 {
     fs::create_dir_all(state.parent().unwrap_or(Path::new("/"))).expect("a folder can be made");
     fs::write(&state, (found + 1).to_string()).expect("the checkpoint can be written");
     found
+}
+
+/// Leaves the word of its input wherever work can leave anything: in its log, its checkpoint, its
+/// cache, its scratch folder, a row of its dataset and a row that does not fit the dataset.
+fn carry(output: &Path) {
+    let input = PathBuf::from(variable("BARECOUNT_INPUT_DIR")).join("word/word.txt");
+    let word = fs::read_to_string(input).expect("the word can be read");
+    let word = word.trim();
+    println!("the word is {word}");
+    eprintln!("the word is {word}");
+    let checkpoint = PathBuf::from(variable("BARECOUNT_CHECKPOINT_DIR"));
+    fs::write(checkpoint.join("word"), word).expect("the checkpoint can be written");
+    if let Ok(cache) = env::var("BARECOUNT_CACHE_DIR") {
+        fs::write(Path::new(&cache).join("word"), word).expect("the cache can be written");
+    }
+    fs::write(env::temp_dir().join("word"), word).expect("the scratch folder can be written");
+    let dataset = output.join(variable("DATASET"));
+    fs::create_dir_all(&dataset).expect("the output folder can be written");
+    let rows = format!("id,word\n1,{word}\nodd-{word},{word}\n");
+    fs::write(dataset.join("part.csv"), rows).expect("rows can be written");
 }
 
 /// Copies the folder `rows` beside this program to the outputs.

@@ -85,11 +85,13 @@ codes! {
     RESERVED_VARIABLE = "BC0229", "reserved environment variable", "The stage sets an environment variable that belongs to the platform, or whose name is impossible.";
     INVALID_RETRIES = "BC0230", "invalid retries", "The backoff of a stage's retries contradicts itself.";
     DUPLICATE_INPUT = "BC0231", "input read twice", "A stage declares the same input twice.";
+    CROSSING_UNDECLARED = "BC0232", "data would cross a boundary", "A stage reads a dataset from within a stricter boundary than its own, and the manifest does not say that it may.";
     SECRET_IN_MANIFEST = "BC0280", "secret in the manifest", "A literal value looks like a secret, and a manifest is kept for ever.";
     OVERSIZED = "BC0281", "exceptional size", "The size `xlarge` or `custom` is for exceptional work and needs an approval.";
     LONG_SERVERLESS = "BC0282", "long work on serverless", "A serverless stage may run long enough that another class is the cheaper and safer one.";
     TINY_CONTAINER = "BC0283", "control task in a container", "A container or a dedicated host is started for a small control task that serverless runs at a fraction of the cost.";
     UNTESTED_OUTPUT = "BC0284", "output without an acceptance test", "Nothing gates the commit of this dataset but its schema.";
+    CROSSING_NEEDLESS = "BC0285", "crossing that is none", "An input declares a crossing, and its data stays in a boundary that is as strict.";
 
     // BC03xx: environment
     INVALID_ENVIRONMENT = "BC0301", "environment contradicts itself", "Two settings of the environment file cannot both hold.";
@@ -101,10 +103,13 @@ codes! {
     EGRESS_UNREACHABLE = "BC0307", "destination cannot be reached", "A stage declares a destination that its network profile does not lead to in this environment.";
     EGRESS_AUDIT_REFUSED = "BC0308", "egress audit refused", "A stage asks to reach what it does not declare, and the environment does not allow it.";
     SECRETS_UNAVAILABLE = "BC0309", "no secrets service", "A stage declares secrets, and the environment has no service to fetch them from.";
+    RESIDENCY_UNMET = "BC0311", "residency not met", "A stage says where its data must stay, and the environment does not say that it is there.";
 
     // BC04xx: policy
     REFUSED = "BC0401", "refused by policy", "Governance does not permit what was asked.";
     POLICIES_UNUSABLE = "BC0402", "policies cannot be used", "A policy file does not parse, or does not fit the schema.";
+    ACCESS_OUT_OF_SCOPE = "BC0403", "access out of scope", "An attempt asked for an object that its identity has no access to.";
+    IDENTITY_INVALID = "BC0404", "identity not valid", "An attempt came with an identity that has expired, was changed, or is another attempt's.";
 
     // BC05xx: artifacts and lock
     INVALID_LOCK = "BC0501", "lock file is not valid", "The lock file contradicts itself or the manifest.";
@@ -145,6 +150,7 @@ codes! {
     STATE_UNWRITABLE = "BC0804", "state cannot be written", "The state folder cannot be made or written.";
     STATE_NEWER = "BC0805", "state is of a newer format", "A newer program wrote the state folder.";
     TOKEN_TAKEN = "BC0806", "token is taken", "The run token names a run of another version.";
+    STATE_EXPOSED = "BC0808", "state folder is open to others", "Other users of the machine can enter or read the state folder.";
 
     // BC09xx: ledger
     LEDGER_KEY = "BC0901", "ledger key cannot be used", "The key that signs or verifies the ledger is missing or is not a key.";

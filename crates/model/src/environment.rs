@@ -53,6 +53,8 @@ pub struct Environment {
     pub approvals: Vec<Approval>,
     /// What each network profile means.
     pub networks: NetworksSpec,
+    /// Places that its data is in.
+    pub residency: BTreeSet<Name>,
     /// Whether `run` may build and pin anew what changed since the lock was written.
     pub refresh_lock: bool,
     /// Whether stages may ask for `isolation: process`.
@@ -89,9 +91,11 @@ impl Environment {
                     sizes,
                     network_profiles: NetworkProfile::ALL.iter().copied().collect(),
                 }],
+                crossings: BTreeSet::new(),
             }],
             approvals: Vec::new(),
             networks: NetworksSpec::default(),
+            residency: BTreeSet::new(),
             refresh_lock: true,
             process_isolation: true,
             log_level: LogLevel::Info,
@@ -166,6 +170,11 @@ impl Environment {
                 );
                 add(codes::SECRETS_UNAVAILABLE, message);
             }
+            if let Some(place) = stage.residency.as_ref()
+                && !self.meets(place, stage.network_profile)
+            {
+                add(codes::RESIDENCY_UNMET, self.elsewhere(place));
+            }
             for (code, message) in self.networks.obstacles(stage) {
                 add(code, message);
             }
@@ -177,6 +186,27 @@ impl Environment {
             }
         }
         obstacles
+    }
+
+    /// Whether data that must stay in a place does so here.
+    fn meets(&self, place: &Name, profile: NetworkProfile) -> bool {
+        let facility = self.networks.on_prem_agent.as_ref();
+        let on_site = profile == NetworkProfile::OnPremAgent;
+        self.residency.contains(place)
+            || on_site && facility.is_some_and(|agent| agent.facility == place.as_str())
+    }
+
+    fn elsewhere(&self, place: &Name) -> String {
+        let known: Vec<&str> = self.residency.iter().map(Name::as_str).collect();
+        let known = match known.as_slice() {
+            [] => "it names no place that its data is in".to_owned(),
+            places => format!("its data is in {}", places.join(", ")),
+        };
+        format!(
+            "the data must stay in `{place}`, and environment `{}` does not say that it is there: \
+             {known}; if it is, add `residency: [{place}]`",
+            self.name
+        )
     }
 }
 
@@ -208,6 +238,7 @@ impl Resolution<'_> {
             process_isolation,
             spec.networks.audit,
         );
+        self.check_approvals(&spec.governance.approvals);
         let secrets = spec.secrets.clone();
         let secrets = secrets.or_else(|| development.then(SecretsSpec::default));
         let of_secrets = secrets.clone().unwrap_or_default();
@@ -242,11 +273,34 @@ impl Resolution<'_> {
             grants: spec.governance.matrix,
             approvals: spec.governance.approvals,
             networks: spec.networks,
+            residency: spec.residency,
             refresh_lock,
             process_isolation,
             log_level: spec.log_level.unwrap_or_default(),
             secrets,
             signing_key: spec.signing_key,
+        }
+    }
+
+    /// An approval of a crossing names what crosses, lest it cover what nobody has looked at.
+    fn check_approvals(&mut self, approvals: &[Approval]) {
+        for (index, approval) in approvals.iter().enumerate() {
+            let at = format!("/spec/governance/approvals/{index}");
+            let crossing = approval.scope == ApprovalScope::Crossing;
+            if crossing && approval.datasets.is_empty() {
+                let message = "an approval of scope `crossing` names no dataset";
+                let help = "add `datasets: [<layer>.<name>]`";
+                let pointer = format!("{at}/scope");
+                self.error(codes::INVALID_ENVIRONMENT, &pointer, message, help);
+            } else if !crossing && !approval.datasets.is_empty() {
+                let message = format!(
+                    "an approval of scope `{}` names no datasets",
+                    approval.scope.as_str()
+                );
+                let pointer = format!("{at}/datasets");
+                let help = "`datasets` belongs to the scope `crossing`";
+                self.error(codes::INVALID_ENVIRONMENT, &pointer, message, help);
+            }
         }
     }
 

@@ -10,8 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
+    digest::Digest,
     plan::{Plan, StagePlan},
-    run::{Attempt, Record, Run, Task, outcome::CommittedDataset},
+    run::{
+        Attempt, Record, Run, Task,
+        outcome::{CommittedDataset, Failure},
+    },
 };
 
 /// The type of every entry.
@@ -220,7 +224,7 @@ pub fn of_record(
             });
             statement(EvidenceKind::Commit, &subjects, predicate)
         }
-        Record::RunEnded => statement(EvidenceKind::Run, &subjects, end_of_run(run)),
+        Record::RunEnded => statement(EvidenceKind::Run, &subjects, end_of_run(run, plan)),
     }
 }
 
@@ -268,6 +272,8 @@ fn stage_facts(stage: &StagePlan) -> Value {
         "class": stage.class,
         "size": stage.size,
         "network_profile": stage.network_profile,
+        "boundary": stage.boundary,
+        "crossings": stage.crossings,
         "egress": stage.egress,
         "egress_mode": stage.egress_mode,
         "backend": stage.backend,
@@ -303,7 +309,7 @@ fn attempt_facts(run: &Run, plan: &Plan, task: &Task, attempt: &Attempt) -> Valu
         "started_at": attempt.started_at,
         "ended_at": attempt.ended_at,
         "exit_code": attempt.exit_code,
-        "failure": attempt.failure,
+        "failure": attempt.failure.as_ref().map(failure_facts),
         "metrics": attempt.metrics,
         "staged": outputs,
         "dead_letters": staged.map_or(0, |staged| staged.dead_letters),
@@ -314,8 +320,36 @@ fn attempt_facts(run: &Run, plan: &Plan, task: &Task, attempt: &Attempt) -> Valu
     })
 }
 
-fn end_of_run(run: &Run) -> Value {
+/// A failure without its message, which may quote what the work said, and that may quote its data:
+/// the message is in the run, here is its digest.
+fn failure_facts(failure: &Failure) -> Value {
     json!({
+        "kind": failure.kind,
+        "code": failure.code,
+        "message_digest": Digest::of(failure.message.as_bytes()),
+    })
+}
+
+/// So many crossings are in the entry of a run's end; the submission has all.
+const SHOWN_CROSSINGS: usize = 32;
+
+fn end_of_run(run: &Run, plan: &Plan) -> Value {
+    let stages = plan.stages.iter();
+    let crossings: Vec<Value> = stages
+        .flat_map(|stage| {
+            let of_stage = stage.crossings.iter();
+            of_stage.map(|crossing| {
+                json!({
+                    "stage": stage.name, "dataset": crossing.dataset, "from": crossing.from,
+                    "to": crossing.to, "reason": crossing.reason,
+                })
+            })
+        })
+        .collect();
+    let shown = crossings.len().min(SHOWN_CROSSINGS);
+    json!({
+        "crossings": crossings[..shown],
+        "crossings_left_out": crossings.len() - shown,
         "run": run_facts(run),
         "state": run.state,
         "submitted_at": run.submitted_at,

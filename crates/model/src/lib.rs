@@ -2,6 +2,7 @@
 //!
 //! No clock, no randomness, no input or output: everything here is a function of its arguments.
 
+pub mod boundary;
 pub mod catalog;
 pub mod class;
 pub mod codes;
@@ -12,6 +13,7 @@ pub mod document;
 pub mod environment;
 pub mod evidence;
 pub mod id;
+pub mod identity;
 pub mod lock;
 pub mod manifest;
 pub mod pipeline;

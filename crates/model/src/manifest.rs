@@ -13,8 +13,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use output::{
-    AcceptanceTest, Columns, Format, InputFormat, InputSpec, OutputSpec, RangeTest, RowCountTest,
-    SqlTest, Tolerance, WriteMode,
+    AcceptanceTest, Columns, CrossingSpec, Format, InputFormat, InputSpec, OutputSpec, RangeTest,
+    RowCountTest, SqlTest, Tolerance, WriteMode,
 };
 pub use stage::{
     Egress, EgressMode, EgressProtocol, EventSpec, EventType, Isolation, PartitionUnit,
@@ -90,6 +90,9 @@ pub struct Spec {
     /// How sensitive the data is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classification: Option<Classification>,
+    /// Where the data must stay: a country, a region or a facility, as environments name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub residency: Option<Name>,
     /// When the pipeline runs by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
@@ -118,6 +121,32 @@ pub enum Classification {
     Confidential,
     /// Personal data, or under a legal duty.
     Restricted,
+}
+
+impl Classification {
+    /// Every classification, the least sensitive first.
+    pub const ALL: [Self; 4] = [
+        Self::Public,
+        Self::Internal,
+        Self::Confidential,
+        Self::Restricted,
+    ];
+
+    /// The value as manifests, evidence and JSON spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Internal => "internal",
+            Self::Confidential => "confidential",
+            Self::Restricted => "restricted",
+        }
+    }
+}
+
+impl std::fmt::Display for Classification {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 /// When a pipeline runs by itself.

@@ -6,6 +6,7 @@
 
 mod acceptance;
 mod advice;
+mod crossing;
 mod data;
 mod graph;
 mod resolve;
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::boundary::{Boundary, Crossing};
 use crate::class::{NetworkProfile, Phase, RunnerClass, Size};
 use crate::diagnostic::{self, Diagnostic};
 use crate::document::Document;
@@ -111,6 +113,10 @@ pub struct Stage {
     pub phase: Phase,
     /// For people.
     pub description: Option<String>,
+    /// How sensitive its data is.
+    pub classification: Classification,
+    /// Where its data must stay, if it must.
+    pub residency: Option<Name>,
     /// How it is executed.
     pub class: RunnerClass,
     /// How much it gets; a catalog says what that is worth.
@@ -137,6 +143,8 @@ pub struct Stage {
     pub partitions: Option<Partitions>,
     /// What it reads.
     pub inputs: Vec<Input>,
+    /// What it reads from within stricter boundaries than its own, by what its inputs declare.
+    pub crossings: Vec<Crossing>,
     /// What it writes.
     pub outputs: Vec<Output>,
     /// How strong the boundary is.
@@ -155,6 +163,15 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// The boundary that its outputs, checkpoints, dead letters and logs are in.
+    pub fn boundary(&self) -> Boundary {
+        Boundary {
+            network_profile: self.network_profile,
+            residency: self.residency.clone(),
+            classification: self.classification,
+        }
+    }
+
     /// The keys of the stage's tasks in order: `None` alone for a stage without partitions.
     pub fn partition_keys(&self) -> Vec<Option<String>> {
         match &self.partitions {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    boundary::{Boundary, Crossing},
     catalog::Profile,
     class::{NetworkProfile, Phase, RunnerClass, Size},
     manifest::{Egress, EgressMode, Format, SecretSpec},
@@ -71,6 +72,12 @@ pub struct StagePlan {
     /// How much of the network it may use, where the environment limits that.
     #[serde(default)]
     pub egress_limits: EgressLimits,
+    /// The boundary that its data stays in; unknown of plans that are older than boundaries.
+    #[serde(default)]
+    pub boundary: Option<Boundary>,
+    /// What it reads from within stricter boundaries than its own.
+    #[serde(default)]
+    pub crossings: Vec<Crossing>,
     /// The backend that serves the class in this environment.
     pub backend: String,
     /// `sandbox` or `process`.

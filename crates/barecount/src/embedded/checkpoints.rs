@@ -20,7 +20,7 @@ use barecount_dataset::{
     input::{InputError, InputFolder},
     stage::Limits,
 };
-use barecount_model::{digest::Digest, run::outcome::StagedCheckpoint};
+use barecount_model::{boundary::Boundary, digest::Digest, run::outcome::StagedCheckpoint};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::chain;
@@ -43,6 +43,9 @@ struct Header {
     attempt: String,
     decided_at_ms: i64,
     digest: String,
+    /// In which boundary it was saved; unknown of those that are older than boundaries.
+    #[serde(default)]
+    boundary: Option<Boundary>,
 }
 
 /// How a decision names a checkpoint.
@@ -53,6 +56,8 @@ struct Commit {
     attempt: String,
     /// Relative to the state folder.
     staging: PathBuf,
+    #[serde(default)]
+    boundary: Option<Boundary>,
 }
 
 impl Checkpoints {
@@ -71,6 +76,13 @@ impl Checkpoints {
         for path in [handed_on, self.current(&position)] {
             let found = read(&path).map_err(|error| unreadable(&path, &error))?;
             if let Some((header, archive)) = found {
+                if is_stricter(header.boundary.as_ref(), assignment.stage.boundary.as_ref()) {
+                    tracing::warn!(
+                        attempt = %assignment.attempt.token(),
+                        "a checkpoint was saved within a stricter boundary; the stage begins anew"
+                    );
+                    continue;
+                }
                 unpack(&archive, into).map_err(|error| unreadable(&path, &error))?;
                 return Ok(Some(header.digest));
             }
@@ -101,6 +113,7 @@ impl Checkpoints {
             task: assignment.attempt.task.to_string(),
             attempt: assignment.attempt.token().to_string(),
             staging: path.strip_prefix(&self.state).unwrap_or(&path).to_owned(),
+            boundary: assignment.stage.boundary.clone(),
         };
         Ok(Some(StagedCheckpoint {
             digest,
@@ -123,6 +136,7 @@ impl Checkpoints {
             attempt: assignment.attempt.token().to_string(),
             decided_at_ms: 0,
             digest: Digest::of(&archive).to_string(),
+            boundary: assignment.stage.boundary.clone(),
         };
         write(&path, &header, &archive).map_err(|error| unwritable(&path, &error))
     }
@@ -151,6 +165,7 @@ impl Checkpoints {
                 attempt: commit.attempt,
                 decided_at_ms,
                 digest: staged.digest.clone(),
+                boundary: commit.boundary,
             };
             write(&path, &header, &archive).map_err(|error| unwritable(&path, &error))?;
         }
@@ -170,6 +185,15 @@ impl Checkpoints {
     fn handed_on(&self, position: &str, task: &str) -> PathBuf {
         let name = format!("{position}.{task}");
         self.state.join("checkpoints").join(name)
+    }
+}
+
+/// Whether what was saved may not be seen by an attempt of the same stage now, because the manifest
+/// has put the stage into a laxer boundary since.
+fn is_stricter(saved: Option<&Boundary>, now: Option<&Boundary>) -> bool {
+    match (saved, now) {
+        (Some(saved), Some(now)) => !saved.laxer_parts(now).is_empty(),
+        _ => false,
     }
 }
 
@@ -331,6 +355,8 @@ fn unwritable(path: &Path, error: &(dyn std::error::Error + 'static)) -> DataErr
 mod tests {
     use std::error::Error;
 
+    use barecount_model::{class::NetworkProfile, manifest::Classification};
+
     use super::*;
 
     type Outcome = Result<(), Box<dyn Error>>;
@@ -363,6 +389,7 @@ mod tests {
                 task: "task_0".to_owned(),
                 attempt: attempt.to_owned(),
                 staging: PathBuf::from(attempt).join(STAGED),
+                boundary: None,
             };
             Ok(StagedCheckpoint {
                 digest: Digest::of(&archive).to_string(),
@@ -425,6 +452,20 @@ mod tests {
             assert!(same || read(&path).is_err(), "byte {at}");
         }
         Ok(())
+    }
+
+    #[test]
+    fn a_checkpoint_never_leaves_the_boundary_in_which_it_was_saved() {
+        let boundary = |network_profile| Boundary {
+            network_profile,
+            residency: None,
+            classification: Classification::Internal,
+        };
+        let private = boundary(NetworkProfile::PrivateVpc);
+        let public = boundary(NetworkProfile::PublicVpcEgress);
+        assert!(is_stricter(Some(&private), Some(&public)));
+        assert!(!is_stricter(Some(&public), Some(&private)));
+        assert!(!is_stricter(Some(&private), Some(&private)));
     }
 
     #[test]

@@ -11,8 +11,9 @@ use barecount_agent::{Assignment, DataError, DataPlane, SetAside, StagedOutput};
 use barecount_artifact::{Limits as ArtifactLimits, Store, job};
 use barecount_dataset::{
     dead_letter::BadRecord,
-    decision::{AppTransaction, Committed, DatasetCommit, Decision, PartitionValues},
+    decision::{AppTransaction, Committed, DatasetCommit, Decision, PartitionValues, WriteMode},
     input::InputFolder,
+    name::TableName,
     stage::{self, Limits, OutputSpec, StageError, Staged as StagedFiles},
     table::Tables,
 };
@@ -20,15 +21,23 @@ use barecount_engine::job::{JobSpec, OutputTable};
 use barecount_engine::process::Request;
 use barecount_engine::session::{InputTable, Resources, TableFormat};
 use barecount_model::{
+    boundary::Boundary,
     pipeline::Output,
     plan::{InputPlan, WorkPlan},
     run::outcome::{CommittedDataset, Staged, StagedCheckpoint, StagedDataset},
+    text::DatasetName,
 };
 use barecount_runner::launch::inside;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{acceptance::Acceptance, checkpoints::Checkpoints, driver::Committer, files, schema};
+use super::{
+    acceptance::Acceptance,
+    boundaries::{self, Boundaries},
+    checkpoints::Checkpoints,
+    driver::Committer,
+    files, schema,
+};
 use crate::failure::chain;
 
 /// Dead letters of one attempt that are kept; all are counted.
@@ -43,6 +52,9 @@ const ENGINE_LEAST_BYTES: u64 = 64 << 20;
 /// folder would not do, for it is memory.
 const SPILL_DIR: &str = "/barecount/output/.spill";
 
+/// Where a staged commit says in which boundary it was written.
+const BOUNDARY: &str = "boundary";
+
 /// Datasets in the tables of a state folder.
 pub(crate) struct StateData {
     state: PathBuf,
@@ -50,6 +62,7 @@ pub(crate) struct StateData {
     artifacts: Store,
     acceptance: Acceptance,
     checkpoints: Checkpoints,
+    boundaries: Boundaries,
 }
 
 impl StateData {
@@ -62,6 +75,7 @@ impl StateData {
     ) -> Arc<Self> {
         Arc::new(Self {
             checkpoints: Checkpoints::new(state.clone()),
+            boundaries: Boundaries::new(state.join("boundaries")),
             state,
             tables,
             artifacts,
@@ -86,6 +100,7 @@ impl DataPlane for StateData {
                 ..
             } => {
                 let table = schema::table(dataset)?;
+                let written = self.may_cross(dataset, assignment)?;
                 let unavailable = |error: &(dyn std::error::Error + 'static)| DataError::Data {
                     code: "BC0701",
                     message: format!("input {dataset} cannot be provided: {}", chain(error)),
@@ -102,7 +117,7 @@ impl DataPlane for StateData {
                 let done = done.map_err(|error| unavailable(&error))?;
                 Ok(json!({
                     "dataset": dataset, "version": version, "rows": done.rows,
-                    "digest": done.digest,
+                    "digest": done.digest, "written_within": written,
                 }))
             }
             InputPlan::File {
@@ -162,7 +177,8 @@ impl DataPlane for StateData {
                 version: assignment.attempt.number.into(),
             },
         };
-        staged_output(output, staged, &commit, tests)
+        let boundary = assignment.stage.boundary.as_ref();
+        staged_output(output, staged, &commit, boundary, tests)
     }
 
     async fn dead_letters(
@@ -259,6 +275,67 @@ impl DataPlane for StateData {
 }
 
 impl StateData {
+    /// Whether what lies in a dataset may be read by an attempt, and in which boundaries it was
+    /// written.
+    fn may_cross(
+        &self,
+        dataset: &DatasetName,
+        assignment: &Assignment,
+    ) -> Result<Vec<Boundary>, DataError> {
+        let written = self.boundaries.of(dataset.as_str());
+        let written = written.map_err(|error| boundary_error(dataset.as_str(), &error))?;
+        if let Some(reader) = &assignment.stage.boundary {
+            boundaries::check(dataset, &written, reader, &assignment.stage.crossings)?;
+        }
+        Ok(written)
+    }
+
+    /// Notes in which boundary each dataset of a decision was written, before it can be read.
+    fn note_boundaries(&self, staged: &Staged) -> Result<(), DataError> {
+        for staged in &staged.datasets {
+            if let Some(boundary) = boundary_of(staged) {
+                let noted = self.boundaries.add(&staged.dataset, &boundary);
+                noted.map_err(|error| boundary_error(&staged.dataset, &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the boundaries of what a decision has replaced: where it replaced all of a dataset,
+    /// and nothing was committed after it. An earlier decision that is rolled forward once more
+    /// changes nothing.
+    async fn settle_boundaries(
+        &self,
+        staged: &Staged,
+        decision: &Decision,
+        committed: &[Committed],
+    ) -> Result<(), DataError> {
+        for staged in &staged.datasets {
+            let Some(boundary) = boundary_of(staged) else {
+                continue;
+            };
+            let name = staged.dataset.as_str();
+            let of_it = |table: &TableName| table.to_string() == name;
+            let whole = decision.datasets.iter().any(|commit| {
+                of_it(&commit.table)
+                    && commit.mode == WriteMode::Overwrite
+                    && commit.replace_partition.is_empty()
+            });
+            let Some(done) = committed.iter().find(|done| of_it(&done.dataset)) else {
+                continue;
+            };
+            let latest = self.tables.snapshot(&done.dataset, None).await;
+            let is_latest = latest.is_ok_and(|latest| latest.version == done.version);
+            let noted = if whole && is_latest {
+                self.boundaries.replace(name, &boundary)
+            } else {
+                self.boundaries.add(name, &boundary)
+            };
+            noted.map_err(|error| boundary_error(name, &error))?;
+        }
+        Ok(())
+    }
+
     /// A dataset as the engine sees it inside its sandbox. Files beside the manifest are no tables.
     async fn input_table(&self, input: &InputPlan) -> Result<Option<InputTable>, DataError> {
         let InputPlan::Dataset {
@@ -329,13 +406,29 @@ impl Committer for StateData {
             decided_at_ms,
             datasets,
         };
+        self.note_boundaries(staged)?;
         let committed = self.tables.roll_forward(&decision).await;
         let committed = committed.map_err(|error| failed(chain(&error)))?;
+        self.settle_boundaries(staged, &decision, &committed)
+            .await?;
         if let Some(checkpoint) = staged.checkpoint.clone() {
             let checkpoints = self.checkpoints.clone();
             blocking(move || checkpoints.roll_forward(&checkpoint, decided_at_ms)).await??;
         }
         Ok(committed.into_iter().map(committed_dataset).collect())
+    }
+}
+
+/// In which boundary a staged dataset was written; nobody knows of what was staged before
+/// boundaries were kept.
+fn boundary_of(staged: &StagedDataset) -> Option<Boundary> {
+    serde_json::from_value(staged.commit[BOUNDARY].clone()).ok()
+}
+
+fn boundary_error(dataset: &str, error: &std::io::Error) -> DataError {
+    DataError::Host {
+        code: "BC0701",
+        message: format!("the boundaries of {dataset} cannot be read or noted: {error}"),
     }
 }
 
@@ -369,13 +462,15 @@ fn staged_output(
     output: &Output,
     staged: StagedFiles,
     commit: &DatasetCommit,
+    boundary: Option<&Boundary>,
     tests: Value,
 ) -> Result<StagedOutput, DataError> {
     let name = output.dataset.to_string();
-    let commit = serde_json::to_value(commit).map_err(|error| DataError::Host {
+    let mut commit = serde_json::to_value(commit).map_err(|error| DataError::Host {
         code: "BC0705",
         message: format!("the commit of {name} cannot be written down: {error}"),
     })?;
+    commit[BOUNDARY] = json!(boundary);
     let set_aside = |record: BadRecord| SetAside {
         dataset: Some(name.clone()),
         record: record.record,

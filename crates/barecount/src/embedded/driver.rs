@@ -16,6 +16,7 @@ use barecount_model::{
     class::RunnerClass,
     digest::Digest,
     id::RunId,
+    identity::SignedIdentity,
     plan::{Plan, StagePlan},
     run::{
         Pending, Run, TaskState,
@@ -258,24 +259,32 @@ impl Driver {
         match pending {
             Pending::RollForward { .. } => self.roll_forward(update, fenced),
             _ if !ours => self.agent.order(Order::Recover(attempt)),
-            Pending::Launch { .. } => match assignment(update, attempt) {
-                Some(mut assignment) => {
-                    let key = (assignment.attempt.run.clone(), task);
-                    assignment.path = self.measured.remove(&key);
-                    self.agent.order(Order::Launch(Box::new(assignment)));
-                }
-                None => {
-                    let run = &update.run.id;
-                    let text = format!("the plan of {run} lacks one of its stages");
-                    self.notify(Notice::Broken(text));
-                }
-            },
+            Pending::Launch { .. } => self.launch(update, attempt),
             Pending::Stop { .. } => {
                 let grace = grace(update, task);
                 self.agent.order(Order::Stop { attempt, grace });
             }
             // Launched by this process: its end comes as an event.
             Pending::Await { .. } => {}
+        }
+    }
+
+    fn launch(&mut self, update: &Update, attempt: Attempt) {
+        let fenced = fenced(&attempt);
+        let identity = match self.control.identify(&fenced, self.clock.now()) {
+            Ok(identity) => identity,
+            Err(error) => return self.notify(Notice::Broken(chain(&error))),
+        };
+        let path = self.measured.remove(&(fenced.run.clone(), fenced.task));
+        match assignment(update, attempt, identity) {
+            Some(assignment) => {
+                let assignment = Assignment { path, ..assignment };
+                self.agent.order(Order::Launch(Box::new(assignment)));
+            }
+            None => {
+                let text = format!("the plan of {} lacks one of its stages", fenced.run);
+                self.notify(Notice::Broken(text));
+            }
         }
     }
 
@@ -512,11 +521,20 @@ fn stage_is_full(update: &Update, index: usize, placing: &HashSet<(RunId, usize)
     under_way.count() >= limit as usize
 }
 
-fn assignment(update: &Update, attempt: Attempt) -> Option<Assignment> {
+fn assignment(update: &Update, attempt: Attempt, identity: SignedIdentity) -> Option<Assignment> {
     let (run, plan) = (&update.run, &update.plan);
     let task = &run.tasks[attempt.index];
     let stage = plan.stage(&task.stage)?.clone();
-    let shared = [&plan.tenant, &plan.pipeline, &plan.lock_digest, &stage.name].map(String::as_str);
+    // The boundary too: what a warm process or a cache holds is of the data that it worked on.
+    let boundary = serde_json::to_string(&stage.boundary).unwrap_or_default();
+    let shared = [
+        &plan.tenant,
+        &plan.pipeline,
+        &plan.lock_digest,
+        &stage.name,
+        &boundary,
+    ]
+    .map(String::as_str);
     Some(Assignment {
         attempt,
         run_token: run.token.clone(),
@@ -524,6 +542,7 @@ fn assignment(update: &Update, attempt: Attempt) -> Option<Assignment> {
         pipeline: run.pipeline.clone(),
         version: run.version.clone(),
         partition: task.partition.clone(),
+        identity,
         window: run.window.clone(),
         reuse: Digest::of(shared.join("\n").as_bytes()).hex(),
         path: None,

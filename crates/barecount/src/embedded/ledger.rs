@@ -15,6 +15,7 @@ use barecount_ledger::{
 };
 use tokio::sync::{mpsc, watch};
 
+use super::private_folder;
 use crate::failure::{Failure, Status, chain};
 
 /// What the origin of a ledger that is made here begins with; the ledger's own name follows.
@@ -171,6 +172,30 @@ pub(crate) fn user_key(state: &Path, extension: &str) -> Result<PathBuf, Failure
         .join(format!("{name}.{extension}")))
 }
 
+/// Refuses a signing key that somebody else could read, or put another in the place of.
+pub(crate) fn refuse_open_key(key_file: &Path) -> Result<(), Failure> {
+    let found = |path: &Path| match std::fs::metadata(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::new(
+            Status::Usage,
+            format!("the ledger's signing key {} cannot be used", path.display()),
+        )
+        .because(&error)
+        .with_code("BC0901")),
+    };
+    if let Some(key) = found(key_file)? {
+        let what = "the ledger's signing key";
+        private_folder::refuse_open(what, key_file, &key, private_folder::ANYTHING, "BC0901")?;
+    }
+    let folder = key_file.parent().unwrap_or(Path::new("."));
+    if let Some(around) = found(folder)? {
+        let what = "the folder of the ledger's signing key";
+        private_folder::refuse_open(what, folder, &around, private_folder::CHANGE, "BC0901")?;
+    }
+    Ok(())
+}
+
 /// Reads the signing key; makes one, readable by its owner alone, where there is none.
 fn signing_key(path: &Path, name: &str) -> Result<SigningKey, LedgerError> {
     let io = |source| LedgerError::KeyFile {
@@ -197,7 +222,7 @@ fn signing_key(path: &Path, name: &str) -> Result<SigningKey, LedgerError> {
 fn create_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::{io::Write, os::unix::fs::OpenOptionsExt};
     let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
+    private_folder::make(folder)?;
     let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
     let mut file = std::fs::OpenOptions::new()
         .write(true)

@@ -3,6 +3,7 @@
 
 mod acceptance;
 pub(crate) mod artifacts;
+mod boundaries;
 pub(crate) mod build;
 mod checkpoints;
 mod data;
@@ -13,18 +14,15 @@ pub(crate) mod lock;
 mod networks;
 mod path_gate;
 pub(crate) mod policy;
+mod private_folder;
 mod runners;
 mod schema;
 pub(crate) mod secrets;
 pub(crate) mod submission;
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
-use barecount_agent::{Agent, AgentConfig, StagingFolders};
+use barecount_agent::{Agent, AgentConfig, IdentityVerifier, StagingFolders};
 use barecount_artifact::Store;
 use barecount_control::{
     Control, Entries, Update,
@@ -39,6 +37,7 @@ use barecount_secrets::MemoryFolder;
 use rustix::fs::Mode;
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use self::private_folder::state_folder;
 use self::{
     acceptance::Acceptance,
     artifacts::StoredArtifacts,
@@ -52,26 +51,6 @@ use crate::{
     environment::Found,
     failure::{Failure, Status, chain},
 };
-
-/// Makes the state folder, readable by its owner alone, and names it absolutely.
-pub(crate) fn state_folder(path: &Path) -> Result<PathBuf, Failure> {
-    use std::os::unix::fs::DirBuilderExt;
-    let failed = |error: std::io::Error| {
-        Failure::new(
-            Status::Unavailable,
-            format!("the state folder {} cannot be used", path.display()),
-        )
-        .because(&error)
-        .with_code("BC0804")
-        .with_help("Make it writable, or name another one with `--state`.")
-    };
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(failed)?;
-    path.canonicalize().map_err(failed)
-}
 
 /// Forks the launcher off this process, which must have one thread still.
 ///
@@ -152,6 +131,7 @@ impl Platform {
             artifacts: Arc::new(StoredArtifacts::new(artifacts.clone())),
             folders,
             secrets,
+            identities: IdentityVerifier::new(control.identity_key()),
         };
         let agent = Agent::new(config, events_tx);
         let (follow, followed) = mpsc::unbounded_channel();
@@ -224,6 +204,7 @@ fn ledger(
     entries: mpsc::UnboundedReceiver<Entries>,
 ) -> Result<watch::Receiver<Progress>, Failure> {
     let key_file = ledger::key_file(state, signing_key)?;
+    ledger::refuse_open_key(&key_file)?;
     let log = ledger::open(state, &key_file).map_err(|error| {
         Failure::from_error(Status::Unavailable, &error)
             .with_code("BC0901")

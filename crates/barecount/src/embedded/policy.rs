@@ -1,5 +1,7 @@
 //! What governance is asked about a pipeline, from its manifest and environment.
 
+use std::collections::BTreeSet;
+
 use barecount_control::governance::{
     Action, Allowed, Approval, EnvironmentFacts, EnvironmentKind, Isolation, Matrix, MatrixRow,
     PipelineFacts, Question, StageFacts,
@@ -40,7 +42,7 @@ pub(crate) fn question(
             pipeline
                 .stages
                 .iter()
-                .map(|stage| facts(stage, pipeline, environment))
+                .map(|stage| facts(stage, environment))
                 .collect()
         },
         matrix: matrix(&tenant, environment),
@@ -50,7 +52,7 @@ pub(crate) fn question(
     }
 }
 
-fn facts(stage: &Stage, pipeline: &Pipeline, environment: &Environment) -> StageFacts {
+fn facts(stage: &Stage, environment: &Environment) -> StageFacts {
     StageFacts {
         name: stage.name.to_string(),
         class: stage.class,
@@ -60,19 +62,21 @@ fn facts(stage: &Stage, pipeline: &Pipeline, environment: &Environment) -> Stage
             manifest::Isolation::Sandbox => Isolation::Sandbox,
             manifest::Isolation::Process => Isolation::Process,
         },
-        classification: classification(pipeline),
+        classification: stage.classification.as_str().to_owned(),
         drivers: stage.drivers.iter().map(ToString::to_string).collect(),
         has_secrets: !stage.secrets.is_empty(),
         has_secret_variables: stage.secrets.values().any(|secret| secret.env.is_some()),
         debug_logging: environment.log_level == LogLevel::Debug,
-        residency: None,
-        privately_reachable: Vec::new(),
+        residency: stage.residency.as_ref().map(ToString::to_string),
+        privately_reachable: environment.networks.privately_reachable(stage),
+        crossings: stage.crossings.clone(),
     }
 }
 
 /// The tenant's rows: its own, and those of every tenant. None at all leaves it without a matrix.
 fn matrix(tenant: &str, environment: &Environment) -> Matrix {
     let mut rows = Vec::new();
+    let mut crossings = BTreeSet::new();
     for grants in environment
         .grants
         .iter()
@@ -82,6 +86,7 @@ fn matrix(tenant: &str, environment: &Environment) -> Matrix {
             TenantSelector::Any => "*".to_owned(),
             TenantSelector::One(name) => name.to_string(),
         };
+        crossings.extend(grants.crossings.iter().map(ToString::to_string));
         for (position, grant) in grants.allow.iter().enumerate() {
             rows.push(MatrixRow {
                 name: format!("{whose}[{position}]"),
@@ -95,6 +100,7 @@ fn matrix(tenant: &str, environment: &Environment) -> Matrix {
     if !rows.is_empty() {
         matrix.tenants.insert(tenant.to_owned(), rows);
     }
+    matrix.crossings.insert(tenant.to_owned(), crossings);
     matrix
 }
 
@@ -106,6 +112,7 @@ fn approvals(environment: &Environment) -> Vec<Approval> {
         environment: environment.name.to_string(),
         pipeline: approval.pipeline.to_string(),
         stage: approval.stage.as_ref().map(ToString::to_string),
+        datasets: approval.datasets.iter().map(ToString::to_string).collect(),
         requester: approval.requester.clone(),
         approver: approval.approver.clone(),
         justification: approval.justification.clone(),
@@ -124,11 +131,5 @@ fn kind(kind: environment::EnvironmentKind) -> EnvironmentKind {
 
 /// How sensitive a pipeline's data is, as manifests spell it.
 pub(crate) fn classification(pipeline: &Pipeline) -> String {
-    match pipeline.classification {
-        manifest::Classification::Public => "public",
-        manifest::Classification::Internal => "internal",
-        manifest::Classification::Confidential => "confidential",
-        manifest::Classification::Restricted => "restricted",
-    }
-    .to_owned()
+    pipeline.classification.as_str().to_owned()
 }

@@ -132,6 +132,8 @@ impl Request<'_> {
             egress: stage.egress.clone(),
             egress_mode: stage.egress_mode,
             egress_limits: egress_limits(stage, self.environment),
+            boundary: Some(stage.boundary()),
+            crossings: stage.crossings.clone(),
             backend: backend.as_str().to_owned(),
             isolation: match stage.isolation {
                 manifest::Isolation::Sandbox => "sandbox".to_owned(),

@@ -226,6 +226,7 @@ impl Decider {
             debug_logging: false,
             residency: None,
             privately_reachable: vec![],
+            crossings: vec![],
         };
         let question = Question {
             action: Action::Run,
@@ -244,6 +245,7 @@ impl Decider {
             stages: vec![stage],
             matrix: Matrix {
                 tenants: [("demo".to_owned(), vec![row])].into(),
+                ..Matrix::default()
             },
             approvals: vec![],
             now: Timestamp::now(),

@@ -8,7 +8,7 @@ use super::evaluation::{Answer, AskError, Case, Evaluator, StageCase};
 use super::question::{ApprovalScope, EnvironmentKind, Isolation};
 use super::verdict::{Attribute, Change};
 
-/// One changed attribute, and what the policies say then. There are at most 21 a stage: one for
+/// One changed attribute, and what the policies say then. There are at most 22 a stage: one for
 /// each other value of a closed vocabulary.
 pub(super) struct Trial {
     attribute: Attribute,
@@ -74,12 +74,18 @@ fn variants<'q>(case: &Case<'q>) -> Vec<Variant<'q>> {
     let mut variants = Vec::new();
     if let Some(stage) = &case.stage {
         stage_variants(case, stage, &mut variants);
-        for scope in ApprovalScope::ALL
-            .into_iter()
-            .filter(|s| !case.approved.contains(s))
-        {
+        let crossings = || stage.facts.crossings.iter().map(|c| c.dataset.as_str());
+        let is_open = |scope: &ApprovalScope| match scope {
+            // It may count already, and for other datasets.
+            ApprovalScope::Crossing => crossings().any(|dataset| !case.lets_across(dataset)),
+            scope => !case.approved.contains(scope),
+        };
+        for scope in ApprovalScope::ALL.into_iter().filter(is_open) {
             let mut changed = case.clone();
             changed.approved.insert(scope);
+            if scope == ApprovalScope::Crossing {
+                changed.crossings_approved.extend(crossings());
+            }
             let from = "none".to_owned();
             variants.push((Attribute::Approval, from, scope.as_str(), changed));
         }

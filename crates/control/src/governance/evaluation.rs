@@ -18,6 +18,8 @@ pub(super) struct Case<'q> {
     pub(super) question: &'q Question,
     pub(super) environment_kind: EnvironmentKind,
     pub(super) approved: BTreeSet<ApprovalScope>,
+    /// Datasets that usable approvals let across.
+    pub(super) crossings_approved: BTreeSet<&'q str>,
     pub(super) stage: Option<StageCase<'q>>,
 }
 
@@ -50,8 +52,22 @@ impl<'q> Case<'q> {
             question,
             environment_kind,
             approved: BTreeSet::new(),
+            crossings_approved: BTreeSet::new(),
             stage,
         }
+    }
+
+    /// Datasets that the environment lets across for the tenant, whatever is approved.
+    pub(super) fn crossings_granted(&self) -> Option<&'q BTreeSet<String>> {
+        let question = self.question;
+        question.matrix.crossings.get(&question.tenant)
+    }
+
+    /// Whether a grant or a usable approval names a dataset that crosses.
+    pub(super) fn lets_across(&self, dataset: &str) -> bool {
+        let granted = self.crossings_granted();
+        granted.is_some_and(|granted| granted.contains(dataset))
+            || self.crossings_approved.contains(dataset)
     }
 
     /// Rows of the tenant's matrix that list this case's combination; `None` without a matrix.
@@ -191,6 +207,11 @@ impl Evaluator {
         let mut context = self.circumstances(question);
         let scopes = case.approved.iter().map(|scope| scope.as_str());
         context.push(("approved", set_of(&self.types.approval_scope, scopes)));
+        let granted = case.crossings_granted().into_iter().flatten();
+        let allowed = granted
+            .map(String::as_str)
+            .chain(case.crossings_approved.iter().copied());
+        context.push(("crossings_allowed", texts(allowed)));
         if let Some(rows) = case.matching_rows() {
             let rows = [("matching_rows".to_owned(), texts(rows))];
             let matrix = RestrictedExpression::new_record(rows).map_err(AskError::context)?;
@@ -349,6 +370,15 @@ impl Evaluator {
                 "privately_reachable",
                 texts(facts.privately_reachable.iter().map(String::as_str)),
             ),
+            (
+                "crossings",
+                texts(
+                    facts
+                        .crossings
+                        .iter()
+                        .map(|crossing| crossing.dataset.as_str()),
+                ),
+            ),
         ];
         if let Some(residency) = stage.residency {
             attributes.push(("residency", text(residency.trim())));
@@ -375,6 +405,10 @@ impl Evaluator {
             (
                 "expires_at",
                 RestrictedExpression::new_long(approval.expires_at.as_millisecond()),
+            ),
+            (
+                "datasets",
+                texts(approval.datasets.iter().map(String::as_str)),
             ),
         ];
         if let Some(stage) = &approval.stage {

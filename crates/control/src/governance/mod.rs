@@ -24,6 +24,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::error::Error;
 
+use barecount_model::boundary::Crossing;
 use cedar_policy::{Entities, PolicyId};
 
 pub use self::load::{LoadError, MAX_POLICIES, MAX_SOURCE_BYTES, PolicyProblem, PolicySource};
@@ -34,8 +35,8 @@ pub use self::question::{
 };
 pub use self::render::explain;
 pub use self::verdict::{
-    ApprovalDecision, Attribute, Change, Explanation, FailedCondition, Permit, PolicyRef, Refusal,
-    StageDecision, StageSummary, Verdict,
+    ApprovalDecision, Attribute, Change, CrossingBasis, CrossingDecision, Explanation,
+    FailedCondition, Permit, PolicyRef, Refusal, StageDecision, StageSummary, Verdict,
 };
 
 use self::alternatives::{meeting, permitting};
@@ -110,7 +111,7 @@ impl Governance {
         }
     }
 
-    fn decisions(&self, question: &Question) -> Result<Vec<StageDecision>, AskError> {
+    fn decisions<'q>(&self, question: &'q Question) -> Result<Vec<StageDecision>, AskError> {
         let kind = question.environment.kind;
         if question.action.concerns_pipeline() {
             let entities = self.evaluator.entities(question, kind, [], &[])?;
@@ -129,10 +130,17 @@ impl Governance {
         let entities = self
             .evaluator
             .entities(question, kind, stages, &question.approvals)?;
-        let decide = |mut case: Case<'_>| {
+        let decide = |mut case: Case<'q>| {
             let approvals = self.approvals(&case, &entities)?;
             let usable = approvals.iter().filter(|approval| approval.usable);
             case.approved = usable.map(|approval| approval.scope).collect();
+            let usable = approvals.iter().filter(|approval| approval.usable);
+            let crossing = usable.filter(|approval| approval.scope == ApprovalScope::Crossing);
+            let named = crossing.flat_map(|approval| {
+                let recorded = &question.approvals[approval.position];
+                recorded.datasets.iter().map(String::as_str)
+            });
+            case.crossings_approved = named.collect();
             self.decision(case, approvals, &entities)
         };
         cases.into_iter().map(decide).collect()
@@ -163,7 +171,9 @@ impl Governance {
             names.insert("approver", approval.approver.clone());
             names.insert("expires_at", approval.expires_at.to_string());
             decisions.push(ApprovalDecision {
+                position,
                 scope: approval.scope,
+                datasets: approval.datasets.clone(),
                 approver: approval.approver.clone(),
                 expires_at: approval.expires_at,
                 justification: approval.justification.clone(),
@@ -196,7 +206,9 @@ impl Governance {
             )
         };
         let rows = case.matching_rows().unwrap_or_default();
+        let crossings = crossings(&case, &approvals);
         Ok(StageDecision {
+            crossings,
             stage: case.stage.as_ref().map(|stage| StageSummary {
                 name: stage.facts.name.clone(),
                 class: stage.class,
@@ -312,10 +324,46 @@ fn unanswered(error: &dyn Error) -> StageDecision {
         allowed: false,
         determining: vec![policy.clone()],
         matrix_rows: Vec::new(),
+        crossings: Vec::new(),
         approvals: Vec::new(),
         failed: vec![FailedCondition::new(policy, condition, remedy, Vec::new())],
         alternatives: Vec::new(),
     }
+}
+
+/// What crosses into the stage, and what lets it.
+fn crossings(case: &Case<'_>, approvals: &[ApprovalDecision]) -> Vec<CrossingDecision> {
+    let stages = case.stage.iter();
+    let declared = stages.flat_map(|stage| &stage.facts.crossings);
+    let decide = |crossing: &Crossing| {
+        let dataset = crossing.dataset.as_str();
+        let mut allowed_by = Vec::new();
+        if case.environment_kind == EnvironmentKind::Development {
+            allowed_by.push(CrossingBasis::Development);
+        }
+        if case
+            .crossings_granted()
+            .is_some_and(|granted| granted.contains(dataset))
+        {
+            allowed_by.push(CrossingBasis::Grant {
+                tenant: case.question.tenant.clone(),
+            });
+        }
+        for approval in approvals {
+            let is_crossing = approval.usable && approval.scope == ApprovalScope::Crossing;
+            if is_crossing && approval.datasets.iter().any(|named| named == dataset) {
+                allowed_by.push(CrossingBasis::Approval {
+                    approver: approval.approver.clone(),
+                    expires_at: approval.expires_at,
+                });
+            }
+        }
+        CrossingDecision {
+            crossing: crossing.clone(),
+            allowed_by,
+        }
+    };
+    declared.map(decide).collect()
 }
 
 /// What a policy's sentence may name, for this case.
@@ -332,24 +380,36 @@ fn names(case: &Case<'_>) -> Names {
         ("pipeline", question.pipeline.name.clone()),
     ]);
     if let Some(stage) = &case.stage {
+        let crossings = stage.facts.crossings.iter();
         names.extend([
             ("stage", stage.facts.name.clone()),
             ("class", stage.class.as_str().to_owned()),
             ("size", stage.size.as_str().to_owned()),
             ("network_profile", stage.network_profile.as_str().to_owned()),
             ("isolation", stage.isolation.as_str().to_owned()),
-            ("drivers", listed(&stage.facts.drivers)),
+            (
+                "drivers",
+                listed(stage.facts.drivers.iter().map(String::as_str)),
+            ),
             (
                 "privately_reachable",
-                listed(&stage.facts.privately_reachable),
+                listed(stage.facts.privately_reachable.iter().map(String::as_str)),
+            ),
+            (
+                "crossings_refused",
+                listed(
+                    crossings
+                        .map(|crossing| crossing.dataset.as_str())
+                        .filter(|dataset| !case.lets_across(dataset)),
+                ),
             ),
         ]);
     }
     names
 }
 
-fn listed(values: &[String]) -> String {
-    let values: BTreeSet<_> = values.iter().map(String::as_str).collect();
+fn listed<'v>(values: impl Iterator<Item = &'v str>) -> String {
+    let values: BTreeSet<_> = values.collect();
     let quoted: Vec<_> = values
         .into_iter()
         .map(|value| format!("`{value}`"))

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use barecount_model::boundary::Crossing;
 use barecount_model::class::{NetworkProfile, RunnerClass, Size};
 pub use barecount_model::environment::ApprovalScope;
 use jiff::Timestamp;
@@ -16,7 +17,7 @@ pub const MAX_STAGES: usize = 256;
 pub const MAX_APPROVALS: usize = 64;
 /// Most rows that one tenant's matrix may have.
 pub const MAX_MATRIX_ROWS: usize = 256;
-/// Most entries of a list inside a stage: drivers, destinations.
+/// Most entries of a list inside a stage or an approval: drivers, destinations, crossings.
 pub const MAX_LIST: usize = 64;
 /// Longest text in a question, in bytes.
 pub const MAX_TEXT_BYTES: usize = 1024;
@@ -151,6 +152,8 @@ pub struct StageFacts {
     pub residency: Option<String>,
     /// Those of its destinations that the environment reaches by a private path.
     pub privately_reachable: Vec<String>,
+    /// What it reads from within stricter boundaries than its own.
+    pub crossings: Vec<Crossing>,
 }
 
 /// A list of values, or every value (`"*"`). An empty list allows nothing.
@@ -202,6 +205,9 @@ pub struct MatrixRow {
 pub struct Matrix {
     /// Rows by tenant.
     pub tenants: BTreeMap<String, Vec<MatrixRow>>,
+    /// Datasets by tenant that its stages may read across a boundary where they declare it.
+    #[serde(default)]
+    pub crossings: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Matrix {
@@ -236,6 +242,9 @@ pub struct Approval {
     pub pipeline: String,
     /// For which stage, by name; every stage when absent.
     pub stage: Option<String>,
+    /// For scope `crossing`: the datasets that may cross; empty for every other scope.
+    #[serde(default)]
+    pub datasets: Vec<String>,
     /// Who asked for it.
     pub requester: String,
     /// Who granted it.
@@ -345,6 +354,10 @@ impl StageFacts {
             .try_for_each(|text| short("residency requirement", text))?;
         at_most("drivers", self.drivers.len(), MAX_LIST)?;
         at_most("destinations", self.privately_reachable.len(), MAX_LIST)?;
+        at_most("crossings", self.crossings.len(), MAX_LIST)?;
+        self.crossings
+            .iter()
+            .try_for_each(|crossing| short("reason of a crossing", &crossing.reason))?;
         self.drivers
             .iter()
             .try_for_each(|text| short("driver name", text))?;
@@ -366,9 +379,11 @@ impl Approval {
         ] {
             short(field, text)?;
         }
-        self.stage
+        at_most("datasets of an approval", self.datasets.len(), MAX_LIST)?;
+        self.datasets
             .iter()
-            .try_for_each(|text| short("approval's stage", text))
+            .chain(&self.stage)
+            .try_for_each(|text| short("approval's stage or dataset", text))
     }
 }
 

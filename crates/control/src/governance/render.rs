@@ -5,8 +5,8 @@ use std::fmt::{self, Write};
 use super::question::Action;
 use super::template::excerpt;
 use super::verdict::{
-    ApprovalDecision, Attribute, Change, Explanation, FailedCondition, PolicyRef, StageDecision,
-    Verdict,
+    ApprovalDecision, Attribute, Change, CrossingBasis, CrossingDecision, Explanation,
+    FailedCondition, PolicyRef, StageDecision, Verdict,
 };
 
 /// Where the second column of a stage's block starts.
@@ -116,6 +116,9 @@ fn write_decision(page: &mut String, decision: &StageDecision) -> fmt::Result {
     if !decision.matrix_rows.is_empty() {
         fact(page, "matrix rows", &decision.matrix_rows.join(", "))?;
     }
+    for crossing in &decision.crossings {
+        write_crossing(page, crossing)?;
+    }
     for failed in &decision.failed {
         write_failed(page, failed)?;
     }
@@ -125,6 +128,22 @@ fn write_decision(page: &mut String, decision: &StageDecision) -> fmt::Result {
         .iter()
         .filter(|approval| bears_on(decision, approval));
     bearing.try_for_each(|approval| write_approval(page, approval))
+}
+
+fn write_crossing(page: &mut String, decided: &CrossingDecision) -> fmt::Result {
+    let crossing = &decided.crossing;
+    let way = format!("{}: {} to {}", crossing.dataset, crossing.from, crossing.to);
+    fact(page, "crossing", &way)?;
+    fact(page, "  because", &crossing.reason)?;
+    for basis in &decided.allowed_by {
+        let basis = match basis {
+            CrossingBasis::Development => "the environment is for development".to_owned(),
+            CrossingBasis::Grant { tenant } => format!("a grant to tenant {tenant}"),
+            CrossingBasis::Approval { approver, .. } => format!("the approval by {approver}"),
+        };
+        fact(page, "  allowed by", &basis)?;
+    }
+    Ok(())
 }
 
 /// Single changes that suffice, one a line.

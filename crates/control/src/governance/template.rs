@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 /// Names that a sentence may use.
-const PLACEHOLDERS: [&str; 14] = [
+const PLACEHOLDERS: [&str; 15] = [
     "approver",
     "class",
+    "crossings_refused",
     "drivers",
     "environment",
     "environment_kind",

@@ -1,5 +1,6 @@
 //! What governance answers. A [`Permit`] is proof of permission as a type: only governance makes one.
 
+use barecount_model::boundary::Crossing;
 use barecount_model::class::{NetworkProfile, RunnerClass, Size};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -171,6 +172,9 @@ pub struct StageDecision {
     pub determining: Vec<PolicyRef>,
     /// Rows of the tenant's matrix that list the stage's combination.
     pub matrix_rows: Vec<String>,
+    /// What the stage reads from within stricter boundaries than its own, and what allows it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub crossings: Vec<CrossingDecision>,
     /// Approvals that were looked at for this stage.
     pub approvals: Vec<ApprovalDecision>,
     /// What stands in the way; empty exactly when `allowed`.
@@ -279,9 +283,45 @@ impl Attribute {
     }
 }
 
+/// What was decided of one crossing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrossingDecision {
+    /// The crossing, as the manifest declares it.
+    #[serde(flatten)]
+    pub crossing: Crossing,
+    /// Everything that allows it; nothing where it is refused.
+    pub allowed_by: Vec<CrossingBasis>,
+}
+
+/// What allows a crossing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum CrossingBasis {
+    /// The environment is for development.
+    Development,
+    /// The environment grants it to the tenant.
+    Grant {
+        /// The tenant.
+        tenant: String,
+    },
+    /// An approval names it.
+    Approval {
+        /// Who approved it.
+        approver: String,
+        /// From when on the approval no longer counts.
+        expires_at: Timestamp,
+    },
+}
+
 /// Whether one approval counted for one stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApprovalDecision {
+    /// Its place among the question's approvals.
+    #[serde(default)]
+    pub position: usize,
+    /// For scope `crossing`: the datasets that it lets across.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub datasets: Vec<String>,
     /// The exception it makes.
     pub scope: ApprovalScope,
     /// Who granted it.

@@ -1,6 +1,7 @@
 //! The whole binary, as a user would use it. `kill.rs` beside this folder ends it the hard way.
 
 mod boundary;
+mod crossings;
 mod engines;
 mod evidence;
 mod example;

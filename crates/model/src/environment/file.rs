@@ -9,7 +9,7 @@ use super::network::NetworksSpec;
 use crate::catalog::ProfileOverride;
 use crate::class::{NetworkProfile, RunnerClass, Size};
 use crate::manifest::ApiVersion;
-use crate::text::{Instant, Name};
+use crate::text::{DatasetName, Instant, Name};
 
 /// An environment: what serves each class of runner there, what sizes are worth, what is allowed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -66,6 +66,11 @@ pub struct EnvironmentSpec {
     /// What each network profile means.
     #[serde(default, skip_serializing_if = "NetworksSpec::is_empty")]
     pub networks: NetworksSpec,
+    /// Places that its data is in: requirements of residency that it meets. Its facility is one
+    /// besides, for stages on the facility's agents.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schemars(length(max = 100))]
+    pub residency: BTreeSet<Name>,
     /// How the lock file is treated.
     #[serde(default, skip_serializing_if = "LockSpec::is_empty")]
     pub lock: LockSpec,
@@ -220,6 +225,10 @@ pub struct Approval {
     /// Which stage it is for; every stage of the pipeline if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<Name>,
+    /// crossing: the datasets that may cross.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schemars(length(max = 64))]
+    pub datasets: BTreeSet<DatasetName>,
     /// Who asked for it.
     #[schemars(length(min = 1, max = 256))]
     pub requester: String,
@@ -248,15 +257,18 @@ pub enum ApprovalScope {
     CustomSize,
     /// That nothing is logged at level debug in production.
     DebugLogging,
+    /// That data does not cross a boundary: for the datasets that it names.
+    Crossing,
 }
 
 impl ApprovalScope {
     /// Every scope.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Matrix,
         Self::XLarge,
         Self::CustomSize,
         Self::DebugLogging,
+        Self::Crossing,
     ];
 
     /// The scope as environment files, policies and evidence spell it.
@@ -266,6 +278,7 @@ impl ApprovalScope {
             Self::XLarge => "xlarge",
             Self::CustomSize => "custom_size",
             Self::DebugLogging => "debug_logging",
+            Self::Crossing => "crossing",
         }
     }
 }
@@ -279,6 +292,10 @@ pub struct TenantGrants {
     /// Each item allows every combination of what it lists.
     #[schemars(length(min = 1, max = 100))]
     pub allow: Vec<Grant>,
+    /// Datasets that its stages may read across a boundary, where their manifests declare it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schemars(length(max = 1_000))]
+    pub crossings: BTreeSet<DatasetName>,
 }
 
 /// Every combination of a class, a size and a network profile out of these.

@@ -160,6 +160,19 @@ impl NetworksSpec {
         obstacles
     }
 
+    /// Those of a stage's destinations to which the environment has a private endpoint, as
+    /// `host:port`.
+    pub fn privately_reachable(&self, stage: &Stage) -> Vec<String> {
+        let Some(link) = &self.privatelink else {
+            return Vec::new();
+        };
+        let egress = stage.egress.iter();
+        egress
+            .filter(|to| link.endpoints.contains_key(&to.host.to_string()))
+            .map(|to| format!("{}:{}", to.host, to.port))
+            .collect()
+    }
+
     fn reaches(&self, profile: NetworkProfile, egress: &Egress) -> Result<(), String> {
         let Egress { host, port, .. } = egress;
         let absent = || {

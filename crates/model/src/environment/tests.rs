@@ -102,12 +102,61 @@ fn what_an_environment_cannot_promise_is_refused_under_its_code() {
             minimal("staging", "  catalog: { lambda: {} }\n"),
             vec!["BC0201"],
         ),
+        (
+            minimal("staging", &approved("crossing", "")),
+            vec!["BC0301"],
+        ),
+        (
+            minimal("staging", &approved("matrix", "datasets: [raw.a], ")),
+            vec!["BC0301"],
+        ),
         (minimal("test", ""), vec!["BC0204"]),
         (minimal("staging", "  backends2: {}\n"), vec!["BC0201"]),
     ];
     for (text, codes) in cases {
         assert_eq!(load(&text).err(), Some(codes), "{text}");
     }
+}
+
+fn approved(scope: &str, more: &str) -> String {
+    format!(
+        "  governance:\n    approvals:\n      - {{ scope: {scope}, {more}tenant: demo, pipeline: p, \
+         requester: a, approver: b, justification: c, expires_at: \"2030-01-01T00:00:00Z\" }}\n"
+    )
+}
+
+#[test]
+fn an_approval_of_a_crossing_names_what_crosses() {
+    let text = minimal("staging", &approved("crossing", "datasets: [raw.a], "));
+    assert_eq!(load(&text).map(|found| found.approvals.len()), Ok(1));
+}
+
+fn residing(profile: &str) -> Pipeline {
+    let text = format!(
+        "apiVersion: barecount.dev/v1\nkind: Pipeline\n\
+         metadata: {{ name: p, tenant: demo, owner: data@example.com }}\n\
+         spec:\n  residency: plant-7\n  stages:\n    - name: a\n      phase: utility\n      \
+         runner: {{ class: container, size: small, network_profile: {profile}, image: i }}\n      \
+         timeout: 2m\n"
+    );
+    crate::pipeline::load("p.yaml", text.as_bytes())
+        .unwrap_or_else(|d| panic!("{}", diagnostic::render(&d, &text)))
+        .pipeline
+}
+
+#[test]
+fn data_that_must_stay_in_a_place_is_worked_on_only_where_that_place_is() {
+    let unmet = |rest: &str, profile: &str| {
+        let environment = load(&minimal("staging", rest)).expect("valid");
+        let obstacles = environment.obstacles(&residing(profile));
+        obstacles.iter().any(|o| o.code == "BC0311")
+    };
+    assert!(unmet("", "vpn"));
+    assert!(unmet("  residency: [plant-9]\n", "vpn"));
+    assert!(!unmet("  residency: [plant-9, plant-7]\n", "vpn"));
+    let facility = "  networks: { on_prem_agent: { facility: plant-7, ranges: [10.0.0.0/8] } }\n";
+    assert!(!unmet(facility, "on_prem_agent"));
+    assert!(unmet(facility, "vpn"), "a vpn stage is not at the facility");
 }
 
 #[test]

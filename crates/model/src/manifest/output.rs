@@ -26,6 +26,18 @@ pub struct InputSpec {
     /// With `file`: the folder's name under which the stage finds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
+    /// With `dataset`: that its data may leave the boundary of the stage that writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crossing: Option<CrossingSpec>,
+}
+
+/// That a stage reads a dataset from within a stricter boundary than its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CrossingSpec {
+    /// Why the data may cross, for whoever approves it and for evidence.
+    #[schemars(length(min = 1, max = 500))]
+    pub reason: String,
 }
 
 /// The form in which rows of a dataset are read.

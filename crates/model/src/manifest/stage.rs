@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{InputSpec, OutputSpec};
+use super::{Classification, InputSpec, OutputSpec};
 use crate::class::{NetworkProfile, Phase, RunnerClass, Size};
 use crate::text::{
     ByteSize, DriverName, Duration, EgressHost, ImageSource, Name, RelativePath, SecretName,
@@ -22,6 +22,12 @@ pub struct StageSpec {
     /// One or two sentences for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// How sensitive its data is; as the pipeline's unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classification: Option<Classification>,
+    /// Where its data must stay; as the pipeline's unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub residency: Option<Name>,
     /// What runs it.
     #[serde(default, skip_serializing_if = "RunnerSpec::is_empty")]
     pub runner: RunnerSpec,
@@ -265,6 +271,16 @@ pub struct SecretSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 127))]
     pub env: Option<String>,
+}
+
+impl SecretSpec {
+    /// The secret as evidence names it: its path, and its version after an `@` if one is set.
+    pub fn reference(&self) -> String {
+        match self.version {
+            Some(version) => format!("{}@{version}", self.from),
+            None => self.from.to_string(),
+        }
+    }
 }
 
 /// A destination that an attempt may reach.

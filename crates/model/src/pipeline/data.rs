@@ -144,6 +144,12 @@ fn input(
     match (&spec.dataset, &spec.file) {
         (Some(dataset), None) => dataset_input(findings, at, dataset, spec, stage, writers),
         (None, Some(path)) => {
+            if spec.crossing.is_some() {
+                let message = "a file beside the manifest is in no stage's boundary";
+                let help = "`crossing` belongs to a `dataset`; leave it out";
+                let pointer = format!("{at}/crossing");
+                findings.key_error(codes::INVALID_INPUT, &pointer, message, help);
+            }
             if spec.format.is_some() || !spec.partitions.is_empty() {
                 let message = "a file is given as it is; it has no `format` and no `partitions`";
                 findings.error(codes::INVALID_INPUT, at, message);

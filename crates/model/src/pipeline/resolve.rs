@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use super::data::Writers;
 use super::scope::Findings;
-use super::{Pipeline, Retries, Stage, advice, data, graph, runner};
+use super::{Pipeline, Retries, Stage, advice, crossing, data, graph, runner};
 use crate::class::RunnerClass;
 use crate::codes;
 use crate::diagnostic::{Diagnostic, quoted};
 use crate::document::{Document, token};
-use crate::manifest::{Classification, Defaults, Egress, Manifest, RetriesSpec, StageSpec};
+use crate::manifest::{Classification, Defaults, Egress, Manifest, RetriesSpec, Spec, StageSpec};
 use crate::text::{Duration, Name};
 
 /// The longest that a serverless attempt may take, as on AWS Lambda.
@@ -38,13 +38,14 @@ pub(super) fn resolve(
         let at = format!("/spec/stages/{index}");
         let on = data::dependencies(&mut findings, &at, spec_stage, &writers, &names);
         stages.push(
-            stage(&mut findings, &at, spec_stage, &spec.defaults, &writers).map(|stage| Stage {
+            stage(&mut findings, &at, spec_stage, spec, &writers).map(|stage| Stage {
                 depends_on: sorted_names(&on, &names),
                 ..stage
             }),
         );
         depends_on.push(on);
     }
+    crossing::declare(&mut findings, &spec.stages, &mut stages, &writers);
     let ordered = order(&mut findings, &depends_on, &names);
     let stages: Option<Vec<Stage>> = ordered
         .into_iter()
@@ -56,12 +57,18 @@ pub(super) fn resolve(
         owner: manifest.metadata.owner.clone(),
         labels: manifest.metadata.labels.clone(),
         description: spec.description.clone(),
-        classification: spec.classification.unwrap_or(Classification::Internal),
+        classification: classification(None, spec),
         schedule: spec.schedule.clone(),
         completes_within: spec.slo.as_ref().map(|slo| slo.completes_within),
         stages,
     });
     (pipeline, findings.into_diagnostics())
+}
+
+/// A stage's own classification, or the pipeline's; data is internal unless the manifest says.
+fn classification(own: Option<Classification>, pipeline: &Spec) -> Classification {
+    own.or(pipeline.classification)
+        .unwrap_or(Classification::Internal)
 }
 
 fn refuse_duplicate_stages(findings: &mut Findings<'_>, manifest: &Manifest) {
@@ -115,9 +122,10 @@ fn stage(
     findings: &mut Findings<'_>,
     at: &str,
     spec: &StageSpec,
-    defaults: &Defaults,
+    pipeline: &Spec,
     writers: &Writers<'_>,
 ) -> Option<Stage> {
+    let defaults = &pipeline.defaults;
     refuse_egress_twice(findings, at, spec);
     refuse_many_ports(findings, at, spec);
     check_variables(findings, &format!("{at}/env"), &spec.env);
@@ -140,6 +148,12 @@ fn stage(
         name: spec.name.clone(),
         phase: spec.phase,
         description: spec.description.clone(),
+        classification: classification(spec.classification, pipeline),
+        residency: spec
+            .residency
+            .as_ref()
+            .or(pipeline.residency.as_ref())
+            .cloned(),
         class: runner.class,
         size: runner.size,
         custom: runner.custom,
@@ -153,6 +167,7 @@ fn stage(
         env,
         partitions,
         inputs,
+        crossings: Vec::new(),
         outputs,
         isolation: spec.isolation.or(defaults.isolation).unwrap_or_default(),
         retries,

@@ -346,6 +346,93 @@ fn an_on_premise_agent_needs_a_residency_requirement() {
 }
 
 #[test]
+fn a_crossing_is_refused_outside_development_until_something_names_the_dataset() {
+    let mut question = crossing("raw.readings");
+    for kind in [EnvironmentKind::Staging, EnvironmentKind::Production] {
+        question.environment.kind = kind;
+        assert_eq!(refusing(&question), ["crossing-needs-approval"]);
+    }
+    let verdict = governance().decide(&question);
+    let decision = &verdict.explanation().decisions[0];
+    assert!(
+        decision.failed[0]
+            .condition
+            .contains("reads `raw.readings` across a boundary")
+    );
+    assert_eq!(decision.crossings[0].allowed_by, []);
+    let expected = [
+        change(Attribute::Approval, "none", &["crossing"]),
+        change(Attribute::EnvironmentKind, "production", &["development"]),
+    ];
+    assert_eq!(decision.alternatives, expected);
+    question.environment.kind = EnvironmentKind::Development;
+    assert_eq!(refusing(&question), NOBODY);
+    assert_eq!(allowing(&question), [CrossingBasis::Development]);
+}
+
+/// What lets the question's only crossing across.
+fn allowing(question: &Question) -> Vec<CrossingBasis> {
+    let verdict = governance().decide(question);
+    verdict.explanation().decisions[0].crossings[0]
+        .allowed_by
+        .clone()
+}
+
+#[test]
+fn an_approval_lets_across_what_it_names_and_nothing_else() {
+    let mut question = crossing("raw.readings");
+    let approved = |datasets: &[&str]| Approval {
+        datasets: datasets.iter().map(ToString::to_string).collect(),
+        ..approval(ApprovalScope::Crossing)
+    };
+    question.approvals = vec![approved(&["raw.parts"]), approved(&[])];
+    assert_eq!(refusing(&question), ["crossing-needs-approval"]);
+    // One of scope `crossing` counts, and still it is what would help.
+    let verdict = governance().decide(&question);
+    let alternatives = &verdict.explanation().decisions[0].alternatives;
+    assert_eq!(
+        alternatives[0],
+        change(Attribute::Approval, "none", &["crossing"])
+    );
+    question.approvals.push(approved(&["raw.readings"]));
+    assert_eq!(refusing(&question), NOBODY);
+    let expected = CrossingBasis::Approval {
+        approver: "governance-officer".to_owned(),
+        expires_at: question.approvals[2].expires_at,
+    };
+    assert_eq!(allowing(&question), [expected]);
+    question.approvals[2].expires_at = now();
+    assert_eq!(refusing(&question), ["crossing-needs-approval"]);
+}
+
+#[test]
+fn an_approval_of_another_scope_lets_nothing_across_whatever_it_names() {
+    let mut question = crossing("raw.readings");
+    question.approvals = vec![Approval {
+        datasets: vec!["raw.readings".to_owned()],
+        ..approval(ApprovalScope::Matrix)
+    }];
+    assert_eq!(refusing(&question), ["crossing-needs-approval"]);
+}
+
+#[test]
+fn a_grant_lets_across_what_it_names_for_its_tenant_alone() {
+    let mut question = crossing("raw.readings");
+    let granted =
+        |tenant: &str, dataset: &str| (tenant.to_owned(), BTreeSet::from([dataset.to_owned()]));
+    question.matrix.crossings = [
+        granted("other", "raw.readings"),
+        granted("demo", "raw.parts"),
+    ]
+    .into();
+    assert_eq!(refusing(&question), ["crossing-needs-approval"]);
+    question.matrix.crossings = [granted("demo", "raw.readings")].into();
+    assert_eq!(refusing(&question), NOBODY);
+    let tenant = "demo".to_owned();
+    assert_eq!(allowing(&question), [CrossingBasis::Grant { tenant }]);
+}
+
+#[test]
 fn only_development_environments_refresh_the_lock() {
     let mut question = Question {
         action: Action::RefreshLock,

@@ -2,7 +2,9 @@
 
 use std::sync::LazyLock;
 
+use barecount_model::boundary::{Boundary, Crossing};
 use barecount_model::class::{NetworkProfile, RunnerClass, Size};
+use barecount_model::manifest::Classification;
 use jiff::Timestamp;
 
 use super::super::*;
@@ -28,6 +30,7 @@ pub(super) fn stage(name: &str) -> StageFacts {
         debug_logging: false,
         residency: None,
         privately_reachable: Vec::new(),
+        crossings: Vec::new(),
     }
 }
 
@@ -56,6 +59,7 @@ pub(super) fn question() -> Question {
         stages: vec![stage("consolidate")],
         matrix: Matrix {
             tenants: [("demo".to_owned(), vec![row])].into(),
+            ..Matrix::default()
         },
         approvals: Vec::new(),
         now: now(),
@@ -72,6 +76,7 @@ pub(super) fn unrestricted() -> Question {
     };
     let matrix = Matrix {
         tenants: [("demo".to_owned(), vec![row])].into(),
+        ..Matrix::default()
     };
     Question {
         matrix,
@@ -94,11 +99,30 @@ pub(super) fn approval(scope: ApprovalScope) -> Approval {
         environment: "live".to_owned(),
         pipeline: "fx-rates".to_owned(),
         stage: Some("consolidate".to_owned()),
+        datasets: Vec::new(),
         requester: "data-engineer".to_owned(),
         approver: "governance-officer".to_owned(),
         justification: "year-end restatement".to_owned(),
         expires_at: now() + jiff::SignedDuration::from_hours(1),
     }
+}
+
+/// A stage that reads a dataset of a private network with public egress.
+pub(super) fn crossing(dataset: &str) -> Question {
+    let boundary = |network_profile| Boundary {
+        network_profile,
+        residency: None,
+        classification: Classification::Internal,
+    };
+    with_stage(|stage| {
+        stage.network_profile = NetworkProfile::PublicVpcEgress;
+        stage.crossings = vec![Crossing {
+            dataset: dataset.parse().expect("the test names a dataset"),
+            from: boundary(NetworkProfile::PrivateVpc),
+            to: boundary(NetworkProfile::PublicVpcEgress),
+            reason: "monthly totals are published".to_owned(),
+        }];
+    })
 }
 
 /// The default policies, loaded once for all tests.

@@ -171,10 +171,12 @@ prop_compose! {
         approver in select(["data-engineer", "officer", ""].as_slice()),
         justification in select(["", "because"].as_slice()),
         millis in -2_i64..3,
+        datasets in prop::collection::vec(select(["raw.a", "raw.b"].as_slice()), 0..2),
     ) -> Approval {
         Approval {
             scope,
             stage: None,
+            datasets: datasets.iter().map(ToString::to_string).collect(),
             requester: requester.to_owned(),
             approver: approver.to_owned(),
             justification: justification.to_owned(),

@@ -1,0 +1,381 @@
+//! The gate between an attempt and the platform's objects.
+//!
+//! An attempt comes with a signed [`Identity`]. [`IdentityVerifier::open`] checks the signature,
+//! that the identity is this attempt's, and that it holds; what comes out is a [`Gate`], and there
+//! is no other way to a [`DataPlane`]. Each access through the gate is held against the identity's
+//! scopes and its expiry, and is recorded, whether it was allowed or refused. What an assignment
+//! says of its inputs and outputs is therefore only a request: what it opens, was signed by who
+//! placed it.
+
+use std::{
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
+
+use barecount_model::{
+    codes,
+    identity::{AccessScopes, Identity, SignedIdentity},
+    manifest::{Egress, SecretSpec},
+    pipeline::Output,
+    plan::InputPlan,
+    run::outcome::{Failure, FailureKind, StagedCheckpoint},
+    text::DatasetName,
+};
+use ed25519_dalek::{Signature, VerifyingKey};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{
+    assignment::Assignment,
+    data::{DataError, DataPlane, SetAside, StagedOutput},
+};
+
+/// So many accesses of an attempt are recorded one by one; all are counted.
+const RECORDED: usize = 64;
+
+/// Why an attempt was kept from something.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AccessError {
+    /// Who placed the attempt did not sign this identity, or it was changed since.
+    #[error("the identity of the attempt does not verify")]
+    Forged,
+    /// The identity is that of another attempt.
+    #[error("the identity is of {holder}, and not of this attempt")]
+    NotOurs {
+        /// Whose it is.
+        holder: String,
+    },
+    /// The identity holds no more, or not yet.
+    #[error("the identity of the attempt held until {expires_at}")]
+    Expired {
+        /// From when on it no longer held.
+        expires_at: Timestamp,
+    },
+    /// What lies in a dataset was written in a boundary from which nothing leads to the attempt's.
+    #[error(
+        "some of {dataset} was written within a stricter boundary ({boundary}) than the manifest \
+         declares for it, and may not be read outside of that"
+    )]
+    StricterData {
+        /// The dataset.
+        dataset: DatasetName,
+        /// The boundary.
+        boundary: String,
+    },
+    /// The identity does not open this object.
+    #[error("the attempt has no access to {object}: its identity does not let it {action} that")]
+    OutOfScope {
+        /// What was to be done.
+        action: Action,
+        /// With what.
+        object: String,
+    },
+}
+
+impl From<AccessError> for Failure {
+    fn from(error: AccessError) -> Self {
+        let code = match error {
+            AccessError::OutOfScope { .. } => codes::ACCESS_OUT_OF_SCOPE,
+            AccessError::StricterData { .. } => codes::CROSSING_UNDECLARED,
+            AccessError::Forged | AccessError::NotOurs { .. } | AccessError::Expired { .. } => {
+                codes::IDENTITY_INVALID
+            }
+        };
+        Self {
+            kind: FailureKind::Policy,
+            code: code.id.to_owned(),
+            message: error.to_string(),
+        }
+    }
+}
+
+/// What is done with an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// It is read.
+    Read,
+    /// It is written.
+    Write,
+    /// A connection to it is allowed.
+    Reach,
+    /// Its value is given to the attempt.
+    Fetch,
+}
+
+impl std::fmt::Display for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Reach => "reach",
+            Self::Fetch => "fetch",
+        })
+    }
+}
+
+/// Checks identities with the key of who mints them; cannot mint any.
+#[derive(Debug, Clone)]
+pub struct IdentityVerifier {
+    key: VerifyingKey,
+}
+
+impl IdentityVerifier {
+    /// Trusts identities that this key verifies.
+    pub fn new(key: VerifyingKey) -> Self {
+        Self { key }
+    }
+
+    /// The gate that an assignment's identity opens.
+    ///
+    /// # Errors
+    /// If the identity was not signed as it is, is another attempt's, or does not hold now.
+    pub(crate) fn open<'a>(
+        &self,
+        assignment: &'a Assignment,
+        data: &'a dyn DataPlane,
+    ) -> Result<Gate<'a>, AccessError> {
+        self.open_at(assignment, data, Timestamp::now)
+    }
+
+    fn open_at<'a>(
+        &self,
+        assignment: &'a Assignment,
+        data: &'a dyn DataPlane,
+        now: fn() -> Timestamp,
+    ) -> Result<Gate<'a>, AccessError> {
+        let SignedIdentity {
+            identity,
+            signature,
+        } = &assignment.identity;
+        // Strict: no signature that a second key could pass for its own.
+        self.key
+            .verify_strict(&identity.signed_bytes(), &Signature::from_bytes(signature))
+            .map_err(|_| AccessError::Forged)?;
+        if !is_of(identity, assignment) {
+            return Err(AccessError::NotOurs {
+                holder: identity.workload.to_string(),
+            });
+        }
+        let gate = Gate {
+            identity,
+            assignment,
+            data,
+            now,
+            log: Mutex::default(),
+        };
+        gate.holds()?;
+        Ok(gate)
+    }
+}
+
+/// Whether an identity is that of the attempt it came with.
+fn is_of(identity: &Identity, assignment: &Assignment) -> bool {
+    let (workload, attempt) = (&identity.workload, &assignment.attempt);
+    workload.run == attempt.run
+        && workload.task == attempt.task
+        && workload.attempt == attempt.number
+        && workload.tenant == assignment.tenant
+        && workload.pipeline == assignment.pipeline
+        && workload.stage == assignment.stage.name
+}
+
+/// The accesses of one attempt.
+#[derive(Debug, Default)]
+struct AccessLog {
+    allowed: u64,
+    refused: u64,
+    records: Vec<AccessRecord>,
+}
+
+/// One access, by reference: never what was read or written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct AccessRecord {
+    action: Action,
+    object: String,
+    verdict: &'static str,
+    at: Timestamp,
+}
+
+/// An attempt's only way to the platform's objects.
+pub(crate) struct Gate<'a> {
+    identity: &'a Identity,
+    assignment: &'a Assignment,
+    data: &'a dyn DataPlane,
+    now: fn() -> Timestamp,
+    log: Mutex<AccessLog>,
+}
+
+impl Gate<'_> {
+    /// Provides an input, if the attempt may read it. As [`DataPlane::provide`].
+    pub(crate) async fn provide(&self, input: &InputPlan, into: &Path) -> Result<Value, DataError> {
+        self.may_read(input)?;
+        self.data.provide(input, self.assignment, into).await
+    }
+
+    /// Stages an output, if the attempt may write it. As [`DataPlane::stage`].
+    pub(crate) async fn stage(
+        &self,
+        output: &Output,
+        written: &Path,
+        staging: &Path,
+    ) -> Result<StagedOutput, DataError> {
+        let open = self.scopes().datasets_write.contains(&output.dataset);
+        self.access(Action::Write, format!("dataset {}", output.dataset), open)?;
+        self.data
+            .stage(output, self.assignment, written, staging)
+            .await
+    }
+
+    /// As [`DataPlane::dead_letters`].
+    pub(crate) async fn dead_letters(
+        &self,
+        written: &Path,
+    ) -> Result<(Vec<SetAside>, u64), DataError> {
+        self.access(Action::Write, "its dead letters".to_owned(), true)?;
+        self.data.dead_letters(self.assignment, written).await
+    }
+
+    /// As [`DataPlane::provide_checkpoint`]. An attempt's checkpoint is that of its own stage and
+    /// partition, which the identity names; it is in no scope.
+    pub(crate) async fn provide_checkpoint(
+        &self,
+        into: &Path,
+    ) -> Result<Option<String>, DataError> {
+        self.access(Action::Read, "its checkpoint".to_owned(), true)?;
+        self.data.provide_checkpoint(self.assignment, into).await
+    }
+
+    /// As [`DataPlane::stage_checkpoint`].
+    pub(crate) async fn stage_checkpoint(
+        &self,
+        saved: &Path,
+        staging: &Path,
+    ) -> Result<Option<StagedCheckpoint>, DataError> {
+        self.access(Action::Write, "its checkpoint".to_owned(), true)?;
+        self.data
+            .stage_checkpoint(self.assignment, saved, staging)
+            .await
+    }
+
+    /// As [`DataPlane::hand_on_checkpoint`].
+    pub(crate) async fn hand_on_checkpoint(&self, saved: &Path) -> Result<(), DataError> {
+        self.access(Action::Write, "its checkpoint".to_owned(), true)?;
+        self.data.hand_on_checkpoint(self.assignment, saved).await
+    }
+
+    /// Describes the job, which tells of the inputs: those have to be open. As [`DataPlane::job`].
+    pub(crate) async fn job(&self, job: &Path) -> Result<Value, DataError> {
+        for input in &self.assignment.stage.inputs {
+            self.may_read(input)?;
+        }
+        self.data.job(self.assignment, job).await
+    }
+
+    /// Whether the attempt may be let through to all these destinations.
+    pub(crate) fn reach(&self, egress: &[Egress]) -> Result<(), AccessError> {
+        for to in egress {
+            let object = format!("{}:{}", to.host, to.port);
+            let open = self.scopes().destinations.contains(&object);
+            self.access(Action::Reach, object, open)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the attempt may be given all these secrets.
+    pub(crate) fn fetch<'b>(
+        &self,
+        secrets: impl IntoIterator<Item = &'b SecretSpec>,
+    ) -> Result<(), AccessError> {
+        for secret in secrets {
+            let reference = secret.reference();
+            let open = self.scopes().secrets.contains(&reference);
+            self.access(Action::Fetch, format!("secret {reference}"), open)?;
+        }
+        Ok(())
+    }
+
+    /// Who the attempt was, what it could open, and what it opened or was refused, for evidence.
+    pub(crate) fn evidence(&self) -> Value {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let left_out = log.allowed + log.refused - log.records.len() as u64;
+        json!({
+            "id": self.identity.workload.to_string(),
+            "issued_at": self.identity.issued_at,
+            "expires_at": self.identity.expires_at,
+            "scopes": self.scopes().evidence(),
+            "accesses": {
+                "allowed": log.allowed,
+                "refused": log.refused,
+                "records": log.records,
+                "left_out": left_out,
+            },
+        })
+    }
+
+    fn may_read(&self, input: &InputPlan) -> Result<(), AccessError> {
+        let (object, open) = match input {
+            InputPlan::Dataset { dataset, .. } => (
+                format!("dataset {dataset}"),
+                self.scopes().datasets_read.contains(dataset),
+            ),
+            InputPlan::File { name, digest, .. } => {
+                (format!("file {name}"), self.scopes().files.contains(digest))
+            }
+        };
+        self.access(Action::Read, object, open)
+    }
+
+    fn scopes(&self) -> &AccessScopes {
+        &self.identity.scopes
+    }
+
+    /// Allows or refuses one access, and records which.
+    fn access(&self, action: Action, object: String, open: bool) -> Result<(), AccessError> {
+        let verdict = self.holds().and_then(|()| {
+            if open {
+                Ok(())
+            } else {
+                let object = object.clone();
+                Err(AccessError::OutOfScope { action, object })
+            }
+        });
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = AccessRecord {
+            action,
+            object,
+            verdict: if verdict.is_ok() {
+                "allowed"
+            } else {
+                "refused"
+            },
+            at: (self.now)(),
+        };
+        if let Err(refused) = &verdict {
+            let workload = &self.identity.workload;
+            tracing::warn!(%workload, %action, object = record.object, %refused, "an access was refused");
+            log.refused += 1;
+        } else {
+            log.allowed += 1;
+        }
+        // A refusal ends the attempt, so that there is one at most, and it is worth its place.
+        if log.records.len() < RECORDED || verdict.is_err() {
+            log.records.push(record);
+        }
+        verdict
+    }
+
+    fn holds(&self) -> Result<(), AccessError> {
+        if self.identity.holds_at((self.now)()) {
+            Ok(())
+        } else {
+            Err(AccessError::Expired {
+                expires_at: self.identity.expires_at,
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! In which boundaries the data of each dataset was written, beside the datasets themselves.
+//!
+//! A manifest says how strict the stage is that writes a dataset, but what lies in the table may be
+//! older than the manifest, or another pipeline's. So each commit leaves its boundary here, and
+//! who reads is held against what is found. The record is written before the commit and so never
+//! lacks a boundary; dying in between leaves one too many, which the next whole overwrite clears.
+
+use std::{io, path::PathBuf, sync::Mutex};
+
+use barecount_agent::AccessError;
+use barecount_dataset::disk::{Disk, LocalDisk};
+use barecount_model::{
+    boundary::{Boundary, Crossing},
+    text::DatasetName,
+};
+
+/// No record is larger: boundaries are few.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// The records of a state folder.
+#[derive(Debug)]
+pub(super) struct Boundaries {
+    folder: PathBuf,
+    /// Held while a record is changed.
+    changing: Mutex<()>,
+}
+
+impl Boundaries {
+    /// The records in a folder of their own.
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            changing: Mutex::new(()),
+        }
+    }
+
+    /// Adds the boundary of data that is about to be committed, or was.
+    ///
+    /// # Errors
+    /// Any error of the file system: then nothing may be committed.
+    pub(super) fn add(&self, dataset: &str, boundary: &Boundary) -> io::Result<()> {
+        self.change(dataset, |known| {
+            if !known.contains(boundary) {
+                known.push(boundary.clone());
+            }
+        })
+    }
+
+    /// Forgets every boundary but that of the data which has just replaced all else.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub(super) fn replace(&self, dataset: &str, boundary: &Boundary) -> io::Result<()> {
+        self.change(dataset, |known| *known = vec![boundary.clone()])
+    }
+
+    /// The boundaries that the data of a dataset was written in; none for data that is older than
+    /// these records.
+    ///
+    /// # Errors
+    /// Any error of the file system, and a record that is damaged.
+    pub(super) fn of(&self, dataset: &str) -> io::Result<Vec<Boundary>> {
+        match crate::manifest::read_bounded(&self.path(dataset), MAX_BYTES) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn change(&self, dataset: &str, change: impl FnOnce(&mut Vec<Boundary>)) -> io::Result<()> {
+        let _held = self
+            .changing
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let before = self.of(dataset)?;
+        let mut known = before.clone();
+        change(&mut known);
+        if known == before {
+            return Ok(());
+        }
+        let disk = LocalDisk::default();
+        disk.create_dir_all(&self.folder)?;
+        disk.replace(&self.path(dataset), &serde_json::to_vec(&known)?)
+    }
+
+    fn path(&self, dataset: &str) -> PathBuf {
+        self.folder.join(format!("{dataset}.json"))
+    }
+}
+
+/// Whether a reader may have data that was written in these boundaries: each has to be one that the
+/// reader is as strict as, or as lax as the one from which a declared crossing leads.
+///
+/// # Errors
+/// With the first boundary from which nothing leads to the reader.
+pub(super) fn check(
+    dataset: &DatasetName,
+    written: &[Boundary],
+    reader: &Boundary,
+    crossings: &[Crossing],
+) -> Result<(), AccessError> {
+    let declared = crossings
+        .iter()
+        .filter(|crossing| crossing.dataset == *dataset);
+    let open = |boundary: &&Boundary| {
+        let leads = |from: &Boundary| boundary.laxer_parts(from).is_empty();
+        leads(reader) || declared.clone().any(|crossing| leads(&crossing.from))
+    };
+    match written.iter().find(|boundary| !open(boundary)) {
+        None => Ok(()),
+        Some(stricter) => Err(AccessError::StricterData {
+            dataset: dataset.clone(),
+            boundary: stricter.to_string(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use barecount_model::{class::NetworkProfile, manifest::Classification};
+
+    use super::*;
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    fn boundary(network_profile: NetworkProfile) -> Boundary {
+        Boundary {
+            network_profile,
+            residency: None,
+            classification: Classification::Internal,
+        }
+    }
+
+    const PUBLIC: NetworkProfile = NetworkProfile::PublicVpcEgress;
+    const PRIVATE: NetworkProfile = NetworkProfile::PrivateVpc;
+    const FACILITY: NetworkProfile = NetworkProfile::OnPremAgent;
+
+    #[test]
+    fn data_of_a_stricter_boundary_is_read_only_over_a_crossing_from_one_as_strict() -> TestResult {
+        let name: DatasetName = "raw.a".parse()?;
+        let check = |written: &[NetworkProfile], crossing: Option<(&str, NetworkProfile)>| {
+            let written: Vec<_> = written.iter().copied().map(boundary).collect();
+            let crossings: Vec<_> = crossing
+                .map(|(dataset, from)| Crossing {
+                    dataset: dataset.parse().expect("the test names a dataset"),
+                    from: boundary(from),
+                    to: boundary(PUBLIC),
+                    reason: "because".to_owned(),
+                })
+                .into_iter()
+                .collect();
+            check(&name, &written, &boundary(PUBLIC), &crossings).is_ok()
+        };
+        assert!(check(&[], None) && check(&[PUBLIC], None));
+        assert!(!check(&[PRIVATE], None));
+        assert!(!check(&[PUBLIC, PRIVATE], None), "some of it is stricter");
+        assert!(check(&[PUBLIC, PRIVATE], Some(("raw.a", PRIVATE))));
+        assert!(!check(&[PRIVATE], Some(("raw.b", PRIVATE))), "another's");
+        assert!(
+            !check(&[FACILITY], Some(("raw.a", PRIVATE))),
+            "stricter still"
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn boundaries_add_up_until_everything_is_replaced() -> TestResult {
+        let folder = tempfile::tempdir()?;
+        let records = Boundaries::new(folder.path().join("boundaries"));
+        assert_eq!(records.of("raw.a")?, []);
+        for profile in [PRIVATE, PUBLIC, PRIVATE] {
+            records.add("raw.a", &boundary(profile))?;
+        }
+        let again = Boundaries::new(folder.path().join("boundaries"));
+        assert_eq!(again.of("raw.a")?, [boundary(PRIVATE), boundary(PUBLIC)]);
+        assert_eq!(again.of("raw.b")?, []);
+        again.replace("raw.a", &boundary(PUBLIC))?;
+        assert_eq!(records.of("raw.a")?, [boundary(PUBLIC)]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_damaged_record_is_an_error_and_not_an_open_dataset() -> TestResult {
+        let folder = tempfile::tempdir()?;
+        let records = Boundaries::new(folder.path().to_owned());
+        records.add("raw.a", &boundary(PRIVATE))?;
+        std::fs::write(folder.path().join("raw.a.json"), "[{}]")?;
+        assert!(records.of("raw.a").is_err());
+        assert!(records.add("raw.a", &boundary(PUBLIC)).is_err());
+        Ok(())
+    }
+}
