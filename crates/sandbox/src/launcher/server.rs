@@ -328,8 +328,11 @@ impl Server {
             Ok((pid, pidfd)) => {
                 self.next += 1;
                 let key = Source::TunnelDeath.key(self.next);
-                // Out of memory is the one reason for which it fails; it is then reaped at the end.
-                _ = epoll::add(&self.epoll, &pidfd, key, epoll::EventFlags::IN);
+                if epoll::add(&self.epoll, &pidfd, key, epoll::EventFlags::IN).is_err() {
+                    // Out of memory. Its death would not be heard of; the session says the rest.
+                    _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+                    return;
+                }
                 self.tunnels.insert(self.next, (pid, pidfd));
             }
             Err(failure) => tell(session, &Answer::Failed(failure), &[]),
