@@ -113,7 +113,8 @@ impl Core {
                 source,
             })?;
         Ok(Self {
-            device: AsyncFd::new(device).map_err(TunnelStartError::Device)?,
+            device: AsyncFd::with_interest(device, Interest::READABLE)
+                .map_err(TunnelStartError::Device)?,
             socket,
             udp,
             mapped,
