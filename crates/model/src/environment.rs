@@ -5,6 +5,7 @@
 
 mod file;
 mod network;
+mod tunnel;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +20,7 @@ pub use file::{
 pub use network::{
     NetworksSpec, OnPremAgent, PrivateLink, PrivateVpc, PublicEgress, PublicWay, Vpn,
 };
+pub use tunnel::{PeerSpec, TunnelSpec};
 
 use crate::catalog::{Catalog, Profile};
 use crate::class::{NetworkProfile, RunnerClass, Size};
@@ -203,6 +205,15 @@ impl Resolution<'_> {
             process_isolation,
             spec.networks.audit,
         );
+        for fault in spec.networks.vpn.iter().flat_map(Vpn::faults) {
+            let pointer = format!("/spec/networks/vpn{}", fault.pointer);
+            self.error(
+                codes::INVALID_ENVIRONMENT,
+                &pointer,
+                fault.message,
+                fault.help,
+            );
+        }
         for (key, path) in [("state", &spec.state), ("signing_key", &spec.signing_key)] {
             if path.as_ref().is_some_and(|path| path.contains('\0')) {
                 let pointer = format!("/spec/{key}");
