@@ -182,7 +182,7 @@ pub trait Tunnel: Send + Sync + fmt::Debug {
     /// [`TunnelDown`] if it is not worth waiting for.
     async fn raise(&self, to: Option<IpAddr>) -> Result<(), TunnelDown> {
         match self.state(to).await {
-            TunnelState::Up { .. } => Ok(()),
+            TunnelState::Up { .. } | TunnelState::Dormant => Ok(()),
             TunnelState::Down { reason } => Err(TunnelDown { reason }),
         }
     }
@@ -222,7 +222,9 @@ pub enum TunnelState {
         /// Round trip to the peer.
         round_trip: Option<Duration>,
     },
-    /// It carries nothing.
+    /// It has nothing to carry, and would have to be raised first.
+    Dormant,
+    /// It carries nothing though it should.
     Down {
         /// Why, as a fragment in lower case.
         reason: String,
@@ -469,7 +471,7 @@ impl Path {
             return None;
         };
         match through.tunnel.state(to).await {
-            TunnelState::Up { .. } => None,
+            TunnelState::Up { .. } | TunnelState::Dormant => None,
             TunnelState::Down { reason } => Some(reason),
         }
     }

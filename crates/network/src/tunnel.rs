@@ -223,6 +223,7 @@ impl Tunnel for WireGuard {
                 handshake_age: Some(handshake_age),
                 round_trip: peer.round_trip(),
             },
+            PeerState::Dormant => TunnelState::Dormant,
             PeerState::Down { reason } => TunnelState::Down { reason },
         };
         let is_up = |state: &TunnelState| matches!(state, TunnelState::Up { .. });

@@ -113,8 +113,7 @@ impl Core {
                 source,
             })?;
         Ok(Self {
-            device: AsyncFd::with_interest(device, Interest::READABLE)
-                .map_err(TunnelStartError::Device)?,
+            device: watched(device).map_err(TunnelStartError::Device)?,
             socket,
             udp,
             mapped,
@@ -176,6 +175,7 @@ impl Core {
 
     /// Begins a handshake with a peer, unless one is under way.
     fn ask(&self, peer: &Peer) {
+        peer.note_asked();
         if let Some(index) = self.by_key.get(peer.key.bytes()) {
             self.wanted[*index].notify_one();
         }
@@ -244,6 +244,14 @@ impl Core {
     fn deliver(&self, packet: &[u8]) {
         let _ = rustix::io::write(self.device.get_ref(), packet);
     }
+}
+
+#[expect(
+    deprecated,
+    reason = "what replaces it is unsafe, for types whose descriptor may change; an owned one does not"
+)]
+fn watched(device: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(device, Interest::READABLE)
 }
 
 /// A socket of both families if the host has IPv6, and of IPv4 otherwise.

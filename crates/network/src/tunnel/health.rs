@@ -27,7 +27,7 @@ pub struct PeerHealth {
     pub endpoint: Option<SocketAddr>,
     /// Whether it carries traffic.
     pub up: bool,
-    /// Why it does not.
+    /// Why it does not; nothing if it was not asked to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Time since the last handshake, in milliseconds.

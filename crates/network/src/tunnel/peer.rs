@@ -24,7 +24,9 @@ const SILENCE: Duration = Duration::from_secs(15);
 pub(super) enum PeerState {
     /// It does.
     Up { handshake_age: Duration },
-    /// It does not.
+    /// There is no session, and nobody has asked for one.
+    Dormant,
+    /// It does not, though it was asked to.
     Down { reason: String },
 }
 
@@ -82,6 +84,11 @@ impl Peer {
     /// A packet was sent to it.
     pub(super) fn note_sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.note_asked();
+    }
+
+    /// It was sent something that it will answer.
+    pub(super) fn note_asked(&self) {
         if self.unanswered_ms.load(Ordering::Relaxed) == 0 {
             let passed = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
             self.unanswered_ms.store(passed + 1, Ordering::Relaxed);
@@ -118,24 +125,27 @@ impl Peer {
         let age = self.session().time_since_last_handshake();
         let key = self.key;
         let silent = match self.unanswered_ms.load(Ordering::Relaxed) {
-            0 => Duration::ZERO,
-            since => self
-                .start
-                .elapsed()
-                .saturating_sub(Duration::from_millis(since - 1)),
+            0 => None,
+            since => {
+                let since = Duration::from_millis(since - 1);
+                Some(self.start.elapsed().saturating_sub(since))
+            }
         };
         match age {
+            None if silent.is_none() => PeerState::Dormant,
             None if self.endpoint().is_none() => down(format!("peer {key} has no address yet")),
             None => down(format!("there is no session with peer {key}")),
             Some(age) if age >= REJECT_AFTER => down(format!(
                 "the last handshake with peer {key} was {} s ago",
                 age.as_secs()
             )),
-            Some(_) if silent >= SILENCE => down(format!(
-                "peer {key} has not answered for {} s",
-                silent.as_secs()
-            )),
-            Some(handshake_age) => PeerState::Up { handshake_age },
+            Some(handshake_age) => match silent {
+                Some(silent) if silent >= SILENCE => down(format!(
+                    "peer {key} has not answered for {} s",
+                    silent.as_secs()
+                )),
+                _ => PeerState::Up { handshake_age },
+            },
         }
     }
 
@@ -149,6 +159,7 @@ impl Peer {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let (up, reason) = match self.state() {
             PeerState::Up { .. } => (true, None),
+            PeerState::Dormant => (false, None),
             PeerState::Down { reason } => (false, Some(reason)),
         };
         let age = self.session().time_since_last_handshake();

@@ -74,7 +74,7 @@ async fn many_connections_are_carried_at_a_time() -> TestResult {
     let exchange = |number: u32| {
         let path = &pair.path;
         async move {
-            let target = if number % 2 == 0 {
+            let target = if number.is_multiple_of(2) {
                 at(HOST_V4)
             } else {
                 at(HOST_V6)

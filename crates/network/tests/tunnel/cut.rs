@@ -145,7 +145,6 @@ async fn once_a_peer_counts_as_gone_the_record_says_so() -> TestResult {
     let limits = Limits {
         // Longer than the protocol's own patience with a peer.
         idle_timeout_ms: 16_000,
-        dial_timeout_ms: 1_000,
         ..Limits::default()
     };
     let rig = Rig::start(&pair, limits).await?;

@@ -111,7 +111,7 @@ impl Far {
         let session = Tunn::new(secret, near.into(), shared.map(|key| key.0), None, 7, None);
         let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await?);
         let side = Arc::new(Side {
-            device: AsyncFd::with_interest(device, Interest::READABLE)?,
+            device: watched(device)?,
             session: Mutex::new(session),
             socket: Mutex::new(socket),
             near: Mutex::new(None),
@@ -222,6 +222,14 @@ impl Far {
             .expect("no holder panics")
             .spawn(service);
     }
+}
+
+#[expect(
+    deprecated,
+    reason = "what replaces it is unsafe, for types whose descriptor may change; an owned one does not"
+)]
+fn watched(device: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(device, Interest::READABLE)
 }
 
 async fn answer(mut stream: TcpStream) -> io::Result<()> {

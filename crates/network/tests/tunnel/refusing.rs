@@ -41,7 +41,7 @@ async fn refused(
     limit: Duration,
 ) -> DialError {
     let dialled = path.dial(target, 7, limit).await;
-    dialled.err().expect("it was dialled")
+    dialled.expect_err("it was dialled")
 }
 
 async fn what_the_path_does_not_lead_to_is_refused() -> TestResult {

@@ -65,19 +65,16 @@ fn take(core: &Core, datagram: &[u8], from: SocketAddr, plain: &mut [u8]) {
         return;
     };
     let was_up = peer.is_up();
-    let mut session = peer.session();
-    match session.decapsulate(Some(from.ip()), datagram, plain) {
-        TunnResult::Err(_) => {
-            drop(session);
-            peer.note_refused();
-            return;
-        }
+    let is_cookie = |message: &[u8]| message.first() == Some(&kind::COOKIE);
+    let result = peer.session().decapsulate(Some(from.ip()), datagram, plain);
+    match result {
+        TunnResult::Err(_) => return peer.note_refused(),
         // Nothing of the sender is proved yet: it is told how to prove its address.
-        TunnResult::WriteToNetwork(cookie) if cookie.first() == Some(&kind::COOKIE) => {
-            core.send_or_drop(from, cookie);
-            return;
+        TunnResult::WriteToNetwork(answer) if is_cookie(answer) => {
+            return core.send_or_drop(from, answer);
         }
-        TunnResult::Done if datagram.first() == Some(&kind::COOKIE) => return,
+        // It wants a proof of us, which the next handshake has.
+        TunnResult::Done if is_cookie(datagram) => return,
         TunnResult::Done => peer.note_heard(from),
         TunnResult::WriteToNetwork(answer) => {
             peer.note_heard(from);
@@ -93,9 +90,8 @@ fn take(core: &Core, datagram: &[u8], from: SocketAddr, plain: &mut [u8]) {
         }
     }
     if datagram.first() == Some(&kind::RESPONSE) {
-        send_what_waited(core, &mut session, from, plain);
+        send_what_waited(core, &mut peer.session(), from, plain);
     }
-    drop(session);
     if !was_up {
         core.established.send_replace(());
     }

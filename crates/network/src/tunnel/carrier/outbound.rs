@@ -20,7 +20,7 @@ const AT_ONCE: usize = 64;
 /// Carries until the device is gone.
 pub(super) async fn carry(core: Arc<Core>) {
     let mut packet = vec![0; MAX_PACKET];
-    let mut run = Run::new(core.udp.max_gso_segments());
+    let mut run = Run::new();
     loop {
         let Ok(mut ready) = core.device.readable().await else {
             return;
@@ -66,18 +66,16 @@ struct Run {
     used: usize,
     size: usize,
     count: usize,
-    most: usize,
     to: Option<SocketAddr>,
 }
 
 impl Run {
-    fn new(most: usize) -> Self {
+    fn new() -> Self {
         Self {
             bytes: vec![0; MAX_RUN + MAX_PACKET + OVERHEAD + MAX_HANDSHAKE],
             used: 0,
             size: 0,
             count: 0,
-            most,
             to: None,
         }
     }
@@ -91,7 +89,9 @@ impl Run {
     /// Adds the message that was written; sends what cannot go with it first.
     async fn add(&mut self, core: &Core, to: SocketAddr, length: usize) {
         let ended = self.used != self.size * self.count;
-        let fits = self.count < self.most
+        // Fewer once a device has refused to cut them.
+        let most = core.udp.max_gso_segments();
+        let fits = self.count < most
             && self.to == Some(to)
             && length <= self.size
             && !ended
