@@ -15,6 +15,7 @@ pub(crate) mod policy;
 mod runners;
 mod schema;
 pub(crate) mod submission;
+mod tunnel;
 
 use std::{
     collections::HashMap,
@@ -117,7 +118,8 @@ impl Platform {
         let ledger = ledger(state, signing_key, &control, entries)?;
         let artifacts = Store::open(&state.join("artifacts"))
             .map_err(|error| unusable("the artifact store cannot be opened", &error))?;
-        let paths = networks::paths(environment)?;
+        let tunnel = tunnel::open(environment, &launcher, tunnel::no_keys)?;
+        let paths = networks::paths(environment, tunnel)?;
         let runners = Runners::open(launcher, state, environment, paths)
             .map_err(|error| unusable("the runners' folders cannot be made", &error))?;
         let acceptance = Acceptance::new(
