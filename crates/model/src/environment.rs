@@ -5,6 +5,7 @@
 
 mod file;
 mod network;
+mod tunnel;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +20,7 @@ pub use file::{
 pub use network::{
     NetworksSpec, OnPremAgent, PrivateLink, PrivateVpc, PublicEgress, PublicWay, Vpn,
 };
+pub use tunnel::{PeerSpec, TunnelSpec};
 
 use crate::catalog::{Catalog, Profile};
 use crate::class::{NetworkProfile, RunnerClass, Size};
@@ -239,6 +241,15 @@ impl Resolution<'_> {
             spec.networks.audit,
         );
         self.check_approvals(&spec.governance.approvals);
+        for fault in spec.networks.vpn.iter().flat_map(Vpn::faults) {
+            let pointer = format!("/spec/networks/vpn{}", fault.pointer);
+            self.error(
+                codes::INVALID_ENVIRONMENT,
+                &pointer,
+                fault.message,
+                fault.help,
+            );
+        }
         let secrets = spec.secrets.clone();
         let secrets = secrets.or_else(|| development.then(SecretsSpec::default));
         let of_secrets = secrets.clone().unwrap_or_default();

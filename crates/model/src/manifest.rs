@@ -63,13 +63,16 @@ pub enum ManifestKind {
     Pipeline,
 }
 
+/// The tenant that no manifest may name: it has the secrets that environments themselves need.
+pub const RESERVED_TENANT: &str = "environment";
+
 /// Who and whose a pipeline is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Metadata {
     /// The pipeline's name, unique within the tenant.
     pub name: Name,
-    /// The tenant whose policies, quotas and data apply.
+    /// The tenant whose policies, quotas and data apply. `environment` is taken.
     pub tenant: Name,
     /// Whom alerts reach: an address or the name of a team.
     #[schemars(length(min = 1, max = 200))]

@@ -11,6 +11,7 @@ mod name;
 mod network;
 mod path;
 mod quantity;
+mod wireguard;
 
 pub use column_type::ColumnType;
 pub use cron::{Cron, TimeZoneName};
@@ -19,6 +20,7 @@ pub use name::{ColumnName, DatasetName, DriverName, Name, SecretName};
 pub use network::{DomainName, EgressHost, IpRange, SocketAddress};
 pub use path::{ImageSource, RelativePath};
 pub use quantity::{ByteSize, DecimalText, Duration};
+pub use wireguard::{HostPort, OwnAddress, PeerKey};
 
 use crate::codes::{self, Code};
 use crate::digest::Digest;
@@ -63,6 +65,9 @@ pub(crate) const FORMATS: &[Format] = &[
     format::<EgressHost>(codes::INVALID_VALUE),
     format::<IpRange>(codes::INVALID_VALUE),
     format::<SocketAddress>(codes::INVALID_VALUE),
+    format::<HostPort>(codes::INVALID_VALUE),
+    format::<OwnAddress>(codes::INVALID_VALUE),
+    format::<PeerKey>(codes::INVALID_VALUE),
     format::<Duration>(codes::INVALID_VALUE),
     format::<Instant>(codes::INVALID_VALUE),
     format::<ByteSize>(codes::INVALID_VALUE),
@@ -72,6 +77,9 @@ pub(crate) const FORMATS: &[Format] = &[
     format::<TimeZoneName>(codes::INVALID_SCHEDULE),
     format::<Digest>(codes::INVALID_VALUE),
 ];
+
+/// The `format` of [`SecretName`].
+pub(crate) const SECRET_NAME_FORMAT: &str = SecretName::FORMAT;
 
 /// A type that documents spell as text.
 pub(crate) trait TextValue: std::str::FromStr<Err = InvalidText> {

@@ -197,14 +197,18 @@ impl AttemptState {
             };
             plan.connect(limit).await
         };
-        let dialled = match tokio::time::timeout(limit, dialled).await {
-            Ok(dialled) => dialled,
-            Err(_) => Err(DialError::Timeout { after: limit }),
+        let error = match tokio::time::timeout(limit, dialled).await {
+            Ok(Ok(dialled)) => return Ok(dialled),
+            Ok(Err(error)) => error,
+            Err(_) => DialError::Timeout { after: limit },
         };
-        if dialled.is_err() {
-            self.plans.lock().expect("no holder panics").remove(&key);
-        }
-        dialled
+        self.plans.lock().expect("no holder panics").remove(&key);
+        Err(self.path.explain(error).await)
+    }
+
+    /// How connections leave.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     fn known_plan(&self, key: &(Target, u16)) -> Option<Plan> {

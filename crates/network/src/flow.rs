@@ -186,18 +186,29 @@ async fn carry(
         pace: attempt.pace(),
         idle: attempt.limits().idle_timeout(),
     };
-    let ended = relay(inside, dialled.connection, upward, terms).await;
-    ended.map_err(|broken| match broken {
-        Broken::Violation(reason) => Ending::Refused(reason),
-        Broken::Idle => Ending::Broken(Reason::new(
+    let Err(broken) = relay(inside, dialled.connection, upward, terms).await else {
+        return Ok(());
+    };
+    let reason = match broken {
+        Broken::Violation(reason) => return Err(Ending::Refused(reason)),
+        Broken::Idle => Reason::new(
             ReasonCode::IdleTimeout,
             format!(
                 "nothing was carried for {} ms",
                 attempt.limits().idle_timeout_ms
             ),
-        )),
-        Broken::Lost(error) => Ending::Broken(Reason::new(ReasonCode::Reset, error.to_string())),
-    })
+        ),
+        Broken::Lost(error) => Reason::new(ReasonCode::Reset, error.to_string()),
+    };
+    // A tunnel that is cut ends its flows this way; the record says which it was.
+    let down = attempt.path().down(Some(dialled.address.ip())).await;
+    Err(Ending::Broken(match down {
+        Some(down) => Reason::new(
+            ReasonCode::PathDown,
+            format!("{}; the tunnel is down: {down}", reason.text),
+        ),
+        None => reason,
+    }))
 }
 
 fn admitted(attempt: &AttemptState) -> Result<tokio::sync::OwnedSemaphorePermit, Ending> {

@@ -7,9 +7,10 @@ use tokio::time::Instant;
 
 use crate::{
     inspect::Target,
-    path::{EndpointAddress, Path, TunnelState},
+    path::{EndpointAddress, Path},
     policy::{Destination, Host},
     reason::{Reason, ReasonCode},
+    tunnel::TunnelHealth,
 };
 
 /// What a probe found of a path.
@@ -26,6 +27,9 @@ pub struct PathHealth {
     pub reason: Option<Reason>,
     /// Each destination.
     pub destinations: Vec<DestinationHealth>,
+    /// How the tunnel does that the path leads through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<TunnelHealth>,
 }
 
 /// What a probe found of one destination.
@@ -63,12 +67,13 @@ pub enum EndpointDns {
 /// connection again. Nothing is sent. A name must resolve to where the path leads, which for
 /// endpoints is the endpoint. Ranges are not probed: any host of theirs may be absent. Cancel-safe.
 pub async fn probe(path: &Path, destinations: &[Destination], limit: Duration) -> PathHealth {
-    if let Some(reason) = down(path).await {
+    if let Some(reason) = down(path, limit).await {
         return PathHealth {
             ok: false,
             latency_us: None,
             reason: Some(reason),
             destinations: Vec::new(),
+            tunnel: tunnel_of(path),
         };
     }
     let probes = destinations.iter().filter_map(|to| {
@@ -91,19 +96,28 @@ pub async fn probe(path: &Path, destinations: &[Destination], limit: Duration) -
             .max(),
         reason,
         destinations,
+        tunnel: tunnel_of(path),
     }
 }
 
-async fn down(path: &Path) -> Option<Reason> {
+/// Why the tunnel that a path leads through does not come up within the limit.
+async fn down(path: &Path, limit: Duration) -> Option<Reason> {
     let Path::Through(through) = path else {
         return None;
     };
-    match through.tunnel.state().await {
-        TunnelState::Up { .. } => None,
-        TunnelState::Down { reason } => Some(Reason::new(
-            ReasonCode::PathDown,
-            format!("the tunnel is down: {reason}"),
-        )),
+    let why = match tokio::time::timeout(limit, through.tunnel.raise(None)).await {
+        Ok(Ok(())) => return None,
+        Ok(Err(down)) => down.to_string(),
+        Err(_) => path.down(None).await?,
+    };
+    let text = format!("the tunnel is down: {why}");
+    Some(Reason::new(ReasonCode::PathDown, text))
+}
+
+fn tunnel_of(path: &Path) -> Option<TunnelHealth> {
+    match path {
+        Path::Through(through) => through.tunnel.health(),
+        _ => None,
     }
 }
 

@@ -36,6 +36,7 @@ pub mod record;
 mod relay;
 pub mod resolver;
 pub mod synthetic;
+pub mod tunnel;
 
 pub use dns::client::NameServer;
 pub use inspect::Target;

@@ -23,7 +23,7 @@ use tokio::{
 
 pub use self::proxy::ProxyError;
 pub(crate) use self::{
-    connect::{any_address, connect},
+    connect::{any_address, connect, connect_from},
     plan::Plan,
 };
 use crate::{
@@ -31,6 +31,7 @@ use crate::{
     name::HostName,
     reason::{Reason, ReasonCode},
     resolver::{ResolveError, Resolver},
+    tunnel::TunnelHealth,
 };
 
 /// The path of each profile that an environment offers.
@@ -171,12 +172,44 @@ pub struct Facility {
 /// A tunnel that connections are made through.
 #[async_trait]
 pub trait Tunnel: Send + Sync + fmt::Debug {
-    /// Connects to an address on the tunnel's other side. Fails at once while the tunnel is down.
-    /// Cancel-safe.
+    /// Connects to an address on the tunnel's other side, once the tunnel is up. Cancel-safe.
     async fn connect(&self, to: SocketAddr) -> io::Result<Connection>;
 
-    /// Whether the tunnel is up.
-    async fn state(&self) -> TunnelState;
+    /// Waits until the tunnel carries traffic to an address, or anywhere, and does what brings that
+    /// about; as long as the caller likes. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`TunnelDown`] if it is not worth waiting for.
+    async fn raise(&self, to: Option<IpAddr>) -> Result<(), TunnelDown> {
+        match self.state(to).await {
+            TunnelState::Up { .. } | TunnelState::Dormant => Ok(()),
+            TunnelState::Down { reason } => Err(TunnelDown { reason }),
+        }
+    }
+
+    /// Whether the tunnel carries traffic to an address, or anywhere.
+    async fn state(&self, to: Option<IpAddr>) -> TunnelState;
+
+    /// Figures of it, where there are any.
+    fn health(&self) -> Option<TunnelHealth> {
+        None
+    }
+}
+
+/// A tunnel that carries nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct TunnelDown {
+    reason: String,
+}
+
+impl TunnelDown {
+    /// With the reason as a fragment in lower case.
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+        }
+    }
 }
 
 /// Whether a tunnel is up.
@@ -189,7 +222,9 @@ pub enum TunnelState {
         /// Round trip to the peer.
         round_trip: Option<Duration>,
     },
-    /// It carries nothing.
+    /// It has nothing to carry, and would have to be raised first.
+    Dormant,
+    /// It carries nothing though it should.
     Down {
         /// Why, as a fragment in lower case.
         reason: String,
@@ -340,6 +375,13 @@ pub enum DialError {
 }
 
 impl DialError {
+    pub(crate) fn tunnel_down(reason: impl Into<String>) -> Self {
+        Self::Down {
+            what: "the tunnel".to_owned(),
+            source: io::Error::new(io::ErrorKind::NetworkDown, reason.into()),
+        }
+    }
+
     /// The code that a flow record carries.
     pub fn code(&self) -> ReasonCode {
         match self {
@@ -404,8 +446,33 @@ impl Path {
     ) -> Result<Dialled, DialError> {
         let dialled = async { self.plan(target, port).await?.connect(limit).await };
         match tokio::time::timeout(limit, dialled).await {
-            Ok(dialled) => dialled,
-            Err(_) => Err(DialError::Timeout { after: limit }),
+            Ok(Ok(dialled)) => Ok(dialled),
+            Ok(Err(error)) => Err(self.explain(error).await),
+            Err(_) => Err(self.explain(DialError::Timeout { after: limit }).await),
+        }
+    }
+
+    /// Whatever failed: if the tunnel is down, that is why.
+    pub(crate) async fn explain(&self, error: DialError) -> DialError {
+        let (address, may_be_why) = match &error {
+            DialError::Connect { address, .. } => (Some(address.ip()), true),
+            DialError::Timeout { .. } | DialError::NotResolved { .. } => (None, true),
+            _ => (None, false),
+        };
+        match self.down(address).await {
+            Some(reason) if may_be_why => DialError::tunnel_down(reason),
+            _ => error,
+        }
+    }
+
+    /// Why nothing is carried to an address, or anywhere, if this is a tunnel that is down.
+    pub(crate) async fn down(&self, to: Option<IpAddr>) -> Option<String> {
+        let Self::Through(through) = self else {
+            return None;
+        };
+        match through.tunnel.state(to).await {
+            TunnelState::Up { .. } | TunnelState::Dormant => None,
+            TunnelState::Down { reason } => Some(reason),
         }
     }
 }

@@ -81,6 +81,39 @@ pub enum LaunchError {
     LauncherGone(#[source] io::Error),
 }
 
+/// Why a tunnel's namespace was not made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TunnelError {
+    /// What was asked for is not acceptable.
+    #[error("the tunnel's network is not valid: {reason}")]
+    Network {
+        /// What holds of one that is.
+        reason: &'static str,
+    },
+    /// The host gives no user namespaces. `reason` and `remedy` are whole sentences.
+    #[error("this host gives no user namespaces: {reason}")]
+    UserNamespaces {
+        /// Why.
+        reason: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// A step of setting it up failed.
+    #[error("cannot {step}{}", at(path.as_ref()))]
+    SetUp {
+        /// Which.
+        step: Step,
+        /// On what, if on a path.
+        path: Option<PathBuf>,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The launcher is gone or does not answer.
+    #[error("the launcher process is gone")]
+    LauncherGone(#[source] io::Error),
+}
+
 /// Why a running sandbox could not be asked or told something.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -146,6 +179,12 @@ pub enum Step {
     Listen,
     /// Leading what the payload sends to the agent.
     Intercept,
+    /// Opening the device that TUN devices are made with.
+    OpenTun,
+    /// Making a TUN device.
+    MakeTun,
+    /// Giving a TUN device its addresses and routes.
+    ConfigureTun,
     /// Setting resource limits.
     ResourceLimits,
     /// Pinning to cores.
@@ -188,6 +227,9 @@ impl fmt::Display for Step {
             Self::PivotRoot => "change the root",
             Self::Listen => "listen on",
             Self::Intercept => "intercept the network",
+            Self::OpenTun => "open",
+            Self::MakeTun => "make the tunnel's device",
+            Self::ConfigureTun => "set the tunnel's addresses and routes",
             Self::ResourceLimits => "set resource limits",
             Self::PinCpus => "pin to the given cores",
             Self::DropCapabilities => "drop capabilities",
@@ -232,6 +274,13 @@ impl Failure {
             path: None,
             errno: error.raw_os_error().unwrap_or(libc::EIO),
         }
+    }
+
+    /// The error that the caller sees who asked for a tunnel.
+    pub(crate) fn into_tunnel_error(self) -> TunnelError {
+        let source = io::Error::from_raw_os_error(self.errno);
+        let Self { step, path, .. } = self;
+        TunnelError::SetUp { step, path, source }
     }
 
     /// The error that the caller of a launch sees.

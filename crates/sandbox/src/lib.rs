@@ -21,6 +21,10 @@
 //! undone. The agent gets the sockets ([`Sandbox::take_intercepted`]) and decides about each
 //! connection; what it does not relay goes nowhere.
 //!
+//! # Tunnels
+//! [`Launcher::tunnel`] makes a network namespace without a sandbox, out of which leads one TUN
+//! device in the agent's hands; a process of its own opens sockets there for the agent.
+//!
 //! # In tests
 //! The test harness has threads before a test runs. A test binary that launches sandboxes sets
 //! `harness = false`, starts the launcher first thing in `main`, then runs its tests, for example
@@ -38,14 +42,16 @@ mod netlink;
 mod network;
 mod refusal;
 mod report;
+mod rtnetlink;
 mod sandbox;
 mod seccomp;
 mod spec;
 mod sys;
+mod tunnel;
 mod usage;
 mod wire;
 
-pub use error::{LaunchError, SandboxError, StartError, Step};
+pub use error::{LaunchError, SandboxError, StartError, Step, TunnelError};
 pub use launcher::{Launcher, LauncherConfig, Swept};
 pub use meter::Meter;
 pub use network::{Brokered, Capture, Intercepted, Network};
@@ -59,3 +65,4 @@ pub use sandbox::Sandbox;
 pub use spec::{
     HostIdentity, Identity, Isolation, Limits, Mount, Root, SandboxName, Spec, SpecError, Stdio,
 };
+pub use tunnel::{InternetFamily, Prefix, TunnelNamespace, TunnelNetwork};

@@ -255,6 +255,23 @@ pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> Result<()> {
     }
 }
 
+/// Makes of an open `/dev/net/tun` the TUN device of a name in this network namespace: whole IP
+/// packets, nothing before them.
+pub(crate) fn make_tun(device: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    // SAFETY: an all-zero `ifreq` is a valid value; the name is shorter than its field, so that it
+    // ends in a zero, and the kernel writes within the struct alone.
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        let room = request.ifr_name.len() - 1;
+        for (to, from) in request.ifr_name[..room].iter_mut().zip(name.to_bytes()) {
+            *to = *from as libc::c_char;
+        }
+        request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as i16;
+        let result = libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF, &raw mut request);
+        check(libc::c_long::from(result)).map(drop)
+    }
+}
+
 /// Replaces this process; returns only the reason why not.
 ///
 /// Both lists are of pointers to NUL-ended strings and end in a null pointer.

@@ -19,6 +19,7 @@ use crate::error::Failure;
 use crate::network::Layout;
 use crate::report::{Enforcement, Exit, ExitStatus, HostReport, Usage};
 use crate::spec::Spec;
+use crate::tunnel::{InternetFamily, TunnelNetwork};
 
 /// A packet up to this size travels in the socket; a larger one in a memory file beside it.
 const INLINE_BYTES: usize = 32 * 1024;
@@ -28,11 +29,12 @@ const MAX_PACKET_BYTES: u64 = 16 << 20;
 const MAX_DESCRIPTORS: usize = 253;
 
 /// Agent to launcher, on the control socket. Descriptors beside `Launch`: session, stdin, stdout,
-/// stderr; beside `Sweep`: where to answer.
+/// stderr; beside `Sweep`: where to answer; beside `Tunnel`: session.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
     Launch(Box<Spec>),
     Sweep,
+    Tunnel(TunnelNetwork),
 }
 
 /// Launcher to agent: `Host` on the control socket when it is ready, the others on a session.
@@ -46,6 +48,10 @@ pub(crate) enum Answer {
         enforcement: Box<Enforcement>,
         group: Vec<Directory>,
         intercepted: Option<Layout>,
+    },
+    /// The process inside a tunnel's namespace is ready; the device is beside it.
+    Tunnel {
+        pid: i32,
     },
     NameInUse,
     NoUserNamespaces {
@@ -92,6 +98,21 @@ pub(crate) enum InitReport {
         status: ExitStatus,
         usage: Usage,
     },
+}
+
+/// Agent to the process inside a tunnel's namespace.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum InsideOrder {
+    TcpSocket(InternetFamily),
+}
+
+/// And back.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum InsideReply {
+    /// It is beside this.
+    Socket,
+    /// With this number of an error.
+    Failed(i32),
 }
 
 /// Two connected sockets that keep packets apart.

@@ -19,6 +19,7 @@ mod runners;
 mod schema;
 pub(crate) mod secrets;
 pub(crate) mod submission;
+mod tunnel;
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
@@ -30,7 +31,7 @@ use barecount_control::{
     store::OpenError,
 };
 use barecount_dataset::table::Tables;
-use barecount_model::{environment::Environment, run::TaskState};
+use barecount_model::{environment::Environment, run::TaskState, text::SecretName};
 use barecount_runner::launch::AttemptToken;
 use barecount_sandbox::{Launcher, LauncherConfig};
 use barecount_secrets::MemoryFolder;
@@ -112,7 +113,9 @@ impl Platform {
         let ledger = ledger(state, found.signing_key().as_deref(), &control, entries)?;
         let artifacts = Store::open(&state.join("artifacts"))
             .map_err(|error| unusable("the artifact store cannot be opened", &error))?;
-        let paths = networks::paths(environment)?;
+        let keys = |name: &SecretName| secrets::of_environment(found, state, name);
+        let tunnel = tunnel::open(environment, &launcher, keys)?;
+        let paths = networks::paths(environment, tunnel)?;
         let gate = Arc::new(PathGate::new(paths.clone()));
         let runners = Runners::open(launcher, state, environment, paths)
             .map_err(|error| unusable("the runners' folders cannot be made", &error))?;

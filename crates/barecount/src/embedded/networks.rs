@@ -11,19 +11,24 @@ use barecount_network::{
     NameServer,
     path::{
         Binding, Bound, Direct, Endpoint, EndpointAddress, Facility, Names, Path, Paths, Private,
-        PublicVia,
+        PublicVia, Through,
     },
     resolver::{HostResolver, Resolver},
+    tunnel::WireGuard,
 };
 
 use crate::failure::{Failure, Status};
 
-/// The paths of an environment. A profile of which it says nothing leads nowhere.
-pub(super) fn paths(environment: &Environment) -> Result<Paths, Failure> {
+/// The paths of an environment, with the tunnel that it describes, if it does. A profile of which it
+/// says nothing leads nowhere.
+pub(super) fn paths(
+    environment: &Environment,
+    tunnel: Option<Arc<WireGuard>>,
+) -> Result<Paths, Failure> {
     let networks = &environment.networks;
     let mut paths = Paths::new();
     for profile in NetworkProfile::ALL.iter().copied() {
-        let path = path(profile, networks).map_err(|what| {
+        let path = path(profile, networks, tunnel.clone()).map_err(|what| {
             let what = format!("`networks.{profile}` of the environment cannot be used: {what}");
             Failure::new(Status::Usage, what).with_code("BC0301")
         })?;
@@ -32,7 +37,11 @@ pub(super) fn paths(environment: &Environment) -> Result<Paths, Failure> {
     Ok(paths)
 }
 
-fn path(profile: NetworkProfile, networks: &NetworksSpec) -> Result<Path, String> {
+fn path(
+    profile: NetworkProfile,
+    networks: &NetworksSpec,
+    tunnel: Option<Arc<WireGuard>>,
+) -> Result<Path, String> {
     let found = match profile {
         NetworkProfile::PublicVpcEgress => networks.public_vpc_egress.as_ref().map(|network| {
             Ok(Path::Direct(Direct {
@@ -42,7 +51,7 @@ fn path(profile: NetworkProfile, networks: &NetworksSpec) -> Result<Path, String
         }),
         NetworkProfile::PrivateVpc => networks.private_vpc.as_ref().map(private),
         NetworkProfile::PrivateLink => networks.privatelink.as_ref().map(endpoints),
-        NetworkProfile::Vpn => networks.vpn.as_ref().map(tunnel),
+        NetworkProfile::Vpn => networks.vpn.as_ref().map(|network| vpn(network, tunnel)),
         NetworkProfile::OnPremAgent => networks.on_prem_agent.as_ref().map(facility),
     };
     found.unwrap_or_else(|| Ok(nowhere()))
@@ -105,18 +114,31 @@ fn endpoints(network: &PrivateLink) -> Result<Path, String> {
     }))
 }
 
-fn tunnel(network: &Vpn) -> Result<Path, String> {
-    let binding = Binding::Interface(network.interface.clone());
-    let resolver: Arc<dyn Resolver> = match &network.resolver {
-        Some(address) => Arc::new(NameServer::new(address.socket_addr()).bound(binding.clone())),
-        // Manifests with names were refused: names would leak to the host's resolver.
-        None => Arc::new(HostResolver::default()),
+fn vpn(network: &Vpn, tunnel: Option<Arc<WireGuard>>) -> Result<Path, String> {
+    let ranges = ranges(&network.reachable())?;
+    let resolver = |reached: &dyn Fn(NameServer) -> NameServer| -> Arc<dyn Resolver> {
+        match &network.resolver {
+            Some(address) => Arc::new(reached(NameServer::new(address.socket_addr()))),
+            // Manifests with names were refused: names would leak to the host's resolver.
+            None => Arc::new(HostResolver::default()),
+        }
     };
-    Ok(Path::Bound(Bound {
-        binding,
-        ranges: ranges(&network.ranges)?,
-        resolver,
-    }))
+    match (&network.interface, tunnel) {
+        (Some(interface), _) => {
+            let binding = Binding::Interface(interface.clone());
+            Ok(Path::Bound(Bound {
+                resolver: resolver(&|server| server.bound(binding.clone())),
+                binding,
+                ranges,
+            }))
+        }
+        (None, Some(tunnel)) => Ok(Path::Through(Through {
+            resolver: resolver(&|server| server.through(tunnel.clone())),
+            tunnel,
+            ranges,
+        })),
+        (None, None) => Err("there is no tunnel to lead through".to_owned()),
+    }
 }
 
 fn facility(network: &OnPremAgent) -> Result<Path, String> {
@@ -149,7 +171,7 @@ fn resolver(address: Option<&SocketAddress>) -> Arc<dyn Resolver> {
     }
 }
 
-fn ranges<T: std::str::FromStr<Err: std::fmt::Display>>(
+pub(super) fn ranges<T: std::str::FromStr<Err: std::fmt::Display>>(
     ranges: &[IpRange],
 ) -> Result<Vec<T>, String> {
     let range = |range: &IpRange| {

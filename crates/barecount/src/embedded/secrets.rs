@@ -6,9 +6,13 @@ use std::{
 };
 
 use barecount_agent::SecretsService;
-use barecount_model::environment::SecretsSpec;
+use barecount_model::{
+    environment::SecretsSpec,
+    text::{Name, SecretName},
+};
 use barecount_secrets::{
-    Argon2Cost, EmbeddedStores, KeyFile, KeySource, MemoryFolder, PassphraseFile,
+    Argon2Cost, EmbeddedStores, KeyFile, KeySource, Limits, MemoryFolder, PassphraseFile,
+    Reference, Secret, Store,
 };
 
 use super::ledger;
@@ -84,6 +88,38 @@ pub(crate) fn required(found: &Found, state: &Path) -> Result<Location, Failure>
             .with_code("BC0309")
             .with_help("Add `secrets` to the `spec` of its file.")
     })
+}
+
+/// Whose the secrets are that an environment itself needs. No pipeline's: a manifest that named
+/// this tenant would be refused.
+const ENVIRONMENT: &str = barecount_model::manifest::RESERVED_TENANT;
+
+/// A secret of the environment's own.
+pub(super) fn of_environment(
+    found: &Found,
+    state: &Path,
+    name: &SecretName,
+) -> Result<Secret, Failure> {
+    let location = required(found, state)?;
+    let tenant: Name = ENVIRONMENT
+        .parse()
+        .map_err(|error| Failure::from_error(Status::Bug, &error))?;
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        let what = format!("secret `{name}` of the environment cannot be fetched");
+        Failure::new(Status::Usage, what)
+            .because(error)
+            .with_code("BC0309")
+            .with_help(format!(
+                "Keep it with `barecount secrets set {name} --tenant {ENVIRONMENT}`."
+            ))
+    };
+    let keys = Box::new(location.key.source());
+    let store = Store::open(&location.store, tenant, keys, Limits::default())
+        .map_err(|error| failed(&error))?;
+    let (_, value) = store
+        .get(&Reference::current(name.clone()))
+        .map_err(|error| failed(&error))?;
+    Ok(value)
 }
 
 impl Location {

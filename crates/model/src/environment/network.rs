@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     class::NetworkProfile,
     codes::{self, Code},
+    environment::tunnel::TunnelSpec,
     manifest::{Egress, EgressMode},
     pipeline::Stage,
     text::{ByteSize, DomainName, EgressHost, IpRange, SocketAddress},
@@ -109,15 +110,21 @@ pub struct PrivateLink {
     pub resolver: Option<SocketAddress>,
 }
 
-/// `vpn`: the peer's ranges, over an interface that exists; nothing while it is down.
+/// `vpn`: the peer's ranges, over an interface that exists or through a tunnel of our own; nothing
+/// while it is down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Vpn {
     /// The tunnel's interface on the agent's host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[A-Za-z0-9_.-]{1,15}$"))]
-    pub interface: String,
-    /// The peer's ranges.
-    #[schemars(length(min = 1, max = 1_000))]
+    pub interface: Option<String>,
+    /// A tunnel of our own instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<TunnelSpec>,
+    /// The peer's ranges; with a tunnel, all that lies behind it if left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1_000))]
     pub ranges: Vec<IpRange>,
     /// Who resolves names, reached through the tunnel; without it only addresses can be declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -212,7 +219,7 @@ impl NetworksSpec {
             NetworkProfile::Vpn => {
                 let network = self.vpn.as_ref().ok_or_else(absent)?;
                 match host {
-                    EgressHost::Range(range) => within(*range, network.ranges.iter(), egress),
+                    EgressHost::Range(range) => within(*range, network.reachable().iter(), egress),
                     EgressHost::Name(_) if network.resolver.is_some() => Ok(()),
                     EgressHost::Name(_) => Err(format!(
                         "`{host}:{port}` is a name, and `networks.vpn` has no `resolver` behind the \

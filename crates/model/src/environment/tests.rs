@@ -171,3 +171,91 @@ fn production_lets_nothing_through_that_was_not_declared() {
     assert_eq!(codes, [codes::INVALID_ENVIRONMENT.id]);
     assert!(Environment::load("e.yaml", minimal("staging", audited).as_bytes()).is_ok());
 }
+
+/// A tunnel with one peer, in which `from` is written as `to`.
+fn tunnel(from: &str, to: &str) -> Result<Environment, Vec<Diagnostic>> {
+    let networks = "  networks:
+    vpn:
+      resolver: 10.88.0.53:53
+      tunnel:
+        private_key: network/vpn.private-key
+        address: [10.77.0.2/32, 'fd77::2/128']
+        peers:
+          - public_key: hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=
+            preshared_key: network/vpn.shared-key
+            endpoint: vpn.example.com:51820
+            allowed_ips: [10.88.0.0/16, 'fd88::/64']
+            keepalive: 25
+";
+    assert!(networks.contains(from), "{from}");
+    let text = minimal("production", &networks.replacen(from, to, 1));
+    Environment::load("e.yaml", text.as_bytes())
+}
+
+#[test]
+fn a_tunnel_leads_to_what_lies_behind_its_peers() {
+    let environment = tunnel("", "").unwrap_or_else(|d| panic!("{}", diagnostic::render(&d, "")));
+    let vpn = environment.networks.vpn.expect("there is one");
+    let reachable: Vec<String> = vpn.reachable().iter().map(ToString::to_string).collect();
+    assert_eq!(reachable, ["10.88.0.0/16", "fd88::/64"]);
+    let narrowed = tunnel("resolver:", "ranges: [10.88.1.0/24]\n      resolver:");
+    let vpn = narrowed.expect("valid").networks.vpn.expect("there is one");
+    assert_eq!(vpn.reachable(), vpn.ranges);
+}
+
+#[test]
+fn a_tunnel_that_cannot_be_is_refused() {
+    for (from, to, says) in [
+        ("10.88.0.53:53", "10.99.0.53:53", "not behind the tunnel"),
+        (
+            "resolver:",
+            "ranges: [10.0.0.0/8]\n      resolver:",
+            "no peer's",
+        ),
+        (
+            "resolver:",
+            "interface: wg0\n      resolver:",
+            "exclude each other",
+        ),
+        (", 'fd77::2/128'", "", "nothing can be sent to fd88::/64"),
+        (
+            "10.88.0.0/16,",
+            "10.88.0.0/16, 10.88.0.0/16,",
+            "allowed twice",
+        ),
+        ("'fd77::2/128'", "10.77.0.2", "is there twice"),
+        (
+            "private_key: network/vpn.private-key",
+            "mtu: 1420",
+            "private_key",
+        ),
+        (
+            "vpn.example.com:51820",
+            "vpn.example.com",
+            "is not a host with a port",
+        ),
+    ] {
+        let found = tunnel(from, to).expect_err(to);
+        assert!(
+            found.iter().any(|d| d.message.contains(says)),
+            "{to}: {found:?}"
+        );
+    }
+    let neither = minimal(
+        "production",
+        "  networks: { vpn: { ranges: [10.0.0.0/8] } }\n",
+    );
+    assert_eq!(load(&neither), Err(vec!["BC0301"]));
+}
+
+#[test]
+fn a_key_where_its_path_belongs_is_refused_and_not_repeated() {
+    let key = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
+    for path in ["network/vpn.private-key", "network/vpn.shared-key"] {
+        let found = tunnel(path, key).expect_err("it is a key");
+        assert_eq!(found.len(), 1, "{found:?}");
+        let told = format!("{} {:?}", found[0].message, found[0].help);
+        assert!(told.contains("key itself"), "{told}");
+        assert!(!told.contains(&key[..12]), "{told}");
+    }
+}

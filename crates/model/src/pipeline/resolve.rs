@@ -9,7 +9,9 @@ use crate::class::RunnerClass;
 use crate::codes;
 use crate::diagnostic::{Diagnostic, quoted};
 use crate::document::{Document, token};
-use crate::manifest::{Classification, Defaults, Egress, Manifest, RetriesSpec, Spec, StageSpec};
+use crate::manifest::{
+    Classification, Defaults, Egress, Manifest, RESERVED_TENANT, RetriesSpec, Spec, StageSpec,
+};
 use crate::text::{Duration, Name};
 
 /// The longest that a serverless attempt may take, as on AWS Lambda.
@@ -45,6 +47,7 @@ pub(super) fn resolve(
         );
         depends_on.push(on);
     }
+    refuse_reserved_tenant(&mut findings, manifest);
     crossing::declare(&mut findings, &spec.stages, &mut stages, &writers);
     let ordered = order(&mut findings, &depends_on, &names);
     let stages: Option<Vec<Stage>> = ordered
@@ -69,6 +72,15 @@ pub(super) fn resolve(
 fn classification(own: Option<Classification>, pipeline: &Spec) -> Classification {
     own.or(pipeline.classification)
         .unwrap_or(Classification::Internal)
+}
+
+fn refuse_reserved_tenant(findings: &mut Findings<'_>, manifest: &Manifest) {
+    if manifest.metadata.tenant.as_str() == RESERVED_TENANT {
+        let message =
+            format!("the tenant `{RESERVED_TENANT}` has what environments themselves need");
+        let help = "choose another name";
+        findings.error_with_help(codes::INVALID_NAME, "/metadata/tenant", message, help);
+    }
 }
 
 fn refuse_duplicate_stages(findings: &mut Findings<'_>, manifest: &Manifest) {

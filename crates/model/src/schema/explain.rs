@@ -192,7 +192,12 @@ impl Problem<'_> {
             let message = format!("{} is not a valid {format}", quoted(text));
             return self.error(codes::INVALID_VALUE, self.span(), message);
         };
-        let message = format!("{} is not {}", quoted(text), format.article);
+        // What stands where a secret's path belongs may be the secret.
+        let written = match format.name {
+            crate::text::SECRET_NAME_FORMAT => shown(self.at),
+            _ => quoted(text),
+        };
+        let message = format!("{written} is not {}", format.article);
         let diagnostic = self.error(format.code, self.span(), message);
         match (format.check)(text) {
             Err(reason) => diagnostic.with_help(reason.to_string()),

@@ -1,6 +1,6 @@
 //! Names of pipelines, stages, datasets, columns and drivers.
 
-use super::{InvalidText, text_value};
+use super::{InvalidText, text_value, wireguard::is_key};
 
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $check:expr) => {
@@ -126,6 +126,12 @@ name!(
     /// A secret within its tenant, as `erp/netsuite.client-secret`. No part between slashes is empty
     /// or made of dots alone, so that a service may use the name as a path.
     SecretName, |text| {
+        if is_key(text) {
+            return Err(InvalidText::new(
+                "this looks like a key itself, which others may have read by now: make a new one, \
+                 keep it in the secrets store (`barecount secrets set`), and write its name here",
+            ));
+        }
         let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'/');
         let starts = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
         let parts = text.split('/').all(|part| part.bytes().any(|b| b != b'.'));

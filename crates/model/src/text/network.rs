@@ -97,6 +97,21 @@ impl IpRange {
         (self.prefix == width).then_some(self.first)
     }
 
+    /// Whether it is of IPv4.
+    pub fn is_ipv4(self) -> bool {
+        self.first.is_ipv4()
+    }
+
+    /// Its first address.
+    pub fn first(self) -> IpAddr {
+        self.first
+    }
+
+    /// How many bits of the first address count.
+    pub fn prefix_bits(self) -> u8 {
+        self.prefix
+    }
+
     /// Whether all of another range lies in it.
     pub fn covers(self, other: Self) -> bool {
         self.prefix <= other.prefix && self.contains(other.first)

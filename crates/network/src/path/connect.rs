@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    Binding, Connection, DialError, Dialled, Plan, TunnelState,
+    Binding, Connection, DialError, Dialled, Plan,
     plan::Via,
     proxy::{self, ProxyError},
 };
@@ -80,12 +80,8 @@ impl Plan {
                     .map_err(refused)
             }
             Via::Tunnel(tunnel) => {
-                if let TunnelState::Down { reason } = tunnel.state().await {
-                    return Err(DialError::Down {
-                        what: "the tunnel".to_owned(),
-                        source: io::Error::new(io::ErrorKind::NetworkDown, reason),
-                    });
-                }
+                let raised = tunnel.raise(Some(address.ip())).await;
+                raised.map_err(|down| DialError::tunnel_down(down.to_string()))?;
                 tunnel.connect(address).await.map_err(failed)
             }
         }
@@ -107,6 +103,11 @@ pub(crate) async fn connect(
         Some(Binding::Interface(name)) => socket.bind_device(Some(name.as_bytes()))?,
         Some(Binding::Source(source)) => socket.bind(SocketAddr::new(*source, 0))?,
     }
+    connect_from(socket, address).await
+}
+
+/// The same, from a socket that is given.
+pub(crate) async fn connect_from(socket: TcpSocket, address: SocketAddr) -> io::Result<TcpStream> {
     // Reset however it is left, until it is known to have ended well: also when the agent dies.
     socket.set_zero_linger()?;
     let stream = socket.connect(address).await?;

@@ -337,7 +337,7 @@ impl Tunnel for Pipes {
         Ok(Connection::Stream(Box::new(near)))
     }
 
-    async fn state(&self) -> TunnelState {
+    async fn state(&self, _to: Option<IpAddr>) -> TunnelState {
         if self.up.load(std::sync::atomic::Ordering::Relaxed) {
             TunnelState::Up {
                 handshake_age: None,

@@ -230,7 +230,7 @@ fn open_network(plan: &Plan<'_>) -> Result<(Vec<OwnedFd>, Option<Intercepted>), 
 }
 
 /// Gives up every capability in every set, for good.
-fn drop_capabilities() -> Result<(), Failure> {
+pub(crate) fn drop_capabilities() -> Result<(), Failure> {
     for number in CAPABILITY_NUMBERS {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         match rustix::thread::remove_capability_from_bounding_set(capability) {

@@ -4,6 +4,7 @@ mod birth;
 mod enforce;
 mod host;
 mod server;
+mod tunnel;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,11 +12,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::Signal;
 
-use crate::error::{LaunchError, SandboxError, StartError};
+use crate::error::{LaunchError, SandboxError, StartError, TunnelError};
 use crate::report::HostReport;
 use crate::sandbox::Sandbox;
 use crate::spec::{HostIdentity, Spec, Stdio, is_name};
 use crate::sys::{self, Forked};
+use crate::tunnel::{TunnelNamespace, TunnelNetwork};
 use crate::wire::{self, Answer, Request};
 
 /// How a launcher is set up.
@@ -160,6 +162,15 @@ impl Launcher {
             Some(_) => Err(gone(rustix::io::Errno::BADMSG)),
             None => Err(gone(rustix::io::Errno::PIPE)),
         }
+    }
+
+    /// Makes a network namespace out of which leads one TUN device, and waits until it is ready.
+    /// Blocks for milliseconds; not cancellable.
+    ///
+    /// # Errors
+    /// [`TunnelError`]; nothing is left of it then.
+    pub fn tunnel(&self, network: &TunnelNetwork) -> Result<TunnelNamespace, TunnelError> {
+        TunnelNamespace::open(&self.control, network)
     }
 
     /// Kills and removes the control groups of our prefix that no live launcher owns: what is left

@@ -9,12 +9,13 @@ use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Pid, Signal};
 
 use super::birth::{Born, Nursery};
-use super::{LauncherConfig, enforce, host};
+use super::{LauncherConfig, enforce, host, tunnel};
 use crate::cgroup::{Cgroups, Group};
 use crate::error::{Failure, Step};
 use crate::init::{HostSystem, Means};
 use crate::report::{Availability, Controller, Exit, ExitStatus, HostReport, Usage};
 use crate::spec::{Isolation, Spec, Stdio};
+use crate::tunnel::TunnelNetwork;
 use crate::wire::{self, Answer, InitOrder, InitReport, Order, Request};
 use crate::{seccomp, sys, usage};
 
@@ -67,15 +68,17 @@ enum Source {
     Session = 2,
     Init = 3,
     InitDeath = 4,
+    TunnelDeath = 5,
 }
 
 impl Source {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Control,
         Self::AgentDeath,
         Self::Session,
         Self::Init,
         Self::InitDeath,
+        Self::TunnelDeath,
     ];
 
     fn key(self, sandbox: u64) -> epoll::EventData {
@@ -95,6 +98,8 @@ struct Server {
     cgroups: Cgroups,
     host: HostReport,
     sandboxes: HashMap<u64, Live>,
+    /// The processes that keep tunnels' namespaces, each with its handle.
+    tunnels: HashMap<u64, (Pid, OwnedFd)>,
     next: u64,
 }
 
@@ -158,6 +163,7 @@ impl Server {
             cgroups,
             host,
             sandboxes: HashMap::new(),
+            tunnels: HashMap::new(),
             next: 0,
         };
         Ok((server, death))
@@ -177,6 +183,7 @@ impl Server {
                     Source::Session => self.hear_agent(sandbox),
                     Source::Init => self.hear_init(sandbox),
                     Source::InitDeath => self.bury(sandbox),
+                    Source::TunnelDeath => self.bury_tunnel(sandbox),
                 }
             }
         }
@@ -237,6 +244,12 @@ impl Server {
                 if let Some(back) = descriptors.pop() {
                     let (removed, left) = self.cgroups.sweep();
                     tell(&back, &Answer::Swept { removed, left }, &[]);
+                }
+                Ok(true)
+            }
+            Ok(Some((Request::Tunnel(network), mut descriptors))) => {
+                if let Some(session) = descriptors.pop() {
+                    self.open_tunnel(&network, &session);
                 }
                 Ok(true)
             }
@@ -302,6 +315,34 @@ impl Server {
             phase: Phase::Starting,
         };
         self.sandboxes.insert(id, live);
+    }
+
+    /// Starts the process of a tunnel's namespace. It answers itself, and ends when the agent
+    /// closes the session, of which nothing is kept here.
+    fn open_tunnel(&mut self, network: &TunnelNetwork, session: &OwnedFd) {
+        if let Availability::Unavailable { reason, remedy } = &self.host.user_namespaces {
+            let (reason, remedy) = (reason.clone(), remedy.clone());
+            return tell(session, &Answer::NoUserNamespaces { reason, remedy }, &[]);
+        }
+        match tunnel::start(network, session) {
+            Ok((pid, pidfd)) => {
+                self.next += 1;
+                let key = Source::TunnelDeath.key(self.next);
+                if epoll::add(&self.epoll, &pidfd, key, epoll::EventFlags::IN).is_err() {
+                    // Out of memory. Its death would not be heard of; the session says the rest.
+                    _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+                    return;
+                }
+                self.tunnels.insert(self.next, (pid, pidfd));
+            }
+            Err(failure) => tell(session, &Answer::Failed(failure), &[]),
+        }
+    }
+
+    fn bury_tunnel(&mut self, id: u64) {
+        if let Some((pid, _)) = self.tunnels.remove(&id) {
+            _ = sys::reap(pid);
+        }
     }
 
     fn hear_agent(&mut self, id: u64) {
@@ -394,12 +435,16 @@ impl Server {
             live.session = None;
             live.kill();
         }
-        while !self.sandboxes.is_empty() {
+        for (_, pidfd) in self.tunnels.values() {
+            _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+        }
+        while !(self.sandboxes.is_empty() && self.tunnels.is_empty()) {
             let Ok(events) = self.poll(None) else { break };
             for (source, id) in events {
                 match source {
                     Source::InitDeath => self.bury(id),
                     Source::Init => self.hear_init(id),
+                    Source::TunnelDeath => self.bury_tunnel(id),
                     Source::Control | Source::AgentDeath | Source::Session => {}
                 }
             }

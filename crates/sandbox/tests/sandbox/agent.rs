@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use barecount_sandbox::{
     Brokered, LaunchError, Launcher, LauncherConfig, Network, SandboxName, Spec, Stdio,
+    TunnelNetwork,
 };
 
 pub(crate) fn main(words: &[String]) -> ExitCode {
@@ -12,6 +13,17 @@ pub(crate) fn main(words: &[String]) -> ExitCode {
         Launcher::start(LauncherConfig::new(words[1].as_str())).expect("the launcher starts");
     if words[0] == "sweep" {
         println!("{}", launcher.sweep().expect("nothing is left").removed);
+        return ExitCode::SUCCESS;
+    }
+    if words[0] == "tunnel" {
+        let network = TunnelNetwork {
+            addresses: vec![std::net::Ipv4Addr::new(10, 9, 0, 2).into()],
+            routes: Vec::new(),
+            mtu: 1_420,
+        };
+        let tunnel = launcher.tunnel(&network).expect("the tunnel is made");
+        println!("{}", tunnel.pid());
+        until_let_go();
         return ExitCode::SUCCESS;
     }
     let name = SandboxName::new("held").expect("it is a name");
@@ -32,10 +44,14 @@ pub(crate) fn main(words: &[String]) -> ExitCode {
         Ok(exit) => println!("{exit:?}"),
         Err(error) => println!("{error}"),
     }
-    // Until killed.
+    until_let_go();
+    ExitCode::SUCCESS
+}
+
+/// Or killed.
+fn until_let_go() {
     let mut line = String::new();
     std::io::stdin()
         .read_line(&mut line)
         .expect("the test closes it");
-    ExitCode::SUCCESS
 }

@@ -246,13 +246,13 @@ impl Agent {
     }
 }
 
-fn network_of(pid: i32) -> std::io::Result<String> {
+pub(crate) fn network_of(pid: i32) -> std::io::Result<String> {
     let link = std::fs::read_link(format!("/proc/{pid}/ns/net"))?;
     Ok(link.display().to_string())
 }
 
 /// Processes that are in a network namespace, as far as they can be looked at.
-fn members_of(network: &str) -> Result<Vec<i32>, Box<dyn std::error::Error>> {
+pub(crate) fn members_of(network: &str) -> Result<Vec<i32>, Box<dyn std::error::Error>> {
     let mut members = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let Ok(pid) = entry?.file_name().to_string_lossy().parse() else {
@@ -265,7 +265,7 @@ fn members_of(network: &str) -> Result<Vec<i32>, Box<dyn std::error::Error>> {
     Ok(members)
 }
 
-fn prefix(test: &str) -> String {
+pub(crate) fn prefix(test: &str) -> String {
     format!("barecount-{test}-{}", std::process::id())
 }
 

@@ -24,6 +24,7 @@ mod probe;
 mod resolver;
 mod roots;
 mod specs;
+mod tunnels;
 
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         resolver::TESTS,
         roots::TESTS,
         specs::TESTS,
+        tunnels::TESTS,
     ] {
         trials.extend(list.iter().map(|(name, test)| {
             Trial::test(*name, move || {

@@ -29,7 +29,7 @@ impl Tunnel for NoTunnel {
         Err(io::ErrorKind::NetworkDown.into())
     }
 
-    async fn state(&self) -> TunnelState {
+    async fn state(&self, _: Option<IpAddr>) -> TunnelState {
         TunnelState::Down {
             reason: "a test's".to_owned(),
         }

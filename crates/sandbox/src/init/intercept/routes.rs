@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use rustix::io::Result;
 
 use crate::netlink::{Batch, Channel};
+use crate::rtnetlink::add_address;
 
 /// The loopback device is the first of every network namespace.
 const LOOPBACK: u32 = 1;
@@ -21,27 +22,14 @@ const OWN_V6: Ipv6Addr = Ipv6Addr::new(0xfd62, 0x6172, 0x6563, 0, 0, 0, 0, 8);
 /// Sets addresses and routes, all in one packet.
 pub(super) fn set_up(ipv6: bool) -> Result<()> {
     let mut batch = Batch::new();
-    add_address(&mut batch, libc::AF_INET, &OWN_V4.octets());
+    add_address(&mut batch, LOOPBACK, OWN_V4.into());
     add_route(&mut batch, libc::AF_INET, Some(OWN_V4));
     if ipv6 {
-        add_address(&mut batch, libc::AF_INET6, &OWN_V6.octets());
+        add_address(&mut batch, LOOPBACK, OWN_V6.into());
         add_route(&mut batch, libc::AF_INET6, None);
     }
     batch.acknowledge_last();
     Channel::open(None)?.carry_out(&batch)
-}
-
-fn add_address(batch: &mut Batch, family: i32, address: &[u8]) {
-    let prefix_bits = (address.len() * 8) as u8;
-    // Nobody else can have it, so it need not be looked for.
-    let flags = libc::IFA_F_NODAD as u8;
-    let mut fixed = vec![family as u8, prefix_bits, flags, libc::RT_SCOPE_UNIVERSE];
-    fixed.extend(LOOPBACK.to_ne_bytes());
-    let create = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-    batch.message(libc::RTM_NEWADDR, create, &fixed, |message| {
-        message.bytes(libc::IFA_LOCAL, address);
-        message.bytes(libc::IFA_ADDRESS, address);
-    });
 }
 
 /// Everything that no other route leads to is here (known as AnyIP).
