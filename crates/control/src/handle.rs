@@ -89,6 +89,14 @@ pub enum CommandError {
     /// The permit is for something else.
     #[error("governance has not permitted run {0}")]
     NotPermitted(RunId),
+    /// The report hands over a dataset that the task's stage does not write.
+    #[error("a task of run {run} handed over {dataset}, which its stage does not write")]
+    OutOfPlan {
+        /// The run.
+        run: RunId,
+        /// The dataset.
+        dataset: String,
+    },
     /// There is no such run.
     #[error("there is no run {0}")]
     UnknownRun(RunId),

@@ -402,6 +402,7 @@ impl Writer {
                 outcome,
                 mut dead_letters,
             } => {
+                within_plan(plan, run, task, &outcome)?;
                 dead_letters.extend(letter_of_failure(&outcome));
                 let effects = run.report(task, number, *outcome, &moment)?;
                 pending
@@ -512,6 +513,28 @@ fn letter_of_failure(outcome: &Outcome) -> Option<DeadLetter> {
             schema_hash: None,
         }),
         _ => None,
+    }
+}
+
+/// Whether a report hands over nothing but what the task's stage writes by the plan that was
+/// permitted: what is accepted here becomes visible.
+fn within_plan(plan: &Plan, run: &Run, task: usize, outcome: &Outcome) -> Result<(), CommandError> {
+    let AttemptResult::Done(staged) = &outcome.result else {
+        return Ok(());
+    };
+    let placed = run.tasks.get(task);
+    let stage = placed.and_then(|task| plan.stage(&task.stage));
+    let outputs = || stage.into_iter().flat_map(|stage| &stage.outputs);
+    let foreign = staged
+        .datasets
+        .iter()
+        .find(|staged| !outputs().any(|output| output.dataset.as_str() == staged.dataset));
+    match foreign {
+        None => Ok(()),
+        Some(staged) => Err(CommandError::OutOfPlan {
+            run: run.id.clone(),
+            dataset: staged.dataset.clone(),
+        }),
     }
 }
 

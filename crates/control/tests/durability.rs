@@ -371,6 +371,46 @@ async fn an_attempt_has_an_identity_only_where_its_run_was_permitted_in_this_pro
 }
 
 #[tokio::test]
+async fn a_report_of_a_dataset_that_the_stage_does_not_write_commits_nothing() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let opened = open(folder.path())?;
+    let submitted = with_stage(submission(1, "token", "sha256:aa"));
+    let attempt = Fenced {
+        run: submitted.run.id.clone(),
+        task: 0,
+        number: 1,
+    };
+    opened
+        .control
+        .submit(submitted, &permit("sha256:aa"))
+        .await?;
+    opened.control.place(&attempt.run, 0).await?;
+    let mut foreign = done();
+    foreign.result = AttemptResult::Done(Staged {
+        datasets: vec![StagedDataset {
+            dataset: "raw.example".into(),
+            rows: 3,
+            bytes: 30,
+            digest: "lthash:00".into(),
+            commit: Value::Null,
+        }],
+        ..Staged::default()
+    });
+    let refused = opened.control.report(&attempt, foreign, vec![]).await;
+    assert!(
+        matches!(refused, Err(CommandError::OutOfPlan { .. })),
+        "{refused:?}"
+    );
+    let update = opened.control.report(&attempt, done(), vec![]).await?;
+    assert_eq!(
+        update.run.pending(),
+        [Pending::RollForward { task: 0, number: 1 }]
+    );
+    close(opened).await;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_permit_for_one_environment_gives_a_run_of_another_no_identity() -> TestResult {
     let folder = tempfile::tempdir()?;
     let opened = open(folder.path())?;

@@ -5,14 +5,29 @@
 //! who reads is held against what is found. The record is written before the commit and so never
 //! lacks a boundary; dying in between leaves one too many, which the next whole overwrite clears.
 
-use std::{io, path::PathBuf, sync::Mutex};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
 
-use barecount_agent::AccessError;
-use barecount_dataset::disk::{Disk, LocalDisk};
+use barecount_agent::{AccessError, DataError};
+use barecount_dataset::{
+    decision::{Committed, Decision, WriteMode},
+    disk::{Disk, LocalDisk},
+    name::TableName,
+    table::Tables,
+};
 use barecount_model::{
     boundary::{Boundary, Crossing},
+    plan::StagePlan,
+    run::outcome::{Staged, StagedDataset},
     text::DatasetName,
 };
+use serde_json::{Value, json};
+
+/// Where a staged commit says in which boundary it was written.
+const MARK: &str = "boundary";
 
 /// No record is larger: boundaries are few.
 const MAX_BYTES: u64 = 1 << 20;
@@ -34,11 +49,82 @@ impl Boundaries {
         }
     }
 
+    /// In which boundaries a dataset was written, if the stage may read what was.
+    ///
+    /// # Errors
+    /// [`AccessError::StricterData`] if it may not.
+    pub(super) fn let_read(
+        &self,
+        dataset: &DatasetName,
+        stage: &StagePlan,
+    ) -> Result<Vec<Boundary>, DataError> {
+        let written = self.of(dataset.as_str());
+        let written = written.map_err(|error| unusable(dataset.as_str(), &error))?;
+        // A plan that is older than boundaries was accepted before there were any to hold.
+        if let Some(reader) = &stage.boundary {
+            check(dataset, &written, reader, &stage.crossings)?;
+        }
+        Ok(written)
+    }
+
+    /// Notes in which boundary each dataset of a decision was written, before it can be read.
+    ///
+    /// # Errors
+    /// If that cannot be made durable: then nothing may be committed.
+    pub(super) fn note(&self, staged: &Staged) -> Result<(), DataError> {
+        for staged in &staged.datasets {
+            if let Some(boundary) = marked(staged) {
+                let noted = self.add(&staged.dataset, &boundary);
+                noted.map_err(|error| unusable(&staged.dataset, &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the boundaries of what a decision has replaced: where it replaced all of a dataset,
+    /// and nothing was committed after it. An earlier decision that is rolled forward once more
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// If that cannot be made durable.
+    pub(super) async fn settle(
+        &self,
+        staged: &Staged,
+        decision: &Decision,
+        committed: &[Committed],
+        tables: &Tables,
+    ) -> Result<(), DataError> {
+        for staged in &staged.datasets {
+            let Some(boundary) = marked(staged) else {
+                continue;
+            };
+            let name = staged.dataset.as_str();
+            let of_it = |table: &TableName| table.to_string() == name;
+            let whole = decision.datasets.iter().any(|commit| {
+                of_it(&commit.table)
+                    && commit.mode == WriteMode::Overwrite
+                    && commit.replace_partition.is_empty()
+            });
+            let Some(done) = committed.iter().find(|done| of_it(&done.dataset)) else {
+                continue;
+            };
+            let latest = tables.snapshot(&done.dataset, None).await;
+            let is_latest = latest.is_ok_and(|latest| latest.version == done.version);
+            let noted = if whole && is_latest {
+                self.replace(name, &boundary)
+            } else {
+                self.add(name, &boundary)
+            };
+            noted.map_err(|error| unusable(name, &error))?;
+        }
+        Ok(())
+    }
+
     /// Adds the boundary of data that is about to be committed, or was.
     ///
     /// # Errors
     /// Any error of the file system: then nothing may be committed.
-    pub(super) fn add(&self, dataset: &str, boundary: &Boundary) -> io::Result<()> {
+    fn add(&self, dataset: &str, boundary: &Boundary) -> io::Result<()> {
         self.change(dataset, |known| {
             if !known.contains(boundary) {
                 known.push(boundary.clone());
@@ -50,7 +136,7 @@ impl Boundaries {
     ///
     /// # Errors
     /// Any error of the file system.
-    pub(super) fn replace(&self, dataset: &str, boundary: &Boundary) -> io::Result<()> {
+    fn replace(&self, dataset: &str, boundary: &Boundary) -> io::Result<()> {
         self.change(dataset, |known| *known = vec![boundary.clone()])
     }
 
@@ -59,7 +145,7 @@ impl Boundaries {
     ///
     /// # Errors
     /// Any error of the file system, and a record that is damaged.
-    pub(super) fn of(&self, dataset: &str) -> io::Result<Vec<Boundary>> {
+    fn of(&self, dataset: &str) -> io::Result<Vec<Boundary>> {
         match crate::manifest::read_bounded(&self.path(dataset), MAX_BYTES) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -68,10 +154,7 @@ impl Boundaries {
     }
 
     fn change(&self, dataset: &str, change: impl FnOnce(&mut Vec<Boundary>)) -> io::Result<()> {
-        let _held = self
-            .changing
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _held = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.of(dataset)?;
         let mut known = before.clone();
         change(&mut known);
@@ -88,12 +171,30 @@ impl Boundaries {
     }
 }
 
+/// Writes into a staged commit in which boundary it was written.
+pub(super) fn mark(commit: &mut Value, boundary: Option<&Boundary>) {
+    commit[MARK] = json!(boundary);
+}
+
+/// In which boundary a staged dataset was written; nobody knows of what was staged before
+/// boundaries were kept.
+fn marked(staged: &StagedDataset) -> Option<Boundary> {
+    serde_json::from_value(staged.commit[MARK].clone()).ok()
+}
+
+fn unusable(dataset: &str, error: &io::Error) -> DataError {
+    DataError::Host {
+        code: "BC0701",
+        message: format!("the boundaries of {dataset} cannot be read or noted: {error}"),
+    }
+}
+
 /// Whether a reader may have data that was written in these boundaries: each has to be one that the
 /// reader is as strict as, or as lax as the one from which a declared crossing leads.
 ///
 /// # Errors
 /// With the first boundary from which nothing leads to the reader.
-pub(super) fn check(
+fn check(
     dataset: &DatasetName,
     written: &[Boundary],
     reader: &Boundary,

@@ -11,9 +11,8 @@ use barecount_agent::{Assignment, DataError, DataPlane, SetAside, StagedOutput};
 use barecount_artifact::{Limits as ArtifactLimits, Store, job};
 use barecount_dataset::{
     dead_letter::BadRecord,
-    decision::{AppTransaction, Committed, DatasetCommit, Decision, PartitionValues, WriteMode},
+    decision::{AppTransaction, Committed, DatasetCommit, Decision, PartitionValues},
     input::InputFolder,
-    name::TableName,
     stage::{self, Limits, OutputSpec, StageError, Staged as StagedFiles},
     table::Tables,
 };
@@ -25,7 +24,6 @@ use barecount_model::{
     pipeline::Output,
     plan::{InputPlan, WorkPlan},
     run::outcome::{CommittedDataset, Staged, StagedCheckpoint, StagedDataset},
-    text::DatasetName,
 };
 use barecount_runner::launch::inside;
 use serde::Deserialize;
@@ -51,9 +49,6 @@ const ENGINE_LEAST_BYTES: u64 = 64 << 20;
 /// Where an engine spills: on the disk of the attempt's outputs, and gone with them. The scratch
 /// folder would not do, for it is memory.
 const SPILL_DIR: &str = "/barecount/output/.spill";
-
-/// Where a staged commit says in which boundary it was written.
-const BOUNDARY: &str = "boundary";
 
 /// Datasets in the tables of a state folder.
 pub(crate) struct StateData {
@@ -100,7 +95,7 @@ impl DataPlane for StateData {
                 ..
             } => {
                 let table = schema::table(dataset)?;
-                let written = self.may_cross(dataset, assignment)?;
+                let written = self.boundaries.let_read(dataset, &assignment.stage)?;
                 let unavailable = |error: &(dyn std::error::Error + 'static)| DataError::Data {
                     code: "BC0701",
                     message: format!("input {dataset} cannot be provided: {}", chain(error)),
@@ -275,67 +270,6 @@ impl DataPlane for StateData {
 }
 
 impl StateData {
-    /// Whether what lies in a dataset may be read by an attempt, and in which boundaries it was
-    /// written.
-    fn may_cross(
-        &self,
-        dataset: &DatasetName,
-        assignment: &Assignment,
-    ) -> Result<Vec<Boundary>, DataError> {
-        let written = self.boundaries.of(dataset.as_str());
-        let written = written.map_err(|error| boundary_error(dataset.as_str(), &error))?;
-        if let Some(reader) = &assignment.stage.boundary {
-            boundaries::check(dataset, &written, reader, &assignment.stage.crossings)?;
-        }
-        Ok(written)
-    }
-
-    /// Notes in which boundary each dataset of a decision was written, before it can be read.
-    fn note_boundaries(&self, staged: &Staged) -> Result<(), DataError> {
-        for staged in &staged.datasets {
-            if let Some(boundary) = boundary_of(staged) {
-                let noted = self.boundaries.add(&staged.dataset, &boundary);
-                noted.map_err(|error| boundary_error(&staged.dataset, &error))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Forgets the boundaries of what a decision has replaced: where it replaced all of a dataset,
-    /// and nothing was committed after it. An earlier decision that is rolled forward once more
-    /// changes nothing.
-    async fn settle_boundaries(
-        &self,
-        staged: &Staged,
-        decision: &Decision,
-        committed: &[Committed],
-    ) -> Result<(), DataError> {
-        for staged in &staged.datasets {
-            let Some(boundary) = boundary_of(staged) else {
-                continue;
-            };
-            let name = staged.dataset.as_str();
-            let of_it = |table: &TableName| table.to_string() == name;
-            let whole = decision.datasets.iter().any(|commit| {
-                of_it(&commit.table)
-                    && commit.mode == WriteMode::Overwrite
-                    && commit.replace_partition.is_empty()
-            });
-            let Some(done) = committed.iter().find(|done| of_it(&done.dataset)) else {
-                continue;
-            };
-            let latest = self.tables.snapshot(&done.dataset, None).await;
-            let is_latest = latest.is_ok_and(|latest| latest.version == done.version);
-            let noted = if whole && is_latest {
-                self.boundaries.replace(name, &boundary)
-            } else {
-                self.boundaries.add(name, &boundary)
-            };
-            noted.map_err(|error| boundary_error(name, &error))?;
-        }
-        Ok(())
-    }
-
     /// A dataset as the engine sees it inside its sandbox. Files beside the manifest are no tables.
     async fn input_table(&self, input: &InputPlan) -> Result<Option<InputTable>, DataError> {
         let InputPlan::Dataset {
@@ -406,29 +340,17 @@ impl Committer for StateData {
             decided_at_ms,
             datasets,
         };
-        self.note_boundaries(staged)?;
+        self.boundaries.note(staged)?;
         let committed = self.tables.roll_forward(&decision).await;
         let committed = committed.map_err(|error| failed(chain(&error)))?;
-        self.settle_boundaries(staged, &decision, &committed)
+        self.boundaries
+            .settle(staged, &decision, &committed, &self.tables)
             .await?;
         if let Some(checkpoint) = staged.checkpoint.clone() {
             let checkpoints = self.checkpoints.clone();
             blocking(move || checkpoints.roll_forward(&checkpoint, decided_at_ms)).await??;
         }
         Ok(committed.into_iter().map(committed_dataset).collect())
-    }
-}
-
-/// In which boundary a staged dataset was written; nobody knows of what was staged before
-/// boundaries were kept.
-fn boundary_of(staged: &StagedDataset) -> Option<Boundary> {
-    serde_json::from_value(staged.commit[BOUNDARY].clone()).ok()
-}
-
-fn boundary_error(dataset: &str, error: &std::io::Error) -> DataError {
-    DataError::Host {
-        code: "BC0701",
-        message: format!("the boundaries of {dataset} cannot be read or noted: {error}"),
     }
 }
 
@@ -470,7 +392,7 @@ fn staged_output(
         code: "BC0705",
         message: format!("the commit of {name} cannot be written down: {error}"),
     })?;
-    commit[BOUNDARY] = json!(boundary);
+    boundaries::mark(&mut commit, boundary);
     let set_aside = |record: BadRecord| SetAside {
         dataset: Some(name.clone()),
         record: record.record,
