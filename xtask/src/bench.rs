@@ -60,6 +60,13 @@ const BENCHES: &[Bench] = &[
         read: reading::network,
     },
     Bench {
+        name: "secrets",
+        package: "barecount-secrets",
+        example: "fetch",
+        arguments: &[FOLDER],
+        read: reading::secrets,
+    },
+    Bench {
         name: "etl",
         package: "barecount-engine",
         example: "etl",
