@@ -252,6 +252,20 @@ mod tests {
     }
 
     #[test]
+    fn a_fetch_may_take_a_millisecond_and_its_record_one_more_than_the_disk() {
+        let line = |case: &str, p50: f64| json!({"case": case, "p50_us": p50});
+        let measured = [
+            line("plain file", 10.0),
+            line("fetch", 1_001.0),
+            line("fetch and mount", 999.0),
+            line("fdatasync", 2_000.0),
+            line("recorded fetch", 2_900.0),
+        ];
+        let expected = [Some(false), Some(true), Some(true)];
+        assert_eq!(met(&secrets(&measured)), expected);
+    }
+
+    #[test]
     fn an_example_that_says_nothing_has_no_figures() {
         for read in [sandbox, ledger, invoke, secrets, etl, dispatch] {
             assert!(read(&[]).is_empty());

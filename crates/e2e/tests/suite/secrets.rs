@@ -325,13 +325,16 @@ fn a_canary_is_found_nowhere_after_runs_that_tell_it_in_every_way() {
         }
         let found = search(place.path(), &traces);
         assert_eq!(found, Vec::<PathBuf>::new(), "{finished}");
-        // The control: what is planted is found, in each encoding.
-        for trace in &traces {
-            let planted = place.write("state-of-a-thing", [b"<", &trace[..], b">"].concat());
-            assert_eq!(search(place.path(), &traces), [planted.clone()]);
-            fs_err::remove_file(planted).expect("it was planted");
-        }
     }
+    // The control: what is planted is found, in each encoding, by content and by name.
+    let control = Place::new();
+    for trace in &traces {
+        let planted = control.write("a/b", [b"<", &trace[..], b">"].concat());
+        assert_eq!(search(control.path(), &traces), [planted]);
+    }
+    let named = control.write(format!("a/{}", canary()), "");
+    control.write("a/b", "");
+    assert_eq!(search(control.path(), &traces), [named]);
     assert_eq!(
         search(Path::new("/dev/shm"), &traces),
         Vec::<PathBuf>::new()
@@ -510,6 +513,8 @@ fn a_value_on_the_command_line_is_refused_and_not_repeated() {
         let refused = refused.tells("history");
         assert!(!refused.stderr.contains("hunter22"), "{refused}");
     }
+    let listed = place.barecount(["secrets", "ls", "--tenant", "demo"]);
+    listed.finish().exits_with(0).tells("no secrets");
     assert!(!place.state().exists(), "nothing was made");
     let short = ["secrets", "set", "erp/token", "--tenant", "demo"];
     place
