@@ -59,6 +59,13 @@ const BENCHES: &[Bench] = &[
         read: reading::network,
     },
     Bench {
+        name: "secrets",
+        package: "barecount-secrets",
+        example: "fetch",
+        arguments: &[FOLDER],
+        read: reading::secrets,
+    },
+    Bench {
         name: "etl",
         example: "etl",
         arguments: &["1"],

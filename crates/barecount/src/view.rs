@@ -114,11 +114,10 @@ impl RunView<'_> {
                 ));
             }
         }
-        for table in [accesses::table(run), flows::table(run)] {
-            if let Some(table) = table {
-                text.push('\n');
-                text.push_str(&table.render());
-            }
+        let tables = [accesses::table(run), flows::table(run)];
+        for table in tables.into_iter().flatten() {
+            text.push('\n');
+            text.push_str(&table.render());
         }
         if !self.outputs.is_empty() {
             text.push('\n');

@@ -297,9 +297,8 @@ fn leak(secrets: &Path, output: &Path) {
         "{{\"record\": {{\"token\": \"{value}\"}}, \"error\": \"refused {value}\"}}\n"
     );
     fs::write(letters.join("own.jsonl"), letter).expect("dead letters can be written");
-    // A name is looked up, which is refused and recorded.
-    let name: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
-    let _ = look_up(&format!("{name}.example"));
+    // A lookup is refused, and recorded by name.
+    let _ = look_up(&format!("{value}.example"));
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -1,20 +1,11 @@
-//! How fast streams are redacted, and secrets set, fetched and rotated. Prints JSON lines.
-//! Redaction is timed by the processor's time, so that what else runs does not count.
-//!
-//! `throughput FOLDER` with an empty folder on the disk that is to be measured.
+//! How fast streams are redacted, and a passphrase is stretched. Prints JSON lines. Redaction is
+//! timed by the processor's time, so that what else runs does not count.
 
 use std::error::Error;
 use std::hint::black_box;
-use std::path::Path;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use barecount_secrets::{
-    Argon2Cost, EmbeddedProvider, Gate, KeyFile, KeySource, Limits, Passphrase, Redactor, Scope,
-    Secret, Store,
-};
-use futures::executor::block_on;
-use jiff::{SignedDuration, Timestamp};
+use barecount_secrets::{Argon2Cost, KeySource, Passphrase, Redactor, Secret};
 
 const MIB: usize = 1 << 20;
 
@@ -24,9 +15,7 @@ fn report(line: &str) {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let folder = std::env::args().nth(1).ok_or("name an empty folder")?;
     redaction()?;
-    store(Path::new(&folder))?;
     stretching()
 }
 
@@ -80,60 +69,6 @@ fn processor_time() -> Result<Duration, Box<dyn Error>> {
     let numbers = std::fs::read_to_string("/proc/thread-self/schedstat")?;
     let first = numbers.split(' ').next().ok_or("a number")?;
     Ok(Duration::from_nanos(first.parse()?))
-}
-
-fn store(folder: &Path) -> Result<(), Box<dyn Error>> {
-    let now = Timestamp::UNIX_EPOCH;
-    let key = KeyFile::create(folder.join("key"))?;
-    let keys = Box::new(key.clone());
-    let store = Store::create(
-        &folder.join("store"),
-        "acme".parse()?,
-        keys,
-        Limits::default(),
-        now,
-    )?;
-    let mut sets = Vec::new();
-    for number in 0..200 {
-        let before = Instant::now();
-        store.set(&format!("s{number}").parse()?, &mut &[7u8; 64][..], now)?;
-        sets.push(before.elapsed());
-    }
-    key.add()?;
-    let before = Instant::now();
-    let rotation = store.rotate(now)?;
-    let rotated = before.elapsed();
-    let scope = Scope {
-        tenant: "acme".parse()?,
-        pipeline: "bench".parse()?,
-        stage: "bench".parse()?,
-        run: "run_00000000000000000000000000000001".parse()?,
-        attempt: 1,
-        declared: ["s7".parse()?].into(),
-        lasts: SignedDuration::from_mins(5),
-    };
-    let gate = Gate::new(EmbeddedProvider::new(store), Mutex::new(Vec::new()));
-    let mut fetches = Vec::new();
-    for _ in 0..20_000 {
-        let before = Instant::now();
-        black_box(block_on(gate.fetch(&"s7".parse()?, &scope, now))?);
-        fetches.push(before.elapsed());
-    }
-    for (case, times) in [("set", &mut sets), ("fetch", &mut fetches)] {
-        times.sort_unstable();
-        let at = |part: usize| times[(times.len() - 1) * part / 100].as_secs_f64() * 1e6;
-        report(&format!(
-            "{{\"bench\":\"secrets\",\"case\":\"{case}\",\"secrets\":200,\"p50_us\":{:.1},\"p99_us\":{:.1}}}",
-            at(50),
-            at(99)
-        ));
-    }
-    report(&format!(
-        "{{\"bench\":\"secrets\",\"case\":\"rotate\",\"versions\":{},\"ms\":{:.1}}}",
-        rotation.rewrapped,
-        rotated.as_secs_f64() * 1e3
-    ));
-    Ok(())
 }
 
 fn stretching() -> Result<(), Box<dyn Error>> {

@@ -100,6 +100,24 @@ pub(crate) fn network(lines: &[Value]) -> Vec<Figure> {
     figures
 }
 
+/// Fetches of one secret.
+pub(crate) fn secrets(lines: &[Value]) -> Vec<Figure> {
+    let p50 = |case| number(line(lines, "case", case), "p50_us").map(|micros| micros / 1e3);
+    let mut figures = Vec::new();
+    for (case, alternative, budget) in [
+        ("fetch", "plain file", Budget::AtMost(1.0)),
+        ("fetch and mount", "plain file", Budget::AtMost(1.0)),
+        // A record on the disk costs what the disk takes to synchronise.
+        ("recorded fetch", "fdatasync", Budget::MoreAtMost(1.0)),
+    ] {
+        if let (Some(ours), Some(other)) = (p50(case), p50(alternative)) {
+            let figure = Figure::new("secrets", case, ours, "ms p50");
+            figures.push(figure.beside(alternative, other).budget(budget));
+        }
+    }
+    figures
+}
+
 /// Entries appended and integrated.
 pub(crate) fn ledger(lines: &[Value]) -> Vec<Figure> {
     let integrated = line(lines, "case", "integrate");
@@ -234,8 +252,22 @@ mod tests {
     }
 
     #[test]
+    fn a_fetch_may_take_a_millisecond_and_its_record_one_more_than_the_disk() {
+        let line = |case: &str, p50: f64| json!({"case": case, "p50_us": p50});
+        let measured = [
+            line("plain file", 10.0),
+            line("fetch", 1_001.0),
+            line("fetch and mount", 999.0),
+            line("fdatasync", 2_000.0),
+            line("recorded fetch", 2_900.0),
+        ];
+        let expected = [Some(false), Some(true), Some(true)];
+        assert_eq!(met(&secrets(&measured)), expected);
+    }
+
+    #[test]
     fn an_example_that_says_nothing_has_no_figures() {
-        for read in [sandbox, ledger, invoke, etl, dispatch] {
+        for read in [sandbox, ledger, invoke, secrets, etl, dispatch] {
             assert!(read(&[]).is_empty());
         }
     }

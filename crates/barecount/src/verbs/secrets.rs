@@ -88,36 +88,10 @@ impl Secrets {
                 let (name, place) = (secret(&name)?, Place::of(global)?);
                 place.set(&name, tenant_or_manifests(tenant)?, printer)
             }
-            Self::Ls { tenant } => {
-                let tenant = tenant_or_manifests(tenant)?;
-                let listed = match Place::of(global)?.open(&tenant) {
-                    Ok(store) => store.list().map_err(store_failure)?,
-                    Err(StoreError::Missing { .. }) => Vec::new(),
-                    Err(error) => return Err(store_failure(error)),
-                };
-                list(&tenant, &listed, printer)
-            }
+            Self::Ls { tenant } => ls(global, &tenant_or_manifests(tenant)?, printer),
             Self::Rm { name, tenant } => {
                 let (name, tenant) = (secret(&name)?, tenant_or_manifests(tenant)?);
-                let removed = match Place::of(global)?.open(&tenant) {
-                    Ok(store) => store.remove(&name),
-                    Err(StoreError::Missing { .. }) => {
-                        Err(GetError::NotFound { name: name.clone() })
-                    }
-                    Err(error) => Err(error.into()),
-                };
-                removed.map_err(|error| match error {
-                    GetError::Store(error) => store_failure(error),
-                    error => Failure::from_error(Status::NotFound, &error)
-                        .with_code("BC1002")
-                        .with_help(format!(
-                            "`barecount secrets ls --tenant {tenant}` shows what there is."
-                        )),
-                })?;
-                let value = json!({
-                    "schema": "barecount/secret_removal/v1", "tenant": tenant, "name": name,
-                });
-                printer.data(&value, || format!("secret `{name}` is removed\n"))
+                rm(global, &name, &tenant, printer)
             }
             Self::Rotate {
                 new_key_file,
@@ -129,6 +103,39 @@ impl Secrets {
             }
         }
     }
+}
+
+fn ls(global: &Global, tenant: &Name, printer: &Printer) -> Result<(), Failure> {
+    let opened = match Place::existing(global)? {
+        Some(place) => place.open(tenant).map(Some),
+        None => Ok(None),
+    };
+    let listed = match opened {
+        Ok(Some(store)) => store.list().map_err(store_failure)?,
+        Ok(None) | Err(StoreError::Missing { .. }) => Vec::new(),
+        Err(error) => return Err(store_failure(error)),
+    };
+    list(tenant, &listed, printer)
+}
+
+fn rm(global: &Global, name: &SecretName, tenant: &Name, printer: &Printer) -> Result<(), Failure> {
+    let removed = match Place::of(global)?.open(tenant) {
+        Ok(store) => store.remove(name),
+        Err(StoreError::Missing { .. }) => Err(GetError::NotFound { name: name.clone() }),
+        Err(error) => Err(error.into()),
+    };
+    removed.map_err(|error| match error {
+        GetError::Store(error) => store_failure(error),
+        error => Failure::from_error(Status::NotFound, &error)
+            .with_code("BC1002")
+            .with_help(format!(
+                "`barecount secrets ls --tenant {tenant}` shows what there is."
+            )),
+    })?;
+    let value = json!({
+        "schema": "barecount/secret_removal/v1", "tenant": tenant, "name": name,
+    });
+    printer.data(&value, || format!("secret `{name}` is removed\n"))
 }
 
 /// Said without the value, which is not shown once more.
@@ -172,6 +179,15 @@ struct Place {
 }
 
 impl Place {
+    /// For those who only look: nothing is made.
+    fn existing(global: &Global) -> Result<Option<Self>, Failure> {
+        if global.state.exists() {
+            Self::of(global).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
     fn of(global: &Global) -> Result<Self, Failure> {
         let found = environment::find(Path::new("."), global.environment.as_deref())?;
         let state = embedded::state_folder(&global.state)?;
@@ -262,34 +278,7 @@ impl Place {
         }
         // Key files are changed by one process at a time.
         let _lock = self.lock()?;
-        let old = &self.location.key;
-        let (keys, former): (Arc<dyn KeySource>, _) = match (&to, old) {
-            (Some(new), _) => {
-                if let KeyPlace::File(path) = new
-                    && !path.exists()
-                {
-                    make_key(path, printer)?;
-                }
-                let others: Vec<Box<dyn KeySource>> = vec![Box::new(old.source())];
-                (
-                    Arc::new(KeySources::new(Box::new(new.source()), others)),
-                    None,
-                )
-            }
-            (None, KeyPlace::File(path)) => {
-                let file = KeyFile::open(path).map_err(|error| key_failure(&error))?;
-                // Dying from here on leaves a key too many in the file; rotating again removes it.
-                file.add().map_err(|error| key_failure(&error))?;
-                (Arc::new(file.clone()), Some(file))
-            }
-            (None, KeyPlace::Passphrase(_)) => {
-                let what = "a passphrase is not made up here";
-                return Err(Failure::new(Status::Usage, what).with_help(
-                    "Write a new one to a file of your own, and name it with \
-                     `--new-passphrase-file`.",
-                ));
-            }
-        };
+        let (keys, former) = self.next_key(to.as_ref(), printer)?;
         let mut rotations = Vec::new();
         for tenant in tenants {
             let (folder, keys) = (&self.location.store, Box::new(keys.clone()));
@@ -309,6 +298,40 @@ impl Place {
             }
         }
         report(&rotations, to.as_ref(), printer)
+    }
+
+    /// A source that has the next key before those in use, and the file from which former ones are
+    /// to be removed when nothing is wrapped under them any more.
+    fn next_key(
+        &self,
+        to: Option<&KeyPlace>,
+        printer: &Printer,
+    ) -> Result<(Arc<dyn KeySource>, Option<KeyFile>), Failure> {
+        match (to, &self.location.key) {
+            (Some(new), old) => {
+                if let KeyPlace::File(path) = new
+                    && !path.exists()
+                {
+                    make_key(path, printer)?;
+                }
+                let others: Vec<Box<dyn KeySource>> = vec![Box::new(old.source())];
+                let keys = KeySources::new(Box::new(new.source()), others);
+                Ok((Arc::new(keys), None))
+            }
+            (None, KeyPlace::File(path)) => {
+                let file = KeyFile::open(path).map_err(|error| key_failure(&error))?;
+                // Dying from here on leaves a key too many in the file; rotating again removes it.
+                file.add().map_err(|error| key_failure(&error))?;
+                Ok((Arc::new(file.clone()), Some(file)))
+            }
+            (None, KeyPlace::Passphrase(_)) => {
+                let what = "a passphrase is not made up here";
+                Err(Failure::new(Status::Usage, what).with_help(
+                    "Write a new one to a file of your own, and name it with \
+                     `--new-passphrase-file`.",
+                ))
+            }
+        }
     }
 
     /// Held while keys are changed; given back by the system if the process dies.

@@ -12,5 +12,6 @@ mod ordinary;
 mod pipelines;
 mod policy;
 mod rows;
+mod secrets;
 mod storage;
 mod verbs;

@@ -252,14 +252,3 @@ fn an_image_that_does_not_exist_or_has_a_broken_recipe_is_refused() {
         .tells("build.yaml");
     place.nothing_is_left();
 }
-
-#[test]
-fn a_stage_with_secrets_does_not_start_without_them() {
-    let place = pipelines::container_with("", "      secrets: { token: { from: erp/token } }\n");
-    place
-        .barecount(["run", "pipeline.yaml"])
-        .finish()
-        .fails_with(2, "BC0309")
-        .tells("secret `token`");
-    assert!(!place.state().exists(), "nothing was made");
-}

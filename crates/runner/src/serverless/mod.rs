@@ -10,7 +10,7 @@
 //! What attempts of one key share is the memory of their process, as on Lambda: a thread that goes
 //! on after the answer, or a file kept open, can write to what its own attempt had until the agent
 //! has taken the digests, and those are what gets committed. It reaches nothing of the next attempt
-//! but by that attempt's own handler.
+//! but by that attempt's own handler. A process that was given secrets serves one attempt.
 
 mod http;
 mod payload;
