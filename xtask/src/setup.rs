@@ -50,6 +50,11 @@ const TEST_TOOLS: &[Tool] = &[
         probe: &["mount", "--version"],
         packages: &["mount"],
     },
+    Tool {
+        what: "runc, which what a sandbox refuses is held against",
+        probe: &["runc", "--version"],
+        packages: &["runc"],
+    },
 ];
 
 const BENCH_TOOLS: &[Tool] = &[Tool {
