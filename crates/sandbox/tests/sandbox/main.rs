@@ -16,6 +16,7 @@ mod agent;
 mod battery;
 mod breakout;
 mod escape;
+mod kills;
 mod launched;
 mod life;
 mod limits;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         battery::TESTS,
         breakout::TESTS,
         escape::TESTS,
+        kills::TESTS,
         life::TESTS,
         limits::TESTS,
         network::TESTS,
