@@ -234,19 +234,37 @@ fn all_end(name: &str, folder: &Path) -> Result<Traces, Error> {
     }
 }
 
-/// Whether any process of this host is in one of these networks.
-fn inhabited(networks: &BTreeSet<String>) -> Result<Vec<String>, Error> {
+/// Processes in these networks that were there before `since`. The number of a namespace that is gone
+/// may be another's at once, who has begun later.
+fn inhabited(networks: &BTreeSet<String>, since: u64) -> Result<Vec<String>, Error> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
-        // What is no process, or ended meanwhile, has no such link.
-        if let Ok(link) = fs::read_link(path.join("ns/net"))
-            && networks.contains(&*link.to_string_lossy())
+        // What is no process, or ended meanwhile, has no such files.
+        let Ok(link) = fs::read_link(path.join("ns/net")) else {
+            continue;
+        };
+        if networks.contains(&*link.to_string_lossy())
+            && started(&path).is_some_and(|ticks| ticks < since)
         {
             found.push(format!("{} in {}", path.display(), link.display()));
         }
     }
     Ok(found)
+}
+
+/// When a process began, in ticks since the machine did: field 22 of proc_pid_stat(5).
+fn started(process: &Path) -> Option<u64> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Now, in the same ticks: hundredths of a second for programs.
+fn now() -> Result<u64, Error> {
+    let uptime = fs::read_to_string("/proc/uptime")?;
+    let seconds = uptime.split(' ').next().ok_or("it is empty")?;
+    Ok(seconds.replace('.', "").parse()?)
 }
 
 /// One kill; how many control groups were left to the next sweep.
@@ -267,6 +285,7 @@ fn round(number: u64, random: &mut Random) -> Result<usize, Error> {
     // Not a wait for anything: the moment is what is tried.
     rustix::event::poll(&mut [], Some(&moment))?;
     let before = Traces::of(&name, folder.path())?;
+    let killed = now()?;
     agent.kill(victim, random)?;
     agent.finish()?;
     let after = all_end(&name, folder.path())?;
@@ -277,7 +296,7 @@ fn round(number: u64, random: &mut Random) -> Result<usize, Error> {
     let host = fs::read_link("/proc/self/ns/net")?.display().to_string();
     let mut networks = before.networks;
     networks.remove(&host);
-    let inhabited = inhabited(&networks)?;
+    let inhabited = inhabited(&networks, killed)?;
     if !inhabited.is_empty() {
         return Err(format!("after the end of {victim:?}: {inhabited:?}").into());
     }
