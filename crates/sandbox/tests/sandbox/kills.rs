@@ -38,6 +38,12 @@ const STEPS: u64 = 6;
 /// A launch, or an end, takes a few milliseconds.
 const MOMENT_MICROS: u64 = 5_000;
 
+/// For what should have happened at once.
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 30,
+    tv_nsec: 0,
+};
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
     Agent,
@@ -222,12 +228,8 @@ fn all_end(name: &str, folder: &Path) -> Result<Traces, Error> {
         let Some(first) = traces.processes.first() else {
             return Ok(traces);
         };
-        let patience = Timespec {
-            tv_sec: 30,
-            tv_nsec: 0,
-        };
         if let Some(seen) = Seen::open(*first)?
-            && !seen.ends(patience)?
+            && !seen.ends(PATIENCE)?
         {
             return Err(format!("{} lives on: {traces:?}", seen.pid.as_raw_nonzero()).into());
         }
@@ -236,6 +238,9 @@ fn all_end(name: &str, folder: &Path) -> Result<Traces, Error> {
 
 /// Processes in these networks that were there before `since`. The number of a namespace that is gone
 /// may be another's at once, who has begun later.
+///
+/// One that is just ending has lost its command line already and is still in its namespace, so each
+/// gets the time to end.
 fn inhabited(networks: &BTreeSet<String>, since: u64) -> Result<Vec<String>, Error> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
@@ -244,8 +249,13 @@ fn inhabited(networks: &BTreeSet<String>, since: u64) -> Result<Vec<String>, Err
         let Ok(link) = fs::read_link(path.join("ns/net")) else {
             continue;
         };
+        let pid = path
+            .file_name()
+            .and_then(|name| name.to_str()?.parse().ok());
         if networks.contains(&*link.to_string_lossy())
             && started(&path).is_some_and(|ticks| ticks < since)
+            && let Some(seen) = pid.map(Seen::open).transpose()?.flatten()
+            && !seen.ends(PATIENCE)?
         {
             found.push(format!("{} in {}", path.display(), link.display()));
         }
