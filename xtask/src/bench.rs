@@ -122,9 +122,7 @@ impl Bench {
             example,
             ..
         } = self;
-        if *name == "sandbox" {
-            setup::for_benchmarks(project)?;
-        }
+        setup::for_benchmark(name, project)?;
         // With the binary, the data engine is built with the binary's features: mostly it is there.
         let beside = match *name {
             "etl" => "-p barecount --bin barecount ",

@@ -102,7 +102,7 @@ fn tests(project: &Project) -> Vec<Step> {
             vec![
                 fuzz(
                     project,
-                    ["--seconds", "36", "--seed", "1"].map(str::to_owned),
+                    ["--seconds", "60", "--seed", "1"].map(str::to_owned),
                 )
                 .minutes(15),
             ],
