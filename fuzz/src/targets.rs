@@ -3,7 +3,9 @@
 mod archives;
 mod documents;
 mod ledger;
+mod network;
 mod rows;
+mod secrets;
 mod sections;
 mod selftest;
 
@@ -41,6 +43,14 @@ const TARGETS: &[&Target] = &[
     &rows::CSV,
     &rows::NDJSON,
     &rows::PARQUET,
+    &network::REFUSALS,
+    &network::CLIENT_HELLO,
+    &network::HTTP_REQUESTS,
+    &network::DNS_QUERY,
+    &network::DNS_ANSWER,
+    &network::PROXY_ANSWER,
+    &secrets::KEY_FILE,
+    &secrets::STORE,
 ];
 
 /// No such target.

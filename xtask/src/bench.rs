@@ -121,9 +121,7 @@ fn find(name: &str) -> Result<&'static Bench, Failure> {
 impl Bench {
     fn run(&self, project: &Project) -> Result<Vec<Figure>, Failure> {
         let Self { name, example, .. } = self;
-        if *name == "sandbox" {
-            setup::for_benchmarks(project)?;
-        }
+        setup::for_benchmark(name, project)?;
         Task::new(BUILD)
             .minutes(60)
             .shown(Shown::Stderr)

@@ -22,7 +22,8 @@ usage: cargo xtask <task>
   fuzz [TARGET…] [--seconds N] [--seed N] [--input FILE]
                  throw broken input at everything that reads what others wrote
   kill [--times N] [--seed N]
-                 kill the example's run at random moments until it has survived N of them (8)
+                 kill the example's run at random moments until it has survived N of them (8),
+                 and agents with their sandboxes until nothing was left of N of them (20)
   break [NAME…]  break each guarantee in a copy of the project, and hold that a test notices
   deny           have cargo-deny check what is depended on; compiles it first
   bench NAME…    measure beside the alternatives and print JSON lines, on a machine that does

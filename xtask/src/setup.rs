@@ -50,13 +50,31 @@ const TEST_TOOLS: &[Tool] = &[
         probe: &["mount", "--version"],
         packages: &["mount"],
     },
+    Tool {
+        what: "runc, which what a sandbox refuses is held against",
+        probe: &["runc", "--version"],
+        packages: &["runc"],
+    },
 ];
 
-const BENCH_TOOLS: &[Tool] = &[Tool {
+const SANDBOX_BENCH_TOOLS: &[Tool] = &[Tool {
     what: "crun, which cold starts are held against",
     probe: &["crun", "--version"],
     packages: &["crun"],
 }];
+
+const NETWORK_BENCH_TOOLS: &[Tool] = &[
+    Tool {
+        what: "slirp4netns, which the broker is held against",
+        probe: &["slirp4netns", "--version"],
+        packages: &["slirp4netns"],
+    },
+    Tool {
+        what: "pasta, which the broker is held against",
+        probe: &["pasta", "--version"],
+        packages: &["passt"],
+    },
+];
 
 /// Makes sure of what the tests need.
 pub(crate) fn for_tests(project: &Project) -> Result<(), Failure> {
@@ -64,9 +82,13 @@ pub(crate) fn for_tests(project: &Project) -> Result<(), Failure> {
     python(project)
 }
 
-/// Makes sure of what benchmarks compare with.
-pub(crate) fn for_benchmarks(project: &Project) -> Result<(), Failure> {
-    tools(BENCH_TOOLS, project)
+/// Makes sure of what a benchmark compares with.
+pub(crate) fn for_benchmark(name: &str, project: &Project) -> Result<(), Failure> {
+    match name {
+        "sandbox" => tools(SANDBOX_BENCH_TOOLS, project),
+        "network" => tools(NETWORK_BENCH_TOOLS, project),
+        _ => Ok(()),
+    }
 }
 
 /// Installs the Debian packages of what is missing, and of nothing else.

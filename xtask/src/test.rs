@@ -102,7 +102,7 @@ fn tests(project: &Project) -> Vec<Step> {
             vec![
                 fuzz(
                     project,
-                    ["--seconds", "36", "--seed", "1"].map(str::to_owned),
+                    ["--seconds", "60", "--seed", "1"].map(str::to_owned),
                 )
                 .minutes(15),
             ],
@@ -138,13 +138,16 @@ pub(crate) fn run_fuzz(arguments: &[String]) -> Result<(), Failure> {
 }
 
 /// Kills the example's run at random moments, as often as asked, and holds that it ends as if
-/// nothing had happened.
+/// nothing had happened; then agents, launchers and sandboxes, and holds that nothing is left.
 pub(crate) fn run_kill(arguments: &[String]) -> Result<(), Failure> {
     let project = Project::find()?;
     let mut task = whole_binary(&project, "cargo test --workspace --locked --test kill")
         .argument("--".to_owned())
         .argument("--nocapture".to_owned())
         .minutes(24 * 60);
+    let sandboxes = "cargo test -p barecount-sandbox --locked --test sandbox -- \
+                     nothing_outlives_a_kill_at_any_moment";
+    let mut sandboxes = Task::new(sandboxes).minutes(24 * 60);
     for option in arguments.chunks(2) {
         let usage = || Failure::new("kill", "usage: cargo xtask kill [--times N] [--seed N]");
         let [name, value] = option else {
@@ -157,9 +160,11 @@ pub(crate) fn run_kill(arguments: &[String]) -> Result<(), Failure> {
         };
         value.parse::<u64>().map_err(|_| usage())?;
         task = task.env(variable, value);
+        sandboxes = sandboxes.env(variable, value);
     }
     build().run("build", &project)?;
-    task.run("kill", &project)
+    task.run("kill", &project)?;
+    sandboxes.run("kill-sandboxes", &project)
 }
 
 /// Builds all of it, as the tests will: a part would be built with other features of the same large

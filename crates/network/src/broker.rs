@@ -11,6 +11,7 @@ use std::{
 };
 
 use barecount_model::class::NetworkProfile;
+use rustix::net::sockopt::set_tcp_nodelay;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -276,6 +277,8 @@ fn watched(listeners: Vec<std::net::TcpListener>) -> io::Result<Vec<TcpListener>
         .into_iter()
         .map(|listener| {
             listener.set_nonblocking(true)?;
+            // What is accepted inherits it. What a destination wrote at once reaches the work at once.
+            set_tcp_nodelay(&listener, true)?;
             TcpListener::from_std(listener)
         })
         .collect()

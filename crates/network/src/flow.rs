@@ -173,8 +173,6 @@ async fn carry(
         .await
         .map_err(Ending::NotDialled)?;
     let _ = flow.dialled.set((dialled.address.ip(), dialled.path));
-    // What a destination wrote at once reaches the work at once.
-    let _ = inside.set_nodelay(true);
     let upward = match (flow.declared, opening) {
         (None, _) => Upward::Guess(&flow.guessed),
         (Some(_), Opening::Bytes(bytes)) => Upward::Pass(bytes),

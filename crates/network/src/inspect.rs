@@ -3,7 +3,7 @@
 //! Knows bytes only: no sockets, no time. Reading more is the caller's business, up to
 //! [`MAX_HEAD`].
 
-pub(crate) mod http;
+pub mod http;
 pub(crate) mod tls;
 
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The most that is read before a ClientHello or request head must be whole.
-pub(crate) const MAX_HEAD: usize = 32 * 1024;
+pub const MAX_HEAD: usize = 32 * 1024;
 
 /// The host that was declared, and that must be named.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -37,7 +37,7 @@ impl std::fmt::Display for Target {
 }
 
 /// What the first bytes of a connection look like, for advice only.
-pub(crate) fn guess(bytes: &[u8]) -> EgressProtocol {
+pub fn guess(bytes: &[u8]) -> EgressProtocol {
     const METHODS: [&[u8]; 8] = [
         b"GET ",
         b"POST ",
@@ -58,7 +58,10 @@ pub(crate) fn guess(bytes: &[u8]) -> EgressProtocol {
 }
 
 /// Whether a ClientHello is one for `target`. `Ok(false)`: more bytes are needed.
-pub(crate) fn check_hello(bytes: &[u8], target: &Target) -> Result<bool, Reason> {
+///
+/// # Errors
+/// Why it is not: it is no TLS, too long, or names another server or none.
+pub fn check_hello(bytes: &[u8], target: &Target) -> Result<bool, Reason> {
     use tls::Parsed;
     let hello = match tls::parse(bytes) {
         Parsed::Incomplete if bytes.len() >= MAX_HEAD => {

@@ -21,7 +21,7 @@ use tokio::{
     net::TcpStream,
 };
 
-pub use self::proxy::ProxyError;
+pub use self::proxy::{ProxyError, accepted as proxy_accepted};
 pub(crate) use self::{
     connect::{any_address, connect, connect_from},
     plan::Plan,

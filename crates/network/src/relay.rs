@@ -1,23 +1,28 @@
 //! Carrying bytes both ways between the work and a destination.
 //!
-//! Between two sockets of the kernel's, bytes go through a pipe without being copied (splice(2));
-//! a pipe is held only while it has something in it. Each direction ends by itself; an error, or
-//! silence for too long, ends both.
+//! Between two sockets of the kernel's, what is long goes through a pipe without being copied
+//! (splice(2)); a pipe is held only while it has something in it. What is short is copied, which
+//! takes fewer calls of the kernel. Each direction ends by itself; an error, or silence for too
+//! long, ends both.
 
 mod pipe;
 
 use std::{
+    future::poll_fn,
     io,
+    mem::MaybeUninit,
+    pin::Pin,
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Poll, ready},
     time::Duration,
 };
 
 use barecount_model::manifest::EgressProtocol;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf},
     net::{
         TcpStream,
         tcp::{ReadHalf, WriteHalf},
@@ -36,6 +41,8 @@ use crate::{
 
 /// What is copied at once where nothing can be spliced.
 const COPY_BUFFER: usize = 16 * 1024;
+/// What fills this much at once is long: the rest is spliced, until an eighth of it comes.
+const SHORT: usize = 8 * 1024;
 
 /// What a relay needs besides the two ends.
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +98,7 @@ pub(crate) async fn relay(
             let (mut from_there, mut to_there) = outside.split();
             let up = up.carry_up(&mut from_work, &mut to_there, upward);
             let down = async {
-                down.splice(&mut from_there, &mut to_work).await?;
+                down.pass(&mut from_there, &mut to_work).await?;
                 Ok(())
             };
             until_idle(&last, terms.idle, async { tokio::try_join!(up, down) }).await?;
@@ -183,7 +190,7 @@ impl<'a> Lane<'a> {
         upward: Upward<'_>,
     ) -> Result<(), Broken> {
         if self.begin_up(from, to, upward).await? {
-            self.splice(from, to).await?;
+            self.pass(from, to).await?;
         }
         Ok(())
     }
@@ -292,9 +299,60 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Moves bytes from socket to socket; copies them where the kernel does not splice, or has no
+    /// Moves bytes from socket to socket, until the end.
+    async fn pass(&self, from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) -> io::Result<()> {
+        while self.copy_short(from, to).await? {
+            if !self.splice_long(from, to).await? {
+                return self.copy(from, to).await;
+            }
+        }
+        to.shutdown().await
+    }
+
+    /// Copies as long as little comes at a time; whether there is more.
+    async fn copy_short(
+        &self,
+        from: &mut ReadHalf<'_>,
+        to: &mut WriteHalf<'_>,
+    ) -> io::Result<bool> {
+        let most = self.portion(SHORT);
+        loop {
+            let mut rest = Vec::new();
+            let (length, written) = poll_fn(|context| {
+                // On the stack, so that a connection that waits holds no memory for it.
+                let mut bytes = [MaybeUninit::uninit(); SHORT];
+                let mut read = ReadBuf::uninit(&mut bytes[..most]);
+                ready!(Pin::new(&mut *from).poll_read(context, &mut read))?;
+                let bytes = read.filled();
+                if bytes.is_empty() {
+                    return Poll::Ready(Ok((0, 0)));
+                }
+                let written = match to.try_write(bytes) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                    written => written?,
+                };
+                rest.extend_from_slice(&bytes[written..]);
+                Poll::Ready(io::Result::Ok((bytes.len(), written)))
+            })
+            .await?;
+            if length == 0 {
+                return Ok(false);
+            }
+            self.count(written).await;
+            self.write(to, &rest).await?;
+            if length == most {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Splices as long as much comes at a time. False where the kernel does not splice, or has no
     /// pipe left for us.
-    async fn splice(&self, from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) -> io::Result<()> {
+    async fn splice_long(
+        &self,
+        from: &mut ReadHalf<'_>,
+        to: &mut WriteHalf<'_>,
+    ) -> io::Result<bool> {
         loop {
             let source: &TcpStream = from.as_ref();
             let filled = source
@@ -307,12 +365,10 @@ impl<'a> Lane<'a> {
                 .await;
             let mut pipe = match filled {
                 Ok(pipe) => pipe,
-                Err(error) if pipe::is_unavailable(&error) => return self.copy(from, to).await,
+                Err(error) if pipe::is_unavailable(&error) => return Ok(false),
                 Err(error) => return Err(error),
             };
-            if pipe.is_empty() {
-                return to.shutdown().await;
-            }
+            let is_short = pipe.filled() < SHORT / 8;
             let sink: &TcpStream = to.as_ref();
             while !pipe.is_empty() {
                 let length = sink
@@ -324,6 +380,10 @@ impl<'a> Lane<'a> {
                 if let Some(pace) = self.terms.pace {
                     pace.spend(length).await;
                 }
+            }
+            if is_short {
+                // Also at the end, which copying finds again.
+                return Ok(true);
             }
         }
     }
@@ -398,6 +458,59 @@ mod tests {
         assert!(relayed.is_ok(), "{relayed:?}");
         assert_eq!(echoed?, b"first, then the rest");
         assert_eq!(meter.read(), (20, 20));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_is_short_and_what_is_long_arrives_in_order()
+    -> Result<(), Box<dyn std::error::Error>> {
+        let (mut work, mut inside) = connected().await?;
+        let (outside, mut there) = connected().await?;
+        let (meter, pipes) = (Meter::default(), PipePool::new(2, 2));
+        let terms = Terms {
+            meter: &meter,
+            pipes: &pipes,
+            pace: None,
+            idle: IDLE,
+        };
+        let nothing = Upward::Pass(Vec::new());
+        let relayed = relay(&mut inside, Connection::Tcp(outside), nothing, terms);
+        // Each of another length, around what is copied at once, and far beyond it.
+        let lengths = [
+            1,
+            SHORT - 1,
+            SHORT,
+            SHORT + 1,
+            1,
+            600 * 1024,
+            3,
+            2 * SHORT,
+            200_000,
+        ];
+        let talk = async {
+            for (number, length) in (0_u8..).zip(lengths) {
+                let sent: Vec<u8> = (0..length).map(|at| (at % 251) as u8 ^ number).collect();
+                let mut heard = vec![0; length];
+                let send = async {
+                    work.write_all(&sent).await?;
+                    work.flush().await
+                };
+                tokio::try_join!(send, there.read_exact(&mut heard))?;
+                assert!(heard == sent, "message {number}");
+                there.write_all(&[number]).await?;
+                assert_eq!(work.read_u8().await?, number);
+            }
+            work.shutdown().await?;
+            assert_eq!(there.read(&mut [0]).await?, 0);
+            there.shutdown().await?;
+            assert_eq!(work.read(&mut [0]).await?, 0);
+            Ok::<_, io::Error>(())
+        };
+        let (relayed, talked) = tokio::join!(relayed, talk);
+        talked?;
+        assert!(relayed.is_ok(), "{relayed:?}");
+        let all = lengths.iter().sum::<usize>() as u64;
+        assert_eq!(meter.read(), (all, lengths.len() as u64));
         Ok(())
     }
 }

@@ -82,7 +82,13 @@ pub(crate) fn network(lines: &[Value]) -> Vec<Figure> {
         let Some(ours) = median(bench, "broker") else {
             continue;
         };
-        for way in ["plain_splice", "direct"] {
+        for way in [
+            "plain_splice",
+            "direct",
+            "slirp4netns",
+            "pasta",
+            "pasta_loopback",
+        ] {
             if let Some(other) = median(bench, way) {
                 let figure = Figure::new("network", case, ours, unit).beside(way, other);
                 figures.push(if way == beside {

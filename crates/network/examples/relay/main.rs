@@ -1,9 +1,11 @@
 //! What the broker costs: throughput, new connections, delay and memory, each beside a plain
-//! splice relay and a direct connection in the same run. Prints a JSON object a line.
+//! splice relay and a direct connection in the same run, and beside slirp4netns and pasta where they
+//! are installed. Prints a JSON object a line.
 //!
 //! `cargo run --release -p barecount-network --example relay [MEBIBYTES]`. The service, the broker
 //! and the plain relay are processes of their own; this one is the work.
 
+mod beside;
 mod roles;
 
 use std::{
@@ -15,6 +17,7 @@ use std::{
 };
 
 use barecount_network::{NameServer, resolver::Resolver};
+use beside::Attached;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -30,6 +33,11 @@ fn main() -> Outcome<()> {
         ["service"] => roles::service(),
         ["plain", service] => roles::plain(service.parse()?),
         ["broker", service, port] => roles::broker(service.parse()?, port.parse()?),
+        ["hold"] => beside::hold(),
+        ["client", work, to, amount] => {
+            let figure = work.parse::<Work>()?.figure(to.parse()?, amount.parse()?)?;
+            Ok(writeln!(std::io::stdout(), "{figure}")?)
+        }
         [] => measure(256),
         [mebibytes] => measure(mebibytes.parse()?),
         _ => Err("usage: relay [MEBIBYTES]".into()),
@@ -90,15 +98,28 @@ fn measure(mebibytes: u64) -> Outcome<()> {
     let port = service.address.port().to_string();
     let broker = Role::start(&["broker", &at, &port])?;
     let inside = SocketAddr::new(look_up(broker.address)?, service.address.port());
-    let ways = [
-        ("direct", service.address),
-        ("plain_splice", plain.address),
-        ("broker", inside),
+    let (slirp4netns, pasta) = (Attached::slirp4netns(), Attached::pasta());
+    let mut ways = vec![
+        Way::here("direct", service.address),
+        Way::here("plain_splice", plain.address),
+        Way::here("broker", inside),
     ];
+    let by_gateway = Attached::by_gateway(service.address);
+    match &slirp4netns {
+        Ok(attached) => ways.push(Way::within("slirp4netns", attached, by_gateway)),
+        Err(error) => missing("slirp4netns", error.as_ref())?,
+    }
+    match &pasta {
+        Ok(attached) => {
+            ways.push(Way::within("pasta", attached, by_gateway));
+            ways.push(Way::within("pasta_loopback", attached, service.address));
+        }
+        Err(error) => missing("pasta", error.as_ref())?,
+    }
 
-    report(&ways, "throughput", "MiB/s", |to| throughput(to, mebibytes))?;
-    report(&ways, "connections", "1/s", |to| connections(to, 1_000))?;
-    report(&ways, "round_trip_p50", "us", |to| round_trip(to, 3_000))?;
+    report(&ways, Work::Throughput, mebibytes)?;
+    report(&ways, Work::Connections, 1_000)?;
+    report(&ways, Work::RoundTrip, 3_000)?;
 
     let before = broker.resident_kib()?;
     let mut open = Vec::with_capacity(OPEN_FLOWS);
@@ -125,23 +146,98 @@ fn look_up(name_server: SocketAddr) -> Outcome<std::net::IpAddr> {
     Ok(*addresses.first().ok_or("the name has no address")?)
 }
 
-/// Measures every way in turn and prints each one's median.
-fn report(
-    ways: &[(&str, SocketAddr)],
-    bench: &str,
-    unit: &str,
-    measure: impl Fn(SocketAddr) -> Outcome<f64>,
-) -> Outcome<()> {
-    let mut rounds = vec![Vec::new(); ways.len()];
-    for _ in 0..ROUNDS {
-        for (figures, (_, to)) in rounds.iter_mut().zip(ways) {
-            figures.push(measure(*to)?);
+/// Says that a way is not measured.
+fn missing(way: &str, error: &dyn Error) -> Outcome<()> {
+    let line = serde_json::json!({"bench": "missing", "way": way, "reason": error.to_string()});
+    Ok(writeln!(std::io::stdout(), "{line}")?)
+}
+
+/// How the service is reached.
+struct Way<'a> {
+    name: &'static str,
+    to: SocketAddr,
+    within: Option<&'a Attached>,
+}
+
+impl<'a> Way<'a> {
+    fn here(name: &'static str, to: SocketAddr) -> Self {
+        let within = None;
+        Self { name, to, within }
+    }
+
+    fn within(name: &'static str, attached: &'a Attached, to: SocketAddr) -> Self {
+        let within = Some(attached);
+        Self { name, to, within }
+    }
+
+    fn figure(&self, work: Work, amount: u64) -> Outcome<f64> {
+        match self.within {
+            None => work.figure(self.to, amount),
+            Some(attached) => {
+                let (to, amount) = (self.to.to_string(), amount.to_string());
+                attached.figure(&[work.name(), &to, &amount])
+            }
         }
     }
-    for (mut figures, (way, _)) in rounds.into_iter().zip(ways) {
+}
+
+/// What is measured.
+#[derive(Clone, Copy)]
+enum Work {
+    Throughput,
+    Connections,
+    RoundTrip,
+}
+
+impl Work {
+    const ALL: [Self; 3] = [Self::Throughput, Self::Connections, Self::RoundTrip];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Throughput => "throughput",
+            Self::Connections => "connections",
+            Self::RoundTrip => "round_trip_p50",
+        }
+    }
+
+    fn unit(self) -> &'static str {
+        match self {
+            Self::Throughput => "MiB/s",
+            Self::Connections => "1/s",
+            Self::RoundTrip => "us",
+        }
+    }
+
+    fn figure(self, to: SocketAddr, amount: u64) -> Outcome<f64> {
+        match self {
+            Self::Throughput => throughput(to, amount),
+            Self::Connections => connections(to, u32::try_from(amount)?),
+            Self::RoundTrip => round_trip(to, usize::try_from(amount)?),
+        }
+    }
+}
+
+impl std::str::FromStr for Work {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|work| work.name() == text);
+        found.ok_or_else(|| format!("nothing is measured by the name `{text}`"))
+    }
+}
+
+/// Measures every way in turn and prints each one's median.
+fn report(ways: &[Way<'_>], work: Work, amount: u64) -> Outcome<()> {
+    let mut rounds = vec![Vec::new(); ways.len()];
+    for _ in 0..ROUNDS {
+        for (figures, way) in rounds.iter_mut().zip(ways) {
+            figures.push(way.figure(work, amount)?);
+        }
+    }
+    for (mut figures, way) in rounds.into_iter().zip(ways) {
         figures.sort_by(f64::total_cmp);
         let line = serde_json::json!({
-            "bench": bench, "way": way, "unit": unit,
+            "bench": work.name(), "way": way.name, "unit": work.unit(),
             "median": figures[ROUNDS / 2], "least": figures[0], "most": figures[ROUNDS - 1],
         });
         writeln!(std::io::stdout(), "{line}")?;

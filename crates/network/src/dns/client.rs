@@ -92,7 +92,7 @@ impl NameServer {
 
     async fn ask(&self, name: &HostName, kind: TYPE) -> Result<Vec<IpAddr>, ResolveError> {
         for _ in 0..TRIES {
-            let question = Asked::new(name, kind)?;
+            let question = Asked::new(rand::random(), name, kind)?;
             match tokio::time::timeout(self.patience, self.exchange(&question)).await {
                 Ok(answer) => return answer,
                 Err(_) => continue,
@@ -190,9 +190,35 @@ enum Answer {
     Whole(Result<Vec<IpAddr>, ResolveError>),
 }
 
+/// What a message says the addresses of a name are, if it answers the question for them that had
+/// the number `id`; nothing if it does not, or is cut short. Any bytes are safe.
+pub fn addresses_in(
+    message: &[u8],
+    id: u16,
+    name: &HostName,
+    family: Family,
+) -> Option<Result<Vec<IpAddr>, ResolveError>> {
+    let kind = match family {
+        Family::V4 => TYPE::A,
+        Family::V6 => TYPE::AAAA,
+    };
+    match Asked::new(id, name, kind).ok()?.read(message) {
+        Answer::Whole(answer) => Some(answer),
+        Answer::Stray | Answer::Truncated => None,
+    }
+}
+
+/// Which addresses are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Records of type A.
+    V4,
+    /// Records of type AAAA.
+    V6,
+}
+
 impl<'a> Asked<'a> {
-    fn new(name: &'a HostName, kind: TYPE) -> Result<Self, ResolveError> {
-        let id = rand::random();
+    fn new(id: u16, name: &'a HostName, kind: TYPE) -> Result<Self, ResolveError> {
         let name = Name::new(name.as_str()).map_err(|_| ResolveError::Malformed)?;
         let mut packet = Packet::new_query(id);
         packet.set_flags(PacketFlag::RECURSION_DESIRED);

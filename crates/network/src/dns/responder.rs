@@ -25,7 +25,7 @@ const MOST_UDP: usize = 1_232;
 const MAX_ADDITIONAL: u16 = 4;
 
 /// What names mean to the one who asks.
-pub(crate) trait Zone {
+pub trait Zone {
     /// The addresses of a name that may be reached.
     fn addresses(&self, name: &HostName) -> Lookup;
     /// The name that was given an address.
@@ -34,7 +34,7 @@ pub(crate) trait Zone {
 
 /// What a name means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lookup {
+pub enum Lookup {
     /// These are its addresses.
     Found(Ipv4Addr, Option<Ipv6Addr>),
     /// It may not be reached.
@@ -45,22 +45,24 @@ pub(crate) enum Lookup {
 
 /// How a query came, and so how long its answer may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Transport {
+pub enum Transport {
+    /// In one datagram.
     Udp,
+    /// Over a connection, after its length.
     Tcp,
 }
 
 /// What is sent back and what is written down.
 #[derive(Debug, Default)]
-pub(crate) struct Response {
+pub struct Response {
     /// The message to send; nothing for what is no query.
-    pub(crate) bytes: Option<Vec<u8>>,
+    pub bytes: Option<Vec<u8>>,
     /// The name that was refused, as it was asked for, and why.
-    pub(crate) refused: Option<(Option<String>, ReasonCode)>,
+    pub refused: Option<(Option<String>, ReasonCode)>,
 }
 
 /// Answers a message.
-pub(crate) fn respond(message: &[u8], transport: Transport, zone: &impl Zone) -> Response {
+pub fn respond(message: &[u8], transport: Transport, zone: &impl Zone) -> Response {
     let Some(header) = Header::read(message) else {
         // Too short to have a number, or an answer itself, to which nobody answers.
         return Response::default();

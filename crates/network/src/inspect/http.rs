@@ -28,14 +28,15 @@ enum Place {
 
 /// Follows the requests of one connection.
 #[derive(Debug)]
-pub(crate) struct Requests {
+pub struct Requests {
     target: Target,
     port: u16,
     place: Place,
 }
 
 impl Requests {
-    pub(crate) fn new(target: Target, port: u16) -> Self {
+    /// For a connection with a port of a host, of which nothing has come yet.
+    pub fn new(target: Target, port: u16) -> Self {
         Self {
             target,
             port,
@@ -45,7 +46,10 @@ impl Requests {
 
     /// How many of the bytes may pass; 0: more are needed first. Bytes that passed are not
     /// offered again, the others are, with what came after them.
-    pub(crate) fn advance(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
+    ///
+    /// # Errors
+    /// Why nothing more may pass: a request is for another host, or is none.
+    pub fn advance(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
         let mut passed = 0;
         while passed < bytes.len() {
             let step = self.step(&bytes[passed..])?;

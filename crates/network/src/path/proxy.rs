@@ -51,11 +51,19 @@ pub(super) async fn ask(
         let byte = stream.read_u8().await.map_err(ProxyError::Connection)?;
         answer.push(byte);
     }
+    accepted(&answer).map(|()| stream)
+}
+
+/// Whether the head of a proxy's answer says that there is a connection. Any bytes are safe.
+///
+/// # Errors
+/// [`ProxyError::Status`], [`ProxyError::Malformed`].
+pub fn accepted(head: &[u8]) -> Result<(), ProxyError> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
-    match response.parse(&answer) {
+    match response.parse(head) {
         Ok(httparse::Status::Complete(_)) => match response.code {
-            Some(200..=299) => Ok(stream),
+            Some(200..=299) => Ok(()),
             Some(status) => Err(ProxyError::Status(status)),
             None => Err(ProxyError::Malformed),
         },

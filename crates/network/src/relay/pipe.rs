@@ -109,6 +109,10 @@ impl HeldPipe<'_> {
         self.pipe().capacity
     }
 
+    pub(super) fn filled(&self) -> usize {
+        self.filled
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.filled == 0
     }

@@ -42,6 +42,8 @@ pub(super) fn try_open(
     let socket = rustix::net::socket_with(family, kind, flags, None)?;
     if kind == SocketType::STREAM {
         rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+        // Every connection inherits it, those included that wait before the agent looks.
+        rustix::net::sockopt::set_tcp_nodelay(&socket, true)?;
     }
     if sharing == Sharing::ByAddress {
         rustix::net::sockopt::set_socket_reuseport(&socket, true)?;

@@ -270,7 +270,7 @@ pub(crate) fn prefix(test: &str) -> String {
 }
 
 /// Control groups whose name begins with a prefix.
-fn groups_of(prefix: &str) -> Vec<String> {
+pub(crate) fn groups_of(prefix: &str) -> Vec<String> {
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mut found = Vec::new();
     for line in own.lines() {
@@ -367,14 +367,14 @@ fn a_sweep_removes_what_two_kills_left() -> TestResult {
 }
 
 /// Sweeps from an agent of its own, and returns how many groups went.
-fn sweep(prefix: &str) -> Result<u32, Box<dyn std::error::Error>> {
+pub(crate) fn sweep(prefix: &str) -> Result<u32, Box<dyn std::error::Error>> {
     let output = Command::new(own_program())
         .args(["--agent", "sweep", prefix])
         .output()?;
     Ok(String::from_utf8(output.stdout)?.trim().parse()?)
 }
 
-fn kill(pid: i32) -> TestResult {
+pub(crate) fn kill(pid: i32) -> TestResult {
     let pid = Pid::from_raw(pid).ok_or("no pid")?;
     Ok(rustix::process::kill_process(pid, Signal::KILL)?)
 }

@@ -13,8 +13,10 @@ macro_rules! tests {
 }
 
 mod agent;
+mod battery;
 mod breakout;
 mod escape;
+mod kills;
 mod launched;
 mod life;
 mod limits;
@@ -74,14 +76,19 @@ fn main() -> ExitCode {
     match arguments.get(1).map(String::as_str) {
         Some("--probe") => return probe::main(&arguments[2..]),
         Some("--agent") => return agent::main(&arguments[2..]),
+        Some("--battery") => return battery::main(&arguments[2..]),
+        Some("--battery-agent") => return battery::agent(&arguments[2..]),
+        Some("--identity") => return battery::tell_identity(),
         _ => {}
     }
     let launchers = Launchers::start().expect("the launchers start");
     assert!(LAUNCHERS.set(launchers).is_ok(), "they are set once");
     let mut trials = Vec::new();
     for list in [
+        battery::TESTS,
         breakout::TESTS,
         escape::TESTS,
+        kills::TESTS,
         life::TESTS,
         limits::TESTS,
         network::TESTS,

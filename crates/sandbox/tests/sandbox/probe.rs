@@ -22,6 +22,7 @@ pub(crate) fn main(words: &[String]) -> ExitCode {
         Some("fork-until-refused") => fork_until_refused(),
         Some("connect-abstract") => connect_abstract(&words[1]),
         Some("spin") => spin(),
+        Some("hold-tree") => hold_tree(&words[1]),
         _ => return ExitCode::from(2),
     }
     ExitCode::SUCCESS
@@ -151,6 +152,24 @@ fn fork_until_refused() {
         }
     }
     println!("{count}");
+}
+
+/// Leaves a file wherever it may, and waits in a tree of processes that all have the same command
+/// line.
+fn hold_tree(name: &str) {
+    for folder in ["/tmp", "/dev/shm"] {
+        std::fs::write(format!("{folder}/{name}"), name).expect("it may be written");
+    }
+    let socket = format!("/tmp/{name}.socket");
+    let _listening = std::os::unix::net::UnixListener::bind(socket).expect("it is free");
+    for _ in 0..2 {
+        // SAFETY: this process has one thread, and each of the four then waits for a signal.
+        unsafe { libc::fork() };
+    }
+    loop {
+        // SAFETY: waits, allocates nothing.
+        unsafe { libc::pause() };
+    }
 }
 
 fn connect_abstract(name: &str) {
