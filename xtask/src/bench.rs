@@ -60,7 +60,6 @@ const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "secrets",
-        package: "barecount-secrets",
         example: "fetch",
         arguments: &[FOLDER],
         read: reading::secrets,
