@@ -1,5 +1,6 @@
 //! The whole binary, as a user would use it. `kill.rs` beside this folder ends it the hard way.
 
+mod battery;
 mod boundary;
 mod engines;
 mod evidence;
@@ -10,6 +11,7 @@ mod manifests;
 mod ordinary;
 mod pipelines;
 mod policy;
+mod probes;
 mod rows;
 mod storage;
 mod verbs;
