@@ -69,6 +69,7 @@ impl World {
     /// What has come to any of its hosts until now, a line each.
     pub fn heard(&self) -> Vec<String> {
         let heard = self.hosts.so_far();
-        heard.lines().skip(1).map(str::to_owned).collect()
+        let lines = heard.lines().skip(1).filter(|line| !line.is_empty());
+        lines.map(str::to_owned).collect()
     }
 }
