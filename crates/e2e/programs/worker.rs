@@ -129,6 +129,10 @@ fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
                 return Err(75);
             }
         }
+        "probe" => {
+            probe();
+            copy_rows(output);
+        }
         "reach out" | "reach out and hang" => {
             for target in variable("TARGETS").split(' ') {
                 println!("{target}: {}", reach(target));
@@ -150,6 +154,19 @@ fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
         },
     }
     Ok(())
+}
+
+/// Lets the prober beside this program try what the file that `PROBES` names lists.
+fn probe() {
+    let own = env::current_exe().expect("a program knows where it is");
+    let folder = own.parent().unwrap_or(Path::new("/"));
+    // The prober is linked dynamically, and where it runs there are no libraries.
+    let status = Command::new(folder.join("loader"))
+        .arg("--library-path")
+        .args([folder, &folder.join("prober"), &folder.join(variable("PROBES"))])
+        .status()
+        .expect("the prober can be started");
+    assert!(status.success(), "the prober ended with {status}");
 }
 
 /// Asks `protocol://host:port` for something, and says what came of it.

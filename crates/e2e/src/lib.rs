@@ -13,6 +13,7 @@ pub mod process;
 pub mod programs;
 pub mod python;
 pub mod tree;
+pub mod world;
 
 /// Why a test could not be carried out, or did not hold.
 pub type Failure = Box<dyn std::error::Error>;

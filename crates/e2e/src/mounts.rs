@@ -1,4 +1,5 @@
-//! A mount namespace to try a state folder on a file system that is full, or cannot be written.
+//! Namespaces to start the binary in: of mounts, to try a state folder on a file system that is
+//! full, or cannot be written; and of a network, to be a host among hosts of the test's own.
 
 use std::{
     ffi::OsString,
@@ -14,6 +15,7 @@ pub(crate) const HOLDER: &str = "BARECOUNT_E2E_NAMESPACE";
 /// A mount namespace, held by a shell in it. It is gone, with its mounts, when this is dropped.
 #[derive(Debug)]
 pub struct MountNamespace {
+    has_network: bool,
     shell: Child,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
@@ -25,7 +27,22 @@ impl MountNamespace {
     /// # Panics
     /// If the host does not let this user have one.
     pub fn new() -> Self {
+        Self::make(false)
+    }
+
+    /// The same, with a network of its own in which nothing is up yet.
+    ///
+    /// # Panics
+    /// If the host does not let this user have one.
+    pub fn with_network() -> Self {
+        Self::make(true)
+    }
+
+    fn make(has_network: bool) -> Self {
         let mut command = Command::new("unshare");
+        if has_network {
+            command.arg("--net");
+        }
         if !rustix::process::geteuid().is_root() {
             command.arg("--map-root-user");
         }
@@ -40,6 +57,7 @@ impl MountNamespace {
         let orders = shell.stdin.take().expect("its standard input is a pipe");
         let answers = shell.stdout.take().expect("its standard output is a pipe");
         Self {
+            has_network,
             shell,
             orders,
             answers: BufReader::new(answers),
@@ -65,6 +83,9 @@ impl MountNamespace {
     pub fn entry(&self, folder: &Path) -> Vec<OsString> {
         let mut entry: Vec<OsString> = ["nsenter", "--mount", "--target"].map(Into::into).into();
         entry.push(self.shell.id().to_string().into());
+        if self.has_network {
+            entry.push("--net".into());
+        }
         if !rustix::process::geteuid().is_root() {
             entry.extend(["--user", "--preserve-credentials"].map(Into::into));
         }

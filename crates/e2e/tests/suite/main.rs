@@ -1,5 +1,6 @@
 //! The whole binary, as a user would use it. `kill.rs` beside this folder ends it the hard way.
 
+mod battery;
 mod boundary;
 mod crossings;
 mod engines;
@@ -11,6 +12,7 @@ mod manifests;
 mod ordinary;
 mod pipelines;
 mod policy;
+mod probes;
 mod rows;
 mod secrets;
 mod storage;

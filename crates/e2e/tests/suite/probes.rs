@@ -1,0 +1,308 @@
+//! Every way out that is known, tried from inside each class of runner by each network profile: what
+//! is declared is reached, everything else is refused and recorded. The same without a boundary gets
+//! out, so that these tests can fail.
+
+use std::{collections::BTreeMap, path::Path};
+
+use barecount_e2e::{Outcome, place::Place, process::Finished, programs, world::World};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::battery::{self, Battery, End, Probe};
+
+const PROBER: &str = env!("CARGO_BIN_EXE_prober");
+
+fn world() -> World {
+    let program = Path::new(env!("CARGO_BIN_EXE_world"));
+    World::new(program, &battery::world(), battery::RESOLVER)
+}
+
+/// A pipeline of one stage for each battery, by a class of runner.
+fn place(class: &str, batteries: &[Battery], more: &str) -> Place {
+    let place = Place::new();
+    let mut files = programs::loader_and_libraries();
+    let prober = fs_err::read(PROBER).expect("the prober was built");
+    files.push(("prober".to_owned(), prober));
+    for battery in batteries {
+        let lines: Vec<&str> = battery
+            .probes
+            .iter()
+            .map(|probe| probe.line.as_str())
+            .collect();
+        files.push((battery.profile.to_owned(), lines.join("\n").into_bytes()));
+    }
+    let artifact = match class {
+        "container" => image(&place, &files),
+        _ => {
+            let files: Vec<(&str, &[u8])> = files
+                .iter()
+                .map(|(name, content)| (name.as_str(), content.as_slice()))
+                .collect();
+            programs::package_with(&place, "worker.zip", &["bootstrap", "loader"], &files);
+            "package: worker.zip"
+        }
+    };
+    let command = if class == "dedicated_compute" {
+        "      command: [/app/bootstrap]\n"
+    } else {
+        ""
+    };
+    let stages: String = batteries
+        .iter()
+        .map(|battery| stage(class, battery, artifact, &format!("{command}{more}")))
+        .collect();
+    place.write(
+        "pipeline.yaml",
+        format!(
+            "apiVersion: barecount.dev/v1
+kind: Pipeline
+metadata: {{ name: probes, tenant: demo, owner: you@example.com }}
+spec:
+  classification: public
+  defaults:
+    retries: {{ application: 0, infrastructure: 0, initial_backoff: 100ms, max_backoff: 1s }}
+  stages:
+{stages}"
+        ),
+    );
+    place.write("environments/world.yaml", battery::environment());
+    place
+}
+
+fn image(place: &Place, files: &[(String, Vec<u8>)]) -> &'static str {
+    let worker = fs_err::read(programs::worker()).expect("the worker was built");
+    place.write("image/worker", worker);
+    let mut listed = String::new();
+    for (name, content) in files {
+        place.write(Path::new("image").join(name), content);
+        let executable = if name == "loader" {
+            ", executable: true"
+        } else {
+            ""
+        };
+        listed += &format!("  - {{ from: {name}, to: /app/{name}{executable} }}\n");
+    }
+    place.write(
+        "image/build.yaml",
+        format!(
+            "kind: image\nfiles:\n  - {{ from: worker, to: /app/worker, executable: true }}\n\
+             {listed}entrypoint: [/app/worker]\nuser: \"1000:1000\"\n"
+        ),
+    );
+    "image: image"
+}
+
+fn stage(class: &str, battery: &Battery, artifact: &str, more: &str) -> String {
+    let profile = battery.profile;
+    let egress: String = battery
+        .egress
+        .iter()
+        .map(|(host, port, protocol)| {
+            format!("        - {{ host: '{host}', port: {port}, protocol: {protocol} }}\n")
+        })
+        .collect();
+    format!(
+        "    - name: {}
+      phase: ingestion
+      runner: {{ class: {class}, size: small, network_profile: {profile}, {artifact} }}
+      env: {{ BEHAVIOUR: probe, PROBES: {profile} }}
+      egress:
+{egress}{more}",
+        profile.replace('_', "-")
+    )
+}
+
+/// A run of a place's pipeline in a world.
+fn run(place: &Place, world: &World) -> Finished {
+    place
+        .barecount(["run", "pipeline.yaml", "--env", "world", "-o", "json"])
+        .behind(&world.entry(place.path()))
+        .finish()
+}
+
+/// What the prober of a stage said of each probe.
+fn told(place: &Place, run: &Finished, stage: &str) -> BTreeMap<String, String> {
+    let run = run.json("run");
+    let id = run["id"].as_str().unwrap_or_default();
+    let log = place
+        .barecount(["runs", "logs", id, "--stage", stage])
+        .finish()
+        .exits_with(0);
+    let lines = log
+        .stdout
+        .lines()
+        .filter_map(|line| line.split_once("probe ")?.1.split_once(" => "));
+    lines
+        .map(|(probe, answer)| (probe.to_owned(), answer.to_owned()))
+        .collect()
+}
+
+/// What evidence has of the flows of each stage's only attempt.
+fn flows(place: &Place) -> BTreeMap<String, Vec<Value>> {
+    let show = |arguments: &[&str], kind: &str| {
+        let shown = place.barecount(["evidence"].iter().chain(arguments));
+        shown
+            .argument("-o")
+            .argument("json")
+            .finish()
+            .exits_with(0)
+            .json(kind)
+    };
+    let listed = show(&["ls"], "evidence");
+    let items = listed["items"].as_array().into_iter().flatten();
+    let attempts = items.filter(|entry| entry["kind"] == "attempt");
+    let flows = attempts.map(|entry| {
+        let shown = show(&["show", &entry["index"].to_string()], "evidence_entry");
+        let attempt = &shown["statement"]["predicate"];
+        let stage = attempt["task"]["stage"].as_str().unwrap_or_default();
+        let digest = attempt["detail"]["network"]["digest"].as_str();
+        (
+            stage.to_owned(),
+            recorded(place, digest.unwrap_or_default()),
+        )
+    });
+    flows.collect()
+}
+
+/// The flow records beside the ledger of which evidence has this digest: sums, then a record a line.
+fn recorded(place: &Place, digest: &str) -> Vec<Value> {
+    let logs = fs_err::read_dir(place.state().join("logs")).expect("logs are kept");
+    let kept = logs.map(|entry| entry.expect("logs can be listed").path());
+    let kept = kept.filter(|path| path.to_string_lossy().ends_with(".flows.jsonl"));
+    let mut texts = kept.map(|path| fs_err::read_to_string(path).expect("a record can be read"));
+    let text = texts.find(|text| digest == format!("sha256:{}", hex::encode(Sha256::digest(text))));
+    let text = text.unwrap_or_else(|| panic!("no record has the digest {digest}"));
+    let lines = text.lines().skip(1).map(serde_json::from_str);
+    lines.collect::<Result<_, _>>().expect("a record is JSON")
+}
+
+/// Whether a record is that of a refused probe.
+fn tells(record: &Value, end: &End) -> bool {
+    let End::Refused {
+        host,
+        port,
+        code,
+        led_to,
+    } = end
+    else {
+        return false;
+    };
+    let who = [&record["name"], &record["address"]]
+        .into_iter()
+        .any(|found| found == host);
+    who && record["port"] == *port
+        && record["verdict"] == "refused"
+        && record["reason"]["code"] == *code
+        && led_to.is_none_or(|address| record["address"] == address)
+}
+
+/// Why a probe did not end as it should inside a boundary.
+fn objection(probe: &Probe, answer: Option<&String>, flows: &[Value]) -> Option<String> {
+    let Probe { line, end } = probe;
+    let Some(answer) = answer else {
+        return Some(format!("{line}: was not tried"));
+    };
+    match end {
+        End::Reached(words) if answer.starts_with("reached: ") && answer.contains(words) => None,
+        End::Reached(words) => Some(format!("{line}: {answer}, and not `{words}`")),
+        End::Refused { .. } | End::Unsent if !answer.starts_with("refused: ") => {
+            Some(format!("{line}: got out: {answer}"))
+        }
+        End::Unsent => None,
+        End::Refused { .. } if flows.iter().any(|record| tells(record, end)) => None,
+        End::Refused { .. } => Some(format!("{line}: {answer}, and no record has {end:?}")),
+    }
+}
+
+/// Tries every battery by a class of runner.
+fn holds(class: &str) {
+    let world = world();
+    let batteries = battery::batteries();
+    let place = place(class, &batteries, "");
+    let finished = run(&place, &world).exits_with(0);
+    let flows = flows(&place);
+    let mut objections = Vec::new();
+    for Battery {
+        profile, probes, ..
+    } in &batteries
+    {
+        let stage = profile.replace('_', "-");
+        let told = told(&place, &finished, &stage);
+        let flows = flows.get(&stage).map(Vec::as_slice).unwrap_or_default();
+        let found: Vec<String> = probes
+            .iter()
+            .filter_map(|probe| objection(probe, told.get(&probe.line), flows))
+            .collect();
+        if !found.is_empty() {
+            objections.push(format!("{profile}:\n  {}\n{flows:#?}", found.join("\n  ")));
+        }
+    }
+    let strangers = world
+        .heard()
+        .into_iter()
+        .filter(|heard| !battery::may_come(heard));
+    objections.extend(strangers.map(|heard| format!("came out: {heard}")));
+    assert!(objections.is_empty(), "{class}\n{}", objections.join("\n"));
+    place.nothing_is_left();
+}
+
+#[test]
+fn a_function_reaches_what_is_declared_and_every_other_way_out_is_closed_and_recorded() {
+    holds("serverless");
+}
+
+#[test]
+fn a_container_reaches_what_is_declared_and_every_other_way_out_is_closed_and_recorded() {
+    holds("container");
+}
+
+#[test]
+fn a_program_on_dedicated_compute_reaches_what_is_declared_and_every_other_way_out_is_closed() {
+    holds("dedicated_compute");
+}
+
+/// Once manifests can state a residency requirement, its battery belongs to the others.
+#[test]
+fn a_facility_is_out_of_reach_while_no_manifest_can_say_that_its_data_must_stay() {
+    let place = place("container", &[battery::facility()], "");
+    run(&place, &world())
+        .fails_with(3, "BC0401")
+        .tells("residency requirement");
+}
+
+#[test]
+fn without_a_boundary_every_probe_gets_out() -> Outcome {
+    let world = world();
+    let battery = battery::public();
+    let place = place(
+        "dedicated_compute",
+        std::slice::from_ref(&battery),
+        "      isolation: process\n",
+    );
+    let finished = run(&place, &world).exits_with(0);
+    let told = told(&place, &finished, "public-vpc-egress");
+    let kept_in: Vec<String> = battery
+        .probes
+        .iter()
+        .filter(|probe| {
+            !told
+                .get(&probe.line)
+                .is_some_and(|answer| answer.starts_with("reached: "))
+        })
+        .map(|probe| format!("{}: {:?}", probe.line, told.get(&probe.line)))
+        .collect();
+    assert!(kept_in.is_empty(), "{}", kept_in.join("\n"));
+    let heard = world.heard();
+    for expected in [
+        "udp 93.184.215.15:443",
+        "tcp 169.254.169.254:80",
+        "abstract",
+    ] {
+        assert!(
+            heard.iter().any(|heard| heard == expected),
+            "{expected}: {heard:?}"
+        );
+    }
+    place.nothing_is_left();
+    Ok(())
+}
