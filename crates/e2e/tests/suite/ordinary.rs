@@ -42,8 +42,12 @@ impl Home {
     }
 
     fn barecount(&self, arguments: &[&str]) -> Finished {
+        self.invocation(arguments).finish()
+    }
+
+    fn invocation(&self, arguments: &[&str]) -> Invocation {
         let Some(namespace) = &self.namespace else {
-            return self.place.barecount(arguments).finish();
+            return self.place.barecount(arguments);
         };
         let mut entry = namespace.entry(Path::new("/mnt"));
         let user = [
@@ -56,7 +60,6 @@ impl Home {
         Invocation::of("/mnt/barecount", self.place.path(), arguments)
             .env("XDG_CONFIG_HOME", "/mnt/config")
             .behind(&entry)
-            .finish()
     }
 
     /// What each attempt was held to, by the evidence.
@@ -110,6 +113,28 @@ fn functions_containers_and_jobs_run_and_evidence_says_what_could_not_be_enforce
                 assert!(held || control["reason"].is_string(), "{name}: {controls}");
             }
         }
+        home.place.nothing_is_left();
+    }
+}
+
+#[test]
+fn work_reads_its_secrets_and_cannot_change_them() {
+    let declared = "      secrets: { token: { from: erp/token } }\n";
+    for place in [
+        pipelines::container_with("read secrets", declared),
+        pipelines::function_with("read secrets", declared, pipelines::GOOD_ROWS),
+    ] {
+        let home = Home::of(place);
+        home.invocation(&["secrets", "set", "erp/token", "--tenant", "demo"])
+            .reads("an ordinary value")
+            .finish()
+            .exits_with(0);
+        let finished = home.barecount(&["run", "pipeline.yaml", "-o", "json"]);
+        let run = finished.exits_with(0).json("run");
+        home.barecount(&["runs", "logs", run["id"].as_str().unwrap_or_default()])
+            .exits_with(0)
+            .tells("token has 17 bytes")
+            .tells("written: false");
         home.place.nothing_is_left();
     }
 }

@@ -259,3 +259,23 @@ fn a_key_where_its_path_belongs_is_refused_and_not_repeated() {
         assert!(!told.contains(&key[..12]), "{told}");
     }
 }
+
+#[test]
+fn outside_of_development_secrets_are_there_only_if_the_file_says_so() {
+    let secrets = |kind, rest| load(&minimal(kind, rest)).map(|found| found.secrets);
+    assert_eq!(secrets("development", ""), Ok(Some(SecretsSpec::default())));
+    for kind in ["staging", "production"] {
+        assert_eq!(secrets(kind, ""), Ok(None));
+        let rest = "  secrets: { key_file: /keys/secrets }\n";
+        let found = secrets(kind, rest).expect("valid").expect("it is there");
+        assert_eq!(found.key_file.as_deref(), Some("/keys/secrets"));
+    }
+}
+
+#[test]
+fn a_store_is_encrypted_under_a_key_or_a_passphrase_and_not_both() {
+    let both = "  secrets: { key_file: a, passphrase_file: b }\n";
+    assert_eq!(load(&minimal("development", both)), Err(vec!["BC0301"]));
+    let nul = "  secrets: { memory: \"a\\0\" }\n";
+    assert!(load(&minimal("development", nul)).is_err());
+}
