@@ -148,7 +148,7 @@ name!(
 text_value!(
     SecretName,
     "barecount-secret",
-    "a secret",
+    "the name of a secret",
     "^[a-z0-9][a-z0-9._-]*(/[.]*[a-z0-9_-][a-z0-9._-]*)*$",
     "At most 128 lower-case letters, digits, `-`, `_`, `.` and `/`, as in `erp/client-secret`."
 );
