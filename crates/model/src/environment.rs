@@ -241,15 +241,7 @@ impl Resolution<'_> {
             spec.networks.audit,
         );
         self.check_approvals(&spec.governance.approvals);
-        for fault in spec.networks.vpn.iter().flat_map(Vpn::faults) {
-            let pointer = format!("/spec/networks/vpn{}", fault.pointer);
-            self.error(
-                codes::INVALID_ENVIRONMENT,
-                &pointer,
-                fault.message,
-                fault.help,
-            );
-        }
+        self.check_tunnel(&spec.networks);
         let secrets = spec.secrets.clone();
         let secrets = secrets.or_else(|| development.then(SecretsSpec::default));
         let of_secrets = secrets.clone().unwrap_or_default();
@@ -312,6 +304,18 @@ impl Resolution<'_> {
                 let help = "`datasets` belongs to the scope `crossing`";
                 self.error(codes::INVALID_ENVIRONMENT, &pointer, message, help);
             }
+        }
+    }
+
+    fn check_tunnel(&mut self, networks: &NetworksSpec) {
+        for fault in networks.vpn.iter().flat_map(Vpn::faults) {
+            let pointer = format!("/spec/networks/vpn{}", fault.pointer);
+            self.error(
+                codes::INVALID_ENVIRONMENT,
+                &pointer,
+                fault.message,
+                fault.help,
+            );
         }
     }
 
