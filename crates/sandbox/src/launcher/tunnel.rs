@@ -72,11 +72,16 @@ fn configure(network: &TunnelNetwork) -> rustix::io::Result<()> {
     let any = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
     let name = NAME.to_str().map_err(|_| rustix::io::Errno::INVAL)?;
     let device = rustix::net::netdevice::name_to_index(&any, name)?;
-    let has_ipv6 = network.addresses.iter().any(|address| address.is_ipv6());
+    let kernel = Channel::open(None)?;
     let mut batch = Batch::new();
-    if has_ipv6 {
-        rtnetlink::generate_no_addresses(&mut batch, device);
+    rtnetlink::generate_no_addresses(&mut batch, device);
+    batch.acknowledge_last();
+    match kernel.carry_out(&batch) {
+        // A kernel without IPv6 generates none.
+        Ok(()) | Err(rustix::io::Errno::AFNOSUPPORT) => {}
+        Err(errno) => return Err(errno),
     }
+    let mut batch = Batch::new();
     rtnetlink::bring_up(&mut batch, device, network.mtu);
     for &address in &network.addresses {
         rtnetlink::add_address(&mut batch, device, address);
@@ -96,7 +101,7 @@ fn configure(network: &TunnelNetwork) -> rustix::io::Result<()> {
         }
     }
     batch.acknowledge_last();
-    Channel::open(None)?.carry_out(&batch)
+    kernel.carry_out(&batch)
 }
 
 /// Opens sockets until the agent is gone.

@@ -122,9 +122,15 @@ fn what_no_route_leads_to_fails_at_once() -> TestResult {
 }
 
 fn nothing_is_sent_that_was_not_dialled() -> TestResult {
-    let (_tunnel, device) = open()?;
+    let (_tunnel, both) = open()?;
+    let mut without_ipv6 = network();
+    without_ipv6.addresses.truncate(1);
+    without_ipv6.routes.truncate(1);
+    let mut without_ipv6 = launcher().tunnel(&without_ipv6)?;
+    let v4 = without_ipv6.take_device().ok_or("no device")?;
     // Where the kernel has given itself an address, it looks for routers within a second or two.
-    assert!(!is_readable(&device, 3)?, "something is sent");
+    assert!(!is_readable(&v4, 3)?, "something is sent without IPv6");
+    assert!(!is_readable(&both, 0)?, "something is sent");
     Ok(())
 }
 
