@@ -353,3 +353,19 @@ impl Drop for Attempt {
         self.state.cancel();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_accepted_sends_without_delay() -> io::Result<()> {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+        let address = listener.local_addr()?;
+        let listeners = watched(vec![listener])?;
+        let _client = std::net::TcpStream::connect(address)?;
+        let (accepted, _) = listeners[0].accept().await?;
+        assert!(accepted.nodelay()?);
+        Ok(())
+    }
+}
