@@ -56,7 +56,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let zone = zone.clone();
         thread::spawn(move || accept(&listener, port, &zone));
     }
-    for address in &zone.addresses {
+    let own = IpAddr::from(std::net::Ipv4Addr::LOCALHOST);
+    for address in zone.addresses.iter().chain([&own]) {
         for port in [DNS, TLS, ECHO_UDP] {
             let socket = UdpSocket::bind(scoped(*address, port))?;
             let zone = zone.clone();

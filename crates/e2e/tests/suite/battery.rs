@@ -35,7 +35,6 @@ const UNREACHABLE: [&str; 10] = [
     "169.254.7.7",
     "fd00:ec2::254",
     "fe80::7",
-    // What every sandbox takes for its own.
     "192.0.0.8",
 ];
 
@@ -119,8 +118,10 @@ const PROTOCOL: &str = "protocol_refused";
 const NOT_PUBLIC: &str = "address_not_public";
 const OUTSIDE: &str = "address_outside_ranges";
 
-/// What is refused whatever the profile: nothing of it is ever declared.
-fn undeclared() -> Vec<Probe> {
+/// Names of which nobody has said anything, asked for in every way.
+fn undeclared_names() -> Vec<Probe> {
+    let not_found = |kind: &str, name| refused(&format!("{kind}{name}"), name, 53, NAME);
+    let leaked = "secret-in-a-name.undeclared.example";
     vec![
         refused(
             "tcp undeclared.example:7000",
@@ -129,48 +130,40 @@ fn undeclared() -> Vec<Probe> {
             NAME,
         ),
         refused("udp undeclared.example:443", "undeclared.example", 53, NAME),
-        refused(
-            "dns-udp own secret-in-a-name.undeclared.example",
-            "secret-in-a-name.undeclared.example",
-            53,
-            NAME,
-        ),
-        refused(
-            "dns-tcp own by-tcp.undeclared.example",
-            "by-tcp.undeclared.example",
-            53,
-            NAME,
-        ),
-        refused(
-            "dns-udp 8.8.8.8 elsewhere.undeclared.example",
-            "elsewhere.undeclared.example",
-            53,
-            NAME,
-        ),
-        refused(
-            "dns-tcp 8.8.8.8 elsewhere-by-tcp.undeclared.example",
-            "elsewhere-by-tcp.undeclared.example",
-            53,
-            NAME,
-        ),
+        not_found("dns-udp own ", leaked),
+        not_found("dns-tcp own ", "by-tcp.undeclared.example"),
+        not_found("dns-udp 8.8.8.8 ", "elsewhere.undeclared.example"),
+        not_found("dns-tcp 8.8.8.8 ", "elsewhere-by-tcp.undeclared.example"),
+        // Lookups within TLS or HTTP.
         refused("tls 8.8.8.8:443 dns.google", "8.8.8.8", 443, ADDRESS),
-        refused("tcp 93.184.215.15:7000", "93.184.215.15", 7000, ADDRESS),
+        refused("http 8.8.8.8:80 dns.google", "8.8.8.8", 80, ADDRESS),
+    ]
+}
+
+/// Addresses of which nobody has said anything.
+fn undeclared_addresses() -> Vec<Probe> {
+    let tcp = |host: &'static str, port| {
+        let to = match host.split_once(':') {
+            Some(_) => format!("[{host}]:{port}"),
+            None => format!("{host}:{port}"),
+        };
+        refused(&format!("tcp {to}"), host, port, ADDRESS)
+    };
+    vec![
+        tcp("93.184.215.15", 7000),
+        tcp("2606:2800:220:1::15", 7000),
         refused(
             "tcp [::ffff:93.184.215.15]:7001",
             "93.184.215.15",
             7001,
             ADDRESS,
         ),
+        tcp("10.99.0.1", 7000),
+        tcp("fd99::1", 7000),
+        tcp("169.254.7.7", 7000),
+        refused("tcp [fe80::7%1]:7000", "fe80::7", 7000, ADDRESS),
         refused(
-            "tcp [2606:2800:220:1::15]:7000",
-            "2606:2800:220:1::15",
-            7000,
-            ADDRESS,
-        ),
-        refused("tcp 10.99.0.1:7000", "10.99.0.1", 7000, ADDRESS),
-        refused("tcp [fd99::1]:7000", "fd99::1", 7000, ADDRESS),
-        refused(
-            "http 169.254.169.254:80 169.254.169.254",
+            "http 169.254.169.254:80 metadata",
             "169.254.169.254",
             80,
             ADDRESS,
@@ -181,9 +174,8 @@ fn undeclared() -> Vec<Probe> {
             80,
             ADDRESS,
         ),
-        refused("tcp 169.254.7.7:7000", "169.254.7.7", 7000, ADDRESS),
-        refused("tcp [fe80::7%1]:7000", "fe80::7", 7000, ADDRESS),
-        refused("tcp 192.0.0.8:7000", "192.0.0.8", 7000, ADDRESS),
+        // What every sandbox takes for its own.
+        tcp("192.0.0.8", 7000),
         refused("udp 93.184.215.15:443", "93.184.215.15", 443, PROTOCOL),
         refused(
             "udp [2606:2800:220:1::15]:443",
@@ -192,23 +184,27 @@ fn undeclared() -> Vec<Probe> {
             PROTOCOL,
         ),
         refused("udp 10.99.0.1:7007", "10.99.0.1", 7007, PROTOCOL),
+    ]
+}
+
+/// Ways around that end before there is anything to send.
+fn ways_around() -> Vec<Probe> {
+    vec![
         // The loopback inside is the sandbox's own: nothing left it.
-        unsent("hosts redirected.example 93.184.215.15 7001"),
         unsent("tcp 127.0.0.1:7000"),
         unsent("tcp [::1]:7000"),
         unsent("tcp 0.0.0.0:7000"),
+        unsent("udp 127.0.0.1:7007"),
+        unsent("hosts redirected.example 93.184.215.15 7001"),
         unsent("icmp 93.184.215.15"),
         unsent("raw 93.184.215.15"),
         unsent("packet"),
         unsent("abstract barecount-e2e-world"),
         unsent("flush-rules"),
         unsent("delete-route 93.184.215.14"),
+        // The last one: a probe that gets out here is somewhere else from then on.
+        unsent("new-namespaces"),
     ]
-}
-
-/// The last one: a probe that got out is somewhere else.
-fn last() -> Vec<Probe> {
-    vec![unsent("new-namespaces")]
 }
 
 /// What holds for the host that is declared for four protocols, whatever the profile.
@@ -286,7 +282,8 @@ fn battery(
     egress: [Vec<(&'static str, u16, &'static str)>; 2],
     probes: [Vec<Probe>; 2],
 ) -> Battery {
-    let probes = probes.into_iter().chain([undeclared(), last()]);
+    let common = [undeclared_names(), undeclared_addresses(), ways_around()];
+    let probes = probes.into_iter().chain(common);
     Battery {
         profile,
         egress: egress.concat(),
