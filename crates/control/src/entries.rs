@@ -44,6 +44,10 @@ impl EntryQueue {
     /// otherwise some milliseconds after those before. `None` once nobody sends any more.
     ///
     /// Blocks: for a thread of its own.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it is the passing of time that is waited for: what comes meanwhile is taken along"
+    )]
     pub fn take(&mut self) -> Option<Entries> {
         let mut batch = self.entries.blocking_recv()?;
         if let Some(taken) = self.taken {

@@ -102,7 +102,6 @@ impl Platform {
         state: &Path,
         found: &Found,
     ) -> Result<Self, Failure> {
-        let environment = &found.environment;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (updates_tx, mut updates) = mpsc::unbounded_channel();
         let (entries_tx, entries) = mpsc::unbounded_channel();
@@ -113,12 +112,7 @@ impl Platform {
         let ledger = ledger(state, found.signing_key().as_deref(), &control, entries)?;
         let artifacts = Store::open(&state.join("artifacts"))
             .map_err(|error| unusable("the artifact store cannot be opened", &error))?;
-        let keys = |name: &SecretName| secrets::of_environment(found, state, name);
-        let tunnel = tunnel::open(environment, &launcher, keys)?;
-        let paths = networks::paths(environment, tunnel)?;
-        let gate = Arc::new(PathGate::new(paths.clone()));
-        let runners = Runners::open(launcher, state, environment, paths)
-            .map_err(|error| unusable("the runners' folders cannot be made", &error))?;
+        let (gate, runners) = runners(launcher, state, found)?;
         let acceptance = Acceptance::new(
             Arc::clone(&runners.tests),
             state.join("runners/acceptance/files"),
@@ -143,7 +137,7 @@ impl Platform {
             events,
             followed,
         };
-        let caps = caps(environment);
+        let caps = caps(&found.environment);
         let notices = Driver::spawn(
             control.clone(),
             agent.clone(),
@@ -197,6 +191,21 @@ impl Platform {
             None => Ok(progress),
         }
     }
+}
+
+/// Opens the paths of the environment's networks, and the runners whose work leaves by them.
+fn runners(
+    launcher: Launcher,
+    state: &Path,
+    found: &Found,
+) -> Result<(Arc<PathGate>, Runners), Failure> {
+    let keys = |name: &SecretName| secrets::of_environment(found, state, name);
+    let tunnel = tunnel::open(&found.environment, &launcher, keys)?;
+    let paths = networks::paths(&found.environment, tunnel)?;
+    let gate = PathGate::new(paths.clone());
+    let runners = Runners::open(launcher, state, &found.environment, paths)
+        .map_err(|error| unusable("the runners' folders cannot be made", &error))?;
+    Ok((Arc::new(gate), runners))
 }
 
 /// Opens the ledger and integrates what the control plane queues.

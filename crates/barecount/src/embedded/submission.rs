@@ -135,10 +135,7 @@ impl Request<'_> {
             boundary: Some(stage.boundary()),
             crossings: stage.crossings.clone(),
             backend: backend.as_str().to_owned(),
-            isolation: match stage.isolation {
-                manifest::Isolation::Sandbox => "sandbox".to_owned(),
-                manifest::Isolation::Process => "process".to_owned(),
-            },
+            isolation: isolation(stage).to_owned(),
             resources: Resources::of_profile(&profile),
             concurrency_limit: profile.concurrency,
             work: self.work(stage, store, event)?,
@@ -399,6 +396,13 @@ fn task(run: &RunId, stage: &StagePlan, partition: Option<String>, needs: Vec<us
 }
 
 /// What the environment allows over public networks; private ones are their owners' to limit.
+fn isolation(stage: &Stage) -> &'static str {
+    match stage.isolation {
+        manifest::Isolation::Sandbox => "sandbox",
+        manifest::Isolation::Process => "process",
+    }
+}
+
 fn egress_limits(stage: &Stage, environment: &Environment) -> EgressLimits {
     match (
         &environment.networks.public_vpc_egress,

@@ -306,6 +306,19 @@ fn evidence(place: &Place, kind: &str) -> Vec<Value> {
         .collect()
 }
 
+/// What lets the crossing of this module's pipeline happen in an environment that is not for
+/// development.
+const APPROVAL: &str = "    approvals:
+      - scope: crossing
+        datasets: [raw.private]
+        tenant: demo
+        pipeline: words
+        stage: publish
+        requester: data-engineer
+        approver: governance-officer
+        justification: The contract asks for it.
+        expires_at: \"2100-01-01T00:00:00Z\"\n";
+
 #[test]
 fn a_crossing_is_declared_allowed_and_in_evidence_or_nothing_runs() -> Outcome {
     let private = stage("private", "carry", PRIVATE);
@@ -342,17 +355,7 @@ fn a_crossing_is_declared_allowed_and_in_evidence_or_nothing_runs() -> Outcome {
     assert_eq!(refusal["crossings"][0]["dataset"], "raw.private");
     assert_eq!(refusal["crossings"][0]["allowed_by"], json!([]));
 
-    let approval = "    approvals:
-      - scope: crossing
-        datasets: [raw.private]
-        tenant: demo
-        pipeline: words
-        stage: publish
-        requester: data-engineer
-        approver: governance-officer
-        justification: The contract asks for it.
-        expires_at: \"2100-01-01T00:00:00Z\"\n";
-    in_staging(staging("", approval)).exits_with(0);
+    in_staging(staging("", APPROVAL)).exits_with(0);
     let crossing = json!({
         "dataset": "raw.private",
         "from": {
