@@ -268,8 +268,10 @@ mod tests {
 
     #[test]
     fn scopes_in_evidence_are_bounded_and_their_digest_covers_all() {
-        let mut scopes = AccessScopes::default();
-        scopes.destinations = (0..500).map(|n| format!("host-{n:03}:443")).collect();
+        let mut scopes = AccessScopes {
+            destinations: (0..500).map(|n| format!("host-{n:03}:443")).collect(),
+            ..AccessScopes::default()
+        };
         let shown = scopes.evidence();
         assert_eq!(shown["destinations"].as_array().map(Vec::len), Some(SHOWN));
         assert_eq!(shown["destinations_left_out"], 500 - SHOWN);

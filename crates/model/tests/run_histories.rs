@@ -170,46 +170,7 @@ impl Witness {
             }
         }
         for (index, task) in run.tasks.iter().enumerate() {
-            let numbers: Vec<u32> = task.attempts.iter().map(|attempt| attempt.number).collect();
-            assert!(
-                numbers.windows(2).all(|pair| pair[0] < pair[1]),
-                "attempt numbers only grow"
-            );
-            let open = task
-                .attempts
-                .iter()
-                .filter(|attempt| attempt.state.is_open())
-                .count();
-            assert!(open <= 1, "at most one attempt of a task is open");
-            assert_eq!(
-                open == 1,
-                task.state == TaskState::Active,
-                "open attempts are active tasks"
-            );
-            assert_eq!(
-                self.committed.contains(&index),
-                task.state == TaskState::Succeeded,
-                "what is committed stays, and nothing else has succeeded"
-            );
-            assert!(
-                task.held.is_none() || task.state == TaskState::Ready,
-                "only what could be placed is held"
-            );
-            let succeeded = task
-                .attempts
-                .iter()
-                .filter(|attempt| attempt.state == AttemptState::Succeeded);
-            assert!(
-                succeeded.count() <= 1,
-                "at most one attempt of a task is decided for"
-            );
-            if !task.attempts.is_empty() {
-                let met = task.needs.iter().all(|need| self.committed.contains(need));
-                assert!(
-                    met,
-                    "task {index} was tried before what it needs was committed"
-                );
-            }
+            self.check_task(index, task);
         }
         let all_final = run.tasks.iter().all(|task| task.state.is_final());
         assert_eq!(
@@ -217,6 +178,49 @@ impl Witness {
             run.state.is_final(),
             "a run ends with its last task"
         );
+    }
+
+    fn check_task(&self, index: usize, task: &Task) {
+        let numbers: Vec<u32> = task.attempts.iter().map(|attempt| attempt.number).collect();
+        let grows = numbers.windows(2).all(|pair| pair[0] < pair[1]);
+        assert!(grows, "attempt numbers only grow");
+        let open = task
+            .attempts
+            .iter()
+            .filter(|attempt| attempt.state.is_open())
+            .count();
+        assert!(open <= 1, "at most one attempt of a task is open");
+        assert_eq!(
+            open == 1,
+            task.state == TaskState::Active,
+            "open attempts are active tasks"
+        );
+        assert_eq!(
+            self.committed.contains(&index),
+            task.state == TaskState::Succeeded,
+            "what is committed stays, and nothing else has succeeded"
+        );
+        let held = task.held.is_some();
+        assert!(
+            !held || task.state == TaskState::Ready,
+            "held while {:?}",
+            task.state
+        );
+        let succeeded = task
+            .attempts
+            .iter()
+            .filter(|attempt| attempt.state == AttemptState::Succeeded);
+        assert!(
+            succeeded.count() <= 1,
+            "at most one attempt of a task is decided for"
+        );
+        if !task.attempts.is_empty() {
+            let met = task.needs.iter().all(|need| self.committed.contains(need));
+            assert!(
+                met,
+                "task {index} was tried before what it needs was committed"
+            );
+        }
     }
 }
 
