@@ -65,10 +65,14 @@ fn place(class: &str, batteries: &[Battery], more: &str) -> Place {
         .iter()
         .map(|battery| stage(class, battery, artifact, &format!("{command}{more}")))
         .collect();
-    place.write(
-        "pipeline.yaml",
-        format!(
-            "apiVersion: barecount.dev/v1
+    place.write("pipeline.yaml", pipeline(&stages));
+    place.write("environments/world.yaml", battery::environment());
+    place
+}
+
+fn pipeline(stages: &str) -> String {
+    format!(
+        "apiVersion: barecount.dev/v1
 kind: Pipeline
 metadata: {{ name: probes, tenant: demo, owner: you@example.com }}
 spec:
@@ -77,10 +81,7 @@ spec:
     retries: {{ application: 0, infrastructure: 0, initial_backoff: 100ms, max_backoff: 1s }}
   stages:
 {stages}"
-        ),
-    );
-    place.write("environments/world.yaml", battery::environment());
-    place
+    )
 }
 
 fn image(place: &Place, files: &[(String, Vec<u8>)]) -> &'static str {
@@ -154,29 +155,31 @@ fn told(place: &Place, run: &Finished, stage: &str) -> BTreeMap<String, String> 
         .collect()
 }
 
-/// What evidence has of the flows of each stage's only attempt.
-fn flows(place: &Place) -> Flows {
+/// What evidence has of each stage's only attempt.
+fn attempts(place: &Place) -> BTreeMap<String, Value> {
     let show = |arguments: &[&str], kind: &str| {
         let shown = place.barecount(["evidence"].iter().chain(arguments));
-        shown
-            .argument("-o")
-            .argument("json")
-            .finish()
-            .exits_with(0)
-            .json(kind)
+        let shown = shown.argument("-o").argument("json").finish();
+        shown.exits_with(0).json(kind)
     };
     let listed = show(&["ls"], "evidence");
     let items = listed["items"].as_array().into_iter().flatten();
     let attempts = items.filter(|entry| entry["kind"] == "attempt");
-    let flows = attempts.map(|entry| {
+    let by_stage = attempts.map(|entry| {
         let shown = show(&["show", &entry["index"].to_string()], "evidence_entry");
-        let attempt = &shown["statement"]["predicate"];
+        let attempt = shown["statement"]["predicate"].clone();
         let stage = attempt["task"]["stage"].as_str().unwrap_or_default();
+        (stage.to_owned(), attempt)
+    });
+    by_stage.collect()
+}
+
+/// What is recorded of the flows of each stage's only attempt.
+fn flows(place: &Place) -> Flows {
+    let attempts = attempts(place).into_iter();
+    let flows = attempts.map(|(stage, attempt)| {
         let digest = attempt["detail"]["network"]["digest"].as_str();
-        (
-            stage.to_owned(),
-            recorded(place, digest.unwrap_or_default()),
-        )
+        (stage, recorded(place, digest.unwrap_or_default()))
     });
     flows.collect()
 }
@@ -317,6 +320,57 @@ fn nothing_passes_a_tunnel_that_goes_down_in_the_middle_of_a_transfer() {
     let finished = running.finish().exits_with(0);
     let found = objections(&place, &finished, &battery, &flows(&place));
     assert!(found.is_empty(), "{}", found.join("\n"));
+    place.nothing_is_left();
+}
+
+/// What SQL could be made to reach with, if the engine knew how.
+const REACHING_SQL: [&str; 6] = [
+    "INSERT INTO output SELECT CAST(n AS BIGINT) AS n FROM 'http://public.example:80/n.csv';",
+    "INSERT INTO output SELECT n FROM read_csv('http://public.example:80/n.csv');",
+    "CREATE EXTERNAL TABLE n (n BIGINT) STORED AS CSV LOCATION 'http://public.example:80/n.csv';
+     INSERT INTO output SELECT n FROM n;",
+    "COPY (SELECT 1 AS n) TO 'http://public.example:80/n.csv' STORED AS CSV;",
+    "CREATE FUNCTION reach AS 'http://public.example:80/n.so'; INSERT INTO output SELECT 1 AS n;",
+    "SET datafusion.catalog.location = 'http://public.example:80/'; INSERT INTO output SELECT 1 AS n;",
+];
+
+#[test]
+fn sql_knows_no_way_out_not_even_to_what_is_declared() {
+    let world = world();
+    let place = Place::new();
+    let harmless = "INSERT INTO output SELECT 1 AS n;";
+    let mut stages = String::new();
+    for (number, sql) in [harmless].iter().chain(&REACHING_SQL).enumerate() {
+        let job = format!("job{number}.sql");
+        place.write(
+            &job,
+            sql.replace("INTO output", &format!("INTO kpi.n{number}")),
+        );
+        stages += &format!(
+            "    - name: job{number}
+      phase: kpi
+      runner: {{ class: managed_etl, size: small, network_profile: public_vpc_egress, job: {job} }}
+      egress: [{{ host: public.example, port: 80, protocol: http }}]
+      outputs: [{{ dataset: kpi.n{number}, format: parquet, mode: overwrite, columns: [{{ name: n, type: int64 }}] }}]
+"
+        );
+    }
+    place.write("pipeline.yaml", pipeline(&stages));
+    place.write("environments/world.yaml", battery::environment());
+    let finished = run(&place, &world).exits_with(1);
+    let attempts = attempts(&place);
+    assert_eq!(attempts.len(), 1 + REACHING_SQL.len(), "{finished}");
+    for (stage, attempt) in attempts {
+        let is_well = attempt["state"] == "succeeded";
+        assert_eq!(is_well, stage == "job0", "{attempt:#}");
+        let totals = &attempt["detail"]["network"]["totals"];
+        assert_eq!(
+            (&totals["mode"], &totals["allowed"]),
+            (&"enforce".into(), &0.into()),
+            "{attempt:#}"
+        );
+    }
+    assert_eq!(world.heard(), Vec::<String>::new());
     place.nothing_is_left();
 }
 
