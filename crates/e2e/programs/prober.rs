@@ -190,7 +190,8 @@ fn outlive(to: &str, name: &str) -> Answer {
     old.read_exact(&mut [0; 8])?;
     talk(to, &format!("flip {name}"))?;
     let deadline = Instant::now() + 10 * PATIENCE;
-    while talk(to, "are you there").is_ok() {
+    // One that was made before stalls; the first that is not made at all is reset.
+    while !talk(to, "are you there").is_err_and(|error| is_reset(error.as_ref())) {
         if Instant::now() > deadline {
             return Ok("nothing was cut".to_owned());
         }
@@ -205,6 +206,11 @@ fn outlive(to: &str, name: &str) -> Answer {
         true => Ok(rest),
         false => Err("nothing comes back".into()),
     }
+}
+
+fn is_reset(error: &(dyn Error + 'static)) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
 }
 
 fn datagram(to: &str) -> Answer {
