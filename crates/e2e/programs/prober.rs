@@ -11,6 +11,7 @@
 //! connect HOST:PORT TO     a request to be connected to TO
 //! cut HOST:PORT            bytes until the other side breaks off
 //! flip HOST:PORT NAME      asks the world to let NAME lead elsewhere from now on
+//! outlive HOST:PORT NAME   the same, and an older connection is used after new ones get nowhere
 //! udp HOST:PORT            a datagram
 //! dns-udp SERVER NAME      a lookup; the server is an address, or `own`
 //! dns-tcp SERVER NAME
@@ -34,7 +35,7 @@ use std::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr as UnixAddress, UnixStream},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -69,6 +70,7 @@ fn carry_out(probe: &[&str]) -> Answer {
     match *probe {
         ["tcp", to] => talk(to, "hello"),
         ["flip", to, name] => talk(to, &format!("flip {name}")),
+        ["outlive", to, name] => outlive(to, name),
         ["http", to, name] => {
             let request = format!("GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
             ask(to, request.as_bytes())
@@ -176,6 +178,39 @@ fn until_cut(to: &str) -> Answer {
         sent += piece.len();
     }
     Err("it was never cut".into())
+}
+
+/// Whether an old connection is of use when new ones lead nowhere.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it waits between two looks at a condition, of which nobody tells"
+)]
+fn outlive(to: &str, name: &str) -> Answer {
+    let mut old = connect(to)?;
+    old.read_exact(&mut [0; 8])?;
+    talk(to, &format!("flip {name}"))?;
+    let deadline = Instant::now() + 10 * PATIENCE;
+    // One that was made before stalls; the first that is not made at all is reset.
+    while !talk(to, "are you there").is_err_and(|error| is_reset(error.as_ref())) {
+        if Instant::now() > deadline {
+            return Ok("nothing was cut".to_owned());
+        }
+        // As many connections as can be made in a second would be too many.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    writeln!(old, "are you there")?;
+    old.shutdown(std::net::Shutdown::Write)?;
+    let mut rest = String::new();
+    old.read_to_string(&mut rest)?;
+    match rest.contains("are you there") {
+        true => Ok(rest),
+        false => Err("nothing comes back".into()),
+    }
+}
+
+fn is_reset(error: &(dyn Error + 'static)) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
 }
 
 fn datagram(to: &str) -> Answer {

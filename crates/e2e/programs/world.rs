@@ -12,7 +12,7 @@
 //! ```
 //!
 //! The first line of the output is `ready`. Then `tcp ADDRESS:PORT`, `udp ADDRESS:PORT`,
-//! `dns NAME`, `proxy NAME:PORT` and `abstract`, for each that came.
+//! `dns NAME`, `proxy NAME:PORT`, `flip NAME` and `abstract`, for each that came.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -197,6 +197,7 @@ fn serve(mut stream: TcpStream, port: u16, zone: &Zone) -> io::Result<()> {
             let said = String::from_utf8_lossy(&said);
             if let Some(name) = said.strip_prefix("flip ") {
                 zone.flip(name.trim());
+                tell(said.trim());
             }
             stream.write_all(said.as_bytes())
         }

@@ -79,10 +79,15 @@ impl MountNamespace {
         assert_eq!(answer, "done\n", "{line}");
     }
 
+    /// The process that holds it.
+    pub fn holder(&self) -> u32 {
+        self.shell.id()
+    }
+
     /// What is put in front of a program's command line to start it in the namespace, in `folder`.
     pub fn entry(&self, folder: &Path) -> Vec<OsString> {
         let mut entry: Vec<OsString> = ["nsenter", "--mount", "--target"].map(Into::into).into();
-        entry.push(self.shell.id().to_string().into());
+        entry.push(self.holder().to_string().into());
         if self.has_network {
             entry.push("--net".into());
         }

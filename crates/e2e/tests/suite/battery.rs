@@ -1,12 +1,14 @@
 //! The probes of each network profile, and what is to become of them; the world that they are sent
 //! into.
 
+use barecount_e2e::world::TUNNEL;
+
 /// Where the names of the profile that is tried are looked up.
 pub(crate) const RESOLVER: &str = "10.20.0.53";
 const RESOLVER_BEHIND_THE_TUNNEL: &str = "10.60.0.53";
 
 /// Hosts to which some profile leads.
-const REACHABLE: [&str; 15] = [
+const REACHABLE: [&str; 12] = [
     "93.184.215.14",
     "2606:2800:220:1::14",
     "10.20.0.5",
@@ -19,10 +21,10 @@ const REACHABLE: [&str; 15] = [
     "10.40.0.5",
     "10.50.0.5",
     "10.50.0.6",
-    "10.60.0.5",
-    "10.60.0.6",
-    RESOLVER_BEHIND_THE_TUNNEL,
 ];
+
+/// Hosts to which the tunnel leads.
+const BEHIND_THE_TUNNEL: [&str; 3] = ["10.60.0.5", "10.60.0.6", RESOLVER_BEHIND_THE_TUNNEL];
 
 /// Hosts to which none leads.
 const UNREACHABLE: [&str; 10] = [
@@ -414,6 +416,17 @@ fn tunnel() -> Battery {
     )
 }
 
+/// A tunnel that goes down once somebody has sent `flip cut.example`.
+pub(crate) fn cut_tunnel() -> Battery {
+    let name = "tunnel.example";
+    let probe = format!("outlive {name}:7000 cut.example");
+    Battery {
+        profile: "vpn",
+        egress: vec![(name, 7000, "tcp")],
+        probes: vec![refused(&probe, name, 7000, "path_down")],
+    }
+}
+
 /// That of `on_prem_agent`.
 pub(crate) fn facility() -> Battery {
     let more = vec![
@@ -436,17 +449,14 @@ pub(crate) fn facility() -> Battery {
     )
 }
 
-/// The world, in the words of the program `world`.
-pub(crate) fn world() -> String {
-    let addresses = REACHABLE.iter().chain(&UNREACHABLE);
-    let addresses: String = addresses.map(|host| format!("address {host}\n")).collect();
-    addresses
+/// The hosts of the world, in the words of the program `world`.
+pub(crate) fn near() -> String {
+    listed(REACHABLE.iter().chain(&UNREACHABLE))
         + "name public.example 93.184.215.14 2606:2800:220:1::14
 name private.example 10.20.0.5 fd12:3456::5
 name peered.example 10.30.0.5
 name service.example 10.40.0.5
 name site.plant.example 10.50.0.5
-name tunnel.example 10.60.0.5
 name far.example 93.184.215.15
 name stray.example 10.99.0.1
 name stray.plant.example 10.99.0.1
@@ -457,7 +467,6 @@ alias next.example stray.example
 rebinding rebinding.example 93.184.215.14 10.20.0.5
 rebinding rebinding-private.example 10.20.0.5 10.99.0.1
 rebinding rebinding-endpoint.example 10.40.0.5 93.184.215.15
-rebinding rebinding-tunnel.example 10.60.0.5 10.20.0.5
 rebinding rebinding.plant.example 10.50.0.5 10.20.0.5
 name undeclared.example 93.184.215.15
 name secret-in-a-name.undeclared.example 93.184.215.15
@@ -466,6 +475,18 @@ name elsewhere.undeclared.example 93.184.215.15
 name elsewhere-by-tcp.undeclared.example 93.184.215.15
 abstract barecount-e2e-world
 "
+}
+
+/// Those behind the tunnel.
+pub(crate) fn far() -> String {
+    listed(BEHIND_THE_TUNNEL.iter())
+        + "name tunnel.example 10.60.0.5
+rebinding rebinding-tunnel.example 10.60.0.5 10.20.0.5
+"
+}
+
+fn listed<'a>(hosts: impl Iterator<Item = &'a &'a str>) -> String {
+    hosts.map(|host| format!("address {host}\n")).collect()
 }
 
 /// What each profile means in this world.
@@ -494,7 +515,7 @@ spec:
     privatelink:
       endpoints: {{ service.example: 10.40.0.5, moving.example: rebinding-endpoint.example }}
       resolver: '{RESOLVER}:53'
-    vpn: {{ interface: lo, ranges: [10.60.0.0/16], resolver: '{RESOLVER_BEHIND_THE_TUNNEL}:53' }}
+    vpn: {{ interface: {TUNNEL}, ranges: [10.60.0.0/16], resolver: '{RESOLVER_BEHIND_THE_TUNNEL}:53' }}
     on_prem_agent:
       facility: plant
       zones: [plant.example]
@@ -510,12 +531,14 @@ pub(crate) fn may_come(heard: &str) -> bool {
     match heard.split_once(' ') {
         Some(("tcp", to)) => {
             let host = to.rsplit_once(':').map_or(to, |(host, _)| host);
-            REACHABLE.contains(&host.trim_matches(['[', ']']))
+            let host = host.trim_matches(['[', ']']);
+            REACHABLE.contains(&host) || BEHIND_THE_TUNNEL.contains(&host)
         }
         Some(("udp", to)) => [RESOLVER, RESOLVER_BEHIND_THE_TUNNEL]
             .map(|host| format!("{host}:53"))
             .contains(&to.to_owned()),
         Some(("dns", name)) => !name.contains("undeclared") && name != "redirected.example",
+        Some(("flip", _)) => true,
         Some(("proxy", to)) => to == "far.example:443",
         _ => false,
     }

@@ -4,17 +4,31 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use barecount_e2e::{Outcome, place::Place, process::Finished, programs, world::World};
+use barecount_e2e::{
+    Outcome,
+    place::Place,
+    process::{Finished, Invocation},
+    programs,
+    world::{Hosts, World},
+};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::battery::{self, Battery, End, Probe};
 
+/// The records of flows, by stage.
+type Flows = BTreeMap<String, Vec<Value>>;
+
 const PROBER: &str = env!("CARGO_BIN_EXE_prober");
 
 fn world() -> World {
-    let program = Path::new(env!("CARGO_BIN_EXE_world"));
-    World::new(program, &battery::world(), battery::RESOLVER)
+    let hosts = Hosts {
+        near: &battery::near(),
+        far: &battery::far(),
+        own_in_tunnel: "10.60.0.1",
+        resolver: battery::RESOLVER,
+    };
+    World::new(Path::new(env!("CARGO_BIN_EXE_world")), hosts)
 }
 
 /// A pipeline of one stage for each battery, by a class of runner.
@@ -51,10 +65,14 @@ fn place(class: &str, batteries: &[Battery], more: &str) -> Place {
         .iter()
         .map(|battery| stage(class, battery, artifact, &format!("{command}{more}")))
         .collect();
-    place.write(
-        "pipeline.yaml",
-        format!(
-            "apiVersion: barecount.dev/v1
+    place.write("pipeline.yaml", pipeline(&stages));
+    place.write("environments/world.yaml", battery::environment());
+    place
+}
+
+fn pipeline(stages: &str) -> String {
+    format!(
+        "apiVersion: barecount.dev/v1
 kind: Pipeline
 metadata: {{ name: probes, tenant: demo, owner: you@example.com }}
 spec:
@@ -63,10 +81,7 @@ spec:
     retries: {{ application: 0, infrastructure: 0, initial_backoff: 100ms, max_backoff: 1s }}
   stages:
 {stages}"
-        ),
-    );
-    place.write("environments/world.yaml", battery::environment());
-    place
+    )
 }
 
 fn image(place: &Place, files: &[(String, Vec<u8>)]) -> &'static str {
@@ -113,11 +128,14 @@ fn stage(class: &str, battery: &Battery, artifact: &str, more: &str) -> String {
 }
 
 /// A run of a place's pipeline in a world.
-fn run(place: &Place, world: &World) -> Finished {
+fn command(place: &Place, world: &World) -> Invocation {
     place
         .barecount(["run", "pipeline.yaml", "--env", "world", "-o", "json"])
         .behind(&world.entry(place.path()))
-        .finish()
+}
+
+fn run(place: &Place, world: &World) -> Finished {
+    command(place, world).finish()
 }
 
 /// What the prober of a stage said of each probe.
@@ -137,29 +155,31 @@ fn told(place: &Place, run: &Finished, stage: &str) -> BTreeMap<String, String> 
         .collect()
 }
 
-/// What evidence has of the flows of each stage's only attempt.
-fn flows(place: &Place) -> BTreeMap<String, Vec<Value>> {
+/// What evidence has of each stage's only attempt.
+fn attempts(place: &Place) -> BTreeMap<String, Value> {
     let show = |arguments: &[&str], kind: &str| {
         let shown = place.barecount(["evidence"].iter().chain(arguments));
-        shown
-            .argument("-o")
-            .argument("json")
-            .finish()
-            .exits_with(0)
-            .json(kind)
+        let shown = shown.argument("-o").argument("json").finish();
+        shown.exits_with(0).json(kind)
     };
     let listed = show(&["ls"], "evidence");
     let items = listed["items"].as_array().into_iter().flatten();
     let attempts = items.filter(|entry| entry["kind"] == "attempt");
-    let flows = attempts.map(|entry| {
+    let by_stage = attempts.map(|entry| {
         let shown = show(&["show", &entry["index"].to_string()], "evidence_entry");
-        let attempt = &shown["statement"]["predicate"];
+        let attempt = shown["statement"]["predicate"].clone();
         let stage = attempt["task"]["stage"].as_str().unwrap_or_default();
+        (stage.to_owned(), attempt)
+    });
+    by_stage.collect()
+}
+
+/// What is recorded of the flows of each stage's only attempt.
+fn flows(place: &Place) -> Flows {
+    let attempts = attempts(place).into_iter();
+    let flows = attempts.map(|(stage, attempt)| {
         let digest = attempt["detail"]["network"]["digest"].as_str();
-        (
-            stage.to_owned(),
-            recorded(place, digest.unwrap_or_default()),
-        )
+        (stage, recorded(place, digest.unwrap_or_default()))
     });
     flows.collect()
 }
@@ -176,8 +196,27 @@ fn recorded(place: &Place, digest: &str) -> Vec<Value> {
     lines.collect::<Result<_, _>>().expect("a record is JSON")
 }
 
+/// Whether a record is about this host, by name or address.
+fn is_of(record: &Value, host: &str, port: u16) -> bool {
+    let mut known = [&record["name"], &record["address"]].into_iter();
+    known.any(|found| found == host) && record["port"] == port
+}
+
+/// Whether a record is that of a probe which got where it should.
+fn tells_of_reached(record: &Value, line: &str) -> bool {
+    let mut words = line.split(' ');
+    let (kind, to) = (words.next(), words.next().unwrap_or_default());
+    let (host, port) = to.rsplit_once(':').unwrap_or_default();
+    let port = port.parse().unwrap_or_default();
+    let end = &record["reason"]["code"];
+    is_of(record, host.trim_matches(['[', ']']), port)
+        && record["verdict"] == "allowed"
+        && record["bytes_down"].as_u64() > Some(0)
+        && (kind != Some("cut") || end == "reset")
+}
+
 /// Whether a record is that of a refused probe.
-fn tells(record: &Value, end: &End) -> bool {
+fn tells_of_refused(record: &Value, end: &End) -> bool {
     let End::Refused {
         host,
         port,
@@ -187,10 +226,7 @@ fn tells(record: &Value, end: &End) -> bool {
     else {
         return false;
     };
-    let who = [&record["name"], &record["address"]]
-        .into_iter()
-        .any(|found| found == host);
-    who && record["port"] == *port
+    is_of(record, host, *port)
         && record["verdict"] == "refused"
         && record["reason"]["code"] == *code
         && led_to.is_none_or(|address| record["address"] == address)
@@ -202,16 +238,37 @@ fn objection(probe: &Probe, answer: Option<&String>, flows: &[Value]) -> Option<
     let Some(answer) = answer else {
         return Some(format!("{line}: was not tried"));
     };
-    match end {
-        End::Reached(words) if answer.starts_with("reached: ") && answer.contains(words) => None,
-        End::Reached(words) => Some(format!("{line}: {answer}, and not `{words}`")),
-        End::Refused { .. } | End::Unsent if !answer.starts_with("refused: ") => {
-            Some(format!("{line}: got out: {answer}"))
-        }
-        End::Unsent => None,
-        End::Refused { .. } if flows.iter().any(|record| tells(record, end)) => None,
-        End::Refused { .. } => Some(format!("{line}: {answer}, and no record has {end:?}")),
+    let (is_well, is_recorded) = match end {
+        End::Reached(words) => (
+            answer.starts_with("reached: ") && answer.contains(words),
+            flows.iter().any(|record| tells_of_reached(record, line)),
+        ),
+        End::Refused { .. } => (
+            answer.starts_with("refused: "),
+            flows.iter().any(|record| tells_of_refused(record, end)),
+        ),
+        End::Unsent => (answer.starts_with("refused: "), true),
+    };
+    match (is_well, is_recorded) {
+        (true, true) => None,
+        (true, false) => Some(format!("{line}: no record of {end:?}")),
+        (false, _) => Some(format!("{line}: {answer}, and not {end:?}")),
     }
+}
+
+/// Why the probes of a battery did not end as they should.
+fn objections(place: &Place, finished: &Finished, battery: &Battery, flows: &Flows) -> Vec<String> {
+    let stage = battery.profile.replace('_', "-");
+    let told = told(place, finished, &stage);
+    let flows = flows.get(&stage).map(Vec::as_slice).unwrap_or_default();
+    let probes = battery.probes.iter();
+    let mut found: Vec<String> = probes
+        .filter_map(|probe| objection(probe, told.get(&probe.line), flows))
+        .collect();
+    if !found.is_empty() {
+        found.insert(0, format!("{stage}, whose flows were {flows:#?}:"));
+    }
+    found
 }
 
 /// Tries every battery by a class of runner.
@@ -221,28 +278,14 @@ fn holds(class: &str) {
     let place = place(class, &batteries, "");
     let finished = run(&place, &world).exits_with(0);
     let flows = flows(&place);
-    let mut objections = Vec::new();
-    for Battery {
-        profile, probes, ..
-    } in &batteries
-    {
-        let stage = profile.replace('_', "-");
-        let told = told(&place, &finished, &stage);
-        let flows = flows.get(&stage).map(Vec::as_slice).unwrap_or_default();
-        let found: Vec<String> = probes
-            .iter()
-            .filter_map(|probe| objection(probe, told.get(&probe.line), flows))
-            .collect();
-        if !found.is_empty() {
-            objections.push(format!("{profile}:\n  {}\n{flows:#?}", found.join("\n  ")));
-        }
-    }
-    let strangers = world
-        .heard()
-        .into_iter()
-        .filter(|heard| !battery::may_come(heard));
-    objections.extend(strangers.map(|heard| format!("came out: {heard}")));
-    assert!(objections.is_empty(), "{class}\n{}", objections.join("\n"));
+    let mut found: Vec<String> = batteries
+        .iter()
+        .flat_map(|battery| objections(&place, &finished, battery, &flows))
+        .collect();
+    let heard = world.heard().into_iter();
+    let strangers = heard.filter(|heard| !battery::may_come(heard));
+    found.extend(strangers.map(|heard| format!("came out: {heard}")));
+    assert!(found.is_empty(), "{class}\n{}", found.join("\n"));
     place.nothing_is_left();
 }
 
@@ -259,6 +302,76 @@ fn a_container_reaches_what_is_declared_and_every_other_way_out_is_closed_and_re
 #[test]
 fn a_program_on_dedicated_compute_reaches_what_is_declared_and_every_other_way_out_is_closed() {
     holds("dedicated_compute");
+}
+
+#[test]
+fn nothing_passes_a_tunnel_that_goes_down_in_the_middle_of_a_transfer() {
+    let mut world = world();
+    let battery = battery::cut_tunnel();
+    let place = place("container", std::slice::from_ref(&battery), "");
+    let running = command(&place, &world).start();
+    running.wait_until("the transfer goes on", || {
+        world
+            .heard()
+            .iter()
+            .any(|heard| heard == "flip cut.example")
+    });
+    world.cut_tunnel();
+    let finished = running.finish().exits_with(0);
+    let found = objections(&place, &finished, &battery, &flows(&place));
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    place.nothing_is_left();
+}
+
+/// What SQL could be made to reach with, if the engine knew how.
+const REACHING_SQL: [&str; 6] = [
+    "INSERT INTO output SELECT CAST(n AS BIGINT) AS n FROM 'http://public.example:80/n.csv';",
+    "INSERT INTO output SELECT n FROM read_csv('http://public.example:80/n.csv');",
+    "CREATE EXTERNAL TABLE n (n BIGINT) STORED AS CSV LOCATION 'http://public.example:80/n.csv';
+     INSERT INTO output SELECT n FROM n;",
+    "COPY (SELECT 1 AS n) TO 'http://public.example:80/n.csv' STORED AS CSV;",
+    "CREATE FUNCTION reach AS 'http://public.example:80/n.so'; INSERT INTO output SELECT 1 AS n;",
+    "SET datafusion.catalog.location = 'http://public.example:80/'; INSERT INTO output SELECT 1 AS n;",
+];
+
+#[test]
+fn sql_knows_no_way_out_not_even_to_what_is_declared() {
+    let world = world();
+    let place = Place::new();
+    let harmless = "INSERT INTO output SELECT 1 AS n;";
+    let mut stages = String::new();
+    for (number, sql) in [harmless].iter().chain(&REACHING_SQL).enumerate() {
+        let job = format!("job{number}.sql");
+        place.write(
+            &job,
+            sql.replace("INTO output", &format!("INTO kpi.n{number}")),
+        );
+        stages += &format!(
+            "    - name: job{number}
+      phase: kpi
+      runner: {{ class: managed_etl, size: small, network_profile: public_vpc_egress, job: {job} }}
+      egress: [{{ host: public.example, port: 80, protocol: http }}]
+      outputs: [{{ dataset: kpi.n{number}, format: parquet, mode: overwrite, columns: [{{ name: n, type: int64 }}] }}]
+"
+        );
+    }
+    place.write("pipeline.yaml", pipeline(&stages));
+    place.write("environments/world.yaml", battery::environment());
+    let finished = run(&place, &world).exits_with(1);
+    let attempts = attempts(&place);
+    assert_eq!(attempts.len(), 1 + REACHING_SQL.len(), "{finished}");
+    for (stage, attempt) in attempts {
+        let is_well = attempt["state"] == "succeeded";
+        assert_eq!(is_well, stage == "job0", "{attempt:#}");
+        let totals = &attempt["detail"]["network"]["totals"];
+        assert_eq!(
+            (&totals["mode"], &totals["allowed"]),
+            (&"enforce".into(), &0.into()),
+            "{attempt:#}"
+        );
+    }
+    assert_eq!(world.heard(), Vec::<String>::new());
+    place.nothing_is_left();
 }
 
 /// Once manifests can state a residency requirement, its battery belongs to the others.
