@@ -1,6 +1,7 @@
 //! Carrying orders out: each attempt is a task of its own, and tells its end exactly once.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     io::{Read, Seek, SeekFrom, Write},
     path::Path,
@@ -220,7 +221,7 @@ impl Agent {
 
     /// An end as it may be told outside of the attempt's boundary. What a function said of its
     /// failure goes into the attempt's log where it must not go further.
-    fn told(&self, assignment: &Assignment, end: &End) -> End {
+    fn told<'e>(&self, assignment: &Assignment, end: &'e End) -> Cow<'e, End> {
         match end {
             End::HandlerError {
                 error_type,
@@ -235,9 +236,9 @@ impl Agent {
                         &error,
                     );
                 }
-                classify::without_words(error_type)
+                Cow::Owned(classify::without_words(error_type))
             }
-            end => end.clone(),
+            end => Cow::Borrowed(end),
         }
     }
 
