@@ -208,7 +208,7 @@ impl Agent {
         mut detail: Value,
     ) -> (Outcome, Vec<SetAside>) {
         let log = self.inner.folders.log(&assignment.attempt.token());
-        let told = words::told(&assignment.stage, &log, &mut ended);
+        let told = words::told(&assignment.stage, &log, &ended.end, &mut ended.log);
         detail["enforcement"] = ended.enforcement.clone();
         detail["log"] = json!(ended.log);
         detail["warm"] = json!(ended.warm);

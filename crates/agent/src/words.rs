@@ -2,13 +2,14 @@
 //! of the data, and then it goes no further than the log.
 
 use std::{
+    borrow::Cow,
     fs::OpenOptions,
     io::{self, Read, Seek, SeekFrom, Write},
     path::Path,
 };
 
 use barecount_model::{digest::Digest, manifest::Classification, plan::StagePlan};
-use barecount_runner::launch::{End, Ended, LogSummary};
+use barecount_runner::launch::{End, LogSummary};
 
 use crate::classify;
 
@@ -21,19 +22,24 @@ pub(crate) fn are_kept(stage: &StagePlan) -> bool {
 
 /// An end as it may be told outside of the attempt's boundary. What a function said of its failure
 /// goes into the attempt's log where it must not go further.
-pub(crate) fn told(stage: &StagePlan, log: &Path, ended: &mut Ended) -> End {
-    match &ended.end {
+pub(crate) fn told<'e>(
+    stage: &StagePlan,
+    log: &Path,
+    end: &'e End,
+    summary: &mut LogSummary,
+) -> Cow<'e, End> {
+    match end {
         End::HandlerError {
             error_type,
             message,
         } if are_kept(stage) => {
             let line = format!("{error_type}: {message}\n");
-            if let Err(error) = append(log, &line, &mut ended.log) {
+            if let Err(error) = append(log, &line, summary) {
                 tracing::warn!(%error, "what a function said of its failure is lost");
             }
-            classify::without_words(error_type)
+            Cow::Owned(classify::without_words(error_type))
         }
-        end => end.clone(),
+        end => Cow::Borrowed(end),
     }
 }
 

@@ -129,12 +129,12 @@ fn tables_with(state: &Path, word: &str) -> Result<BTreeSet<String>, Box<dyn std
     Ok(found)
 }
 
-/// The attempts' names of a stage, as its log is called.
+/// The tasks of a stage, as their logs are called.
 fn attempts(run: &Value, stage: &str) -> Vec<String> {
     let tasks = run["tasks"].as_array().into_iter().flatten();
     tasks
         .filter(|task| task["stage"] == stage)
-        .filter_map(|task| task["id"].as_str().map(str::to_owned))
+        .filter_map(|task| Some(task["id"].as_str()?.replace('_', "-")))
         .collect()
 }
 
