@@ -2,8 +2,9 @@
 
 use std::{
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     thread,
+    time::Duration,
 };
 
 use barecount_e2e::{
@@ -11,6 +12,7 @@ use barecount_e2e::{
     place::Place,
     process::{Finished, Invocation},
 };
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::pipelines;
@@ -333,5 +335,73 @@ fn a_run_waits_for_a_path_that_is_down_says_so_and_goes_on_once_it_is_up() -> Ou
         "{attempt:#}"
     );
     place.nothing_is_left();
+    Ok(())
+}
+
+/// A private key of WireGuard that is used nowhere else.
+const KEY: &str = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
+
+#[test]
+fn a_tunnel_has_its_keys_from_the_environments_own_secrets_and_nothing_leaves_beside_it() -> Outcome
+{
+    // A peer that hears, and never answers.
+    let peer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    peer.set_read_timeout(Some(Duration::from_secs(60)))?;
+    let place = place("container", "tcp://10.88.0.7:7000", 7000);
+    let manifest = fs_err::read_to_string(place.join("pipeline.yaml"))?;
+    let through = manifest
+        .replace("network_profile: privatelink", "network_profile: vpn")
+        .replace("host: erp.example", "host: 10.88.0.7")
+        .replace("protocol: http", "protocol: tcp");
+    place.write("pipeline.yaml", through);
+    let tunnel = format!(
+        "    vpn:
+      tunnel:
+        private_key: network/vpn.key
+        address: [10.77.0.2/32]
+        peers:
+          - public_key: hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=
+            endpoint: {}
+            allowed_ips: [10.88.0.0/16]\n",
+        peer.local_addr()?
+    );
+    let environment = environment(&tunnel).replace("[privatelink, ", "[vpn, privatelink, ");
+    place.write("environments/office.yaml", environment);
+
+    run(&place)
+        .fails_with(2, "BC0309")
+        .tells("secrets set network/vpn.key --tenant environment");
+    let set = [
+        "secrets",
+        "set",
+        "network/vpn.key",
+        "--tenant",
+        "environment",
+        "--env",
+        "office",
+    ];
+    place.barecount(set).reads(KEY).finish().exits_with(0);
+
+    let running = command(&place).start();
+    let waits = "waiting: the path of network profile vpn is down";
+    running.wait_until("it says what it waits for", || {
+        running.so_far().contains(waits)
+    });
+    let mut packet = [0; 2048];
+    let (length, _) = peer.recv_from(&mut packet)?;
+    // The first message of the handshake, and nothing that was meant to go through.
+    assert_eq!((packet[0], length), (1, 148));
+    running.signal(Signal::INT);
+    let cancelled = running.finish().exits_with(1).tells("cancelled");
+    let attempts = &cancelled.json("run")["tasks"][0]["attempts"];
+    assert_eq!(attempts, &serde_json::json!([]), "nothing was tried");
+    place.nothing_is_left();
+
+    let manifest = fs_err::read_to_string(place.join("pipeline.yaml"))?;
+    let taken = manifest.replace("tenant: demo", "tenant: environment");
+    place.write("pipeline.yaml", taken);
+    run(&place)
+        .fails_with(2, "BC0207")
+        .tells("environments themselves");
     Ok(())
 }
