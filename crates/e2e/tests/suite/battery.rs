@@ -176,6 +176,7 @@ fn undeclared_addresses() -> Vec<Probe> {
             80,
             ADDRESS,
         ),
+        refused("mptcp 93.184.215.15:7001", "93.184.215.15", 7001, ADDRESS),
         // What every sandbox takes for its own.
         tcp("192.0.0.8", 7000),
         refused("udp 93.184.215.15:443", "93.184.215.15", 443, PROTOCOL),
@@ -251,6 +252,24 @@ fn declared(name: &'static str, address: &str) -> Vec<Probe> {
             "server_name_missing",
         ),
         refused(&format!("http {name}:443 {name}"), name, 443, "not_tls"),
+        refused(
+            &format!("absolute {name}:80 {name} http://undeclared.example/"),
+            name,
+            80,
+            "host_mismatch",
+        ),
+        refused(
+            &format!("upgrade {name}:80 {name}"),
+            name,
+            80,
+            "method_refused",
+        ),
+        refused(
+            &format!("hidden {name}:443 {name}"),
+            name,
+            443,
+            "server_name_encrypted",
+        ),
     ]
 }
 
