@@ -49,7 +49,7 @@ pub(crate) struct Probe {
 }
 
 /// What is to become of it inside a boundary.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
     /// It gets there, and is answered so.
     Reached(String),
@@ -176,7 +176,7 @@ fn undeclared_addresses() -> Vec<Probe> {
             80,
             ADDRESS,
         ),
-        refused("mptcp 93.184.215.15:7001", "93.184.215.15", 7001, ADDRESS),
+        refused("mptcp 93.184.215.15:80", "93.184.215.15", 80, ADDRESS),
         // What every sandbox takes for its own.
         tcp("192.0.0.8", 7000),
         refused("udp 93.184.215.15:443", "93.184.215.15", 443, PROTOCOL),

@@ -232,28 +232,41 @@ fn tells_of_refused(record: &Value, end: &End) -> bool {
         && led_to.is_none_or(|address| record["address"] == address)
 }
 
+/// Whether as many flows are recorded as probes are to end so.
+fn is_recorded(probe: &Probe, probes: &[Probe], flows: &[Value]) -> bool {
+    let Probe { line, end } = probe;
+    match end {
+        End::Reached(_) => flows.iter().any(|record| tells_of_reached(record, line)),
+        End::Refused { .. } => {
+            let records = flows.iter().filter(|record| tells_of_refused(record, end));
+            let count: u64 = records.filter_map(|record| record["count"].as_u64()).sum();
+            let alike = probes.iter().filter(|other| other.end == *end).count();
+            usize::try_from(count).is_ok_and(|count| count >= alike)
+        }
+        End::Unsent => true,
+    }
+}
+
 /// Why a probe did not end as it should inside a boundary.
-fn objection(probe: &Probe, answer: Option<&String>, flows: &[Value]) -> Option<String> {
+fn objection(
+    probe: &Probe,
+    probes: &[Probe],
+    answer: Option<&String>,
+    flows: &[Value],
+) -> Option<String> {
     let Probe { line, end } = probe;
     let Some(answer) = answer else {
         return Some(format!("{line}: was not tried"));
     };
-    let (is_well, is_recorded) = match end {
-        End::Reached(words) => (
-            answer.starts_with("reached: ") && answer.contains(words),
-            flows.iter().any(|record| tells_of_reached(record, line)),
-        ),
-        End::Refused { .. } => (
-            answer.starts_with("refused: "),
-            flows.iter().any(|record| tells_of_refused(record, end)),
-        ),
-        End::Unsent => (answer.starts_with("refused: "), true),
+    let is_well = match end {
+        End::Reached(words) => answer.starts_with("reached: ") && answer.contains(words),
+        End::Refused { .. } | End::Unsent => answer.starts_with("refused: "),
     };
-    match (is_well, is_recorded) {
-        (true, true) => None,
-        (true, false) => Some(format!("{line}: no record of {end:?}")),
-        (false, _) => Some(format!("{line}: {answer}, and not {end:?}")),
+    if !is_well {
+        return Some(format!("{line}: {answer}, and not {end:?}"));
     }
+    let is_recorded = is_recorded(probe, probes, flows);
+    (!is_recorded).then(|| format!("{line}: {answer}, and no record of {end:?}"))
 }
 
 /// Why the probes of a battery did not end as they should.
@@ -261,9 +274,10 @@ fn objections(place: &Place, finished: &Finished, battery: &Battery, flows: &Flo
     let stage = battery.profile.replace('_', "-");
     let told = told(place, finished, &stage);
     let flows = flows.get(&stage).map(Vec::as_slice).unwrap_or_default();
-    let probes = battery.probes.iter();
+    let probes = &battery.probes;
     let mut found: Vec<String> = probes
-        .filter_map(|probe| objection(probe, told.get(&probe.line), flows))
+        .iter()
+        .filter_map(|probe| objection(probe, probes, told.get(&probe.line), flows))
         .collect();
     if !found.is_empty() {
         found.insert(0, format!("{stage}, whose flows were {flows:#?}:"));
