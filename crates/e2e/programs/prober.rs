@@ -109,13 +109,7 @@ fn carry_out(probe: &[&str]) -> Answer {
             rustix::net::socket(AddressFamily::PACKET, SocketType::RAW, None)?;
             Ok("a socket of the link layer".to_owned())
         }
-        ["abstract", name] => {
-            let mut stream = UnixStream::connect_addr(&UnixAddress::from_abstract_name(name)?)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            let mut answer = [0; 256];
-            let length = stream.read(&mut answer)?;
-            Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
-        }
+        ["abstract", name] => without_a_file(name),
         ["hosts", name, address, port] => {
             let mut hosts = fs::OpenOptions::new().append(true).open("/etc/hosts")?;
             writeln!(hosts, "{address} {name}")?;
@@ -133,6 +127,14 @@ fn carry_out(probe: &[&str]) -> Answer {
         }
         _ => Err("the probe is not understood".into()),
     }
+}
+
+fn without_a_file(name: &str) -> Answer {
+    let mut stream = UnixStream::connect_addr(&UnixAddress::from_abstract_name(name)?)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut answer = [0; 256];
+    let length = stream.read(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
 fn connect(to: &str) -> io::Result<TcpStream> {
