@@ -7,11 +7,15 @@
 //! ```text
 //! tcp HOST:PORT            what the other side says first, and that it sends back what it got
 //! http HOST:PORT NAME      a request to the host NAME
+//! absolute HOST:PORT NAME URL  the same, with the whole URL in its first line
+//! upgrade HOST:PORT NAME   the same, with the wish to speak something else from then on
 //! tls HOST:PORT NAME|-     a ClientHello to the server NAME, or to none
+//! hidden HOST:PORT NAME    the same, with room for a server's name that nobody can read
 //! connect HOST:PORT TO     a request to be connected to TO
 //! cut HOST:PORT            bytes until the other side breaks off
 //! flip HOST:PORT NAME      asks the world to let NAME lead elsewhere from now on
 //! outlive HOST:PORT NAME   the same, and an older connection is used after new ones get nowhere
+//! mptcp ADDRESS:PORT       as tcp, over several paths if it can
 //! udp HOST:PORT            a datagram
 //! dns-udp SERVER NAME      a lookup; the server is an address, or `own`
 //! dns-tcp SERVER NAME
@@ -75,13 +79,27 @@ fn carry_out(probe: &[&str]) -> Answer {
             let request = format!("GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
             ask(to, request.as_bytes())
         }
+        ["absolute", to, name, url] => {
+            let request = format!("GET {url} HTTP/1.1\r\nHost: {name}\r\n\r\n");
+            ask(to, request.as_bytes())
+        }
+        ["upgrade", to, name] => {
+            let wish = "Connection: Upgrade\r\nUpgrade: websocket";
+            let request = format!("GET / HTTP/1.1\r\nHost: {name}\r\n{wish}\r\n\r\n");
+            ask(to, request.as_bytes())
+        }
         ["connect", to, target] => {
             let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
             ask(to, request.as_bytes())
         }
-        ["tls", to, "-"] => ask(to, &client_hello(None)),
-        ["tls", to, name] => ask(to, &client_hello(Some(name))),
+        ["tls", to, "-"] => ask(to, &client_hello(&[])),
+        ["tls", to, name] => ask(to, &client_hello(&server_name(name))),
+        ["hidden", to, name] => ask(
+            to,
+            &client_hello(&[server_name(name), encrypted()].concat()),
+        ),
         ["cut", to] => until_cut(to),
+        ["mptcp", to] => many_paths(to.parse()?),
         ["udp", to] => datagram(to),
         ["dns-udp", server, name] => lookup_by_datagram(server, name),
         ["dns-tcp", server, name] => lookup_by_stream(server, name),
@@ -91,13 +109,7 @@ fn carry_out(probe: &[&str]) -> Answer {
             rustix::net::socket(AddressFamily::PACKET, SocketType::RAW, None)?;
             Ok("a socket of the link layer".to_owned())
         }
-        ["abstract", name] => {
-            let mut stream = UnixStream::connect_addr(&UnixAddress::from_abstract_name(name)?)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            let mut answer = [0; 256];
-            let length = stream.read(&mut answer)?;
-            Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
-        }
+        ["abstract", name] => without_a_file(name),
         ["hosts", name, address, port] => {
             let mut hosts = fs::OpenOptions::new().append(true).open("/etc/hosts")?;
             writeln!(hosts, "{address} {name}")?;
@@ -115,6 +127,14 @@ fn carry_out(probe: &[&str]) -> Answer {
         }
         _ => Err("the probe is not understood".into()),
     }
+}
+
+fn without_a_file(name: &str) -> Answer {
+    let mut stream = UnixStream::connect_addr(&UnixAddress::from_abstract_name(name)?)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut answer = [0; 256];
+    let length = stream.read(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
 fn connect(to: &str) -> io::Result<TcpStream> {
@@ -288,23 +308,43 @@ fn found(answer: &[u8]) -> Answer {
     }
 }
 
-/// A ClientHello (RFC 8446 section 4.1.2) with the server's name (RFC 6066 section 3), if any.
-fn client_hello(name: Option<&str>) -> Vec<u8> {
-    let sized = |bytes: &[u8]| {
-        let length = u16::try_from(bytes.len()).unwrap_or_default();
-        [&length.to_be_bytes()[..], bytes].concat()
-    };
-    let name = name.map(|name| {
-        let entry = [&[0][..], &sized(name.as_bytes())].concat();
-        [&[0, 0][..], &sized(&sized(&entry))].concat()
-    });
+/// Bytes with their length before them.
+fn sized(bytes: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(bytes.len()).unwrap_or_default();
+    [&length.to_be_bytes()[..], bytes].concat()
+}
+
+/// The extension that names a server (RFC 6066 section 3).
+fn server_name(name: &str) -> Vec<u8> {
+    let entry = [&[0][..], &sized(name.as_bytes())].concat();
+    [&[0, 0][..], &sized(&sized(&entry))].concat()
+}
+
+/// The extension of an encrypted ClientHello (RFC 9849), filled with noise.
+fn encrypted() -> Vec<u8> {
+    [&[0xfe, 0x0d][..], &sized(&[7; 32])].concat()
+}
+
+/// A ClientHello (RFC 8446 section 4.1.2).
+fn client_hello(extensions: &[u8]) -> Vec<u8> {
     // Version, random, session, one cipher suite, no compression.
     let mut body = vec![3, 3];
     body.extend([7; 32]);
     body.extend([0, 0, 2, 0x13, 0x01, 1, 0]);
-    body.extend(sized(&name.unwrap_or_default()));
+    body.extend(sized(extensions));
     let message = [&[1, 0][..], &sized(&body)].concat();
     [&[22, 3, 1][..], &sized(&message)].concat()
+}
+
+/// Multipath TCP (RFC 8684), which is plain TCP to those who do not know it.
+fn many_paths(to: SocketAddr) -> Answer {
+    let kind = SocketType::STREAM;
+    let socket = rustix::net::socket(AddressFamily::INET, kind, Some(ipproto::MPTCP))?;
+    rustix::net::connect(&socket, &to)?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    all_of(&mut stream)
 }
 
 /// An echo request (RFC 792), and whether anything comes back.

@@ -104,6 +104,15 @@ impl World {
         self.namespace.entry(folder)
     }
 
+    /// Shows a file or folder in another place to all that is started in this world from now on.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn show(&mut self, path: &Path, at: &str) {
+        let path = path.display();
+        self.namespace.run(&format!("mount --bind '{path}' {at}"));
+    }
+
     /// Takes the tunnel's interface down.
     ///
     /// # Panics

@@ -27,7 +27,10 @@ const REACHABLE: [&str; 12] = [
 const BEHIND_THE_TUNNEL: [&str; 3] = ["10.60.0.5", "10.60.0.6", RESOLVER_BEHIND_THE_TUNNEL];
 
 /// Hosts to which none leads.
-const UNREACHABLE: [&str; 10] = [
+const UNREACHABLE: [&str; 13] = [
+    "64:ff9b::a14:5",
+    "198.18.77.77",
+    "fd62:6172:6563::4d4d",
     "93.184.215.15",
     "2606:2800:220:1::15",
     "10.99.0.1",
@@ -49,7 +52,7 @@ pub(crate) struct Probe {
 }
 
 /// What is to become of it inside a boundary.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
     /// It gets there, and is answered so.
     Reached(String),
@@ -176,6 +179,10 @@ fn undeclared_addresses() -> Vec<Probe> {
             80,
             ADDRESS,
         ),
+        refused("mptcp 93.184.215.15:80", "93.184.215.15", 80, ADDRESS),
+        // From where names are given addresses inside, and these were given to none.
+        tcp("198.18.77.77", 7000),
+        tcp("fd62:6172:6563::4d4d", 7000),
         // What every sandbox takes for its own.
         tcp("192.0.0.8", 7000),
         refused("udp 93.184.215.15:443", "93.184.215.15", 443, PROTOCOL),
@@ -251,6 +258,24 @@ fn declared(name: &'static str, address: &str) -> Vec<Probe> {
             "server_name_missing",
         ),
         refused(&format!("http {name}:443 {name}"), name, 443, "not_tls"),
+        refused(
+            &format!("absolute {name}:80 {name} http://undeclared.example/"),
+            name,
+            80,
+            "host_mismatch",
+        ),
+        refused(
+            &format!("upgrade {name}:80 {name}"),
+            name,
+            80,
+            "method_refused",
+        ),
+        refused(
+            &format!("hidden {name}:443 {name}"),
+            name,
+            443,
+            "server_name_encrypted",
+        ),
     ]
 }
 
@@ -306,6 +331,9 @@ pub(crate) fn public() -> Battery {
         tcp("private.example"),
         tcp("metadata.example"),
         tcp("host.example"),
+        tcp("mapped.example"),
+        tcp("translated.example"),
+        tcp("mixed.example"),
         tcp("rebinding.example"),
         ("rebinding.example", 7001, "tcp"),
     ];
@@ -320,6 +348,10 @@ pub(crate) fn public() -> Battery {
         astray("private.example", 7000, "10.20.0.5", NOT_PUBLIC),
         astray("metadata.example", 7000, "169.254.169.254", NOT_PUBLIC),
         astray("host.example", 7000, "127.0.0.1", NOT_PUBLIC),
+        astray("mapped.example", 7000, "10.20.0.5", NOT_PUBLIC),
+        astray("translated.example", 7000, "64:ff9b::a14:5", NOT_PUBLIC),
+        // Of what a name leads to, the public part is used.
+        reached("tcp mixed.example:7000", "here is 93.184.215.14:7000"),
         refused("tcp 93.184.215.14:7000", "93.184.215.14", 7000, ADDRESS),
     ]);
     let name = "public.example";
@@ -462,6 +494,9 @@ name stray.example 10.99.0.1
 name stray.plant.example 10.99.0.1
 name metadata.example 169.254.169.254
 name host.example 127.0.0.1
+name mapped.example ::ffff:10.20.0.5
+name translated.example 64:ff9b::a14:5
+name mixed.example 10.99.0.1 93.184.215.14
 alias chain.example next.example
 alias next.example stray.example
 rebinding rebinding.example 93.184.215.14 10.20.0.5

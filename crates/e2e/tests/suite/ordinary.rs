@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::pipelines;
 
 /// Any user but root.
-const USER: u32 = 1000;
+pub(crate) const USER: u32 = 1000;
 
 /// A place that belongs to an ordinary user, who need not reach what is around it.
 struct Home {
@@ -79,7 +79,8 @@ impl Home {
     }
 }
 
-fn own(path: &Path) -> Outcome {
+/// Gives a folder and all in it to the ordinary user.
+pub(crate) fn own(path: &Path) -> Outcome {
     std::os::unix::fs::chown(path, Some(USER), Some(USER))?;
     if path.is_dir() {
         for entry in fs_err::read_dir(path)? {

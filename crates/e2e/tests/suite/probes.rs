@@ -2,10 +2,10 @@
 //! is declared is reached, everything else is refused and recorded. The same without a boundary gets
 //! out, so that these tests can fail.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, ffi::OsString, os::unix::fs::MetadataExt, path::Path};
 
 use barecount_e2e::{
-    Outcome,
+    Outcome, binary,
     place::Place,
     process::{Finished, Invocation},
     programs,
@@ -14,7 +14,10 @@ use barecount_e2e::{
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::battery::{self, Battery, End, Probe};
+use crate::{
+    battery::{self, Battery, End, Probe},
+    ordinary,
+};
 
 /// The records of flows, by stage.
 type Flows = BTreeMap<String, Vec<Value>>;
@@ -127,22 +130,65 @@ fn stage(class: &str, battery: &Battery, artifact: &str, more: &str) -> String {
     )
 }
 
-/// A run of a place's pipeline in a world.
-fn command(place: &Place, world: &World) -> Invocation {
-    place
-        .barecount(["run", "pipeline.yaml", "--env", "world", "-o", "json"])
-        .behind(&world.entry(place.path()))
+/// A place on a host of a world, and who uses it.
+struct Site {
+    place: Place,
+    world: World,
+    is_shown: bool,
 }
 
-fn run(place: &Place, world: &World) -> Finished {
-    command(place, world).finish()
+impl Site {
+    fn new(place: Place) -> Self {
+        let world = world();
+        Self {
+            place,
+            world,
+            is_shown: false,
+        }
+    }
+
+    /// Used by an ordinary user, who need not reach what is around the place.
+    fn ordinary(place: Place) -> Self {
+        let mut site = Self::new(place);
+        if rustix::process::geteuid().is_root() {
+            let Self { place, world, .. } = &mut site;
+            place.write("barecount", "");
+            ordinary::own(place.path()).expect("root can give files away");
+            world.show(place.path(), "/mnt");
+            world.show(binary::barecount(), "/mnt/barecount");
+            site.is_shown = true;
+        }
+        site
+    }
+
+    fn barecount<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Invocation {
+        let Self { place, world, .. } = self;
+        if !self.is_shown {
+            let entry = world.entry(place.path());
+            return place.barecount(arguments).behind(&entry);
+        }
+        let mut entry = world.entry(Path::new("/mnt"));
+        let user = ordinary::USER;
+        let user = [format!("--reuid={user}"), format!("--regid={user}")];
+        entry.push("setpriv".into());
+        entry.extend(user.map(OsString::from));
+        entry.push("--clear-groups".into());
+        Invocation::of("/mnt/barecount", place.path(), arguments)
+            .env("XDG_CONFIG_HOME", "/mnt/config")
+            .behind(&entry)
+    }
+
+    /// A run of the place's pipeline.
+    fn run(&self) -> Invocation {
+        self.barecount(["run", "pipeline.yaml", "--env", "world", "-o", "json"])
+    }
 }
 
 /// What the prober of a stage said of each probe.
-fn told(place: &Place, run: &Finished, stage: &str) -> BTreeMap<String, String> {
+fn told(site: &Site, run: &Finished, stage: &str) -> BTreeMap<String, String> {
     let run = run.json("run");
     let id = run["id"].as_str().unwrap_or_default();
-    let log = place
+    let log = site
         .barecount(["runs", "logs", id, "--stage", stage])
         .finish()
         .exits_with(0);
@@ -156,9 +202,9 @@ fn told(place: &Place, run: &Finished, stage: &str) -> BTreeMap<String, String> 
 }
 
 /// What evidence has of each stage's only attempt.
-fn attempts(place: &Place) -> BTreeMap<String, Value> {
+fn attempts(site: &Site) -> BTreeMap<String, Value> {
     let show = |arguments: &[&str], kind: &str| {
-        let shown = place.barecount(["evidence"].iter().chain(arguments));
+        let shown = site.barecount(["evidence"].iter().chain(arguments).copied());
         let shown = shown.argument("-o").argument("json").finish();
         shown.exits_with(0).json(kind)
     };
@@ -175,11 +221,11 @@ fn attempts(place: &Place) -> BTreeMap<String, Value> {
 }
 
 /// What is recorded of the flows of each stage's only attempt.
-fn flows(place: &Place) -> Flows {
-    let attempts = attempts(place).into_iter();
+fn flows(site: &Site) -> Flows {
+    let attempts = attempts(site).into_iter();
     let flows = attempts.map(|(stage, attempt)| {
         let digest = attempt["detail"]["network"]["digest"].as_str();
-        (stage, recorded(place, digest.unwrap_or_default()))
+        (stage, recorded(&site.place, digest.unwrap_or_default()))
     });
     flows.collect()
 }
@@ -232,38 +278,52 @@ fn tells_of_refused(record: &Value, end: &End) -> bool {
         && led_to.is_none_or(|address| record["address"] == address)
 }
 
+/// Whether as many flows are recorded as probes are to end so.
+fn is_recorded(probe: &Probe, probes: &[Probe], flows: &[Value]) -> bool {
+    let Probe { line, end } = probe;
+    match end {
+        End::Reached(_) => flows.iter().any(|record| tells_of_reached(record, line)),
+        End::Refused { .. } => {
+            let records = flows.iter().filter(|record| tells_of_refused(record, end));
+            let count: u64 = records.filter_map(|record| record["count"].as_u64()).sum();
+            let alike = probes.iter().filter(|other| other.end == *end).count();
+            usize::try_from(count).is_ok_and(|count| count >= alike)
+        }
+        End::Unsent => true,
+    }
+}
+
 /// Why a probe did not end as it should inside a boundary.
-fn objection(probe: &Probe, answer: Option<&String>, flows: &[Value]) -> Option<String> {
+fn objection(
+    probe: &Probe,
+    probes: &[Probe],
+    answer: Option<&String>,
+    flows: &[Value],
+) -> Option<String> {
     let Probe { line, end } = probe;
     let Some(answer) = answer else {
         return Some(format!("{line}: was not tried"));
     };
-    let (is_well, is_recorded) = match end {
-        End::Reached(words) => (
-            answer.starts_with("reached: ") && answer.contains(words),
-            flows.iter().any(|record| tells_of_reached(record, line)),
-        ),
-        End::Refused { .. } => (
-            answer.starts_with("refused: "),
-            flows.iter().any(|record| tells_of_refused(record, end)),
-        ),
-        End::Unsent => (answer.starts_with("refused: "), true),
+    let is_well = match end {
+        End::Reached(words) => answer.starts_with("reached: ") && answer.contains(words),
+        End::Refused { .. } | End::Unsent => answer.starts_with("refused: "),
     };
-    match (is_well, is_recorded) {
-        (true, true) => None,
-        (true, false) => Some(format!("{line}: no record of {end:?}")),
-        (false, _) => Some(format!("{line}: {answer}, and not {end:?}")),
+    if !is_well {
+        return Some(format!("{line}: {answer}, and not {end:?}"));
     }
+    let is_recorded = is_recorded(probe, probes, flows);
+    (!is_recorded).then(|| format!("{line}: {answer}, and no record of {end:?}"))
 }
 
 /// Why the probes of a battery did not end as they should.
-fn objections(place: &Place, finished: &Finished, battery: &Battery, flows: &Flows) -> Vec<String> {
+fn objections(site: &Site, finished: &Finished, battery: &Battery, flows: &Flows) -> Vec<String> {
     let stage = battery.profile.replace('_', "-");
-    let told = told(place, finished, &stage);
+    let told = told(site, finished, &stage);
     let flows = flows.get(&stage).map(Vec::as_slice).unwrap_or_default();
-    let probes = battery.probes.iter();
+    let probes = &battery.probes;
     let mut found: Vec<String> = probes
-        .filter_map(|probe| objection(probe, told.get(&probe.line), flows))
+        .iter()
+        .filter_map(|probe| objection(probe, probes, told.get(&probe.line), flows))
         .collect();
     if !found.is_empty() {
         found.insert(0, format!("{stage}, whose flows were {flows:#?}:"));
@@ -271,56 +331,68 @@ fn objections(place: &Place, finished: &Finished, battery: &Battery, flows: &Flo
     found
 }
 
-/// Tries every battery by a class of runner.
-fn holds(class: &str) {
-    let world = world();
-    let batteries = battery::batteries();
-    let place = place(class, &batteries, "");
-    let finished = run(&place, &world).exits_with(0);
-    let flows = flows(&place);
+/// Tries batteries by a class of runner, each in a stage of its own.
+fn holds(site: &Site, batteries: &[Battery]) {
+    let finished = site.run().finish().exits_with(0);
+    let flows = flows(site);
     let mut found: Vec<String> = batteries
         .iter()
-        .flat_map(|battery| objections(&place, &finished, battery, &flows))
+        .flat_map(|battery| objections(site, &finished, battery, &flows))
         .collect();
-    let heard = world.heard().into_iter();
+    let heard = site.world.heard().into_iter();
     let strangers = heard.filter(|heard| !battery::may_come(heard));
     found.extend(strangers.map(|heard| format!("came out: {heard}")));
-    assert!(found.is_empty(), "{class}\n{}", found.join("\n"));
-    place.nothing_is_left();
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    site.place.nothing_is_left();
 }
 
 #[test]
 fn a_function_reaches_what_is_declared_and_every_other_way_out_is_closed_and_recorded() {
-    holds("serverless");
+    let batteries = battery::batteries();
+    holds(&Site::new(place("serverless", &batteries, "")), &batteries);
 }
 
 #[test]
 fn a_container_reaches_what_is_declared_and_every_other_way_out_is_closed_and_recorded() {
-    holds("container");
+    let batteries = battery::batteries();
+    holds(&Site::new(place("container", &batteries, "")), &batteries);
 }
 
 #[test]
 fn a_program_on_dedicated_compute_reaches_what_is_declared_and_every_other_way_out_is_closed() {
-    holds("dedicated_compute");
+    let batteries = battery::batteries();
+    let place = place("dedicated_compute", &batteries, "");
+    holds(&Site::new(place), &batteries);
+}
+
+#[test]
+fn all_of_it_holds_for_an_ordinary_user_as_well() {
+    let batteries = battery::batteries();
+    let site = Site::ordinary(place("container", &batteries, ""));
+    holds(&site, &batteries);
+    let state = site
+        .place
+        .state()
+        .metadata()
+        .expect("a run leaves its state");
+    assert_ne!(state.uid(), 0, "the run was that of an ordinary user");
 }
 
 #[test]
 fn nothing_passes_a_tunnel_that_goes_down_in_the_middle_of_a_transfer() {
-    let mut world = world();
     let battery = battery::cut_tunnel();
     let place = place("container", std::slice::from_ref(&battery), "");
-    let running = command(&place, &world).start();
+    let mut site = Site::new(place);
+    let running = site.run().start();
     running.wait_until("the transfer goes on", || {
-        world
-            .heard()
-            .iter()
-            .any(|heard| heard == "flip cut.example")
+        let heard = site.world.heard();
+        heard.iter().any(|heard| heard == "flip cut.example")
     });
-    world.cut_tunnel();
+    site.world.cut_tunnel();
     let finished = running.finish().exits_with(0);
-    let found = objections(&place, &finished, &battery, &flows(&place));
+    let found = objections(&site, &finished, &battery, &flows(&site));
     assert!(found.is_empty(), "{}", found.join("\n"));
-    place.nothing_is_left();
+    site.place.nothing_is_left();
 }
 
 /// What SQL could be made to reach with, if the engine knew how.
@@ -336,7 +408,6 @@ const REACHING_SQL: [&str; 6] = [
 
 #[test]
 fn sql_knows_no_way_out_not_even_to_what_is_declared() {
-    let world = world();
     let place = Place::new();
     let harmless = "INSERT INTO output SELECT 1 AS n;";
     let mut stages = String::new();
@@ -357,8 +428,9 @@ fn sql_knows_no_way_out_not_even_to_what_is_declared() {
     }
     place.write("pipeline.yaml", pipeline(&stages));
     place.write("environments/world.yaml", battery::environment());
-    let finished = run(&place, &world).exits_with(1);
-    let attempts = attempts(&place);
+    let site = Site::new(place);
+    let finished = site.run().finish().exits_with(1);
+    let attempts = attempts(&site);
     assert_eq!(attempts.len(), 1 + REACHING_SQL.len(), "{finished}");
     for (stage, attempt) in attempts {
         let is_well = attempt["state"] == "succeeded";
@@ -370,30 +442,32 @@ fn sql_knows_no_way_out_not_even_to_what_is_declared() {
             "{attempt:#}"
         );
     }
-    assert_eq!(world.heard(), Vec::<String>::new());
-    place.nothing_is_left();
+    assert_eq!(site.world.heard(), Vec::<String>::new());
+    site.place.nothing_is_left();
 }
 
 /// Once manifests can state a residency requirement, its battery belongs to the others.
 #[test]
 fn a_facility_is_out_of_reach_while_no_manifest_can_say_that_its_data_must_stay() {
     let place = place("container", &[battery::facility()], "");
-    run(&place, &world())
+    Site::new(place)
+        .run()
+        .finish()
         .fails_with(3, "BC0401")
         .tells("residency requirement");
 }
 
 #[test]
 fn without_a_boundary_every_probe_gets_out() -> Outcome {
-    let world = world();
     let battery = battery::public();
     let place = place(
         "dedicated_compute",
         std::slice::from_ref(&battery),
         "      isolation: process\n",
     );
-    let finished = run(&place, &world).exits_with(0);
-    let told = told(&place, &finished, "public-vpc-egress");
+    let site = Site::new(place);
+    let finished = site.run().finish().exits_with(0);
+    let told = told(&site, &finished, "public-vpc-egress");
     let kept_in: Vec<String> = battery
         .probes
         .iter()
@@ -405,7 +479,7 @@ fn without_a_boundary_every_probe_gets_out() -> Outcome {
         .map(|probe| format!("{}: {:?}", probe.line, told.get(&probe.line)))
         .collect();
     assert!(kept_in.is_empty(), "{}", kept_in.join("\n"));
-    let heard = world.heard();
+    let heard = site.world.heard();
     for expected in [
         "udp 93.184.215.15:443",
         "tcp 169.254.169.254:80",
@@ -416,6 +490,6 @@ fn without_a_boundary_every_probe_gets_out() -> Outcome {
             "{expected}: {heard:?}"
         );
     }
-    place.nothing_is_left();
+    site.place.nothing_is_left();
     Ok(())
 }
