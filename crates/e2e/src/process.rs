@@ -3,6 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::File,
+    io::{Seek, Write},
     os::{fd::OwnedFd, unix::process::CommandExt},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
@@ -67,6 +68,19 @@ impl Invocation {
     /// Sets a variable.
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    /// Gives it bytes to read from standard input.
+    ///
+    /// # Panics
+    /// If they cannot be put into a file.
+    pub fn reads(mut self, bytes: impl AsRef<[u8]>) -> Self {
+        let mut file = tempfile::tempfile().expect("a file for standard input");
+        file.write_all(bytes.as_ref())
+            .and_then(|()| file.rewind())
+            .expect("a file can be written");
+        self.command.stdin(file);
         self
     }
 

@@ -2,6 +2,7 @@
 
 mod boundary;
 mod engines;
+mod erp;
 mod evidence;
 mod example;
 mod functions;
