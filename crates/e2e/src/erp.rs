@@ -154,9 +154,43 @@ pub fn orders(flags: &str) -> Vec<Value> {
 
 /// A place with the example in `erp-poll`, and its image in the state folder. Its secret is kept.
 pub fn place() -> Place {
-    static BUILT: LazyLock<PathBuf> = LazyLock::new(|| example::build("erp-poll", "erp"));
-    let place = example::place_with("erp-poll", &BUILT);
+    let place = example::place_with("erp-poll", built());
     keep(&place, &secret());
+    place
+}
+
+fn built() -> &'static Path {
+    static BUILT: LazyLock<PathBuf> = LazyLock::new(|| example::build("erp-poll", "erp"));
+    &BUILT
+}
+
+/// A place in which the example can be run by somebody who cannot build anything: the order system
+/// is there as `erp-api`, its client secret as `secret`, and the image is made of a program that is
+/// there, too. No secret is kept.
+///
+/// # Panics
+/// If it cannot be made.
+pub fn place_without_sources() -> Place {
+    let place = example::place_with("erp-poll", built());
+    let copy = |from: &Path, to: &str| {
+        let to = place.write(to, []);
+        fs_err::copy(from, to).expect("a program can be copied");
+    };
+    copy(program(), "erp-api");
+    place.write("secret", secret());
+    // Below a folder that is named after what it is built for.
+    let targets = fs_err::read_dir(built().join("build/target")).expect("it was built");
+    let poll = targets
+        .flatten()
+        .map(|target| target.path().join("release/erp-poll"))
+        .find(|program| program.exists())
+        .expect("the image's program was built");
+    copy(&poll, "erp-poll/images/poll/poll");
+    place.write(
+        "erp-poll/images/poll/build.yaml",
+        "kind: image\nfiles:\n  - { from: poll, to: /app/poll, executable: true }\n\
+         user: \"1000:1000\"\nworkdir: /\n",
+    );
     place
 }
 
