@@ -196,7 +196,7 @@ fn a_rate_limit_is_kept_to_whether_it_is_told_in_seconds_or_as_a_date() {
     let (place, api) = erp::place_for("--orders 500 --limit-every 3 --retry-after 1");
     let finished = erp::poll(&place, "first").finish().exits_with(0);
     has_all_orders_once(&place, "--orders 500");
-    // Each is tried again once: whoever came too soon again would be told so again.
+    // Each is tried again once: whoever comes back too soon is told so again.
     assert_eq!(api.statuses("/v1/orders"), [(200, 5), (429, 2)].into());
     assert_eq!(attempts(&finished).len(), 1);
 }

@@ -1,11 +1,14 @@
 //! What goes wrong, and when: each fault is asked for by a flag, and comes at a known request.
 
-use std::num::NonZeroU64;
+use std::{
+    num::NonZeroU64,
+    time::{Duration, Instant},
+};
 
 /// What the server was asked to do wrong.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Faults {
-    /// Each so-manieth request for orders is told to come later (429).
+    /// Each so-manieth request for orders is told to come later (429), and so is whoever does not.
     pub(crate) limit_every: Option<NonZeroU64>,
     /// How long those have to wait, in seconds; told as seconds and as a date, in turn.
     pub(crate) retry_after_s: u64,
@@ -45,6 +48,7 @@ pub(crate) struct Fates {
     faults: Faults,
     requests: u64,
     limited: u64,
+    closed_until: Option<Instant>,
 }
 
 impl Fates {
@@ -53,11 +57,16 @@ impl Fates {
             faults,
             requests: 0,
             limited: 0,
+            closed_until: None,
         }
     }
 
     /// The fate of the next request, which is for this page; the first is page 1.
     pub(crate) fn of(&mut self, page: u64) -> Fate {
+        let now = Instant::now();
+        if self.closed_until.is_some_and(|until| now < until) {
+            return self.limit();
+        }
         self.requests += 1;
         let faults = &mut self.faults;
         if faults.hold_page == Some(page) {
@@ -76,11 +85,16 @@ impl Fates {
             .limit_every
             .is_some_and(|every| self.requests.is_multiple_of(every.get()));
         if limited {
-            self.limited += 1;
-            return Fate::Limited {
-                as_date: self.limited.is_multiple_of(2),
-            };
+            self.closed_until = Some(now + Duration::from_secs(faults.retry_after_s));
+            return self.limit();
         }
         Fate::Answered
+    }
+
+    fn limit(&mut self) -> Fate {
+        self.limited += 1;
+        Fate::Limited {
+            as_date: self.limited.is_multiple_of(2),
+        }
     }
 }

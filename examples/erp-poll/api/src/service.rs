@@ -139,7 +139,9 @@ impl Service {
             Fate::Limited { as_date } => {
                 let wait = Duration::from_secs(self.retry_after_s);
                 let told = if as_date {
-                    httpdate::fmt_http_date(SystemTime::now() + wait)
+                    // A date has whole seconds: the next one, lest it be too early.
+                    let date = SystemTime::now() + wait + Duration::from_secs(1);
+                    httpdate::fmt_http_date(date)
                 } else {
                     wait.as_secs().to_string()
                 };
