@@ -22,8 +22,10 @@ use crate::{
 const SCHEMA_FILE: &str = "schema.json";
 /// Orders that are asked for at a time.
 const PAGE: &str = "100";
-/// Bytes of an answer.
-const MOST_BYTES: u64 = 8 << 20;
+/// Orders that are taken from a page, whatever was asked for, and bytes of an answer and a cursor.
+const MOST_ORDERS: usize = 500;
+const MOST_BYTES: u64 = 2 << 20;
+const MOST_CURSOR: usize = 1_000;
 /// How long one request may take, from the look-up of the name to the end of the answer.
 const LONGEST_REQUEST: Duration = Duration::from_secs(20);
 
@@ -48,9 +50,20 @@ pub(crate) enum ApiError {
         what: &'static str,
         source: serde_json::Error,
     },
+    /// An answer without an end.
+    #[error("the API's answer to the request for {what} has more than {MOST_BYTES} bytes")]
+    TooLarge { what: &'static str },
     /// A page that leads nowhere.
     #[error("the API has more orders, it says, and gives the same cursor again")]
     Circle,
+    /// A page beyond what can be kept of it.
+    #[error(
+        "a page has more than {MOST_ORDERS} orders, or its cursor more than {MOST_CURSOR} bytes"
+    )]
+    Page,
+    /// Where the API is cannot be read.
+    #[error("`ERP_URL` leads nowhere")]
+    Url(#[source] ureq::Error),
     /// A token of another kind.
     #[error("the API gives tokens that are no bearer tokens")]
     TokenKind,
@@ -62,9 +75,13 @@ impl Failure for ApiError {
             Self::Unavailable { .. } => Status::TempFail,
             Self::Client { .. } | Self::Token { .. } => Status::NoPerm,
             Self::Answer { status: 403, .. } => Status::NoPerm,
-            Self::Answer { .. } | Self::Malformed { .. } | Self::Circle | Self::TokenKind => {
-                Status::DataErr
-            }
+            Self::Url(_) => Status::Config,
+            Self::Answer { .. }
+            | Self::Malformed { .. }
+            | Self::TooLarge { .. }
+            | Self::Circle
+            | Self::Page
+            | Self::TokenKind => Status::DataErr,
         }
     }
 }
@@ -163,6 +180,9 @@ impl Api {
         let page: Page = parse(WHAT, &answered.body)?;
         if page.more && Some(page.cursor.as_str()) == after {
             return Err(ApiError::Circle);
+        }
+        if page.orders.len() > MOST_ORDERS || page.cursor.len() > MOST_CURSOR {
+            return Err(ApiError::Page);
         }
         Ok(page)
     }
@@ -301,6 +321,10 @@ fn settle(
             ..
         }) => (format!("status {status}"), retry_after),
         Ok(Reply { status, .. }) => return Err(ApiError::Answer { what, status }),
+        Err(ureq::Error::BodyExceedsLimit(_)) => return Err(ApiError::TooLarge { what }),
+        Err(error @ (ureq::Error::BadUri(_) | ureq::Error::Http(_))) => {
+            return Err(ApiError::Url(error));
+        }
         // Names, connections and answers that break off.
         Err(error) => (error.to_string(), None),
     };

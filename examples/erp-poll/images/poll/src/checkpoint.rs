@@ -28,9 +28,12 @@ const STATE: &str = "state.json";
 const ROWS: &str = "orders.csv";
 const LETTERS: &str = "dead_letters.jsonl";
 const DATASET: &str = "raw.erp_orders";
-/// Bytes of rows and dead letters in one poll; the next poll takes the rest. Well below what the
-/// platform takes for a checkpoint (16 MiB).
+/// Bytes of rows and dead letters, and pages, after which one poll is enough; the next poll takes the
+/// rest. With a page more it is still below what the platform takes for a checkpoint (16 MiB).
 const MOST_BYTES: u64 = 8 << 20;
+const MOST_PAGES: u64 = 10_000;
+/// Bytes that are kept of a record that is set aside: enough to find it in its source.
+const MOST_RECORD: usize = 4096;
 /// Bytes of a state.
 const MOST_STATE: u64 = 64 << 10;
 
@@ -88,12 +91,22 @@ impl Failure for CheckpointError {
 /// A record that is set aside.
 #[derive(Debug, Serialize)]
 pub(crate) struct DeadLetter {
-    /// The record, as JSON.
-    pub(crate) record: String,
-    /// What is wrong with it.
-    pub(crate) error: String,
-    /// The schema that it was held against.
-    pub(crate) schema_hash: String,
+    record: String,
+    error: String,
+    schema_hash: String,
+}
+
+impl DeadLetter {
+    /// The beginning of a record, with what is wrong with it by the schema of this digest.
+    pub(crate) fn new(record: &serde_json::Value, error: String, schema_hash: &str) -> Self {
+        let mut record = record.to_string();
+        record.truncate(record.floor_char_boundary(MOST_RECORD));
+        Self {
+            record,
+            error,
+            schema_hash: schema_hash.to_owned(),
+        }
+    }
 }
 
 /// What a page brought.
@@ -137,12 +150,8 @@ impl Checkpoint {
 
     /// Whether this poll has taken as much as it may.
     pub(crate) fn is_full(&self) -> bool {
-        let Spooled {
-            row_bytes,
-            letter_bytes,
-            ..
-        } = self.state.spooled;
-        row_bytes + letter_bytes >= MOST_BYTES
+        let spooled = self.state.spooled;
+        spooled.row_bytes + spooled.letter_bytes >= MOST_BYTES || spooled.pages >= MOST_PAGES
     }
 
     /// Saves a page, and that the poll now stands at `cursor`.

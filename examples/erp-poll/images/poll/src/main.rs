@@ -128,11 +128,7 @@ fn take(page: &Page, schema: &Schema, digest: &str) -> Taken {
     for record in &page.orders {
         match schema.row(record) {
             Ok(row) => taken.rows.push(row),
-            Err(error) => taken.letters.push(DeadLetter {
-                record: record.to_string(),
-                error,
-                schema_hash: digest.to_owned(),
-            }),
+            Err(error) => taken.letters.push(DeadLetter::new(record, error, digest)),
         }
     }
     taken

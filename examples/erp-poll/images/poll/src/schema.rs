@@ -16,8 +16,9 @@ pub(crate) const COLUMNS: [&str; 7] = [
     "currency",
     "amount",
 ];
-/// Fields that a schema may have, and bytes of a text.
+/// Fields that a schema may have, bytes of their names, and bytes of a text.
 const MOST_FIELDS: usize = 200;
+const MOST_NAME: usize = 100;
 const MOST_TEXT: usize = 1_000;
 
 /// The schema as the API gives it.
@@ -63,7 +64,10 @@ pub(crate) enum SchemaError {
     #[error("version {version} of the schema of orders has no `{column}`, which the dataset needs")]
     Column { version: u64, column: &'static str },
     /// It is too large.
-    #[error("version {version} of the schema of orders has more than {MOST_FIELDS} fields")]
+    #[error(
+        "version {version} of the schema of orders has more than {MOST_FIELDS} fields, or one whose \
+         name has more than {MOST_NAME} bytes"
+    )]
     TooLarge { version: u64 },
 }
 
@@ -77,7 +81,8 @@ impl Schema {
     /// Holds that each column has a field. Fields that no column has are left alone: systems grow.
     pub(crate) fn has_all_columns(&self) -> Result<(), SchemaError> {
         let version = self.version;
-        if self.fields.len() > MOST_FIELDS {
+        let long = |field: &Field| field.name.len() > MOST_NAME;
+        if self.fields.len() > MOST_FIELDS || self.fields.iter().any(long) {
             return Err(SchemaError::TooLarge { version });
         }
         let missing = COLUMNS

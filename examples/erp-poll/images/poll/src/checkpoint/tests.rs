@@ -1,5 +1,7 @@
 use std::error::Error;
 
+use serde_json::json;
+
 use super::*;
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -11,11 +13,11 @@ fn page(number: u64) -> Taken {
                 .map(|at| format!("{number}-{at}"))
                 .collect(),
         ],
-        letters: vec![DeadLetter {
-            record: format!("{{\"page\":{number}}}"),
-            error: "odd".to_owned(),
-            schema_hash: String::new(),
-        }],
+        letters: vec![DeadLetter::new(
+            &json!({ "page": number }),
+            "odd".to_owned(),
+            "",
+        )],
     }
 }
 
@@ -96,5 +98,28 @@ fn a_poll_without_orders_hands_over_an_empty_table() -> Outcome {
     let rows = fs::read_to_string(output.path().join("raw.erp_orders/part-0.csv"))?;
     assert_eq!(rows, format!("{}\n", COLUMNS.join(",")));
     assert!(!output.path().join("_dead_letters").exists());
+    Ok(())
+}
+
+#[test]
+fn a_poll_is_enough_before_its_checkpoint_is_more_than_the_platform_takes() -> Outcome {
+    const PLATFORM_TAKES: u64 = 16 << 20;
+    let saved = tempfile::tempdir()?;
+    let mut checkpoint = Checkpoint::open(saved.path())?;
+    // As much as a page can have: every record wrong, and of characters that JSON writes longest.
+    let record = json!("\u{1}".repeat(MOST_RECORD));
+    let letters = || {
+        let letter = |_| DeadLetter::new(&record, "\u{1}".repeat(1_100), &"x".repeat(71));
+        (0..500).map(letter).collect()
+    };
+    while !checkpoint.is_full() {
+        let taken = Taken {
+            rows: Vec::new(),
+            letters: letters(),
+        };
+        checkpoint.save(&taken, "next".to_owned())?;
+    }
+    let bytes = fs::metadata(saved.path().join(LETTERS))?.len();
+    assert!(bytes < PLATFORM_TAKES, "{bytes}");
     Ok(())
 }
