@@ -21,7 +21,7 @@ const CARGO_DENY_VERSION: &str = "0.20.2";
 /// Packages in a lock file. Each costs every cold build; a growth past this wants a reason.
 const CEILING: usize = 640;
 /// The workspaces' folders.
-const WORKSPACES: [&str; 2] = ["", "examples/fx-rates"];
+const WORKSPACES: [&str; 3] = ["", "examples/fx-rates", "examples/erp-poll"];
 
 /// The part of `deny.toml` that is checked here.
 #[derive(Deserialize)]
@@ -79,10 +79,10 @@ struct Package {
     source: Option<String>,
 }
 
-/// Checks both workspaces; a failure names all problems.
+/// Checks all workspaces; a failure names all problems.
 #[expect(clippy::print_stdout, reason = "what runs is shown")]
 pub(crate) fn check(project: &Project) -> Result<(), Failure> {
-    println!("\n==> dependencies: both workspaces against deny.toml");
+    println!("\n==> dependencies: all workspaces against deny.toml");
     let failed = |reason: String| Failure::new("dependencies", reason);
     let read = |path: &Path| {
         fs::read_to_string(path).map_err(|error| failed(format!("{}: {error}", path.display())))

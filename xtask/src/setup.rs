@@ -46,6 +46,11 @@ const TEST_TOOLS: &[Tool] = &[
         packages: &["util-linux"],
     },
     Tool {
+        what: "ip",
+        probe: &["ip", "-Version"],
+        packages: &["iproute2"],
+    },
+    Tool {
         what: "mount",
         probe: &["mount", "--version"],
         packages: &["mount"],

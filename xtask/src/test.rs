@@ -9,8 +9,8 @@ use crate::{
     steps::{self, Failure, Step, Task, Work},
 };
 
-/// The example is a workspace of its own: code as a user of the platform would write it.
-const EXAMPLE: &str = "--manifest-path=examples/fx-rates/Cargo.toml";
+/// Each example is a workspace of its own: code as a user of the platform would write it.
+const EXAMPLES: [&str; 2] = ["fx-rates", "erp-poll"];
 
 /// Runs every step, or those named and what they need.
 pub(crate) fn run(names: &[String]) -> Result<(), Failure> {
@@ -32,10 +32,11 @@ fn checks(project: &Project) -> Vec<Step> {
             "format",
             "formatted by rustfmt",
             &[],
-            vec![
+            with_examples(
+                project,
                 Task::new("cargo fmt --all --check"),
-                Task::new(&format!("cargo fmt --all --check {EXAMPLE}")),
-            ],
+                "cargo fmt --all --check EXAMPLE",
+            ),
         ),
         function(
             "dependencies",
@@ -46,14 +47,12 @@ fn checks(project: &Project) -> Vec<Step> {
             "lint",
             "clippy has nothing to say",
             &["setup"],
-            vec![
+            with_examples(
+                project,
                 Task::new("cargo clippy --workspace --all-targets --locked -- -D warnings")
                     .minutes(30),
-                example(
-                    project,
-                    "cargo clippy EXAMPLE --workspace --all-targets --locked -- -D warnings",
-                ),
-            ],
+                "cargo clippy EXAMPLE --workspace --all-targets --locked -- -D warnings",
+            ),
         ),
         step(
             "doc",
@@ -87,12 +86,13 @@ fn tests(project: &Project) -> Vec<Step> {
         ),
         step(
             "example",
-            "the example's own tests",
+            "the examples' own tests",
             &["setup"],
-            vec![example(
+            of_examples(
                 project,
                 "cargo test EXAMPLE --workspace --locked --no-fail-fast",
-            )],
+            )
+            .collect(),
         ),
         step(
             "fuzz",
@@ -110,14 +110,22 @@ fn tests(project: &Project) -> Vec<Step> {
     ]
 }
 
-/// A command on the example's workspace, which stands for `EXAMPLE` in it.
-fn example(project: &Project, command: &str) -> Task {
-    Task::new(&command.replace("EXAMPLE", EXAMPLE))
-        .env(
-            "CARGO_TARGET_DIR",
-            project.target.join("fx-rates").display().to_string(),
-        )
-        .minutes(10)
+/// A command on each example's workspace, which stands for `EXAMPLE` in it.
+fn of_examples(project: &Project, command: &str) -> impl Iterator<Item = Task> {
+    EXAMPLES.into_iter().map(move |name| {
+        let manifest = format!("--manifest-path=examples/{name}/Cargo.toml");
+        let target = project.target.join(name);
+        Task::new(&command.replace("EXAMPLE", &manifest))
+            .env("CARGO_TARGET_DIR", target.display().to_string())
+            .minutes(10)
+    })
+}
+
+/// A task of the platform's own workspace, and its like on those of the examples.
+fn with_examples(project: &Project, own: Task, command: &str) -> Vec<Task> {
+    std::iter::once(own)
+        .chain(of_examples(project, command))
+        .collect()
 }
 
 /// The fuzzing program, with its arguments.

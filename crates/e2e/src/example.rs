@@ -1,4 +1,4 @@
-//! The example, built once.
+//! The first example, built once; and how an example is built.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,7 +18,7 @@ const LEFT_OUT: [&str; 3] = ["target", ".barecount", "tests"];
 
 /// The example's own folder in the workspace.
 pub fn source() -> PathBuf {
-    binary::workspace().join("examples/fx-rates")
+    source_of("fx-rates")
 }
 
 /// A place with the example in `fx-rates`, and its artifacts in the state folder, so that a run
@@ -27,13 +27,21 @@ pub fn source() -> PathBuf {
 /// # Panics
 /// If the example cannot be built.
 pub fn place() -> Place {
+    place_with("fx-rates", artifacts())
+}
+
+/// A place with an example in a folder of its name, and artifacts from this state folder.
+pub(crate) fn place_with(name: &str, built: &Path) -> Place {
     let place = Place::new();
-    copy(&source(), &place.join("fx-rates"), &LEFT_OUT);
-    let built = artifacts();
+    copy(&source_of(name), &place.join(name), &LEFT_OUT);
     for part in ["artifacts", "build/built"] {
         copy(&built.join(part), &place.state().join(part), &[]);
     }
     place
+}
+
+fn source_of(name: &str) -> PathBuf {
+    binary::workspace().join("examples").join(name)
 }
 
 /// The manifest in a place.
@@ -74,23 +82,29 @@ pub struct Undisturbed {
 /// The state folder in which the example was built; tests copy from it. It is kept between test
 /// processes, and brought up to date by the first that asks.
 fn artifacts() -> &'static Path {
-    static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
-        let scratch = binary::scratch();
-        let lock = fs_err::File::create(scratch.join("example.lock")).expect("a lock file");
-        flock(&lock, FlockOperation::LockExclusive).expect("a lock on a file of our own");
-        // Built from a copy: building writes the lock file beside the manifest.
-        let folder = scratch.join("example");
-        copy(&source(), &folder, &LEFT_OUT);
-        let state = scratch.join("example-state");
-        Invocation::of_binary(scratch, ["build", "example/pipeline.yaml", "--state"])
-            .argument(&state)
-            .env("XDG_CONFIG_HOME", scratch.join("example-config"))
-            .within(std::time::Duration::from_secs(30 * 60))
-            .finish()
-            .exits_with(0);
-        state
-    });
+    static BUILT: LazyLock<PathBuf> = LazyLock::new(|| build("fx-rates", "example"));
     &BUILT
+}
+
+/// Builds an example, in scratch folders whose names begin with `stem`, and answers with the state
+/// folder that it was built in.
+pub(crate) fn build(name: &str, stem: &str) -> PathBuf {
+    let scratch = binary::scratch();
+    let lock = fs_err::File::create(scratch.join(format!("{stem}.lock"))).expect("a lock file");
+    flock(&lock, FlockOperation::LockExclusive).expect("a lock on a file of our own");
+    // Built from a copy: building writes the lock file beside the manifest.
+    let folder = scratch.join(stem);
+    copy(&source_of(name), &folder, &LEFT_OUT);
+    let state = scratch.join(format!("{stem}-state"));
+    Invocation::of_binary(scratch, ["build"])
+        .argument(folder.join("pipeline.yaml"))
+        .argument("--state")
+        .argument(&state)
+        .env("XDG_CONFIG_HOME", scratch.join(format!("{stem}-config")))
+        .within(std::time::Duration::from_secs(30 * 60))
+        .finish()
+        .exits_with(0);
+    state
 }
 
 /// Copies a folder; files that are the same already keep their times, lest compilers think that

@@ -5,6 +5,7 @@
 //! looks for what it may have left behind. Knows nothing of the crates of which the binary is made.
 
 pub mod binary;
+pub mod erp;
 pub mod example;
 pub mod leftovers;
 pub mod mounts;

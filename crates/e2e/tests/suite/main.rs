@@ -4,6 +4,7 @@ mod battery;
 mod boundary;
 mod crossings;
 mod engines;
+mod erp;
 mod evidence;
 mod example;
 mod functions;

@@ -1,10 +1,13 @@
 //! Without privileges: an ordinary user, and on most hosts no control groups. Started by root, these
 //! tests give up being root; started by an ordinary user, they are what they are.
 
-use std::{ffi::OsString, path::Path};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use barecount_e2e::{
-    Outcome, binary,
+    Outcome, binary, erp,
     mounts::MountNamespace,
     place::Place,
     process::{Finished, Invocation},
@@ -41,13 +44,37 @@ impl Home {
         }
     }
 
+    /// Where the place is for its owner.
+    fn path(&self) -> PathBuf {
+        match self.namespace {
+            Some(_) => PathBuf::from("/mnt"),
+            None => self.place.path().to_owned(),
+        }
+    }
+
+    /// The binary under test, as its owner reaches it.
+    fn program(&self) -> PathBuf {
+        match self.namespace {
+            Some(_) => PathBuf::from("/mnt/barecount"),
+            None => binary::barecount().to_owned(),
+        }
+    }
+
     fn barecount(&self, arguments: &[&str]) -> Finished {
         self.invocation(arguments).finish()
     }
 
     fn invocation(&self, arguments: &[&str]) -> Invocation {
+        self.command(&self.program(), arguments)
+    }
+
+    /// Any program, as the place's owner.
+    fn command(&self, program: &Path, arguments: &[&str]) -> Invocation {
+        let config = self.path().join("config");
+        let command = Invocation::of(program, self.place.path(), arguments);
+        let command = command.env("XDG_CONFIG_HOME", config);
         let Some(namespace) = &self.namespace else {
-            return self.place.barecount(arguments);
+            return command;
         };
         let mut entry = namespace.entry(Path::new("/mnt"));
         let user = [
@@ -57,9 +84,7 @@ impl Home {
         ];
         entry.push("setpriv".into());
         entry.extend(user.map(OsString::from));
-        Invocation::of("/mnt/barecount", self.place.path(), arguments)
-            .env("XDG_CONFIG_HOME", "/mnt/config")
-            .behind(&entry)
+        command.behind(&entry)
     }
 
     /// What each attempt was held to, by the evidence.
@@ -148,4 +173,38 @@ fn work_that_eats_memory_or_never_stops_forking_fails_alone() {
         assert_eq!(finished.exits_with(1).json("run")["state"], "failed");
         home.place.nothing_is_left();
     }
+}
+
+#[test]
+fn the_order_system_of_the_example_gets_a_test_host_without_privileges() {
+    let home = Home::of(erp::place_without_sources());
+    let secret = ["secrets", "set", "erp/client-secret", "--tenant", "demo"];
+    home.command(&home.program(), &secret)
+        .reads(erp::secret())
+        .finish()
+        .exits_with(0);
+    let script = home.path().join("erp-poll/run").display().to_string();
+    let (user, group) = match &home.namespace {
+        Some(_) => (USER, USER),
+        None => (
+            rustix::process::getuid().as_raw(),
+            rustix::process::getgid().as_raw(),
+        ),
+    };
+    let namespaces = ["--user", "--map-root-user", "--net", &script, "--inside"];
+    let finished = home
+        .command(Path::new("unshare"), &namespaces)
+        .env("ERP_PLATFORM", home.program())
+        .env("ERP_WORK", home.path())
+        .env("ERP_STATE", home.path().join(".barecount"))
+        .env("ERP_USER", user.to_string())
+        .env("ERP_GROUP", group.to_string())
+        .env("ERP_API", home.path().join("erp-api"))
+        .env("ERP_LOG", home.path().join("api.jsonl"))
+        .finish()
+        .exits_with(0);
+    finished
+        .tells("495 rows committed, 5 dead letters")
+        .tells("erp.corp.example (10.20.0.5):8080");
+    home.place.nothing_is_left();
 }

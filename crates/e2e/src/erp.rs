@@ -1,0 +1,255 @@
+//! The order system that the second example polls, and places to poll it from.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{
+    binary, example,
+    place::Place,
+    process::{Invocation, Running},
+};
+
+/// The client's secret; nobody else writes it on this host, and each of its encodings differs from
+/// it.
+pub fn secret() -> String {
+    format!("canary {}/of+orders=?&~é", std::process::id())
+}
+
+/// An order system that listens on this host, with its own name server.
+#[derive(Debug)]
+pub struct Api {
+    running: Running,
+    /// Where it answers HTTP.
+    pub address: SocketAddr,
+    /// Where it answers DNS.
+    pub name_server: SocketAddr,
+}
+
+/// The folder in which programs of the example are built for tests.
+pub fn target() -> PathBuf {
+    binary::scratch().join("erp-api")
+}
+
+fn program() -> &'static Path {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let manifest = binary::workspace().join("examples/erp-poll/Cargo.toml");
+        Invocation::of(
+            cargo,
+            &binary::workspace(),
+            ["build", "--release", "--locked"],
+        )
+        .argument("--package=erp-api")
+        .argument("--manifest-path")
+        .argument(manifest)
+        .argument("--target-dir")
+        .argument(target())
+        .within(Duration::from_secs(30 * 60))
+        .finish()
+        .exits_with(0);
+        target().join("release/erp-api")
+    });
+    &PROGRAM
+}
+
+impl Api {
+    /// Starts it with these flags, separated by spaces, at addresses that nobody uses.
+    pub fn start(flags: &str) -> Self {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::start_at(flags, anywhere, anywhere)
+    }
+
+    /// Starts it where another one was.
+    pub fn start_again(flags: &str, before: (SocketAddr, SocketAddr)) -> Self {
+        Self::start_at(flags, before.0, before.1)
+    }
+
+    fn start_at(flags: &str, at: SocketAddr, name_server: SocketAddr) -> Self {
+        // Not in the place, which is searched for the secret and for what is left running.
+        let secrets = tempfile::tempdir_in(binary::scratch()).expect("a folder for the secret");
+        let file = secrets.path().join("secret");
+        fs_err::write(&file, secret()).expect("a file for the secret");
+        let running = Invocation::of(program(), binary::scratch(), flags.split_whitespace())
+            .argument(format!("--listen={at}"))
+            .argument(format!("--name-server={name_server}"))
+            .argument("--client-secret-file")
+            .argument(file)
+            .start();
+        let mut told = None;
+        running.wait_until("it listens", || {
+            told = lines(&running).into_iter().next();
+            told.is_some()
+        });
+        let told = told.unwrap_or_default();
+        let address = |name: &str| {
+            let text = told[name].as_str().unwrap_or_default();
+            text.parse().expect("an address")
+        };
+        Self {
+            address: address("listening"),
+            name_server: address("name_server"),
+            running,
+        }
+    }
+
+    /// The addresses to start it again at.
+    pub fn addresses(&self) -> (SocketAddr, SocketAddr) {
+        (self.address, self.name_server)
+    }
+
+    /// The requests that it had, as it tells of them.
+    pub fn requests(&self) -> Vec<Value> {
+        lines(&self.running).split_off(1)
+    }
+
+    /// How many requests it had for this path, by the status that they were answered with.
+    pub fn statuses(&self, path: &str) -> BTreeMap<u64, usize> {
+        let mut statuses = BTreeMap::new();
+        for request in self.requests() {
+            if request["path"] == path {
+                *statuses
+                    .entry(request["status"].as_u64().unwrap_or(0))
+                    .or_default() += 1;
+            }
+        }
+        statuses
+    }
+
+    /// The cursors that it was asked to go on from, in order.
+    pub fn cursors(&self) -> Vec<String> {
+        self.requests()
+            .iter()
+            .filter(|request| request["path"] == "/v1/orders")
+            .map(|request| request["after"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    }
+}
+
+fn lines(running: &Running) -> Vec<Value> {
+    running
+        .so_far()
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
+/// All orders that an order system with these flags has, without being asked over a network.
+pub fn orders(flags: &str) -> Vec<Value> {
+    let arguments = std::iter::once("orders").chain(flags.split_whitespace());
+    Invocation::of(program(), &binary::workspace(), arguments)
+        .finish()
+        .exits_with(0)
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("an order is JSON"))
+        .collect()
+}
+
+/// A place with the example in `erp-poll`, and its image in the state folder. Its secret is kept.
+pub fn place() -> Place {
+    let place = example::place_with("erp-poll", built());
+    keep(&place, &secret());
+    place
+}
+
+fn built() -> &'static Path {
+    static BUILT: LazyLock<PathBuf> = LazyLock::new(|| example::build("erp-poll", "erp"));
+    &BUILT
+}
+
+/// A place in which the example can be run by somebody who cannot build anything: the order system
+/// is there as `erp-api`, its client secret as `secret`, and the image is made of a program that is
+/// there, too. No secret is kept.
+///
+/// # Panics
+/// If it cannot be made.
+pub fn place_without_sources() -> Place {
+    let place = example::place_with("erp-poll", built());
+    let copy = |from: &Path, to: &str| {
+        let to = place.write(to, []);
+        fs_err::copy(from, to).expect("a program can be copied");
+    };
+    copy(program(), "erp-api");
+    place.write("secret", secret());
+    // Below a folder that is named after what it is built for.
+    let targets = fs_err::read_dir(built().join("build/target")).expect("it was built");
+    let poll = targets
+        .flatten()
+        .map(|target| target.path().join("release/erp-poll"))
+        .find(|program| program.exists())
+        .expect("the image's program was built");
+    copy(&poll, "erp-poll/images/poll/poll");
+    place.write(
+        "erp-poll/images/poll/build.yaml",
+        "kind: image\nfiles:\n  - { from: poll, to: /app/poll, executable: true }\n\
+         user: \"1000:1000\"\nworkdir: /\n",
+    );
+    place
+}
+
+/// Keeps a client secret in a place.
+pub fn keep(place: &Place, secret: &str) {
+    let folder = place.join("erp-poll");
+    Invocation::of_binary(&folder, ["secrets", "set", "erp/client-secret"])
+        .argument("--env=local")
+        .argument("--state")
+        .argument(place.state())
+        .env("XDG_CONFIG_HOME", place.join("config"))
+        .reads(secret)
+        .finish()
+        .exits_with(0);
+}
+
+/// A place whose environment leads to this order system.
+pub fn place_for(flags: &str) -> (Place, Api) {
+    let place = place();
+    let api = Api::start(flags);
+    rewrite(
+        &place,
+        "erp-poll/pipeline.yaml",
+        "8080",
+        &api.address.port().to_string(),
+    );
+    let environment = "erp-poll/environments/local.yaml";
+    rewrite(&place, environment, "10.20.0.0/24", "127.0.0.0/8");
+    rewrite(
+        &place,
+        environment,
+        "10.20.0.2:53",
+        &api.name_server.to_string(),
+    );
+    (place, api)
+}
+
+/// Replaces a text in a file of a place.
+///
+/// # Panics
+/// If it is not there.
+#[track_caller]
+pub fn rewrite(place: &Place, file: &str, from: &str, to: &str) {
+    let text = fs_err::read_to_string(place.join(file)).expect("a file of the example");
+    assert!(text.contains(from), "`{from}` is in {file}");
+    place.write(file, text.replace(from, to));
+}
+
+/// A poll, by the token that tells it from others.
+pub fn poll(place: &Place, token: &str) -> Invocation {
+    place
+        .barecount([
+            "run",
+            "erp-poll/pipeline.yaml",
+            "--env",
+            "local",
+            "-o",
+            "json",
+        ])
+        .argument("--token")
+        .argument(token)
+}
