@@ -30,6 +30,7 @@ pub fn place() -> Place {
     let place = Place::new();
     copy(&source(), &place.join("fx-rates"), &LEFT_OUT);
     let built = artifacts();
+    place.make_state();
     for part in ["artifacts", "build/built"] {
         copy(&built.join(part), &place.state().join(part), &[]);
     }
