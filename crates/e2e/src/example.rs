@@ -34,6 +34,7 @@ pub fn place() -> Place {
 pub(crate) fn place_with(name: &str, built: &Path) -> Place {
     let place = Place::new();
     copy(&source_of(name), &place.join(name), &LEFT_OUT);
+    place.make_state();
     for part in ["artifacts", "build/built"] {
         copy(&built.join(part), &place.state().join(part), &[]);
     }

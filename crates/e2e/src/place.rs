@@ -43,6 +43,16 @@ impl Place {
         self.join(".barecount")
     }
 
+    /// Makes the state folder as `barecount` would: for its owner alone.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub fn make_state(&self) {
+        use std::os::unix::fs::DirBuilderExt;
+        let made = std::fs::DirBuilder::new().mode(0o700).create(self.state());
+        made.expect("a state folder in the test's own");
+    }
+
     /// Writes a file, and the folders that it is in.
     ///
     /// # Panics
