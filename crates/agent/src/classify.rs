@@ -346,6 +346,7 @@ mod tests {
             log: LogSummary::default(),
             warm: false,
             flows: None,
+            saved: false,
         };
         let expected = Metrics {
             cpu_seconds: Some(1.5),

@@ -239,12 +239,17 @@ impl Agent {
                 if has_log && !words::are_kept(&assignment.stage) {
                     failure.message.push_str(&words::last(&log));
                 }
-                if failure.code == codes::TRY_AGAIN.id {
+                if failure.code == codes::TRY_AGAIN.id || ended.saved {
                     failure = self.handed_on(assignment, gate, failure).await;
                 }
                 AttemptResult::Failed(failure)
             }
-            None if ended.end == End::Stopped => AttemptResult::Stopped,
+            None if ended.end == End::Stopped => {
+                if ended.saved {
+                    self.keep_for_resuming(assignment, gate).await;
+                }
+                AttemptResult::Stopped
+            }
             None => match self
                 .stage(assignment, gate, &mut outcome.detail, &mut set_aside)
                 .await
@@ -454,6 +459,20 @@ impl Agent {
         match gate.hand_on_checkpoint(&saved).await {
             Ok(()) => failure,
             Err(error) => error.into(),
+        }
+    }
+
+    /// Keeps the checkpoint of an attempt that was stopped. Where that fails, a run that is resumed
+    /// begins from the one before, which is as right.
+    async fn keep_for_resuming(&self, assignment: &Assignment, gate: &Gate<'_>) {
+        let attempt = &assignment.attempt;
+        let saved = self.inner.folders.of(&attempt.token()).join("checkpoint");
+        if let Err(error) = gate.hand_on_checkpoint(&saved).await {
+            warn(
+                attempt,
+                "the checkpoint of a stopped attempt is lost",
+                &error,
+            );
         }
     }
 

@@ -187,6 +187,10 @@ pub struct ReuseKey(pub String);
 pub struct Ended {
     /// How it ended.
     pub end: End,
+    /// Whether it was told to stop and then exited with status 75 (`EX_TEMPFAIL` of sysexits), by
+    /// which work says that its checkpoint is whole.
+    #[serde(default)]
+    pub saved: bool,
     /// What it used, as far as the backend can tell.
     pub usage: Usage,
     /// Which parts of the boundary held, for evidence.

@@ -427,15 +427,23 @@ fn the_example_makes_a_test_host_of_its_own_and_leaves_nothing_of_it() {
 }
 
 #[test]
-fn a_poll_that_was_cancelled_is_done_by_the_next_run_and_takes_no_order_twice() {
+fn a_poll_that_was_cancelled_goes_on_from_its_checkpoint_and_takes_no_order_twice() {
     let (place, api) = erp::place_for("--orders 500 --hold-page 3");
     let run = erp::poll(&place, "first").start();
     run.wait_until("the third page is waited for", || api.cursors().len() == 3);
     run.signal(Signal::INT);
     let cancelled = run.finish().exits_with(1);
     assert_eq!(cancelled.json("run")["state"], "cancelled");
+    let asked_before = api.cursors();
     let finished = erp::poll(&place, "first").finish().exits_with(0);
     assert_eq!(finished.json("run")["id"], cancelled.json("run")["id"]);
+    let asked = api.cursors();
+    let again = &asked[asked_before.len()..];
+    assert_eq!(
+        again.first(),
+        asked_before.last(),
+        "it went on where it was stopped: {asked:?}"
+    );
     has_all_orders_once(&place, "--orders 500");
     place.nothing_is_left();
 }

@@ -173,6 +173,7 @@ impl Attempt {
                 log: write_log(&launch.log, &script.prints, launch.limits.log_bytes)?,
                 warm: false,
                 flows: None,
+                saved: false,
             },
             on_stop: script.on_stop,
             lost: script.lost,

@@ -89,6 +89,7 @@ pub(crate) fn never_begun() -> Ended {
         log: LogSummary::default(),
         warm: false,
         flows: None,
+        saved: false,
     }
 }
 

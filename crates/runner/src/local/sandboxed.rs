@@ -325,6 +325,9 @@ pub(crate) fn usage(usage: &barecount_sandbox::Usage) -> launch::Usage {
     }
 }
 
+/// The status of a program that was told to stop and has saved its checkpoint: `EX_TEMPFAIL`.
+const SAVED: i32 = 75;
+
 /// How work ended whose process ended so.
 ///
 /// After a stop every end is a stop: a program that leaves with status 0 when asked to has not
@@ -362,6 +365,7 @@ fn ended(ran: &Ran, process: &Process, log: LogSummary, flows: Option<FlowLog>) 
     Ended {
         flows,
         end: end(ran),
+        saved: ran.stopped && ran.exit.status == ExitStatus::Code(SAVED),
         usage: usage(&ran.exit.usage),
         enforcement: process.enforcement().clone(),
         log,

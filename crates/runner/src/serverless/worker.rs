@@ -223,6 +223,7 @@ impl Worker {
             log,
             warm,
             flows: None,
+            saved: false,
         }
     }
 
