@@ -363,7 +363,9 @@ async fn an_attempt_has_an_identity_only_where_its_run_was_permitted_in_this_pro
             .is_err()
     );
     assert_eq!(control.identify(&attempt, now), unknown);
-    let again = control.submit(submitted, &permit("sha256:aa")).await?;
+    let mut taken_up = submitted;
+    taken_up.run.id = RunId::from_bytes([9; 16]);
+    let again = control.submit(taken_up, &permit("sha256:aa")).await?;
     assert!(matches!(again, Submitted::Existing(_)));
     assert!(control.identify(&attempt, now).is_ok());
     close(opened).await;
@@ -428,6 +430,7 @@ async fn a_permit_for_one_environment_gives_a_run_of_another_no_identity() -> Te
 
     let opened = open(folder.path())?;
     let mut elsewhere = first;
+    elsewhere.run.id = RunId::from_bytes([9; 16]);
     elsewhere.run.environment = "live".to_owned();
     let permitted = permit_in("live", "sha256:aa");
     let answer = opened.control.submit(elsewhere, &permitted).await?;
