@@ -14,7 +14,8 @@ use barecount_control::{
 use barecount_model::{
     class::{NetworkProfile, Phase, RunnerClass, Size},
     id::{RunId, TaskId},
-    manifest::EgressMode,
+    manifest::{EgressMode, Format, WriteMode},
+    pipeline::Output,
     plan::{EgressLimits, Pin, Plan, Resources, StagePlan, WorkPlan},
     run::{
         Pending, RetryBudget, Run, RunState, Task, TaskState,
@@ -108,11 +109,11 @@ fn submission(seed: u8, token: &str, version: &str) -> Submission {
         ended_at: None,
         tasks: vec![task],
     };
-    Submission {
+    with_stage(Submission {
         run,
         plan: Arc::new(plan),
         place: vec![],
-    }
+    })
 }
 
 /// Governance's permit to run version `version` of the example.
@@ -265,7 +266,7 @@ async fn what_was_answered_is_there_after_every_restart() -> TestResult {
     Ok(())
 }
 
-/// A plan in which the task's stage reads and writes nothing.
+/// A plan in which the task's stage reads nothing, and writes what [`done`] stages.
 fn with_stage(mut submission: Submission) -> Submission {
     let stage = StagePlan {
         name: "only".into(),
@@ -300,7 +301,14 @@ fn with_stage(mut submission: Submission) -> Submission {
         },
         drivers: vec![],
         inputs: vec![],
-        outputs: vec![],
+        outputs: vec![Output {
+            dataset: "raw.example".parse().expect("it is a name"),
+            format: Format::Csv,
+            mode: WriteMode::Append,
+            partition_by: vec![],
+            columns: vec![],
+            tests: vec![],
+        }],
         needs: vec![],
         partition_column: None,
         partitions: vec![],
@@ -322,7 +330,7 @@ fn with_stage(mut submission: Submission) -> Submission {
 async fn an_attempt_has_an_identity_only_where_its_run_was_permitted_in_this_process() -> TestResult
 {
     let folder = tempfile::tempdir()?;
-    let submitted = with_stage(submission(1, "token", "sha256:aa"));
+    let submitted = submission(1, "token", "sha256:aa");
     let attempt = Fenced {
         run: submitted.run.id.clone(),
         task: 0,
@@ -376,7 +384,7 @@ async fn an_attempt_has_an_identity_only_where_its_run_was_permitted_in_this_pro
 async fn a_report_of_a_dataset_that_the_stage_does_not_write_commits_nothing() -> TestResult {
     let folder = tempfile::tempdir()?;
     let opened = open(folder.path())?;
-    let submitted = with_stage(submission(1, "token", "sha256:aa"));
+    let submitted = submission(1, "token", "sha256:aa");
     let attempt = Fenced {
         run: submitted.run.id.clone(),
         task: 0,
@@ -390,7 +398,7 @@ async fn a_report_of_a_dataset_that_the_stage_does_not_write_commits_nothing() -
     let mut foreign = done();
     foreign.result = AttemptResult::Done(Staged {
         datasets: vec![StagedDataset {
-            dataset: "raw.example".into(),
+            dataset: "raw.other".into(),
             rows: 3,
             bytes: 30,
             digest: "lthash:00".into(),
@@ -416,7 +424,7 @@ async fn a_report_of_a_dataset_that_the_stage_does_not_write_commits_nothing() -
 async fn a_permit_for_one_environment_gives_a_run_of_another_no_identity() -> TestResult {
     let folder = tempfile::tempdir()?;
     let opened = open(folder.path())?;
-    let first = with_stage(submission(1, "token", "sha256:aa"));
+    let first = submission(1, "token", "sha256:aa");
     let attempt = Fenced {
         run: first.run.id.clone(),
         task: 0,
