@@ -318,9 +318,9 @@ fn battery(
     }
 }
 
-/// The battery of every profile that a stage can be given today.
+/// The battery of every profile.
 pub(crate) fn batteries() -> Vec<Battery> {
-    vec![public(), private(), endpoint(), tunnel()]
+    vec![public(), private(), endpoint(), tunnel(), facility()]
 }
 
 /// That of `public_vpc_egress`.
@@ -459,8 +459,7 @@ pub(crate) fn cut_tunnel() -> Battery {
     }
 }
 
-/// That of `on_prem_agent`.
-pub(crate) fn facility() -> Battery {
+fn facility() -> Battery {
     let more = vec![
         ("10.50.0.6", 7000, "tcp"),
         ("stray.plant.example", 7000, "tcp"),

@@ -119,13 +119,19 @@ fn stage(class: &str, battery: &Battery, artifact: &str, more: &str) -> String {
             format!("        - {{ host: '{host}', port: {port}, protocol: {protocol} }}\n")
         })
         .collect();
+    // A facility serves data that must stay there, and no other.
+    let residency = if profile == "on_prem_agent" {
+        "      residency: plant\n"
+    } else {
+        ""
+    };
     format!(
         "    - name: {}
       phase: ingestion
       runner: {{ class: {class}, size: small, network_profile: {profile}, {artifact} }}
       env: {{ BEHAVIOUR: probe, PROBES: {profile} }}
       egress:
-{egress}{more}",
+{egress}{residency}{more}",
         profile.replace('_', "-")
     )
 }
@@ -444,17 +450,6 @@ fn sql_knows_no_way_out_not_even_to_what_is_declared() {
     }
     assert_eq!(site.world.heard(), Vec::<String>::new());
     site.place.nothing_is_left();
-}
-
-/// Once manifests can state a residency requirement, its battery belongs to the others.
-#[test]
-fn a_facility_is_out_of_reach_while_no_manifest_can_say_that_its_data_must_stay() {
-    let place = place("container", &[battery::facility()], "");
-    Site::new(place)
-        .run()
-        .finish()
-        .fails_with(3, "BC0401")
-        .tells("residency requirement");
 }
 
 #[test]
