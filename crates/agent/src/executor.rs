@@ -11,7 +11,7 @@ use barecount_model::{
 };
 use barecount_network::{
     policy::{self as network, Destination, Mode, Policy},
-    record::FlowLog,
+    record::{FlowLog, Verdict},
 };
 use barecount_runner::{
     Runner, RunnerError,
@@ -437,12 +437,17 @@ impl Agent {
                 tracing::error!(%error, "the record of an attempt's flows was not kept");
             }
         }
-        let shown = flows.records.len().min(SHOWN_FLOWS);
+        // Refusals first, lest work that makes many connections push them out of sight.
+        let (refused, others): (Vec<_>, Vec<_>) = flows
+            .records
+            .iter()
+            .partition(|record| record.verdict == Verdict::Refused);
+        let shown: Vec<_> = refused.iter().chain(&others).take(SHOWN_FLOWS).collect();
         json!({
             "totals": flows.totals,
             "digest": flows.digest(),
-            "records": flows.records[..shown],
-            "left_out": flows.records.len() - shown,
+            "left_out": flows.records.len() - shown.len(),
+            "records": shown,
         })
     }
 

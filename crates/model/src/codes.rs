@@ -103,6 +103,7 @@ codes! {
     EGRESS_UNREACHABLE = "BC0307", "destination cannot be reached", "A stage declares a destination that its network profile does not lead to in this environment.";
     EGRESS_AUDIT_REFUSED = "BC0308", "egress audit refused", "A stage asks to reach what it does not declare, and the environment does not allow it.";
     SECRETS_UNAVAILABLE = "BC0309", "no secrets service", "A stage declares secrets, and the environment has no service to fetch them from.";
+    TUNNEL_UNAVAILABLE = "BC0310", "tunnel cannot be set up", "The tunnel that the environment describes cannot be set up on this host.";
     RESIDENCY_UNMET = "BC0311", "residency not met", "A stage says where its data must stay, and the environment does not say that it is there.";
 
     // BC04xx: policy

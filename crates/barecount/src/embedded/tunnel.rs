@@ -42,6 +42,7 @@ pub(super) fn open(
             "the tunnel of `networks.vpn` cannot be set up",
         )
         .because(error)
+        .with_code("BC0310")
         .with_help("It takes user namespaces and the device /dev/net/tun (module `tun`).")
     };
     let mut namespace = launcher
@@ -54,7 +55,12 @@ pub(super) fn open(
         device,
         inside: Arc::new(Inside(namespace)),
     };
-    let tunnel = WireGuard::start(config, ends).map_err(|error| unavailable(&error))?;
+    let tunnel = WireGuard::start(config, ends).map_err(|error| match error {
+        TunnelStartError::OwnKey
+        | TunnelStartError::DuplicatePeer { .. }
+        | TunnelStartError::DuplicateNetwork { .. } => unusable(error),
+        error => unavailable(&error),
+    })?;
     Ok(Some(Arc::new(tunnel)))
 }
 

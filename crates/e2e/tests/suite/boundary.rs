@@ -339,7 +339,7 @@ fn a_run_waits_for_a_path_that_is_down_says_so_and_goes_on_once_it_is_up() -> Ou
 }
 
 /// A private key of WireGuard that is used nowhere else.
-const KEY: &str = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
+const KEY: &str = "IXHl9LglNQId25qajj7bb0hL+7jNEe9jCUFRbeFfsL4=";
 
 #[test]
 fn a_tunnel_has_its_keys_from_the_environments_own_secrets_and_nothing_leaves_beside_it() -> Outcome
