@@ -10,7 +10,7 @@ use barecount_network::{
     Target,
     tunnel::{
         DEFAULT_MTU, InsideTcp, InvalidKey, PeerConfig, PresharedKey, PrivateKey, TunnelConfig,
-        TunnelEnds, WireGuard,
+        TunnelEnds, TunnelStartError, WireGuard,
     },
 };
 use barecount_sandbox::{InternetFamily, Launcher, Prefix, TunnelNamespace, TunnelNetwork};
