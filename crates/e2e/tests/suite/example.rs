@@ -118,6 +118,7 @@ const ATTEMPT: &[&str] = &[
     "ended_at",
     "metrics",
     "network",
+    "secrets",
 ];
 const METRICS: &[&str] = &[
     "cpu_seconds",
