@@ -20,15 +20,12 @@ use crate::{
 
 struct Bench {
     name: &'static str,
+    package: &'static str,
     example: &'static str,
     arguments: &'static [&'static str],
     /// What the example's lines say.
     read: fn(&[Value]) -> Vec<Figure>,
 }
-
-/// All of them in one build, with one set of features: chosen one by one, each would build its own
-/// data engine.
-const BUILD: &str = "cargo build --release --locked --workspace --bins --examples";
 
 /// Stands for a new folder on the file system that cargo builds on.
 const FOLDER: &str = "FOLDER";
@@ -36,42 +33,49 @@ const FOLDER: &str = "FOLDER";
 const BENCHES: &[Bench] = &[
     Bench {
         name: "sandbox",
+        package: "barecount-sandbox",
         example: "cold_start",
         arguments: &[],
         read: reading::sandbox,
     },
     Bench {
         name: "ledger",
+        package: "barecount-ledger",
         example: "throughput",
         arguments: &[FOLDER],
         read: reading::ledger,
     },
     Bench {
         name: "invoke",
+        package: "barecount-runner",
         example: "invoke",
         arguments: &[],
         read: reading::invoke,
     },
     Bench {
         name: "network",
+        package: "barecount-network",
         example: "relay",
         arguments: &[],
         read: reading::network,
     },
     Bench {
         name: "secrets",
+        package: "barecount-secrets",
         example: "fetch",
         arguments: &[FOLDER],
         read: reading::secrets,
     },
     Bench {
         name: "etl",
+        package: "barecount-engine",
         example: "etl",
         arguments: &["1"],
         read: reading::etl,
     },
     Bench {
         name: "dispatch",
+        package: "barecount-control",
         example: "dispatch",
         arguments: &[FOLDER],
         read: reading::dispatch,
@@ -85,6 +89,7 @@ pub(crate) fn run(names: &[String]) -> Result<(), Failure> {
         .map(|name| find(name))
         .collect::<Result<_, _>>()?;
     let project = Project::find()?;
+    build(&chosen, &project)?;
     let mut missed = Vec::new();
     for bench in chosen {
         let figures = bench.run(&project)?;
@@ -117,14 +122,33 @@ fn find(name: &str) -> Result<&'static Bench, Failure> {
         })
 }
 
+/// Builds what was chosen at once, and so with one set of features: one by one, what they have in
+/// common would be built for each of them.
+fn build(chosen: &[&Bench], project: &Project) -> Result<(), Failure> {
+    let mut command = "cargo build --release --locked".to_owned();
+    for Bench {
+        name,
+        package,
+        example,
+        ..
+    } in chosen
+    {
+        command.push_str(&format!(" -p {package} --example {example}"));
+        if *name == "etl" {
+            command.push_str(" -p barecount --bin barecount");
+        }
+    }
+    Task::new(&command)
+        .minutes(60)
+        .shown(Shown::Stderr)
+        .run("bench-build", project)
+        .map(drop)
+}
+
 impl Bench {
     fn run(&self, project: &Project) -> Result<Vec<Figure>, Failure> {
         let Self { name, example, .. } = self;
         setup::for_benchmark(name, project)?;
-        Task::new(BUILD)
-            .minutes(60)
-            .shown(Shown::Stderr)
-            .run(&format!("bench-{name}-build"), project)?;
         let program = project.target.join("release/examples").join(example);
         let scratch = project.target.join("xtask/bench").join(name);
         let failed = |error: io::Error| Failure::new(*name, error.to_string());
