@@ -1,6 +1,7 @@
 //! What the binary may leave behind: processes, mounts, control groups, staging.
 
 use std::{
+    os::unix::fs::MetadataExt,
     path::Path,
     time::{Duration, Instant},
 };
@@ -107,11 +108,25 @@ fn mounted(place: &Path) -> Vec<String> {
         .collect()
 }
 
+/// What begins the names of what belongs to a state folder outside of it.
+///
+/// # Panics
+/// If there is no such folder.
+pub fn host_name(state: &Path) -> String {
+    let found = fs_err::metadata(state).expect("the state folder is there");
+    let digest = Sha256::new()
+        .chain_update(found.dev().to_le_bytes())
+        .chain_update(found.ino().to_le_bytes())
+        .finalize();
+    format!("barecount-{}", &hex::encode(digest)[..16])
+}
+
 /// Control groups of a state folder, in every hierarchy of every version.
 fn control_groups(state: &Path) -> Vec<String> {
-    let state = state.canonicalize().unwrap_or_else(|_| state.to_owned());
-    let digest = Sha256::digest(state.as_os_str().as_encoded_bytes());
-    let name = format!("barecount-{}", &hex::encode(digest)[..16]);
+    if !state.exists() {
+        return Vec::new();
+    }
+    let name = host_name(state);
     let mut left = Vec::new();
     let mut folders = vec![Path::new("/sys/fs/cgroup").to_owned()];
     while let Some(folder) = folders.pop() {

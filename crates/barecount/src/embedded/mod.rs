@@ -21,7 +21,7 @@ pub(crate) mod secrets;
 pub(crate) mod submission;
 mod tunnel;
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{collections::HashMap, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
 use barecount_agent::{Agent, AgentConfig, IdentityVerifier, StagingFolders};
 use barecount_artifact::Store;
@@ -69,9 +69,15 @@ pub(crate) fn start_launcher(state: &Path) -> Result<Launcher, Failure> {
     })
 }
 
-/// What belongs to a state folder is called outside of it, on the whole host.
+/// What belongs to a state folder is called outside of it, on the whole host. By which folder it is
+/// and not by its path, which means another one in another mount namespace.
 fn host_name(state: &Path) -> String {
-    let name = barecount_model::digest::Digest::of(state.as_os_str().as_encoded_bytes()).hex();
+    let identity = match std::fs::metadata(state) {
+        Ok(found) => [found.dev().to_le_bytes(), found.ino().to_le_bytes()].concat(),
+        // It is gone, and whatever needs it says so.
+        Err(_) => state.as_os_str().as_encoded_bytes().to_vec(),
+    };
+    let name = barecount_model::digest::Digest::of(&identity).hex();
     format!("barecount-{}", &name[..16])
 }
 

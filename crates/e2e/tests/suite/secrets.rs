@@ -5,9 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use barecount_e2e::{Outcome, place::Place, process::Finished, tree::Tree};
+use barecount_e2e::{Outcome, leftovers, place::Place, process::Finished, tree::Tree};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::pipelines;
 
@@ -68,11 +67,7 @@ fn logs(place: &Place, finished: &Finished) -> Finished {
 
 /// Where the platform keeps the secrets of attempts under way.
 fn memory(place: &Place) -> PathBuf {
-    let state = place.state();
-    let state = state.canonicalize().unwrap_or(state);
-    let digest = Sha256::digest(state.as_os_str().as_encoded_bytes());
-    let name = format!("barecount-{}", &hex::encode(digest)[..16]);
-    Path::new("/dev/shm").join(name)
+    Path::new("/dev/shm").join(leftovers::host_name(&place.state()))
 }
 
 fn key_file(place: &Place) -> PathBuf {
