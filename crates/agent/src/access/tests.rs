@@ -328,6 +328,37 @@ async fn an_attempt_that_asks_for_the_dataset_of_another_stage_is_refused_and_re
 }
 
 #[test]
+fn an_attempt_is_given_the_secrets_that_were_placed_with_it_and_in_that_version_alone() -> TestResult
+{
+    let secret = |from: &str, version| -> Result<SecretSpec, Box<dyn std::error::Error>> {
+        Ok(SecretSpec {
+            from: from.parse()?,
+            version,
+            env: None,
+        })
+    };
+    let mut assignment = assignment();
+    let mut identity = assignment.identity.identity.clone();
+    identity.scopes.secrets.insert("erp/token@2".to_owned());
+    assignment.identity = sign(identity);
+    let data = Asked::default();
+    let gate = verifier().open_at(&assignment, &data, issued)?;
+    gate.fetch([&secret("erp/token", Some(2))?])?;
+    for other in [
+        secret("erp/token", None)?,
+        secret("erp/token", Some(1))?,
+        secret("erp/other", Some(2))?,
+    ] {
+        let refused = gate.fetch([&other]).err().ok_or("it was given")?;
+        assert_eq!(Failure::from(refused).code, "BC0403");
+    }
+    let accesses = &gate.evidence()["accesses"];
+    assert_eq!(accesses["records"][0]["object"], "secret erp/token@2");
+    assert_eq!(accesses["refused"], 3);
+    Ok(())
+}
+
+#[test]
 fn an_identity_whose_scopes_were_widened_opens_nothing() {
     let mut widened = assignment();
     let scopes = &mut widened.identity.identity.scopes;
