@@ -146,6 +146,22 @@ const BREAKS: &[Break] = &[
         tests: "--test suite -- secrets::a_canary",
     },
     Break {
+        name: "path-gate",
+        guarantee: "a run waits for a path that is down",
+        file: "crates/barecount/src/embedded/path_gate.rs",
+        from: "through && !stage.egress.is_empty()",
+        to: "through && stage.egress.is_empty()",
+        tests: "--test suite -- boundary::a_run_waits",
+    },
+    Break {
+        name: "stopped-checkpoint",
+        guarantee: "work that saved its checkpoint when it was stopped goes on from there",
+        file: "crates/runner/src/local/sandboxed.rs",
+        from: "saved: ran.stopped &&",
+        to: "saved: false && ran.stopped &&",
+        tests: "--test suite -- erp::a_poll_that_was_cancelled",
+    },
+    Break {
         name: "sweeping",
         guarantee: "nothing that was not decided for is left in staging",
         file: "crates/barecount/src/embedded/driver.rs",
