@@ -3,7 +3,10 @@
 //! Each entry is an [in-toto Statement v1](https://in-toto.io/Statement/v1) in canonical JSON
 //! (object keys sorted, no white space), so that the same facts give the same bytes. Subjects are
 //! what the statement is about: the pipeline version, and the content digests of outputs. Record
-//! payloads, secrets and personal data never enter.
+//! payloads, secrets and personal data never enter. No statement is longer than an entry may be:
+//! what makes it so is [left out](LEFT_OUT), with its digest in its place.
+
+mod fit;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -17,6 +20,8 @@ use crate::{
         outcome::{CommittedDataset, Failure},
     },
 };
+
+pub use fit::{LEFT_OUT, MAX_STATEMENT_BYTES};
 
 /// The type of every entry.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
@@ -81,7 +86,7 @@ pub struct Statement {
     pub bytes: Vec<u8>,
 }
 
-/// Makes a statement of any kind.
+/// Makes a statement of any kind, of at most [`MAX_STATEMENT_BYTES`].
 pub fn statement(kind: EvidenceKind, subjects: &[Subject], predicate: Value) -> Statement {
     let document = json!({
         "_type": STATEMENT_TYPE,
@@ -91,7 +96,7 @@ pub fn statement(kind: EvidenceKind, subjects: &[Subject], predicate: Value) -> 
     });
     Statement {
         kind,
-        bytes: canonical_json(&document).into_bytes(),
+        bytes: fit::fitting(document, MAX_STATEMENT_BYTES).into_bytes(),
     }
 }
 
@@ -147,7 +152,11 @@ pub(crate) fn schema() -> Value {
                 },
             },
             "predicateType": { "enum": types },
-            "predicate": { "type": "object" },
+            "predicate": {
+                "type": "object",
+                "description": "What is too long for an entry is an object `left_out` in its place, \
+                                with the SHA-256 digest and the length of its canonical JSON.",
+            },
         },
         "required": ["_type", "subject", "predicateType", "predicate"],
         "additionalProperties": false,

@@ -9,6 +9,7 @@ use std::{
     os::fd::OwnedFd,
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio as ProcessStdio},
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -221,6 +222,22 @@ impl Traces {
     }
 }
 
+/// Waits until so many processes bear the name. One that has just begun to execute a program has
+/// no command line for a moment.
+fn appear(name: &str, folder: &Path, processes: usize) -> Result<Traces, Error> {
+    let deadline = Instant::now() + Duration::try_from(PATIENCE)?;
+    loop {
+        let traces = Traces::of(name, folder)?;
+        if traces.processes.len() >= processes {
+            return Ok(traces);
+        }
+        if Instant::now() > deadline {
+            return Err(format!("{processes} are expected: {traces:?}").into());
+        }
+        std::thread::yield_now();
+    }
+}
+
 /// Waits until every process of that name has ended.
 fn all_end(name: &str, folder: &Path) -> Result<Traces, Error> {
     loop {
@@ -349,9 +366,8 @@ fn what_is_looked_for_after_a_kill_is_there_before_it() -> TestResult {
     let mut agent = Agent::start(&name, folder.path())?;
     agent.begin_step()?;
     agent.end_step()?;
-    let traces = Traces::of(&name, folder.path())?;
     // Agent, launcher, init, and one payload at least.
-    assert!(traces.processes.len() >= 4, "{traces:?}");
+    let traces = appear(&name, folder.path(), 4)?;
     assert!(traces.networks.len() >= 2, "{traces:?}");
     assert_eq!(!groups_of(&name).is_empty(), launcher().host().root);
     agent.finish()?;

@@ -83,6 +83,8 @@ fn main() -> ExitCode {
     }
     let launchers = Launchers::start().expect("the launchers start");
     assert!(LAUNCHERS.set(launchers).is_ok(), "they are set once");
+    let as_root = [battery::AS_ROOT, ordinary::AS_ROOT].concat();
+    let root = launcher().host().root;
     let mut trials = Vec::new();
     for list in [
         battery::TESTS,
@@ -99,9 +101,12 @@ fn main() -> ExitCode {
         tunnels::TESTS,
     ] {
         trials.extend(list.iter().map(|(name, test)| {
-            Trial::test(*name, move || {
+            let needs_root = as_root.contains(name);
+            let trial = Trial::test(*name, move || {
                 test().map_err(|error| error.to_string().into())
-            })
+            });
+            let kind = if needs_root { "as root" } else { "" };
+            trial.with_kind(kind).with_ignored_flag(needs_root && !root)
         }));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use compare::TESTS;
+pub(crate) use compare::{AS_ROOT, TESTS};
 pub(crate) use environment::Environment;
 pub(crate) use places::agent;
 pub(crate) use privileges::tell_identity;
