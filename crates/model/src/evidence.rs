@@ -4,7 +4,7 @@
 //! (object keys sorted, no white space), so that the same facts give the same bytes. Subjects are
 //! what the statement is about: the pipeline version, and the content digests of outputs. Record
 //! payloads, secrets and personal data never enter. No statement is longer than an entry may be:
-//! what makes it so is [left out](LEFT_OUT), with its digest in its place.
+//! what makes it so is [omitted](OMITTED), with its digest in its place.
 
 mod fit;
 
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-pub use fit::{LEFT_OUT, MAX_STATEMENT_BYTES};
+pub use fit::{MAX_STATEMENT_BYTES, OMITTED};
 
 /// The type of every entry.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
@@ -154,7 +154,7 @@ pub(crate) fn schema() -> Value {
             "predicateType": { "enum": types },
             "predicate": {
                 "type": "object",
-                "description": "What is too long for an entry is an object `left_out` in its place, \
+                "description": "What is too long for an entry is an object `omitted` in its place, \
                                 with the SHA-256 digest and the length of its canonical JSON.",
             },
         },

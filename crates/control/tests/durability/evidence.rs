@@ -4,7 +4,7 @@ use barecount_control::{Fenced, store::reader::Reader};
 use barecount_ledger::MAX_ENTRY_BYTES;
 use barecount_model::{
     digest::Digest,
-    evidence::{LEFT_OUT, MAX_STATEMENT_BYTES, canonical_json},
+    evidence::{MAX_STATEMENT_BYTES, OMITTED, canonical_json},
     id::TaskId,
     run::RunState,
 };
@@ -96,11 +96,11 @@ async fn no_run_is_so_large_that_its_evidence_does_not_fit_the_ledger() -> TestR
     assert_eq!(kinds, ["submission", "attempt", "commit", "run"]);
     let attempt: Value = serde_json::from_slice(&entries[1])?;
     let ended: Value = serde_json::from_slice(&entries[3])?;
-    assert!(ended["predicate"]["tasks"][LEFT_OUT].is_object(), "{ended}");
+    assert!(ended["predicate"]["tasks"][OMITTED].is_object(), "{ended}");
     let detail = &attempt["predicate"]["detail"];
     assert_eq!(detail["log"], "kept");
     assert_eq!(
-        detail["path"][LEFT_OUT]["digest"],
+        detail["path"][OMITTED]["digest"],
         json!(Digest::of(canonical_json(&path).as_bytes()))
     );
     close(opened).await;

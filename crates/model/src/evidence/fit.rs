@@ -14,9 +14,12 @@ use crate::digest::Digest;
 /// prefixed with their length as 16 bits.
 pub const MAX_STATEMENT_BYTES: usize = u16::MAX as usize;
 
-/// The member that stands in the place of what did not fit: an object with `digest` and `bytes`
-/// of its canonical JSON.
-pub const LEFT_OUT: &str = "left_out";
+/// The one member of the object that stands in the place of what did not fit: an object with
+/// `digest` and `bytes` of its canonical JSON.
+pub const OMITTED: &str = "omitted";
+
+/// Members smaller than this do not make an entry long: they go with what they are in.
+const SMALL: usize = 1 << 10;
 
 /// The canonical JSON of a statement, within `limit` bytes whatever its predicate and subjects
 /// hold. The same facts give the same bytes here as well.
@@ -46,24 +49,23 @@ fn shorten_predicate(document: &mut Value) -> bool {
         return false;
     };
     match largest(predicate) {
-        Some((key, _)) => leave_out_within(&mut predicate[key.as_str()]),
+        Some((key, _)) => omit_within(&mut predicate[key.as_str()]),
         None => false,
     }
 }
 
-/// Descends as long as one member is more than half of what there is, so that what makes an entry
-/// long goes, and what stands beside it stays.
-fn leave_out_within(mut value: &mut Value) -> bool {
-    while let Some((key, size)) = largest(value) {
-        if 2 * size <= size_of(Some(value)) {
-            break;
-        }
+/// Descends to what makes it long, so that what stands beside that stays, above all the digests of
+/// records that lie outside the ledger.
+fn omit_within(mut value: &mut Value) -> bool {
+    while let Some((key, size)) = largest(value)
+        && size >= SMALL
+    {
         value = &mut value[key.as_str()];
     }
-    leave_out(value)
+    omit(value)
 }
 
-fn leave_out(value: &mut Value) -> bool {
+fn omit(value: &mut Value) -> bool {
     let text = canonical_json(value);
     let stand_in = stand_in(&text);
     if canonical_json(&stand_in).len() >= text.len() {
@@ -74,7 +76,12 @@ fn leave_out(value: &mut Value) -> bool {
 }
 
 fn stand_in(text: &str) -> Value {
-    json!({ LEFT_OUT: { "bytes": text.len(), "digest": Digest::of(text.as_bytes()) } })
+    json!({ OMITTED: { "bytes": text.len(), "digest": Digest::of(text.as_bytes()) } })
+}
+
+fn is_stand_in(value: &Value) -> bool {
+    let only = value.as_object().filter(|members| members.len() == 1);
+    only.is_some_and(|members| members.contains_key(OMITTED))
 }
 
 /// Subjects have a form of their own, so the last half of them makes way for one that has the
@@ -88,7 +95,7 @@ fn shorten_subjects(document: &mut Value) -> bool {
     }
     let rest = subjects.split_off(subjects.len() / 2);
     let digest = Digest::of(canonical_json(&Value::Array(rest)).as_bytes());
-    subjects.push(json!({ "name": LEFT_OUT, "digest": { "sha256": digest.hex() } }));
+    subjects.push(json!({ "name": OMITTED, "digest": { "sha256": digest.hex() } }));
     true
 }
 
@@ -98,7 +105,7 @@ fn largest(value: &Value) -> Option<(String, usize)> {
     let members = value.as_object()?;
     let mut sizes: Vec<(&String, usize)> = members
         .iter()
-        .filter(|(_, member)| member.get(LEFT_OUT).is_none())
+        .filter(|(_, member)| !is_stand_in(member))
         .map(|(key, member)| (key, size_of(Some(member))))
         .collect();
     sizes.sort_by(|(a, a_size), (b, b_size)| b_size.cmp(a_size).then_with(|| a.cmp(b)));
@@ -146,7 +153,7 @@ mod tests {
         assert!(within(&found));
         assert_eq!(found["predicate"]["run"]["id"], "run_1");
         assert_eq!(found["predicate"]["state"], "succeeded");
-        assert_eq!(found["predicate"]["tasks"][LEFT_OUT], digest_of(&tasks));
+        assert_eq!(found["predicate"]["tasks"][OMITTED], digest_of(&tasks));
     }
 
     #[test]
@@ -154,13 +161,15 @@ mod tests {
         let path: Value = (0..8_000)
             .map(|number| json!({ "address": number }))
             .collect();
-        let detail = json!({ "path": path, "access": { "reads": 3 }, "flows": { "sent": 9 } });
+        let network = json!({ "left_out": 3, "digest": "sha256:00", "records": path });
+        let detail = json!({ "network": network, "access": { "reads": 3 } });
         let predicate = json!({ "detail": detail, "attempt": 1 });
         let found = read(&statement(EvidenceKind::Attempt, &[], predicate).bytes);
         let found = &found["predicate"]["detail"];
         assert_eq!(found["access"]["reads"], 3);
-        assert_eq!(found["flows"]["sent"], 9);
-        assert_eq!(found["path"][LEFT_OUT], digest_of(&path));
+        assert_eq!(found["network"]["digest"], "sha256:00");
+        assert_eq!(found["network"]["left_out"], 3);
+        assert_eq!(found["network"]["records"][OMITTED], digest_of(&path));
     }
 
     #[test]
@@ -190,7 +199,7 @@ mod tests {
         assert!(within(&found));
         let kept = found["subject"].as_array().map_or(0, Vec::len);
         assert!(kept > 2, "{kept} are left");
-        assert_eq!(found["subject"][kept - 1]["name"], LEFT_OUT);
+        assert_eq!(found["subject"][kept - 1]["name"], OMITTED);
         assert_eq!(found["subject"][0]["name"], "dataset_0");
         assert_eq!(first, statement(EvidenceKind::Commit, &subjects, predicate));
     }
