@@ -150,13 +150,17 @@ pub(crate) fn ledger(lines: &[Value]) -> Vec<Figure> {
 pub(crate) fn invoke(lines: &[Value]) -> Vec<Figure> {
     let measured = line(lines, "bench", "invoke");
     let mut figures = Vec::new();
-    if let Some(p50) = number(measured, "p50_us") {
-        let figure =
-            Figure::new("invoke", "warm echo", p50, "µs p50").budget(Budget::AtMost(150.0));
-        figures.push(match number(measured, "plain_tcp_p50_us") {
-            Some(other) => figure.beside("HTTP echo over loopback TCP", other),
-            None => figure,
-        });
+    for (key, case) in [
+        ("p50_us", "warm echo, published client"),
+        ("bare_p50_us", "warm echo, no client library"),
+    ] {
+        if let Some(p50) = number(measured, key) {
+            let figure = Figure::new("invoke", case, p50, "µs p50").budget(Budget::AtMost(150.0));
+            figures.push(match number(measured, "plain_tcp_p50_us") {
+                Some(other) => figure.beside("HTTP echo over loopback TCP", other),
+                None => figure,
+            });
+        }
     }
     for (key, unit) in [("p99_us", "µs p99"), ("cold_us", "µs")] {
         if let Some(value) = number(measured, key) {

@@ -1,11 +1,13 @@
-//! Measures a warm invocation of a function that echoes, on the published client for Rust: from the
-//! launch to the known end, places and log included. Beside it, in the same run and turn by turn,
-//! the least that any such interface costs: a request over HTTP to another process that echoes its
-//! body, over TCP on the loopback device and over a Unix socket. Prints one JSON line.
+//! Measures a warm invocation of a function that echoes: from the launch to the known end, places
+//! and log included; of one on the published client for Rust, and of one without any. Beside them,
+//! in the same run and turn by turn, the least that any such interface costs: a request over HTTP to
+//! another process that echoes its body, over TCP on the loopback device and over a Unix socket.
+//! Prints one JSON line.
 //!
 //! `cargo run --release -p barecount-runner --example invoke [COUNT]`. The binary is its own
 //! function.
 
+mod bare;
 mod plain;
 
 use std::{
@@ -42,7 +44,9 @@ const COUNT: usize = 2000;
 fn main() -> ExitCode {
     let function = std::env::args().next().as_deref() == Some("/var/task/bootstrap");
     let mut arguments = std::env::args().skip(1);
-    let done = if function {
+    let done = if function && std::env::var_os(bare::ASKED_BY).is_some() {
+        bare::echo().map(|()| None)
+    } else if function {
         echo().map(|()| None)
     } else if let (Some(plain::SERVER), Some(socket)) =
         (arguments.next().as_deref(), arguments.next())
@@ -112,30 +116,23 @@ async fn invoke(
         weakest: Isolation::Sandbox,
     };
     let limits = PoolLimits {
-        sandboxes: 1,
+        sandboxes: 2,
         idle: Duration::from_secs(60),
     };
     let class = Serverless::new(host, limits, &folder.join("workers"))?;
     let runner = Local::open(class, &folder.join("state"))?;
-    let mut cold = Duration::ZERO;
-    let mut took = Vec::with_capacity(count);
+    let with_client = BTreeMap::new();
+    let without = BTreeMap::from([(bare::ASKED_BY.to_owned(), "1".to_owned())]);
+    let mut series = [Series::of(with_client), Series::of(without)];
     let (mut tcp, mut unix) = (Vec::with_capacity(count), Vec::with_capacity(count));
     let mut plain = plain::Plain::start(folder).await?;
+    let mut token = 0;
     for number in 0..WARM_UP + count {
-        let launch = launch(folder, package.clone(), u32::try_from(number)?)?;
-        let begin = Instant::now();
-        let handle = runner.launch(&launch).await?;
-        let ended = runner.wait(&handle).await?;
-        let elapsed = begin.elapsed();
-        if !matches!(&ended.end, End::Answered { response } if *response == json!("hello")) {
-            return Err(format!("the echo ended as {:?}", ended.end).into());
+        for one in &mut series {
+            let launch = launch(folder, package.clone(), token, one.env.clone())?;
+            token += 1;
+            one.add(number, &runner, &launch).await?;
         }
-        match number {
-            0 => cold = elapsed,
-            _ if number >= WARM_UP && ended.warm => took.push(elapsed),
-            _ => {}
-        }
-        runner.destroy(&launch.token).await?;
         let (by_tcp, by_unix) = (plain.tcp().await?, plain.unix().await?);
         if number >= WARM_UP {
             tcp.push(by_tcp);
@@ -143,22 +140,69 @@ async fn invoke(
         }
     }
     runner.shut_down().await;
-    let (warm, load) = (took.len(), fs_err::read_to_string("/proc/loadavg")?);
-    let (took, tcp, unix) = (Quantiles::of(took), Quantiles::of(tcp), Quantiles::of(unix));
+    let [took, bare] = series;
+    let (warm, cold, load) = (took.warm.len(), took.cold, loadavg()?);
+    let (took, bare) = (Quantiles::of(took.warm), Quantiles::of(bare.warm));
+    let (tcp, unix) = (Quantiles::of(tcp), Quantiles::of(unix));
     Ok(json!({
         "bench": "invoke",
         "warm": warm,
         "of": count,
         "p50_us": took.p50,
         "p99_us": took.p99,
+        "bare_p50_us": bare.p50,
+        "bare_p99_us": bare.p99,
         "plain_tcp_p50_us": tcp.p50,
         "plain_tcp_p99_us": tcp.p99,
         "plain_unix_p50_us": unix.p50,
         "plain_unix_p99_us": unix.p99,
         "cold_us": micros(cold),
-        "load": load.split(' ').next(),
+        "load": load,
         "optimised": !cfg!(debug_assertions),
     }))
+}
+
+fn loadavg() -> Result<String, Failure> {
+    let text = fs_err::read_to_string("/proc/loadavg")?;
+    Ok(text.split(' ').next().unwrap_or_default().to_owned())
+}
+
+/// One function's invocations.
+struct Series {
+    env: BTreeMap<String, String>,
+    cold: Duration,
+    warm: Vec<Duration>,
+}
+
+impl Series {
+    fn of(env: BTreeMap<String, String>) -> Self {
+        Self {
+            env,
+            cold: Duration::ZERO,
+            warm: Vec::new(),
+        }
+    }
+
+    async fn add(
+        &mut self,
+        number: usize,
+        runner: &impl Runner,
+        launch: &Launch,
+    ) -> Result<(), Failure> {
+        let begin = Instant::now();
+        let handle = runner.launch(launch).await?;
+        let ended = runner.wait(&handle).await?;
+        let elapsed = begin.elapsed();
+        if !matches!(&ended.end, End::Answered { response } if *response == json!("hello")) {
+            return Err(format!("the echo ended as {:?}", ended.end).into());
+        }
+        match number {
+            0 => self.cold = elapsed,
+            _ if number >= WARM_UP && ended.warm => self.warm.push(elapsed),
+            _ => {}
+        }
+        Ok(runner.destroy(&launch.token).await?)
+    }
 }
 
 /// Of a row of measurements, in microseconds; `None` where there are none.
@@ -182,7 +226,12 @@ fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
-fn launch(folder: &Path, package: PathBuf, number: u32) -> Result<Launch, Failure> {
+fn launch(
+    folder: &Path,
+    package: PathBuf,
+    number: u32,
+    env: BTreeMap<String, String>,
+) -> Result<Launch, Failure> {
     let attempt = folder.join(format!("attempt-{number}"));
     let place = |name: &str| attempt.join(name);
     for name in ["input", "output", "checkpoint"] {
@@ -213,7 +262,7 @@ fn launch(folder: &Path, package: PathBuf, number: u32) -> Result<Launch, Failur
             cache: None,
             drivers: BTreeMap::new(),
         },
-        env: BTreeMap::new(),
+        env,
         isolation: Isolation::Sandbox,
         reuse: Some(ReuseKey("bench".to_owned())),
         secrets: None,
