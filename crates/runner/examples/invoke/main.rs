@@ -21,9 +21,12 @@ use barecount_model::{class::Size, id::TaskId};
 use barecount_runner::{
     Runner,
     clock::SystemClock,
-    launch::{AttemptToken, End, Isolation, Launch, Limits, Places, ReuseKey, Work},
+    handler::PoolLimits,
+    launch::{
+        AttemptToken, End, HandlerProgram, Isolation, Launch, Limits, Places, ReuseKey, Work,
+    },
     local::{Host, Local},
-    serverless::{PoolLimits, Serverless},
+    serverless::Serverless,
 };
 use barecount_sandbox::{Launcher, LauncherConfig};
 use lambda_runtime::{LambdaEvent, service_fn};
@@ -195,7 +198,7 @@ fn launch(folder: &Path, package: PathBuf, number: u32) -> Result<Launch, Failur
         },
         size: Size::Small,
         work: Work::Handler {
-            package,
+            program: HandlerProgram::Package(package),
             event: json!("hello"),
         },
         limits: Limits {
@@ -215,7 +218,7 @@ fn launch(folder: &Path, package: PathBuf, number: u32) -> Result<Launch, Failur
         },
         env: BTreeMap::new(),
         isolation: Isolation::Sandbox,
-        reuse: Some(ReuseKey("bench".to_owned())),
+        reuse: Some(ReuseKey::of_any_run("bench")),
         secrets: None,
         network: None,
         timeout: Duration::from_secs(10),

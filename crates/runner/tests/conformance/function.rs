@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::payload::{ignore_stops, leave_process, tell};
 
-/// What the program is called by the runner.
+/// What the program is called by the runner, as a function.
 pub(crate) const BOOTSTRAP: &str = "/var/task/bootstrap";
 /// The variable that makes the function misbehave.
 pub(crate) const MISBEHAVIOUR: &str = "MISBEHAVIOUR";
@@ -53,6 +53,11 @@ pub(crate) enum Misbehaviour {
     ReplacesOutput,
     /// Answers, then ends.
     EndsAfterwards,
+}
+
+/// What the program was started as.
+fn program() -> String {
+    std::env::args().next().unwrap_or_default()
 }
 
 #[derive(Deserialize)]
@@ -128,7 +133,7 @@ async fn carry_out(event: LambdaEvent<Value>) -> Result<Value, Error> {
         Behaviour::Signal(6) => std::process::abort(),
         Behaviour::Hang => std::future::pending().await,
         Behaviour::IgnoreStop => ignore_stops().await?,
-        Behaviour::LeaveProcess => leave_process(BOOTSTRAP)?,
+        Behaviour::LeaveProcess => leave_process(&program())?,
         other => behave(
             other,
             Seen {
@@ -223,7 +228,7 @@ pub(crate) const REFUSED: &str = "no more processes";
 /// Never returns. Every process of it starts others for as long as it may.
 pub(crate) fn fork_bomb() -> ! {
     loop {
-        if let Err(error) = std::process::Command::new(BOOTSTRAP).arg(BOMB).spawn() {
+        if let Err(error) = std::process::Command::new(program()).arg(BOMB).spawn() {
             tell(&format_args!("{REFUSED}: {error}"));
             loop {
                 std::thread::park();
