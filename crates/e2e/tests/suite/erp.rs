@@ -112,7 +112,7 @@ fn evidence(place: &Place) -> Vec<Value> {
             let entry = entry.json("evidence_entry");
             (index, entry["statement"]["predicate"].clone())
         })
-        .filter(|(_, predicate)| predicate["stage"] == "poll")
+        .filter(|(_, predicate)| predicate["configuration"]["name"] == "poll")
         .collect();
     shown.sort_by_key(|(index, _)| *index);
     shown.into_iter().map(|(_, predicate)| predicate).collect()
