@@ -60,7 +60,8 @@ pub struct Assignment {
     pub window: Option<Window>,
     /// How the path to its destinations was when it was placed, where that was looked at.
     pub path: Option<PathHealth>,
-    /// Digest over everything that a warm process must have in common with its next attempt.
+    /// Digest over everything that a warm process must have in common with its next attempt, but
+    /// for secrets.
     pub reuse: String,
 }
 
@@ -97,6 +98,8 @@ pub enum Order {
     },
     /// Remove what this attempt staged: it is committed, or was not decided for.
     Sweep(Attempt),
+    /// This run has ended: what is kept warm for it alone is not needed any more.
+    Release(RunId),
 }
 
 /// What an agent tells.

@@ -9,7 +9,7 @@ use crate::assignment::Assignment;
 /// The environment of an attempt, but for the places, which its backend adds.
 pub(crate) fn variables(assignment: &Assignment, deadline_ms: i64) -> BTreeMap<String, String> {
     let mut variables = match &assignment.stage.work {
-        WorkPlan::Image { env, .. } => env.clone(),
+        WorkPlan::Image { env, .. } | WorkPlan::ImageHandler { env, .. } => env.clone(),
         _ => BTreeMap::new(),
     };
     variables.extend(assignment.stage.env.clone());

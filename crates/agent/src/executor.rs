@@ -5,6 +5,7 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 use barecount_model::{
     class::RunnerClass,
     codes,
+    id::RunId,
     manifest::EgressMode,
     plan::{StagePlan, WorkPlan},
     run::outcome::{AttemptResult, Failure, FailureKind, Metrics, Outcome, Staged},
@@ -15,7 +16,7 @@ use barecount_network::{
 };
 use barecount_runner::{
     Runner, RunnerError,
-    launch::{End, Ended, Isolation, Launch, Limits, ReuseKey, Root, Work},
+    launch::{End, Ended, HandlerProgram, Isolation, Launch, Limits, ReuseKey, Root, Work},
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -85,6 +86,7 @@ impl Agent {
                 Order::Recover(attempt) => agent.recover(attempt).await,
                 Order::Stop { attempt, grace } => agent.stop(&attempt, grace).await,
                 Order::Sweep(attempt) => agent.sweep(&attempt).await,
+                Order::Release(run) => agent.release(&run).await,
             }
         });
     }
@@ -98,6 +100,13 @@ impl Agent {
         }
         if let Err(error) = self.inner.folders.sweep(&attempt.token()) {
             warn(attempt, "an attempt's folder could not be removed", &error);
+        }
+    }
+
+    /// Ends what runners keep warm for a run that has ended.
+    async fn release(&self, run: &RunId) {
+        for runner in self.inner.runners.values() {
+            runner.release(run).await;
         }
     }
 
@@ -272,7 +281,10 @@ impl Agent {
     ) -> Result<(Ended, Option<Failure>), Failure> {
         let runner = self.runner(assignment)?;
         let mut launch = self.prepare(assignment, gate, detail).await?;
-        launch.secrets = given.map(Given::launch);
+        if let Some(given) = given {
+            launch.reuse = Some(given.reuse(assignment));
+            launch.secrets = Some(given.launch());
+        }
         let handle = runner
             .launch(&launch)
             .await
@@ -354,11 +366,7 @@ impl Agent {
             isolation: isolation(&stage.isolation),
             secrets: None,
             network: Some(policy(stage)?),
-            // What a process was given once it may keep for ever: it serves no other attempt.
-            reuse: stage
-                .secrets
-                .is_empty()
-                .then(|| ReuseKey(assignment.reuse.clone())),
+            reuse: Some(ReuseKey::of_any_run(&assignment.reuse)),
             timeout: assignment.timeout(),
             log: folders.log(&token),
         })
@@ -387,7 +395,20 @@ impl Agent {
                 working_dir: Path::new("/").to_owned(),
             },
             WorkPlan::Handler { event, .. } => Work::Handler {
-                package: artifact,
+                program: HandlerProgram::Package(artifact),
+                event: event.clone(),
+            },
+            WorkPlan::ImageHandler {
+                command,
+                working_dir,
+                event,
+                ..
+            } => Work::Handler {
+                program: HandlerProgram::Image {
+                    root: artifact,
+                    argv: command.clone(),
+                    working_dir: Path::new(working_dir).to_owned(),
+                },
                 event: event.clone(),
             },
             WorkPlan::Job { .. } => Work::Job {

@@ -13,11 +13,12 @@ use async_trait::async_trait;
 use barecount_model::{
     codes::{self, Code},
     digest::Digest,
+    id::RunId,
     manifest::SecretSpec,
     run::outcome::{AttemptResult, Failure, FailureKind, Outcome},
     text::{InvalidText, Name},
 };
-use barecount_runner::launch;
+use barecount_runner::launch::{self, ReuseKey};
 use barecount_secrets::{
     Access, AccessLog, Expired, FetchError, Gate, Lease, MemoryFolder, MountError, Mounted,
     NotRecorded, ProviderError, Redactor, RedactorError, Reference, Scope, SecretName,
@@ -40,6 +41,8 @@ pub struct SecretsService {
 /// What an attempt was given.
 pub(crate) struct Given {
     mounted: Mounted,
+    /// Each file's name, and the secret in it with its version.
+    references: Vec<(Name, Reference)>,
     launch: launch::Secrets,
 }
 
@@ -139,7 +142,15 @@ async fn fetch_all(
         variables,
         redactor,
     };
-    Ok(Given { mounted, launch })
+    let references = leases
+        .iter()
+        .map(|(name, _, lease)| ((*name).clone(), lease.reference().clone()))
+        .collect();
+    Ok(Given {
+        mounted,
+        references,
+        launch,
+    })
 }
 
 fn scope(assignment: &Assignment) -> Result<Scope, GiveError> {
@@ -175,6 +186,11 @@ impl Given {
         self.launch.clone()
     }
 
+    /// Which attempts may have the same process one after the other.
+    pub(crate) fn reuse(&self, assignment: &Assignment) -> ReuseKey {
+        reuse(&assignment.reuse, &assignment.attempt.run, &self.references)
+    }
+
     /// Overwrites and removes the files; answers with what still finds the values. To be called
     /// once the work has ended.
     pub(crate) fn take_back(self) -> Redactor {
@@ -187,6 +203,17 @@ impl Given {
         }
         self.launch.redactor
     }
+}
+
+/// The key of attempts with secrets: of one run alone, and only of those that have the same secrets,
+/// at the same versions, under the same names. What a process has read it may keep, but whoever is
+/// served by it has been given the same. Names have no line feed and no `=`.
+fn reuse(shared: &str, run: &RunId, references: &[(Name, Reference)]) -> ReuseKey {
+    let mut key = shared.to_owned();
+    for (file, reference) in references {
+        key.push_str(&format!("\n{file}={reference}"));
+    }
+    ReuseKey::of_run(run.clone(), key)
 }
 
 /// Redacts what an attempt leaves beside its outputs and checkpoint, which are its own to write.
@@ -331,5 +358,34 @@ fn failure(kind: FailureKind, code: Code, message: String) -> Failure {
         kind,
         code: code.id.to_owned(),
         message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(file: &str, reference: &str) -> (Name, Reference) {
+        let name = file.parse().expect("it is a name");
+        (name, reference.parse().expect("it is a reference"))
+    }
+
+    #[test]
+    fn a_process_is_shared_within_one_run_by_attempts_that_have_the_same_secrets() {
+        let run = |byte| RunId::from_bytes([byte; 16]);
+        let one = [named("token", "erp/token@1")];
+        let key = reuse("digest", &run(1), &one);
+        assert_eq!(key, reuse("digest", &run(1), &one));
+        assert_eq!(key.run, Some(run(1)));
+        for other in [
+            reuse("digest", &run(2), &one),
+            reuse("other", &run(1), &one),
+            reuse("digest", &run(1), &[named("token", "erp/token@2")]),
+            reuse("digest", &run(1), &[named("key", "erp/token@1")]),
+            reuse("digest", &run(1), &[named("token", "erp/other@1")]),
+            reuse("digest", &run(1), &[]),
+        ] {
+            assert_ne!(key, other);
+        }
     }
 }

@@ -122,11 +122,11 @@ impl Api {
         statuses
     }
 
-    /// The cursors that it was asked to go on from, in order.
-    pub fn cursors(&self) -> Vec<String> {
+    /// The cursors that it was asked to go on from among the orders of a year, in order.
+    pub fn cursors(&self, year: &str) -> Vec<String> {
         self.requests()
             .iter()
-            .filter(|request| request["path"] == "/v1/orders")
+            .filter(|request| request["path"] == "/v1/orders" && request["year"] == year)
             .map(|request| request["after"].as_str().unwrap_or_default().to_owned())
             .collect()
     }

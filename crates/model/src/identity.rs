@@ -16,7 +16,7 @@ use crate::digest::Digest;
 use crate::evidence::canonical_json;
 use crate::id::{RunId, TaskId};
 use crate::manifest::SecretSpec;
-use crate::plan::{InputPlan, StagePlan, WorkPlan};
+use crate::plan::{InputPlan, StagePlan};
 use crate::text::DatasetName;
 
 /// What the signed bytes begin with, so that a signature of anything else is none of an identity.
@@ -104,7 +104,7 @@ impl AccessScopes {
         scopes.destinations = egress
             .map(|to| format!("{}:{}", to.host, to.port))
             .collect();
-        if let WorkPlan::Handler { event, .. } = &stage.work
+        if let Some(event) = stage.work.event()
             && event["type"] == "message"
             && let Some(topic) = event["topic"].as_str()
         {

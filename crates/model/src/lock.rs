@@ -13,7 +13,7 @@ use crate::diagnostic::{self, Diagnostic};
 use crate::digest::Digest;
 use crate::document::Document;
 use crate::manifest::ApiVersion;
-use crate::pipeline::{CommandRoot, Pipeline, Work};
+use crate::pipeline::{CommandRoot, HandlerProgram, Pipeline, Work};
 use crate::schema;
 use crate::text::Name;
 
@@ -128,14 +128,21 @@ pub fn required(pipeline: &Pipeline) -> Vec<Required> {
             });
         };
         match &stage.work {
-            Work::Handler { package, .. } => add(ArtifactKind::Package, package.to_string()),
-            Work::Command {
+            Work::Handler {
+                program: HandlerProgram::Image { image, .. },
+                ..
+            }
+            | Work::Command {
                 root: CommandRoot::Image(image),
                 ..
             } => {
                 add(ArtifactKind::Image, image.to_string());
             }
-            Work::Command {
+            Work::Handler {
+                program: HandlerProgram::Package(package),
+                ..
+            }
+            | Work::Command {
                 root: CommandRoot::Package(package),
                 ..
             } => {

@@ -17,7 +17,7 @@ pub use output::{
     RowCountTest, SqlTest, Tolerance, WriteMode,
 };
 pub use stage::{
-    Egress, EgressMode, EgressProtocol, EventSpec, EventType, Isolation, PartitionUnit,
+    Contract, Egress, EgressMode, EgressProtocol, EventSpec, EventType, Isolation, PartitionUnit,
     PartitionsSpec, RetriesSpec, RunnerSpec, SecretSpec, StageSpec,
 };
 

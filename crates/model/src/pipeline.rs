@@ -194,10 +194,10 @@ pub struct CustomSize {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Work {
-    /// A function that takes events one by one over the Lambda Runtime API.
+    /// A program that takes events one by one over the Lambda Runtime API, and may be kept warm.
     Handler {
-        /// The folder that is built into the function's package.
-        package: RelativePath,
+        /// Where it comes from.
+        program: HandlerProgram,
         /// What starts it; the end of the stages before it, if absent.
         event: Option<Event>,
     },
@@ -221,13 +221,34 @@ pub enum Work {
 }
 
 impl Work {
-    /// The program and all its arguments as one list; empty for handlers and jobs.
+    /// The program and all its arguments as one list; empty for packages of functions and jobs.
     pub fn argv(&self) -> Vec<String> {
         match self {
-            Self::Command { command, args, .. } => command.iter().chain(args).cloned().collect(),
+            Self::Command { command, args, .. }
+            | Self::Handler {
+                program: HandlerProgram::Image { command, args, .. },
+                ..
+            } => command.iter().chain(args).cloned().collect(),
             Self::Handler { .. } | Self::Job { .. } => Vec::new(),
         }
     }
+}
+
+/// Where the program of a handler comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HandlerProgram {
+    /// The folder that is built into the package of a function, whose `bootstrap` it is.
+    Package(RelativePath),
+    /// An image.
+    Image {
+        /// The image.
+        image: ImageSource,
+        /// The program and its first arguments; the image's entry point if empty.
+        command: Vec<String>,
+        /// Further arguments.
+        args: Vec<String>,
+    },
 }
 
 /// The file system that a command runs in.

@@ -219,6 +219,21 @@ pub enum WorkPlan {
         /// is what starts it.
         event: serde_json::Value,
     },
+    /// A program from an image that takes events as a function does.
+    ImageHandler {
+        /// The image.
+        image: Pin,
+        /// The program and its arguments.
+        command: Vec<String>,
+        /// Variables that the image sets; those of the stage and of the task contract come before
+        /// them.
+        env: BTreeMap<String, String>,
+        /// The folder that the program starts in.
+        working_dir: String,
+        /// What happened, as the program is told; null where the end of the stages before it is
+        /// what starts it.
+        event: serde_json::Value,
+    },
     /// A job for the engine.
     Job {
         /// The job.
@@ -236,9 +251,28 @@ impl WorkPlan {
     /// The artifact that runs.
     pub fn artifact(&self) -> &Pin {
         match self {
-            Self::Image { image, .. } => image,
+            Self::Image { image, .. } | Self::ImageHandler { image, .. } => image,
             Self::Package { package, .. } | Self::Handler { package, .. } => package,
             Self::Job { job, .. } => job,
+        }
+    }
+
+    /// The image that its program comes from, if it comes from one.
+    pub fn image(&self) -> Option<&Pin> {
+        match self {
+            Self::Image { image, .. } | Self::ImageHandler { image, .. } => Some(image),
+            Self::Package { .. } | Self::Handler { .. } | Self::Job { .. } => None,
+        }
+    }
+
+    /// What happened, as a handler is told. `None` for other work, and for a handler that the end
+    /// of the stages before it starts.
+    pub fn event(&self) -> Option<&serde_json::Value> {
+        match self {
+            Self::Handler { event, .. } | Self::ImageHandler { event, .. } => {
+                Some(event).filter(|event| !event.is_null())
+            }
+            Self::Image { .. } | Self::Package { .. } | Self::Job { .. } => None,
         }
     }
 }

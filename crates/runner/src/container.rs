@@ -1,11 +1,15 @@
-//! `container`: a command in the root file system of an image or a package, run to completion.
+//! `container`: a command in the root file system of an image or a package, run to completion; or a
+//! handler there, which is kept warm from one task to the next.
+
+use std::path::Path;
 
 use async_trait::async_trait;
-use barecount_model::class::RunnerClass;
+use barecount_model::{class::RunnerClass, id::RunId};
 use barecount_sandbox::Spec;
 
 use crate::{
     Capabilities, Health, RunnerError,
+    handler::{Handlers, PoolLimits},
     launch::{AttemptToken, Isolation, Launch, Root, Work},
     local::{
         Class, Host, Orders, Started,
@@ -20,12 +24,24 @@ const APP: &str = "/app";
 /// The class of work; see [`Local`](crate::local::Local).
 pub struct Container {
     host: Host,
+    handlers: Handlers,
 }
 
 impl Container {
-    /// Runs commands on this host.
-    pub fn new(host: Host) -> Self {
-        Self { host }
+    /// Runs commands and handlers on this host. `warm` bounds the sandboxes of handlers; `folder` is
+    /// for them alone, on the file system of the attempts' places, and what an earlier process left
+    /// in it is removed. Blocking. To be called inside the runtime, which then ends idle sandboxes.
+    ///
+    /// # Errors
+    /// The folder can be neither made nor emptied.
+    pub fn new(host: Host, warm: PoolLimits, folder: &Path) -> std::io::Result<Self> {
+        let handlers = Handlers::new(host.clone(), warm, folder)?;
+        Ok(Self { host, handlers })
+    }
+
+    /// How many sandboxes of handlers are warm and without work.
+    pub fn warm(&self) -> usize {
+        self.handlers.warm()
     }
 }
 
@@ -40,12 +56,23 @@ impl Class for Container {
     }
 
     async fn start(&self, launch: &Launch, orders: Orders) -> Result<Started, RunnerError> {
+        if let Work::Handler { .. } = launch.work {
+            return self.handlers.start(launch, orders).await;
+        }
         let spec = command(launch)?;
         sandboxed::one_process(self.host.clone(), launch, orders, spec, Input::Nothing).await
     }
 
     async fn sweep(&self, _: &AttemptToken) -> Result<(), RunnerError> {
         sandboxed::sweep(&self.host).await
+    }
+
+    async fn release(&self, run: &RunId) {
+        self.handlers.release(run).await;
+    }
+
+    async fn shut_down(&self) {
+        self.handlers.shut_down().await;
     }
 }
 
@@ -81,7 +108,7 @@ pub(crate) fn command(launch: &Launch) -> Result<Spec, RunnerError> {
         }
         (Isolation::Process, Root::Package(package)) => {
             // Without a mount namespace the package is where it is on the host.
-            let place = |path: &std::path::Path| match path.strip_prefix(APP) {
+            let place = |path: &Path| match path.strip_prefix(APP) {
                 Ok(rest) => package.join(rest),
                 Err(_) => path.to_owned(),
             };

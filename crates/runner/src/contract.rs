@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use barecount_model::class::RunnerClass;
+use barecount_model::{class::RunnerClass, id::RunId};
 use serde::{Deserialize, Serialize};
 
 use crate::launch::{AttemptToken, Ended, Launch};
@@ -123,4 +123,8 @@ pub trait Runner: Send + Sync {
 
     /// Finds out what became of an attempt whose launch was written down by an earlier process.
     async fn recover(&self, token: &AttemptToken) -> Result<Recovered, RunnerError>;
+
+    /// Ends what is kept warm for this run alone: it has ended. Its attempts are left as they are.
+    /// A backend that keeps nothing warm has nothing to do.
+    async fn release(&self, _run: &RunId) {}
 }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
-use barecount_model::{class::Size, id::TaskId};
+use barecount_model::{
+    class::Size,
+    id::{RunId, TaskId},
+};
 use barecount_network::{policy::Policy, record::FlowLog};
 use barecount_secrets::{Redactor, Secret};
 use serde::{Deserialize, Serialize};
@@ -47,10 +50,11 @@ pub struct Launch {
     pub env: BTreeMap<String, String>,
     /// How strong the boundary is.
     pub isolation: Isolation,
-    /// A warm process may serve the attempt only if it was started for an equal key: tenant, lock
-    /// digest, stage and identity, hashed by the caller. `None`: always a fresh one.
+    /// A warm process may serve the attempt only if it was started for an equal key. `None`: always
+    /// a fresh one.
     pub reuse: Option<ReuseKey>,
-    /// Its secrets. A process that was given some serves no other attempt: `reuse` is `None` then.
+    /// Its secrets. What a process has read of them it may keep, so that the reuse key is of this
+    /// run alone then, and tells these secrets, by name and version, from others.
     pub secrets: Option<Secrets>,
     /// What it may reach over the network. `None`: nothing, and what it tries leaves no record.
     /// Means nothing without a sandbox.
@@ -73,10 +77,10 @@ pub enum Work {
         /// Its working directory inside the root.
         working_dir: PathBuf,
     },
-    /// One invocation of a function that speaks the AWS Lambda Runtime API (2018-06-01).
+    /// One invocation of a program that speaks the AWS Lambda Runtime API (2018-06-01).
     Handler {
-        /// The unpacked package; holds `bootstrap`. Mounted read-only as `/var/task`.
-        package: PathBuf,
+        /// The program.
+        program: HandlerProgram,
         /// The `event` member of the payload; the backend adds the `barecount` member.
         event: serde_json::Value,
     },
@@ -85,6 +89,22 @@ pub enum Work {
         /// The engine's own description of the job, with paths inside the sandbox (see
         /// [`inside`]). Handed to the engine program as its standard input.
         spec: serde_json::Value,
+    },
+}
+
+/// A program that is invoked again and again.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HandlerProgram {
+    /// `bootstrap` of an unpacked package, which is mounted read-only as `/var/task`.
+    Package(PathBuf),
+    /// A program in the root file system of an unpacked image.
+    Image {
+        /// The unpacked image.
+        root: PathBuf,
+        /// The program and its arguments; the program's path is absolute inside the root.
+        argv: Vec<String>,
+        /// Its working directory inside the root.
+        working_dir: PathBuf,
     },
 }
 
@@ -180,7 +200,31 @@ pub enum Isolation {
 
 /// Within what a warm process may be used again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct ReuseKey(pub String);
+pub struct ReuseKey {
+    /// Tenant, lock digest, stage and identity, hashed by the caller; and which secrets, by name and
+    /// version, never by value.
+    pub shared: String,
+    /// The only run whose attempts may have the process, which ends with it; any run if absent.
+    pub run: Option<RunId>,
+}
+
+impl ReuseKey {
+    /// A key that attempts of different runs may have.
+    pub fn of_any_run(shared: impl Into<String>) -> Self {
+        Self {
+            shared: shared.into(),
+            run: None,
+        }
+    }
+
+    /// A key of one run's attempts alone.
+    pub fn of_run(run: RunId, shared: impl Into<String>) -> Self {
+        Self {
+            shared: shared.into(),
+            run: Some(run),
+        }
+    }
+}
 
 /// How an attempt ended, and what it used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -11,6 +11,7 @@ mod contract;
 
 pub mod dedicated_compute;
 pub mod fake;
+pub mod handler;
 pub mod launch;
 pub mod local;
 pub mod managed_etl;

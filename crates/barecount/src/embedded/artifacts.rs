@@ -41,7 +41,7 @@ fn locate(store: &Store, work: &WorkPlan, drivers: &[Pin]) -> Result<Located, Da
     let pin = work.artifact();
     let digest = digest(pin)?;
     let artifact = match work {
-        WorkPlan::Image { .. } => {
+        WorkPlan::Image { .. } | WorkPlan::ImageHandler { .. } => {
             image::open(store, &digest, &Platform::of_this_program(), &limits)
                 .map(|image| image.rootfs)
                 .map_err(|error| missing(pin, &error))?

@@ -240,7 +240,9 @@ impl Driver {
         }
         self.sweep(&update);
         if run.state.is_final() {
-            self.runs.remove(&run.id);
+            if self.runs.remove(&run.id).is_some() {
+                self.agent.order(Order::Release(run.id.clone()));
+            }
         } else {
             self.runs.insert(run.id.clone(), update.clone());
         }

@@ -9,16 +9,17 @@ use barecount_runner::{
     clock::SystemClock,
     container::Container,
     dedicated_compute::DedicatedCompute,
+    handler::PoolLimits,
     launch::{Isolation, inside},
     local::{Host, Local},
     managed_etl::{EngineProgram, ManagedEtl},
-    serverless::{PoolLimits, Serverless},
+    serverless::Serverless,
 };
 use barecount_sandbox::Launcher;
 
 use super::acceptance::RESULT;
 
-/// How long a function's sandbox stays warm.
+/// How long a handler's sandbox stays warm.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// The runners of this process.
@@ -71,7 +72,7 @@ impl Runners {
         let jobs = || ManagedEtl::new(host.clone(), engine.clone());
         let dedicated = DedicatedCompute::new(host.clone(), processors()?, leases()?);
         let serverless = Arc::new(Local::open(functions, &folder.join("serverless"))?);
-        let container = Container::new(host.clone());
+        let container = Container::new(host.clone(), pool, &folder.join("handlers"))?;
         let container = Arc::new(Local::open(container, &folder.join("container"))?);
         let managed_etl = Arc::new(Local::open(jobs(), &folder.join("managed_etl"))?);
         let dedicated_compute =

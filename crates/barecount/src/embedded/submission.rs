@@ -13,10 +13,10 @@ use barecount_model::{
     id::{RunId, TaskId},
     lock::{ArtifactKind, Lock},
     manifest,
-    pipeline::{CommandRoot, Event, Input, Pipeline, Stage, Work},
+    pipeline::{CommandRoot, Event, HandlerProgram, Input, Pipeline, Stage, Work},
     plan::{EgressLimits, InputPlan, Pin, Plan, Resources, StagePlan, WorkPlan},
     run::{RetryBudget, Run, RunState, Task, TaskState, Window},
-    text::ByteSize,
+    text::{ByteSize, ImageSource},
     version,
 };
 use jiff::Timestamp;
@@ -63,10 +63,7 @@ impl Request<'_> {
             .into_iter()
             .map(|stage| self.stage_plan(stage, store))
             .collect::<Result<Vec<_>, _>>()?;
-        let event = stages.iter().find_map(|stage| match &stage.work {
-            WorkPlan::Handler { event, .. } if !event.is_null() => Some(event.clone()),
-            _ => None,
-        });
+        let event = stages.iter().find_map(|stage| stage.work.event().cloned());
         let manifest = serde_json::to_value(self.manifest).unwrap_or_default();
         Ok(Plan {
             pipeline: self.pipeline.name.to_string(),
@@ -182,10 +179,31 @@ impl Request<'_> {
 
     fn work(&self, stage: &Stage, store: &Store, event: Value) -> Result<WorkPlan, Failure> {
         Ok(match &stage.work {
-            Work::Handler { package, .. } => WorkPlan::Handler {
+            Work::Handler {
+                program: HandlerProgram::Package(package),
+                ..
+            } => WorkPlan::Handler {
                 package: self.pin(stage, ArtifactKind::Package, package.to_string())?,
                 event,
             },
+            Work::Handler {
+                program:
+                    HandlerProgram::Image {
+                        image,
+                        command,
+                        args,
+                    },
+                ..
+            } => {
+                let program = self.program(stage, store, image, command, args)?;
+                WorkPlan::ImageHandler {
+                    image: program.image,
+                    command: program.command,
+                    env: program.env,
+                    working_dir: program.working_dir,
+                    event,
+                }
+            }
             Work::Command {
                 root: CommandRoot::Package(package),
                 ..
@@ -198,24 +216,42 @@ impl Request<'_> {
                 command,
                 args,
             } => {
-                let image = self.pin(stage, ArtifactKind::Image, image.to_string())?;
-                let config = configuration(store, &image)?;
-                let command = if command.is_empty() {
-                    entry_point(&config, &image, args)?
-                } else {
-                    stage.work.argv()
-                };
+                let program = self.program(stage, store, image, command, args)?;
                 WorkPlan::Image {
-                    image,
-                    command,
-                    env: variables(&config),
-                    working_dir: working_dir(&config),
+                    image: program.image,
+                    command: program.command,
+                    env: program.env,
+                    working_dir: program.working_dir,
                 }
             }
             Work::Job { job, .. } => WorkPlan::Job {
                 job: self.pin(stage, ArtifactKind::Job, job.to_string())?,
                 shuffle_partitions: stage.shuffle_partition_hint,
             },
+        })
+    }
+
+    /// The program of an image: what the manifest says of it, and else what the image does.
+    fn program(
+        &self,
+        stage: &Stage,
+        store: &Store,
+        image: &ImageSource,
+        command: &[String],
+        args: &[String],
+    ) -> Result<ImageProgram, Failure> {
+        let image = self.pin(stage, ArtifactKind::Image, image.to_string())?;
+        let config = configuration(store, &image)?;
+        let command = if command.is_empty() {
+            entry_point(&config, &image, args)?
+        } else {
+            stage.work.argv()
+        };
+        Ok(ImageProgram {
+            image,
+            command,
+            env: variables(&config),
+            working_dir: working_dir(&config),
         })
     }
 
@@ -322,6 +358,14 @@ impl Request<'_> {
             id,
         })
     }
+}
+
+/// A program of an image, with everything decided.
+struct ImageProgram {
+    image: Pin,
+    command: Vec<String>,
+    env: BTreeMap<String, String>,
+    working_dir: String,
 }
 
 /// The token of the logical work: what runs, on which window, on which files.

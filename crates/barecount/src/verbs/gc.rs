@@ -9,10 +9,7 @@ use barecount_agent::StagingFolders;
 use barecount_artifact::{Digest, Limits, Store, image};
 use barecount_control::store::reader::Reader;
 use barecount_dataset::table::Tables;
-use barecount_model::{
-    plan::WorkPlan,
-    run::{Run, TaskState},
-};
+use barecount_model::run::{Run, TaskState};
 use barecount_runner::launch::AttemptToken;
 use clap::Args;
 use serde_json::json;
@@ -113,7 +110,7 @@ fn needed(
         for stage in &plan.stages {
             let pins = std::iter::once(stage.work.artifact()).chain(&stage.drivers);
             artifacts.extend(pins.filter_map(|pin| pin.digest.parse::<Digest>().ok()));
-            if let WorkPlan::Image { image, .. } = &stage.work
+            if let Some(image) = stage.work.image()
                 && let Ok(digest) = image.digest.parse()
                 && let Ok(closure) = image::closure(&store, &digest, &Limits::default())
             {

@@ -12,7 +12,8 @@ use barecount_e2e::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// What tests that look at the results give the order system: five pages, five wrong orders.
+/// What tests that look at the results give the order system: 336 orders of 2024 on four pages, 164 of
+/// 2025 on two; five of them are wrong.
 const SPOILT: &str = "--orders 500 --spoil-every 97";
 
 /// Asserts that the place has every right order of such an order system once, counted and summed up
@@ -80,12 +81,41 @@ fn exported(place: &Place, dataset: &str) -> Vec<BTreeMap<String, String>> {
         .collect()
 }
 
-fn attempts(finished: &Finished) -> Vec<Value> {
+/// The attempts at each year, the first of which has most of the orders.
+fn attempts_of_years(finished: &Finished) -> Vec<Vec<Value>> {
     let run = finished.json("run");
     let tasks = run["tasks"].as_array().into_iter().flatten();
-    let poll = tasks.clone().find(|task| task["stage"] == "poll");
-    poll.and_then(|task| task["attempts"].as_array().cloned())
-        .expect("the run has a task of stage `poll`")
+    tasks
+        .filter(|task| task["stage"] == "poll")
+        .map(|task| task["attempts"].as_array().cloned().unwrap_or_default())
+        .collect()
+}
+
+/// The attempts at the first year.
+fn attempts(finished: &Finished) -> Vec<Value> {
+    let mut years = attempts_of_years(finished);
+    assert_eq!(years.len(), 3, "{finished}");
+    years.remove(0)
+}
+
+/// What evidence has of the attempts at `poll`, oldest first.
+fn evidence(place: &Place) -> Vec<Value> {
+    let listed = place.barecount(["evidence", "ls", "-o", "json"]).finish();
+    let listed = listed.exits_with(0).json("evidence");
+    let entries = listed["items"].as_array().into_iter().flatten();
+    let mut shown: Vec<(u64, Value)> = entries
+        .filter(|entry| entry["kind"] == "attempt")
+        .map(|entry| {
+            let index = entry["index"].as_u64().expect("an entry has an index");
+            let show = ["evidence", "show", &index.to_string(), "-o", "json"];
+            let entry = place.barecount(show).finish().exits_with(0);
+            let entry = entry.json("evidence_entry");
+            (index, entry["statement"]["predicate"].clone())
+        })
+        .filter(|(_, predicate)| predicate["configuration"]["name"] == "poll")
+        .collect();
+    shown.sort_by_key(|(index, _)| *index);
+    shown.into_iter().map(|(_, predicate)| predicate).collect()
 }
 
 fn log(place: &Place, finished: &Finished) -> String {
@@ -98,7 +128,7 @@ fn log(place: &Place, finished: &Finished) -> String {
         .stdout
 }
 
-/// Cursors behind each full page, from one page to another.
+/// Cursors behind each full page of the first year, from one page to another.
 fn behind(pages: std::ops::RangeInclusive<u64>) -> Vec<String> {
     pages
         .map(|page| match page {
@@ -141,15 +171,18 @@ fn every_right_order_is_counted_once_and_every_wrong_one_is_set_aside_with_its_r
     ] {
         assert!(has(order, error), "{order}: {error}: {letters:#?}");
     }
-    // One connection, to what was declared; the secret by its reference.
-    let attempt = &attempts(&finished)[0];
-    let flows = &attempt["network"]["records"];
-    assert_eq!(flows.as_array().map(Vec::len), Some(1), "{attempt:#}");
-    assert_eq!(flows[0]["name"], "erp.corp.example", "{attempt:#}");
-    assert_eq!(flows[0]["port"], api.address.port(), "{attempt:#}");
-    assert_eq!(flows[0]["verdict"], "allowed", "{attempt:#}");
-    let secret = &attempt["secrets"]["records"][0];
-    assert_eq!(secret["reference"], "erp/client-secret@1", "{attempt:#}");
+    // For each year one connection, to what was declared; the secret by its reference.
+    for attempts in attempts_of_years(&finished) {
+        let attempt = &attempts[0];
+        let flows = &attempt["network"]["records"];
+        assert_eq!(flows.as_array().map(Vec::len), Some(1), "{attempt:#}");
+        assert_eq!(flows[0]["name"], "erp.corp.example", "{attempt:#}");
+        assert_eq!(flows[0]["port"], api.address.port(), "{attempt:#}");
+        assert_eq!(flows[0]["verdict"], "allowed", "{attempt:#}");
+        let secret = &attempt["secrets"]["records"][0];
+        assert_eq!(secret["reference"], "erp/client-secret@1", "{attempt:#}");
+        assert_eq!(secret["verdict"], "allowed", "{attempt:#}");
+    }
     place
         .barecount(["evidence", "verify"])
         .finish()
@@ -158,15 +191,55 @@ fn every_right_order_is_counted_once_and_every_wrong_one_is_set_aside_with_its_r
 }
 
 #[test]
+fn one_container_polls_one_year_after_the_other_with_one_token_and_one_schema() {
+    let (place, api) = erp::place_for("--orders 500");
+    let finished = erp::poll(&place, "first").finish().exits_with(0);
+    has_all_orders_once(&place, "--orders 500");
+    for (year, cursors) in [
+        ("2024", behind(0..=3)),
+        ("2025", vec![String::new(), "after-436".to_owned()]),
+        ("2026", vec![String::new()]),
+    ] {
+        assert_eq!(api.cursors(year), cursors, "{year}");
+    }
+    assert_eq!(api.statuses("/oauth/token"), [(200, 1)].into());
+    assert_eq!(api.statuses("/v1/orders/schema"), [(200, 1)].into());
+    let attempts = evidence(&place);
+    let warm: Vec<&Value> = attempts
+        .iter()
+        .map(|attempt| &attempt["detail"]["warm"])
+        .collect();
+    assert_eq!(warm, [false, true, true], "{attempts:#?}");
+    // What is in memory is not what the attempts are told: each asked for the secret of its own.
+    let told = log(&place, &finished);
+    assert_eq!(
+        told.matches("the API gave a new token").count(),
+        1,
+        "{told}"
+    );
+    assert_eq!(told.matches("the one in memory").count(), 2, "{told}");
+    // A warm container ends with its run, and the next one finds in the cache what this one knew.
+    place.nothing_is_left();
+    erp::poll(&place, "second").finish().exits_with(0);
+    assert_eq!(api.statuses("/oauth/token"), [(200, 1)].into());
+    assert_eq!(
+        api.statuses("/v1/orders/schema"),
+        [(200, 1), (304, 1)].into()
+    );
+    assert_eq!(evidence(&place)[3]["detail"]["warm"], false);
+}
+
+#[test]
 fn the_next_poll_takes_what_is_new_and_asks_for_nothing_that_it_knows() {
     let (place, api) = erp::place_for("--orders 250");
     erp::poll(&place, "first").finish().exits_with(0);
-    assert_eq!(api.cursors(), behind(0..=2));
+    assert_eq!(api.cursors("2024"), behind(0..=2));
     let addresses = api.addresses();
     drop(api);
     let api = Api::start_again("--orders 430", addresses);
     let finished = erp::poll(&place, "second").finish().exits_with(0);
-    assert_eq!(api.cursors(), ["after-250", "after-350"]);
+    assert_eq!(api.cursors("2024"), ["after-250"]);
+    assert_eq!(api.cursors("2025"), ["after-336"]);
     assert_eq!(
         api.statuses("/v1/orders/schema"),
         [(304, 1), (401, 1)].into()
@@ -177,7 +250,7 @@ fn the_next_poll_takes_what_is_new_and_asks_for_nothing_that_it_knows() {
         .filter(|output| output["dataset"] == "raw.erp_orders")
         .map(|output| &output["rows"])
         .collect();
-    assert_eq!(rows, [&json!(180)]);
+    assert_eq!(rows, [&json!(86), &json!(94), &json!(0)]);
     has_all_orders_once(&place, "--orders 430");
     // A schema that has changed is fetched again, and may have more fields.
     let addresses = api.addresses();
@@ -197,8 +270,9 @@ fn a_rate_limit_is_kept_to_whether_it_is_told_in_seconds_or_as_a_date() {
     let finished = erp::poll(&place, "first").finish().exits_with(0);
     has_all_orders_once(&place, "--orders 500");
     // Each is tried again once: whoever comes back too soon is told so again.
-    assert_eq!(api.statuses("/v1/orders"), [(200, 5), (429, 2)].into());
-    assert_eq!(attempts(&finished).len(), 1);
+    assert_eq!(api.statuses("/v1/orders"), [(200, 7), (429, 3)].into());
+    let attempts = attempts_of_years(&finished);
+    assert!(attempts.iter().all(|year| year.len() == 1), "{finished}");
 }
 
 #[test]
@@ -206,8 +280,8 @@ fn a_token_that_is_refused_is_replaced_and_one_that_is_good_is_used_again() {
     let (place, api) = erp::place_for("--orders 500 --token-uses 3");
     erp::poll(&place, "first").finish().exits_with(0);
     has_all_orders_once(&place, "--orders 500");
-    assert_eq!(api.statuses("/v1/orders"), [(200, 5), (401, 1)].into());
-    assert_eq!(api.statuses("/oauth/token"), [(200, 2)].into());
+    assert_eq!(api.statuses("/v1/orders"), [(200, 7), (401, 2)].into());
+    assert_eq!(api.statuses("/oauth/token"), [(200, 3)].into());
 }
 
 #[test]
@@ -219,18 +293,23 @@ fn an_attempt_goes_on_where_an_earlier_one_gave_up_with_its_token_and_its_schema
     has_all_orders_once(&place, "--orders 500");
     let attempts = attempts(&finished);
     assert_eq!(attempts.len(), 2, "{attempts:#?}");
-    assert_eq!(attempts[0]["exit_code"], 75, "{attempts:#?}");
     assert_eq!(attempts[0]["failure"]["code"], "BC0606", "{attempts:#?}");
     let mut asked = behind(0..=1);
     asked.extend(behind(1..=1));
     asked.extend(std::iter::repeat_n("after-200".to_owned(), 7));
-    asked.extend(behind(3..=4));
-    assert_eq!(api.cursors(), asked);
+    asked.extend(behind(3..=3));
+    assert_eq!(api.cursors("2024"), asked);
+    // A year that is not well holds no other up, and its container is not ended by it.
+    for attempts in &attempts_of_years(&finished)[1..] {
+        assert_eq!(attempts.len(), 1, "{finished}");
+    }
+    let evidence = evidence(&place);
+    let cold = evidence
+        .iter()
+        .filter(|attempt| attempt["detail"]["warm"] == false);
+    assert_eq!(cold.count(), 1, "{evidence:#?}");
     assert_eq!(api.statuses("/oauth/token"), [(200, 1)].into());
-    assert_eq!(
-        api.statuses("/v1/orders/schema"),
-        [(200, 1), (304, 1)].into()
-    );
+    assert_eq!(api.statuses("/v1/orders/schema"), [(200, 1)].into());
 }
 
 #[test]
@@ -238,7 +317,9 @@ fn a_poll_that_is_asked_to_stop_is_taken_up_again_and_one_that_is_killed_is_done
     for (signal, again_from) in [(Signal::TERM, 2), (Signal::KILL, 0)] {
         let (place, api) = erp::place_for("--orders 500 --hold-page 3");
         let run = erp::poll(&place, "first").start();
-        run.wait_until("the third page is waited for", || api.cursors().len() == 3);
+        run.wait_until("the third page is waited for", || {
+            api.cursors("2024").len() == 3
+        });
         let program = run
             .tree()
             .find(|pid| tree::command_line(pid).starts_with("/app/poll"));
@@ -248,8 +329,10 @@ fn a_poll_that_is_asked_to_stop_is_taken_up_again_and_one_that_is_killed_is_done
         has_all_orders_once(&place, "--orders 500");
         assert_eq!(attempts(&finished).len(), 2, "{finished}");
         let mut asked = behind(0..=2);
-        asked.extend(behind(again_from..=4));
-        assert_eq!(api.cursors(), asked, "{signal:?}");
+        asked.extend(behind(again_from..=3));
+        assert_eq!(api.cursors("2024"), asked, "{signal:?}");
+        // Another container took over, with what the first had left in the cache.
+        assert_eq!(api.statuses("/oauth/token"), [(200, 1)].into());
         place.nothing_is_left();
     }
 }
@@ -258,7 +341,9 @@ fn a_poll_that_is_asked_to_stop_is_taken_up_again_and_one_that_is_killed_is_done
 fn a_platform_that_is_killed_in_the_middle_of_a_poll_takes_no_order_twice() {
     let (place, api) = erp::place_for("--orders 500 --hold-page 4");
     let run = erp::poll(&place, "first").start();
-    run.wait_until("the fourth page is waited for", || api.cursors().len() == 4);
+    run.wait_until("the fourth page is waited for", || {
+        api.cursors("2024").len() == 4
+    });
     run.signal(Signal::KILL);
     run.finish();
     place.nothing_runs();
@@ -286,7 +371,7 @@ fn a_run_that_finds_nobody_asks_to_be_tried_again_fails_and_is_resumed_once_some
     let before = attempts(&failed);
     assert_eq!(before.len(), 2, "{failed}");
     for attempt in &before {
-        assert_eq!(attempt["exit_code"], 75, "{attempt:#}");
+        assert_eq!(attempt["failure"]["code"], "BC0606", "{attempt:#}");
     }
     let told = log(&place, &failed);
     assert!(told.contains("could not be had"), "{told}");
@@ -305,8 +390,10 @@ fn a_client_that_is_refused_is_not_tried_again_and_its_secret_is_not_told() {
         .finish()
         .exits_with(1)
         .tells("[BC0607]");
-    assert_eq!(attempts(&failed).len(), 1, "{failed}");
-    assert_eq!(api.statuses("/oauth/token"), [(401, 1)].into());
+    let tried = attempts_of_years(&failed);
+    assert!(tried.iter().all(|year| year.len() <= 1), "{failed}");
+    let tried = tried.iter().flatten().count();
+    assert_eq!(api.statuses("/oauth/token"), [(401, tried)].into());
     let told = log(&place, &failed);
     assert!(
         told.contains("the API refuses client `barecount-poll`: invalid_client"),
@@ -430,14 +517,16 @@ fn the_example_makes_a_test_host_of_its_own_and_leaves_nothing_of_it() {
 fn a_poll_that_was_cancelled_goes_on_from_its_checkpoint_and_takes_no_order_twice() {
     let (place, api) = erp::place_for("--orders 500 --hold-page 3");
     let run = erp::poll(&place, "first").start();
-    run.wait_until("the third page is waited for", || api.cursors().len() == 3);
+    run.wait_until("the third page is waited for", || {
+        api.cursors("2024").len() == 3
+    });
     run.signal(Signal::INT);
     let cancelled = run.finish().exits_with(1);
     assert_eq!(cancelled.json("run")["state"], "cancelled");
-    let asked_before = api.cursors();
+    let asked_before = api.cursors("2024");
     let finished = erp::poll(&place, "first").finish().exits_with(0);
     assert_eq!(finished.json("run")["id"], cancelled.json("run")["id"]);
-    let asked = api.cursors();
+    let asked = api.cursors("2024");
     let again = &asked[asked_before.len()..];
     assert_eq!(
         again.first(),

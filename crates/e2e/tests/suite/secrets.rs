@@ -160,28 +160,30 @@ fn a_secret_is_a_variable_only_where_it_is_asked_for_and_policy_allows_it() -> O
 }
 
 #[test]
-fn a_function_that_was_given_secrets_serves_one_attempt() {
+fn a_function_that_was_given_secrets_serves_the_attempts_of_one_run_alone() {
     let more = format!("      retries: {{ application: 1 }}\n{DECLARED}");
     let place = place("serverless", "leak and report", &more);
     let finished = fails(run(&place), "application", "BC0604");
+    let mut warm = Vec::new();
     let shown = place
         .barecount(["evidence", "ls", "-o", "json"])
         .finish()
         .exits_with(0)
         .json("evidence");
     let attempts = shown["items"].as_array().into_iter().flatten();
-    let mut count = 0;
     for entry in attempts.filter(|entry| entry["kind"] == "attempt") {
         let index = entry["index"].to_string();
         let entry = place.barecount(["evidence", "show", &index, "-o", "json"]);
         let entry = entry.finish().exits_with(0).json("evidence_entry");
-        assert_eq!(
-            entry["statement"]["predicate"]["detail"]["warm"], false,
-            "{finished}"
-        );
-        count += 1;
+        let detail = &entry["statement"]["predicate"]["detail"];
+        warm.push(detail["warm"].clone());
+        let record = &detail["secrets"]["records"][0];
+        assert_eq!(record["verdict"], "allowed", "{entry:#}");
     }
-    assert_eq!(count, 2, "{finished}");
+    warm.sort_by_key(|warm| warm == true);
+    assert_eq!(warm, [false, true], "{finished}");
+    assert!(!memory(&place).exists(), "nothing is left in memory");
+    place.nothing_is_left();
 }
 
 #[test]

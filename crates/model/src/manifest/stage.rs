@@ -35,7 +35,11 @@ pub struct StageSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 200))]
     pub needs: Vec<Name>,
-    /// What starts a serverless stage.
+    /// How its program takes work; the usual way of the class unless set. A container may be a
+    /// `handler`: its process is kept warm from one task to the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contract: Option<Contract>,
+    /// What starts a handler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<EventSpec>,
     /// The program and its first arguments, in place of the image's entry point.
@@ -84,6 +88,39 @@ pub struct StageSpec {
     /// What becomes of connections that were not declared; refused unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress_mode: Option<EgressMode>,
+}
+
+/// How a program takes work: one of the ways of the task contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Contract {
+    /// It is run to its end for each task. Usual in container and dedicated_compute.
+    Command,
+    /// It asks for one event after the other, and answers each, over the AWS Lambda Runtime API.
+    /// Usual in serverless.
+    Handler,
+    /// It is SQL or a script for a data engine. Usual in managed_etl.
+    Job,
+}
+
+impl Contract {
+    /// The value as manifests spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Handler => "handler",
+            Self::Job => "job",
+        }
+    }
+
+    /// The usual one of a class.
+    pub fn usual(class: RunnerClass) -> Self {
+        match class {
+            RunnerClass::Serverless => Self::Handler,
+            RunnerClass::Container | RunnerClass::DedicatedCompute => Self::Command,
+            RunnerClass::ManagedEtl => Self::Job,
+        }
+    }
 }
 
 /// What runs a stage. Which fields apply depends on the class.
@@ -207,7 +244,7 @@ impl PartitionUnit {
     }
 }
 
-/// What starts a serverless stage.
+/// What starts a handler.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventSpec {

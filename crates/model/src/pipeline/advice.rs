@@ -1,8 +1,8 @@
 //! Warnings: what can run, but is probably not as meant.
 
+use super::Stage;
 use super::resolve::SERVERLESS_MAX;
 use super::scope::Findings;
-use super::{Stage, Work};
 use crate::class::{Phase, RunnerClass, Size};
 use crate::codes;
 use crate::manifest::{Format, StageSpec};
@@ -36,7 +36,10 @@ pub(super) fn warn(findings: &mut Findings<'_>, at: &str, spec: &StageSpec, stag
         findings.warning(codes::LONG_SERVERLESS, &place, message, help);
     }
     let short = stage.timeout <= Duration::from_secs(60);
-    let kept = matches!(stage.work, Work::Command { .. });
+    let kept = matches!(
+        stage.class,
+        RunnerClass::Container | RunnerClass::DedicatedCompute
+    );
     if kept && short && stage.phase == Phase::Utility && stage.size == Size::Small {
         let message = format!(
             "a {} for a control task of at most {}",

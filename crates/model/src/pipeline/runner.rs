@@ -1,11 +1,11 @@
 //! What runs a stage: class, size, profile, and work that fits the class.
 
 use super::scope::Findings;
-use super::{CommandRoot, CustomSize, Event, JobLanguage, Work};
+use super::{CommandRoot, CustomSize, Event, HandlerProgram, JobLanguage, Work};
 use crate::class::{NetworkProfile, RunnerClass, Size};
 use crate::codes;
 use crate::diagnostic::quoted;
-use crate::manifest::{Defaults, EventSpec, EventType, RunnerSpec, StageSpec};
+use crate::manifest::{Contract, Defaults, EventSpec, EventType, RunnerSpec, StageSpec};
 use crate::text::DriverName;
 
 /// The decided runner of a stage.
@@ -49,8 +49,10 @@ pub(super) fn resolve(
         findings.key_error(codes::MISSING_RUNNER, &format!("{at}/name"), message, help);
     }
     let class = class?;
-    refuse_fields_of_other_classes(findings, at, stage, class);
-    let work = work(findings, at, stage, inherited, class);
+    let contract = contract(findings, at, stage, class);
+    let usual = Contract::usual(class);
+    refuse_fields_of_other_classes(findings, at, stage, class, contract.unwrap_or(usual));
+    let work = contract.and_then(|contract| work(findings, at, stage, inherited, class, contract));
     let custom = custom_size(findings, at, own, inherited, class, size);
     let has = |field: &str| fields_of(class).contains(&field);
     let drivers = if own.drivers.is_empty() && has("drivers") {
@@ -85,11 +87,38 @@ fn fields_of(class: RunnerClass) -> &'static [&'static str] {
     }
 }
 
+/// How the program takes work. Only a container may do so in another way than is usual in its class.
+fn contract(
+    findings: &mut Findings<'_>,
+    at: &str,
+    stage: &StageSpec,
+    class: RunnerClass,
+) -> Option<Contract> {
+    let usual = Contract::usual(class);
+    match (class, stage.contract) {
+        (_, None) => Some(usual),
+        (_, Some(contract)) if contract == usual => Some(contract),
+        (RunnerClass::Container, Some(Contract::Handler)) => Some(Contract::Handler),
+        (_, Some(contract)) => {
+            let contract = contract.as_str();
+            let message = format!("the class {class} has no contract `{contract}`");
+            let help = match class {
+                RunnerClass::Container => "a container is a `command` or a `handler`".to_owned(),
+                _ => format!("work of the class is a `{}`; leave it out", usual.as_str()),
+            };
+            let pointer = format!("{at}/contract");
+            findings.error_with_help(codes::FIELD_NOT_OF_CLASS, &pointer, message, help);
+            None
+        }
+    }
+}
+
 fn refuse_fields_of_other_classes(
     findings: &mut Findings<'_>,
     at: &str,
     stage: &StageSpec,
     class: RunnerClass,
+    contract: Contract,
 ) {
     let runner = &stage.runner;
     let fields = [
@@ -108,15 +137,21 @@ fn refuse_fields_of_other_classes(
         ("", "command", !stage.command.is_empty()),
         ("", "args", !stage.args.is_empty()),
     ];
+    let of_contract = |field| field == "event" && contract == Contract::Handler;
     for (prefix, field, present) in fields {
-        if present && !fields_of(class).contains(&field) {
+        if present && !fields_of(class).contains(&field) && !of_contract(field) {
             let classes: Vec<&str> = RunnerClass::ALL
                 .iter()
                 .filter(|other| fields_of(**other).contains(&field))
                 .map(|other| other.as_str())
                 .collect();
             let message = format!("`{field}` has no meaning for the class {class}");
-            let help = format!("it belongs to {}", classes.join(" and "));
+            let help = match (field, class) {
+                ("event", RunnerClass::Container) => {
+                    "a container takes events with `contract: handler`".to_owned()
+                }
+                _ => format!("it belongs to {}", classes.join(" and ")),
+            };
             let pointer = format!("{at}/{prefix}{field}");
             findings.key_error(codes::FIELD_NOT_OF_CLASS, &pointer, message, help);
         }
@@ -129,21 +164,11 @@ fn work(
     stage: &StageSpec,
     inherited: &RunnerSpec,
     class: RunnerClass,
+    contract: Contract,
 ) -> Option<Work> {
     match class {
-        RunnerClass::Serverless => handler(findings, at, stage, inherited),
-        RunnerClass::Container => {
-            let image = stage
-                .runner
-                .image
-                .clone()
-                .or_else(|| inherited.image.clone());
-            if image.is_none() {
-                let help = "name the image's folder or its reference in a registry";
-                missing(findings, at, "a container stage needs `runner.image`", help);
-            }
-            Some(command(CommandRoot::Image(image?), stage))
-        }
+        RunnerClass::Serverless => function(findings, at, stage, inherited),
+        RunnerClass::Container => container(findings, at, stage, inherited, contract),
         RunnerClass::ManagedEtl => job(findings, at, stage, inherited),
         RunnerClass::DedicatedCompute => dedicated(findings, at, stage, inherited),
     }
@@ -159,7 +184,32 @@ fn missing(findings: &mut Findings<'_>, at: &str, message: &str, help: &str) {
     findings.error_with_help(codes::MISSING_ARTIFACT, &pointer, message, help);
 }
 
-fn handler(
+fn container(
+    findings: &mut Findings<'_>,
+    at: &str,
+    stage: &StageSpec,
+    inherited: &RunnerSpec,
+    contract: Contract,
+) -> Option<Work> {
+    let own = stage.runner.image.as_ref();
+    let image = own.or(inherited.image.as_ref()).cloned();
+    if image.is_none() {
+        let help = "name the image's folder or its reference in a registry";
+        missing(findings, at, "a container stage needs `runner.image`", help);
+    }
+    if contract != Contract::Handler {
+        return Some(command(CommandRoot::Image(image?), stage));
+    }
+    let event = stage_event(findings, at, stage)?;
+    let program = HandlerProgram::Image {
+        image: image?,
+        command: stage.command.clone(),
+        args: stage.args.clone(),
+    };
+    Some(Work::Handler { program, event })
+}
+
+fn function(
     findings: &mut Findings<'_>,
     at: &str,
     stage: &StageSpec,
@@ -179,14 +229,17 @@ fn handler(
             help,
         );
     }
-    let event = match &stage.event {
-        Some(spec) => Some(event(findings, &format!("{at}/event"), spec)?),
-        None => None,
-    };
-    Some(Work::Handler {
-        package: package?,
-        event,
-    })
+    let event = stage_event(findings, at, stage)?;
+    let program = HandlerProgram::Package(package?);
+    Some(Work::Handler { program, event })
+}
+
+/// What starts a handler, if anything but the end of the stages before it does. `None`: it is wrong.
+fn stage_event(findings: &mut Findings<'_>, at: &str, stage: &StageSpec) -> Option<Option<Event>> {
+    match &stage.event {
+        Some(spec) => event(findings, &format!("{at}/event"), spec).map(Some),
+        None => Some(None),
+    }
 }
 
 fn job(

@@ -180,3 +180,35 @@ fn an_estimate_covers_every_task_from_the_billed_minimum_to_the_timeout() {
     assert_eq!(estimate.at_least, least);
     assert!(estimate.at_least < estimate.at_most);
 }
+
+#[test]
+fn a_container_is_a_command_unless_it_is_said_to_be_a_handler() {
+    let resolved = |contract: &str| {
+        let text = format!(
+            "apiVersion: barecount.dev/v1\nkind: Pipeline\n\
+             metadata: {{ name: p, tenant: demo, owner: data@example.com }}\n\
+             spec:\n  stages:\n    - name: a\n      phase: ingestion\n      runner: {{ class: \
+             container, size: small, network_profile: private_vpc, image: images/a }}\n      \
+             command: [/app/a]\n      args: [now]\n{contract}"
+        );
+        load("pipeline.yaml", text.as_bytes())
+            .unwrap_or_else(|diagnostics| panic!("{}", diagnostic::render(&diagnostics, &text)))
+            .pipeline
+    };
+    for contract in ["", "      contract: command\n"] {
+        let work = &resolved(contract).stages[0].work;
+        assert!(matches!(work, Work::Command { .. }), "{work:?}");
+    }
+    let event = "      contract: handler\n      event: { type: timer, every: 1h }\n";
+    let pipeline = resolved(event);
+    let work = &pipeline.stages[0].work;
+    let Work::Handler { program, event } = work else {
+        panic!("it is a handler: {work:?}");
+    };
+    assert!(matches!(program, HandlerProgram::Image { .. }));
+    assert!(matches!(event, Some(Event::Timer { .. })));
+    assert_eq!(work.argv(), ["/app/a", "now"]);
+    let required = lock::required(&pipeline);
+    assert_eq!(required.len(), 1);
+    assert_eq!(required[0].kind, ArtifactKind::Image);
+}

@@ -23,9 +23,12 @@ use barecount_model::{class::Size, id::TaskId};
 use barecount_runner::{
     Runner,
     clock::SystemClock,
-    launch::{AttemptToken, End, Isolation, Launch, Limits, Places, ReuseKey, Work},
+    handler::PoolLimits,
+    launch::{
+        AttemptToken, End, HandlerProgram, Isolation, Launch, Limits, Places, ReuseKey, Work,
+    },
     local::{Host, Local},
-    serverless::{PoolLimits, Serverless},
+    serverless::Serverless,
 };
 use barecount_sandbox::{Launcher, LauncherConfig};
 use lambda_runtime::{LambdaEvent, service_fn};
@@ -244,7 +247,7 @@ fn launch(
         },
         size: Size::Small,
         work: Work::Handler {
-            package,
+            program: HandlerProgram::Package(package),
             event: json!("hello"),
         },
         limits: Limits {
@@ -264,7 +267,7 @@ fn launch(
         },
         env,
         isolation: Isolation::Sandbox,
-        reuse: Some(ReuseKey("bench".to_owned())),
+        reuse: Some(ReuseKey::of_any_run("bench")),
         secrets: None,
         network: None,
         timeout: Duration::from_secs(10),

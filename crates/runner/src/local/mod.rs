@@ -26,6 +26,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use barecount_model::id::RunId;
 
 use attempt::{Attempt, Failure, Phase};
 pub use attempt::{Order, Orders};
@@ -53,6 +54,9 @@ pub trait Class: Send + Sync + 'static {
 
     /// Removes what an attempt of an earlier process may have left on the host.
     async fn sweep(&self, token: &AttemptToken) -> Result<(), RunnerError>;
+
+    /// See [`Runner::release`].
+    async fn release(&self, _run: &RunId) {}
 
     /// Ends whatever is kept for attempts to come.
     async fn shut_down(&self) {}
@@ -292,5 +296,9 @@ impl<C: Class> Runner for Local<C> {
         }
         self.destroy(token).await?;
         Ok(Recovered::Gone)
+    }
+
+    async fn release(&self, run: &RunId) {
+        self.class.release(run).await;
     }
 }

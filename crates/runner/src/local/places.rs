@@ -114,15 +114,18 @@ pub(crate) fn mounts(launch: &Launch) -> Vec<Mount> {
         bind(&places.output, inside::OUTPUT, Access::Write),
         bind(&places.checkpoint, inside::CHECKPOINT, Access::Write),
     ];
-    mounts.extend(lasting_mounts(launch));
+    let secrets = launch.secrets.as_ref();
+    let folder = secrets.map(|secrets| secrets.folder.as_path());
+    mounts.extend(lasting_mounts(launch, folder));
     mounts
 }
 
-/// The mounts of the places that stay while one process serves several attempts.
-pub(crate) fn lasting_mounts(launch: &Launch) -> Vec<Mount> {
+/// The mounts of the places that stay while one process serves several attempts; secrets are seen
+/// in this folder, if there are some.
+pub(crate) fn lasting_mounts(launch: &Launch, secrets: Option<&Path>) -> Vec<Mount> {
     let places = &launch.places;
-    let mut mounts = vec![match &launch.secrets {
-        Some(secrets) => bind(&secrets.folder, inside::SECRETS, Access::Read),
+    let mut mounts = vec![match secrets {
+        Some(secrets) => bind(secrets, inside::SECRETS, Access::Read),
         None => Mount::Tmpfs {
             target: inside::SECRETS.into(),
             size_bytes: NO_SECRETS_BYTES,

@@ -326,7 +326,7 @@ pub(crate) fn usage(usage: &barecount_sandbox::Usage) -> launch::Usage {
 }
 
 /// The status of a program that was told to stop and has saved its checkpoint: `EX_TEMPFAIL`.
-const SAVED: i32 = 75;
+pub(crate) const SAVED: i32 = 75;
 
 /// How work ended whose process ended so.
 ///

@@ -6,6 +6,7 @@ use std::{
     net::TcpStream,
     path::Path,
     process::ExitCode,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use barecount_runner::conformance::{Behaviour, Seen, behave};
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::payload::{ignore_stops, leave_process, tell};
 
-/// What the program is called by the runner.
+/// What the program is called by the runner, as a function.
 pub(crate) const BOOTSTRAP: &str = "/var/task/bootstrap";
 /// The variable that makes the function misbehave.
 pub(crate) const MISBEHAVIOUR: &str = "MISBEHAVIOUR";
@@ -53,6 +54,15 @@ pub(crate) enum Misbehaviour {
     ReplacesOutput,
     /// Answers, then ends.
     EndsAfterwards,
+    /// Says in its log that it waits, and exits with status 75 when it is asked to stop.
+    ExitsWhenAsked,
+    /// The same, but answers that it is to be tried again, and goes on.
+    AnswersWhenAsked,
+}
+
+/// What the program was started as.
+fn program() -> String {
+    std::env::args().next().unwrap_or_default()
 }
 
 #[derive(Deserialize)]
@@ -99,12 +109,55 @@ pub(crate) const REPORT: &str = "report";
 /// The message of such an error.
 pub(crate) const REPORTED: &str = "row 7 has no date";
 
+/// The member of an event that makes the function tell what it finds, and leave files of this name
+/// in each of its places.
+pub(crate) const LOOK: &str = "look";
+
+/// How many events this process has been given.
+static SERVED: AtomicU64 = AtomicU64::new(0);
+
+fn look(name: &str, places: &Value) -> io::Result<Value> {
+    let place = |member: &str| Path::new(places[member].as_str().unwrap_or_default());
+    let mut found = serde_json::Map::new();
+    for member in ["cache_dir", "checkpoint_dir", "output_dir", "scratch_dir"] {
+        found.insert(member.to_owned(), json!(names(place(member))?));
+        fs_err::write(place(member).join(name), name)?;
+    }
+    // All that there is of the places of any attempt.
+    for member in ["input_dir", "output_dir", "checkpoint_dir"] {
+        let all = place(member).parent().unwrap_or(Path::new("/"));
+        found.insert(format!("{member}s"), json!(names(all)?.len()));
+    }
+    let mut secrets = serde_json::Map::new();
+    for name in names(place("secrets_dir"))? {
+        let value = fs_err::read_to_string(place("secrets_dir").join(&name))?;
+        tell(&format_args!("the value is <{value}>"));
+        let written = fs_err::write(place("secrets_dir").join(&name), "x").is_ok();
+        secrets.insert(name, json!({ "length": value.len(), "written": written }));
+    }
+    found.insert("secrets".to_owned(), Value::Object(secrets));
+    let served = SERVED.fetch_add(1, Ordering::SeqCst) + 1;
+    found.insert("served".to_owned(), json!(served));
+    Ok(Value::Object(found))
+}
+
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let mut names: Vec<_> = fs_err::read_dir(folder)?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<io::Result<_>>()?;
+    names.sort();
+    Ok(names)
+}
+
 async fn handle(event: LambdaEvent<Value>) -> Result<Value, Diagnostic> {
     if let Some(error_type) = event.payload["event"][REPORT].as_str() {
         return Err(Diagnostic {
             error_type: error_type.to_owned(),
             error_message: REPORTED.to_owned(),
         });
+    }
+    if let Some(name) = event.payload["event"][LOOK].as_str() {
+        return Ok(look(name, &event.payload["barecount"]).map_err(Error::from)?);
     }
     Ok(carry_out(event).await?)
 }
@@ -128,7 +181,7 @@ async fn carry_out(event: LambdaEvent<Value>) -> Result<Value, Error> {
         Behaviour::Signal(6) => std::process::abort(),
         Behaviour::Hang => std::future::pending().await,
         Behaviour::IgnoreStop => ignore_stops().await?,
-        Behaviour::LeaveProcess => leave_process(BOOTSTRAP)?,
+        Behaviour::LeaveProcess => leave_process(&program())?,
         other => behave(
             other,
             Seen {
@@ -210,10 +263,39 @@ fn answer(misbehaviour: Misbehaviour, id: &str, event: &Payload) -> io::Result<(
             post(&path, b"1")?;
             std::process::exit(0);
         }
+        Misbehaviour::ExitsWhenAsked => {
+            asked_to_stop()?;
+            std::process::exit(75);
+        }
+        Misbehaviour::AnswersWhenAsked => {
+            asked_to_stop()?;
+            let error = json!({"errorType": "EX_TEMPFAIL", "errorMessage": "page 3 is saved"});
+            post(
+                &format!("invocation/{id}/error"),
+                error.to_string().as_bytes(),
+            )?;
+        }
         other => return Err(io::Error::other(format!("{other:?} answers nothing"))),
     }
     Ok(())
 }
+
+/// Says that it waits, and returns when it is asked to stop.
+fn asked_to_stop() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let kind = tokio::signal::unix::SignalKind::terminate();
+        let mut stops = tokio::signal::unix::signal(kind)?;
+        tell(&WAITING);
+        stops.recv().await;
+        Ok(())
+    })
+}
+
+/// What is said by whoever waits to be asked to stop.
+pub(crate) const WAITING: &str = "waiting";
 
 /// The argument that makes this program a part of a fork bomb.
 pub(crate) const BOMB: &str = "bomb";
@@ -223,7 +305,7 @@ pub(crate) const REFUSED: &str = "no more processes";
 /// Never returns. Every process of it starts others for as long as it may.
 pub(crate) fn fork_bomb() -> ! {
     loop {
-        if let Err(error) = std::process::Command::new(BOOTSTRAP).arg(BOMB).spawn() {
+        if let Err(error) = std::process::Command::new(program()).arg(BOMB).spawn() {
             tell(&format_args!("{REFUSED}: {error}"));
             loop {
                 std::thread::park();

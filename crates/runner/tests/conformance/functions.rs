@@ -6,7 +6,7 @@ use barecount_runner::{
     Runner, RunnerError,
     clock::{Clock, VirtualClock},
     conformance::Behaviour,
-    launch::{End, Ended, Launch, ReuseKey, Work},
+    launch::{End, Ended, HandlerProgram, Launch, ReuseKey, Work},
     local::{Host, Local},
     serverless::Serverless,
 };
@@ -85,9 +85,9 @@ impl Bench {
     }
 
     pub(crate) fn event(&self, number: u32, event: Value) -> Launch {
-        let package = self.shared.files.join("package");
-        let mut launch = self.ground.launch(number, Work::Handler { package, event });
-        launch.reuse = Some(ReuseKey("key".to_owned()));
+        let program = HandlerProgram::Package(self.shared.files.join("package"));
+        let mut launch = self.ground.launch(number, Work::Handler { program, event });
+        launch.reuse = Some(ReuseKey::of_any_run("key"));
         launch
     }
 
@@ -181,7 +181,7 @@ async fn other_keys(shared: Arc<Shared>) -> TestResult {
     let bench = Bench::new(shared)?;
     bench.carry_out(&bench.echo(1)).await?;
     let mut other_key = bench.echo(2);
-    other_key.reuse = Some(ReuseKey("other".to_owned()));
+    other_key.reuse = Some(ReuseKey::of_any_run("other"));
     let mut no_key = bench.echo(3);
     no_key.reuse = None;
     let mut other_variables = bench.echo(4);
@@ -266,7 +266,7 @@ async fn full_pool(shared: Arc<Shared>) -> TestResult {
     // One more than there may be sandboxes.
     for number in 1..=5 {
         let mut launch = bench.echo(number);
-        launch.reuse = Some(ReuseKey(number.to_string()));
+        launch.reuse = Some(ReuseKey::of_any_run(number.to_string()));
         let ended = bench.carry_out(&launch).await?;
         check(!ended.warm, &ended)?;
     }

@@ -4,6 +4,7 @@
 //! starts sandboxes has to start the launcher while it has one thread, so it has no harness but
 //! `libtest-mimic`.
 
+mod containers;
 mod faults;
 mod function;
 mod functions;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
     }
     for (module, tests) in [
         ("function", functions::TESTS),
+        ("container", containers::TESTS),
         ("fault", faults::TESTS),
         ("recovery", recovery::TESTS),
     ] {

@@ -12,6 +12,8 @@ use crate::function::{BOMB, fork_bomb};
 
 /// The first argument that makes this binary a command under test; the second is the behaviour.
 pub(crate) const COMMAND: &str = "behave";
+/// The only argument that makes this binary a handler.
+pub(crate) const HANDLER: &str = "handler";
 /// The first argument that makes this binary an engine, whose job is the behaviour.
 pub(crate) const ENGINE: &str = "engine";
 
@@ -24,7 +26,12 @@ pub(crate) fn main() -> Option<ExitCode> {
     let arguments: Vec<String> = std::env::args().collect();
     let mut words = arguments.iter().map(String::as_str);
     let program = words.next()?;
-    if program == crate::function::BOOTSTRAP && arguments.len() == 1 {
+    let takes_events = match arguments.as_slice() {
+        [program] => program == crate::function::BOOTSTRAP,
+        [_, only] => only == HANDLER,
+        _ => false,
+    };
+    if takes_events {
         return Some(crate::function::main());
     }
     if arguments.get(1).is_some_and(|first| first == BOMB) {

@@ -17,15 +17,16 @@ use barecount_runner::{
     container::Container,
     dedicated_compute::DedicatedCompute,
     fake::{Fake, Playbook, Script},
-    launch::{End, Launch, ReuseKey, Root, Work},
+    handler::PoolLimits,
+    launch::{End, HandlerProgram, Launch, ReuseKey, Root, Work},
     local::{Class, Host, Local},
     managed_etl::{EngineProgram, ManagedEtl},
-    serverless::{PoolLimits, Serverless},
+    serverless::Serverless,
 };
 
 use crate::{
     ground::Ground,
-    payload::{APP, COMMAND, ENGINE, LOADER},
+    payload::{APP, COMMAND, ENGINE, HANDLER, LOADER},
     shared::Shared,
 };
 
@@ -35,6 +36,8 @@ pub(crate) enum Under {
     Fake,
     Container,
     Package,
+    ContainerHandler,
+    WarmContainer,
     DedicatedCompute,
     ManagedEtl,
     Serverless,
@@ -46,6 +49,8 @@ impl Under {
         Self::Fake,
         Self::Container,
         Self::Package,
+        Self::ContainerHandler,
+        Self::WarmContainer,
         Self::DedicatedCompute,
         Self::ManagedEtl,
         Self::Serverless,
@@ -57,6 +62,8 @@ impl Under {
             Self::Fake => "fake",
             Self::Container => "container",
             Self::Package => "container_package",
+            Self::ContainerHandler => "container_handler",
+            Self::WarmContainer => "container_warm",
             Self::DedicatedCompute => "dedicated_compute",
             Self::ManagedEtl => "managed_etl",
             Self::Serverless => "serverless",
@@ -90,7 +97,8 @@ impl Under {
         LocalSubject {
             make: self.make(shared),
             work: self.work(shared),
-            reuse: (self == Self::WarmServerless).then(|| ReuseKey("key".to_owned())),
+            reuse: matches!(self, Self::WarmServerless | Self::WarmContainer)
+                .then(|| ReuseKey::of_any_run("key")),
             open: tokio::sync::Mutex::new(None),
             ground,
         }
@@ -114,7 +122,10 @@ impl Under {
                 let class = serverless(host.clone(), Duration::from_secs(60), state);
                 opened(class.expect("the temporary folder can be written"), state)
             }),
-            _ => Box::new(move |state| opened(Container::new(host.clone()), state)),
+            _ => Box::new(move |state| {
+                let class = container(host.clone(), Duration::from_secs(60), state);
+                opened(class.expect("the temporary folder can be written"), state)
+            }),
         }
     }
 
@@ -129,9 +140,15 @@ impl Under {
                 spec: serde_json::to_value(behaviour).expect("a behaviour has a JSON form"),
             }),
             Self::Serverless | Self::WarmServerless => Box::new(move |behaviour| Work::Handler {
-                package: package.clone(),
+                program: HandlerProgram::Package(package.clone()),
                 event: serde_json::to_value(behaviour).expect("a behaviour has a JSON form"),
             }),
+            Self::ContainerHandler | Self::WarmContainer => {
+                Box::new(move |behaviour| Work::Handler {
+                    program: image_handler(&image),
+                    event: serde_json::to_value(behaviour).expect("a behaviour has a JSON form"),
+                })
+            }
             Self::Package => Box::new(move |behaviour| Work::Command {
                 root: Root::Package(package.clone()),
                 argv: [
@@ -153,6 +170,21 @@ impl Under {
             }),
         }
     }
+}
+
+/// The program of an image under test that takes events.
+pub(crate) fn image_handler(image: &Path) -> HandlerProgram {
+    HandlerProgram::Image {
+        root: image.to_owned(),
+        argv: vec!["/payload".to_owned(), HANDLER.to_owned()],
+        working_dir: PathBuf::from("/"),
+    }
+}
+
+/// Containers on this host, with the folder that warm ones need.
+pub(crate) fn container(host: Host, idle: Duration, state: &Path) -> io::Result<Container> {
+    let limits = PoolLimits { sandboxes: 4, idle };
+    Container::new(host, limits, &state.join("workers"))
 }
 
 /// Functions on this host, with the folder that they need.

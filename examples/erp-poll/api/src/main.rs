@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         .map_err(Into::into)
         .and_then(|command| match command {
             Command::Orders(orders) => {
-                for order in orders.page(0, orders.count) {
+                for order in orders.page(orders.all()) {
                     tell(&order)?;
                 }
                 Ok(())
@@ -142,6 +142,7 @@ fn log(request: &Request, reply: &Reply) -> io::Result<()> {
     tell(&json!({
         "method": request.method,
         "path": request.path,
+        "year": request.parameter("year"),
         "after": request.parameter("after"),
         "status": status,
         "sent": sent,

@@ -1,13 +1,14 @@
 //! The orders: made from a seed, the same ones each time, each by its number alone.
 
-use std::num::NonZeroU64;
+use std::{num::NonZeroU64, ops::Range};
 
 use serde_json::{Value, json};
 
 const CUSTOMERS: u64 = 24;
-const ORDERS_A_DAY: u64 = 5;
 /// Every month has them, so that every date that is made exists.
 const DAYS_A_MONTH: u64 = 28;
+/// One a day.
+const ORDERS_A_YEAR: u64 = 12 * DAYS_A_MONTH;
 const STATUSES: [&str; 3] = ["open", "shipped", "invoiced"];
 const FIRST_YEAR: u64 = 2024;
 
@@ -23,16 +24,32 @@ pub(crate) struct Orders {
 }
 
 impl Orders {
-    /// Up to `limit` of them from number `from` on, the oldest first.
-    pub(crate) fn page(&self, from: u64, limit: u64) -> Vec<Value> {
-        let end = from.saturating_add(limit).min(self.count);
-        (from..end).map(|number| self.order(number)).collect()
+    /// The numbers of those of a year; none where the system did not exist yet.
+    pub(crate) fn of_year(&self, year: u64) -> Range<u64> {
+        let start = match year.checked_sub(FIRST_YEAR) {
+            Some(years) => years.saturating_mul(ORDERS_A_YEAR),
+            None => return 0..0,
+        };
+        start
+            ..start
+                .saturating_add(ORDERS_A_YEAR)
+                .min(self.count)
+                .max(start)
+    }
+
+    /// The numbers of all of them.
+    pub(crate) fn all(&self) -> Range<u64> {
+        0..self.count
+    }
+
+    /// The orders with these numbers, the oldest first.
+    pub(crate) fn page(&self, numbers: Range<u64>) -> Vec<Value> {
+        numbers.map(|number| self.order(number)).collect()
     }
 
     fn order(&self, number: u64) -> Value {
         let mut random = SplitMix(self.seed ^ number.wrapping_mul(0x9e37_79b9));
-        let day = number / ORDERS_A_DAY;
-        let month = day / DAYS_A_MONTH;
+        let month = number / DAYS_A_MONTH;
         let cents = 1_000 + random.below(2_000_000);
         let mut order = json!({
             "order_id": format!("SO-{:07}", number + 1),
@@ -41,7 +58,7 @@ impl Orders {
                 "{:04}-{:02}-{:02}",
                 FIRST_YEAR + month / 12,
                 month % 12 + 1,
-                day % DAYS_A_MONTH + 1
+                number % DAYS_A_MONTH + 1
             ),
             "status": STATUSES[random.below(3) as usize],
             "lines": 1 + random.below(12),

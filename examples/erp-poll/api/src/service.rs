@@ -115,21 +115,25 @@ impl Service {
             None => Some(USUAL_LIMIT),
             Some(limit) => limit.parse().ok().filter(|limit| *limit > 0),
         };
-        let (Some(from), Some(limit)) = (from, limit) else {
-            let wrong = json!({ "error": "`after` or `limit` is not one of ours" });
+        let asked = match request.parameter("year") {
+            None => Some(self.orders.all()),
+            Some(year) => year.parse().ok().map(|year| self.orders.of_year(year)),
+        };
+        let (Some(from), Some(limit), Some(asked)) = (from, limit, asked) else {
+            let wrong = json!({ "error": "`after`, `limit` or `year` is not one of ours" });
             return Reply::Whole(Answer::json(400, &wrong));
         };
         let limit = limit.min(MOST_LIMIT);
+        let from = from.max(asked.start);
         let fate = {
             let mut fates = self.fates.lock().unwrap_or_else(PoisonError::into_inner);
             fates.of(from / limit + 1)
         };
-        let orders = self.orders.page(from, limit);
-        let next = from.saturating_add(orders.len() as u64);
+        let next = from.saturating_add(limit).min(asked.end).max(from);
         let page = json!({
-            "orders": orders,
+            "orders": self.orders.page(from..next),
             "cursor": format!("{CURSOR}{next}"),
-            "more": next < self.orders.count,
+            "more": next < asked.end,
         });
         match fate {
             Fate::Answered => Reply::Whole(Answer::json(200, &page)),

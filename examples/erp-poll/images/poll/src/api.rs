@@ -2,7 +2,7 @@
 
 use std::{
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -20,6 +20,8 @@ use crate::{
 };
 
 const SCHEMA_FILE: &str = "schema.json";
+/// How long the schema is taken for what it was; then the API is asked whether it still holds.
+const SCHEMA_HOLDS: Duration = Duration::from_secs(5 * 60);
 /// Orders that are asked for at a time.
 const PAGE: &str = "100";
 /// Orders that are taken from a page, whatever was asked for, and bytes of an answer and a cursor.
@@ -105,14 +107,22 @@ struct Tagged {
     schema: Schema,
 }
 
-/// A client of the API.
+/// What lasts from one task to the next: connections, a token, the schema. None of it needs the
+/// client's secret, which is each attempt's own.
 pub(crate) struct Api {
     agent: Agent,
     url: String,
-    client: Client,
-    deadline: Option<SystemTime>,
+    client_id: String,
     cache: Cache,
     token: Option<Token>,
+    schema: Option<(Schema, Instant)>,
+}
+
+/// The API for the time of one attempt.
+pub(crate) struct Session<'a> {
+    api: &'a mut Api,
+    client: Client,
+    deadline: SystemTime,
 }
 
 /// An answer that says what was asked for, or that it has not changed.
@@ -126,10 +136,8 @@ impl Api {
     pub(crate) fn new(settings: Settings) -> Self {
         let Settings {
             url,
-            client,
+            client_id,
             cache,
-            deadline,
-            ..
         } = settings;
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -141,19 +149,44 @@ impl Api {
         let cache = Cache::new(cache);
         Self {
             agent: config.into(),
-            token: Token::find(&cache, &client, &url, SystemTime::now()),
+            token: Token::find(&cache, &client_id, &url, SystemTime::now()),
             url,
-            client,
-            deadline,
+            client_id,
             cache,
+            schema: None,
         }
     }
 
-    /// The schema of an order; the one in the cache, if the API says that it still holds.
+    /// The API for an attempt that has this secret and so much time.
+    pub(crate) fn session(&mut self, secret: String, deadline: SystemTime) -> Session<'_> {
+        let id = self.client_id.clone();
+        Session {
+            api: self,
+            client: Client { id, secret },
+            deadline,
+        }
+    }
+}
+
+impl Session<'_> {
+    /// The schema of an order; the one in memory for a while, then the one in the cache, if the API
+    /// says that it still holds.
     pub(crate) fn schema(&mut self) -> Result<Schema, ApiError> {
+        if let Some((schema, since)) = &self.api.schema
+            && since.elapsed() < SCHEMA_HOLDS
+        {
+            log::line(&json!({ "message": "the schema is the one in memory" }));
+            return Ok(schema.clone());
+        }
+        let schema = self.current_schema()?;
+        self.api.schema = Some((schema.clone(), Instant::now()));
+        Ok(schema)
+    }
+
+    fn current_schema(&mut self) -> Result<Schema, ApiError> {
         const WHAT: &str = "the schema";
-        let known: Option<Tagged> = self.cache.find(SCHEMA_FILE);
-        let known = known.filter(|known| known.url == self.url);
+        let known: Option<Tagged> = self.api.cache.find(SCHEMA_FILE);
+        let known = known.filter(|known| known.url == self.api.url);
         let headers = known
             .as_ref()
             .map(|known| ("If-None-Match", known.tag.clone()));
@@ -164,17 +197,24 @@ impl Api {
         }
         let schema: Schema = parse(WHAT, &answered.body)?;
         if let Some(tag) = answered.tag {
-            let url = self.url.clone();
+            let url = self.api.url.clone();
             let schema = schema.clone();
-            self.cache.keep(SCHEMA_FILE, &Tagged { tag, url, schema });
+            self.api
+                .cache
+                .keep(SCHEMA_FILE, &Tagged { tag, url, schema });
         }
         Ok(schema)
     }
 
-    /// The orders behind a cursor; the first ones without it.
-    pub(crate) fn orders(&mut self, after: Option<&str>) -> Result<Page, ApiError> {
+    /// The orders of a year, or all, behind a cursor; the first ones without it.
+    pub(crate) fn orders(
+        &mut self,
+        year: Option<&str>,
+        after: Option<&str>,
+    ) -> Result<Page, ApiError> {
         const WHAT: &str = "orders";
         let mut query = vec![("limit", PAGE)];
+        query.extend(year.map(|year| ("year", year)));
         query.extend(after.map(|after| ("after", after)));
         let answered = self.get(WHAT, "/v1/orders", &query, None)?;
         let page: Page = parse(WHAT, &answered.body)?;
@@ -194,13 +234,14 @@ impl Api {
         query: &[(&str, &str)],
         header: Option<(&str, String)>,
     ) -> Result<Answered, ApiError> {
-        let mut patience = Patience::until(self.deadline);
+        let mut patience = Patience::until(Some(self.deadline));
         let mut renewed = false;
         loop {
             let token = self.token()?;
             let mut request = self
+                .api
                 .agent
-                .get(format!("{}{path}", self.url))
+                .get(format!("{}{path}", self.api.url))
                 .query_pairs(query.iter().copied())
                 .header("Authorization", token.header());
             if let Some((name, value)) = &header {
@@ -212,8 +253,8 @@ impl Api {
                 if std::mem::replace(&mut renewed, true) {
                     return Err(ApiError::Token { what });
                 }
-                Token::forget(&self.cache);
-                self.token = None;
+                Token::forget(&self.api.cache);
+                self.api.token = None;
                 continue;
             }
             if let Some(answered) = settle(what, &mut patience, found)? {
@@ -225,6 +266,7 @@ impl Api {
     /// The token at hand, or a new one.
     fn token(&mut self) -> Result<Token, ApiError> {
         let good = self
+            .api
             .token
             .take()
             .filter(|token| token.is_good(SystemTime::now()));
@@ -232,16 +274,17 @@ impl Api {
             Some(token) => token,
             None => self.new_token()?,
         };
-        Ok(self.token.insert(token).clone())
+        Ok(self.api.token.insert(token).clone())
     }
 
     fn new_token(&self) -> Result<Token, ApiError> {
         const WHAT: &str = "a token";
-        let mut patience = Patience::until(self.deadline);
+        let mut patience = Patience::until(Some(self.deadline));
         loop {
             let sent = self
+                .api
                 .agent
-                .post(format!("{}/oauth/token", self.url))
+                .post(format!("{}/oauth/token", self.api.url))
                 .header("Authorization", token::credentials(&self.client))
                 .send_form([("grant_type", "client_credentials")]);
             let found = read(sent);
@@ -261,10 +304,10 @@ impl Api {
             };
             let granted: Granted = parse(WHAT, &answered.body)?;
             let token = granted
-                .into_token(&self.client, &self.url, SystemTime::now())
+                .into_token(&self.client.id, &self.api.url, SystemTime::now())
                 .ok_or(ApiError::TokenKind)?;
             log::line(&json!({ "message": "the API gave a new token" }));
-            token.keep(&self.cache);
+            token.keep(&self.api.cache);
             return Ok(token);
         }
     }

@@ -1,4 +1,4 @@
-//! Files that make the next attempt quicker, and are missed by nobody.
+//! Files that make the next process quicker, and are missed by nobody.
 
 use std::{
     fs::{self, OpenOptions},

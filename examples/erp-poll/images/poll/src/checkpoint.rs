@@ -1,7 +1,7 @@
 //! Where the poll stands, page by page, so that another attempt goes on and takes nothing twice.
 //!
 //! The platform keeps what an accepted attempt saved for the next poll, and hands what an attempt
-//! saved that asks to be tried again (exit status 75) to the next attempt of the same task. What an
+//! saved that asks to be tried again (`EX_TEMPFAIL`) to the next attempt of the same task. What an
 //! attempt wrote to its outputs is swept unless it is accepted: so until then the rows of its pages
 //! are in the checkpoint, beside the cursor. Three files:
 //!

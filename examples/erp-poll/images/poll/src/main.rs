@@ -1,9 +1,11 @@
-//! The *poll* command: what is new among the orders of an ERP system, page by page, since the last
-//! poll that was accepted.
+//! The *poll* handler: what is new among the orders of a year in an ERP system, page by page, since
+//! the last poll of that year that was accepted.
 //!
-//! Each page is in the checkpoint before the next is asked for. When the API is not well for longer
-//! than it can wait, or the platform asks it to stop (`SIGTERM`), it exits with status 75, and the
-//! next attempt goes on behind the last page.
+//! One process takes one task after the other, and keeps its connections, its token and the schema of
+//! an order meanwhile. Each page is in the checkpoint before the next is asked for. When the API is not
+//! well for longer than it can wait, the answer is `EX_TEMPFAIL`, and the next attempt goes on behind
+//! the last page; so it does when the platform asks the process to stop (`SIGTERM`), which then exits
+//! with status 75.
 
 mod api;
 mod cache;
@@ -18,17 +20,19 @@ mod token;
 use std::{
     io::{self, Write},
     process::ExitCode,
+    sync::{Mutex, PoisonError},
     thread,
 };
 
-use serde_json::json;
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use serde_json::{Value, json};
 use signal_hook::{consts::SIGTERM, iterator::Signals};
 
 use crate::{
     api::{Api, ApiError, Page},
     checkpoint::{Checkpoint, CheckpointError, DeadLetter, Taken},
     schema::{Schema, SchemaError},
-    settings::{Settings, SettingsError},
+    settings::{Attempt, Invocation, Settings, SettingsError},
     status::{Failure, Status},
 };
 
@@ -58,19 +62,35 @@ impl Failure for PollError {
     }
 }
 
-fn main() -> ExitCode {
-    let ended = stop_when_asked()
+// One event at a time is all that a handler gets, so one thread does, and may wait for the API.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let started = stop_when_asked()
         .map_err(PollError::Signals)
-        .and_then(|()| Ok(Settings::read()?))
-        .and_then(poll);
-    match ended {
+        .and_then(|()| Ok(Settings::read()?));
+    let api = match started {
+        Ok(settings) => Mutex::new(Api::new(settings)),
+        Err(error) => return failed(&status::chain(&error), error.status()),
+    };
+    let serving = lambda_runtime::run(service_fn(async |event: LambdaEvent<Invocation>| {
+        // Whatever a task left half-done in it, an API can be asked again.
+        let mut api = api.lock().unwrap_or_else(PoisonError::into_inner);
+        poll(&mut api, &event.payload.barecount).map_err(|error| Diagnostic {
+            error_type: error.status().error_type().to_owned(),
+            error_message: status::chain(&error),
+        })
+    }));
+    match serving.await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // A log line that cannot be written changes nothing about the outcome.
-            let _ = writeln!(io::stderr(), "poll: {}", status::chain(&error));
-            ExitCode::from(error.status().code())
-        }
+        Err(error) => failed(&error.to_string(), Status::IoErr),
     }
+}
+
+/// Ends the program where there is no event whose answer could say why.
+fn failed(why: &str, status: Status) -> ExitCode {
+    // A log line that cannot be written changes nothing about the outcome.
+    let _ = writeln!(io::stderr(), "poll: {why}");
+    ExitCode::from(status.code())
 }
 
 /// Ends the process when the platform asks for it. There is nothing to wait for: at any moment the
@@ -86,22 +106,24 @@ fn stop_when_asked() -> io::Result<()> {
     Ok(())
 }
 
-fn poll(settings: Settings) -> Result<(), PollError> {
-    let output = settings.output.clone();
-    let mut checkpoint = Checkpoint::open(&settings.checkpoint)?;
+/// Carries one task out; answers with what it brought.
+fn poll(api: &mut Api, attempt: &Attempt) -> Result<Value, PollError> {
+    let year = attempt.partition.as_deref();
+    let mut api = api.session(attempt.secret()?, attempt.deadline());
+    let mut checkpoint = Checkpoint::open(&attempt.checkpoint_dir)?;
     let found = checkpoint.state();
     log::line(&json!({
         "message": "the poll begins",
+        "year": year,
         "cursor": found.cursor,
         "pages_of_earlier_attempts": found.spooled.pages,
     }));
-    let mut api = Api::new(settings);
     let schema = api.schema()?;
     schema.has_all_columns()?;
     let digest = schema.digest();
     let mut more = true;
     while more && !checkpoint.is_full() {
-        let page = api.orders(checkpoint.state().cursor.as_deref())?;
+        let page = api.orders(year, checkpoint.state().cursor.as_deref())?;
         more = page.more;
         let taken = take(&page, &schema, &digest);
         checkpoint.save(&taken, page.cursor)?;
@@ -112,15 +134,15 @@ fn poll(settings: Settings) -> Result<(), PollError> {
             "set_aside": taken.letters.len(),
         }));
     }
-    let handed = checkpoint.hand_over(&output)?;
-    log::line(&json!({
-        "message": "the poll is done",
+    let handed = checkpoint.hand_over(&attempt.output_dir)?;
+    let brought = json!({
         "pages": handed.pages,
         "orders": handed.rows,
         "set_aside": handed.letters,
         "more": more,
-    }));
-    Ok(())
+    });
+    log::line(&json!({ "message": "the poll is done", "year": year, "brought": brought }));
+    Ok(brought)
 }
 
 fn take(page: &Page, schema: &Schema, digest: &str) -> Taken {

@@ -1,4 +1,4 @@
-//! What the program is told: variables and places of the task contract, and a secret's file.
+//! What the program is told: variables when it starts, and with each event the attempt's own places.
 
 use std::{
     env, fs, io,
@@ -6,30 +6,49 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde::Deserialize;
+
 use crate::status::{Failure, Status};
 
 /// The secret's name in the manifest.
 const SECRET: &str = "erp-client";
 
-/// What the program is told.
+/// What the program is told once, for all tasks that it is given.
 pub(crate) struct Settings {
     /// `ERP_URL`: where the API is, without a slash at the end.
     pub(crate) url: String,
-    /// Who asks.
-    pub(crate) client: Client,
-    /// One folder per output dataset, and `_dead_letters`.
-    pub(crate) output: PathBuf,
-    /// What an earlier attempt or run left for this one.
-    pub(crate) checkpoint: PathBuf,
+    /// `ERP_CLIENT_ID`: who asks.
+    pub(crate) client_id: String,
     /// What may vanish at any time; none where the platform keeps none.
     pub(crate) cache: Option<PathBuf>,
-    /// When the platform will end the attempt.
-    pub(crate) deadline: Option<SystemTime>,
+}
+
+/// What the program is invoked with.
+#[derive(Deserialize)]
+pub(crate) struct Invocation {
+    /// The attempt to be carried out.
+    pub(crate) barecount: Attempt,
+}
+
+/// An attempt, as far as this program looks at it. Places are its own: they are gone once it is
+/// answered.
+#[derive(Deserialize)]
+pub(crate) struct Attempt {
+    /// The year whose orders are polled; those of all years if absent.
+    pub(crate) partition: Option<String>,
+    /// One folder per output dataset, and `_dead_letters`.
+    pub(crate) output_dir: PathBuf,
+    /// What an earlier attempt or run left for this one.
+    pub(crate) checkpoint_dir: PathBuf,
+    /// One file for each secret.
+    secrets_dir: PathBuf,
+    /// When the platform will end the attempt, in milliseconds since 1970.
+    deadline_ms: u64,
 }
 
 /// An OAuth client. Its secret is shown nowhere.
 pub(crate) struct Client {
-    /// `ERP_CLIENT_ID`.
+    /// Its public name.
     pub(crate) id: String,
     /// The whole content of the secret's file.
     pub(crate) secret: String,
@@ -63,22 +82,25 @@ impl Failure for SettingsError {
 }
 
 impl Settings {
-    /// Reads the environment of this process, and the secret.
+    /// Reads the environment of this process.
     pub(crate) fn read() -> Result<Self, SettingsError> {
         Ok(Self {
             url: variable("ERP_URL")?.trim_end_matches('/').to_owned(),
-            client: Client {
-                id: variable("ERP_CLIENT_ID")?,
-                secret: secret(Path::new(&variable("BARECOUNT_SECRETS_DIR")?))?,
-            },
-            output: variable("BARECOUNT_OUTPUT_DIR")?.into(),
-            checkpoint: variable("BARECOUNT_CHECKPOINT_DIR")?.into(),
+            client_id: variable("ERP_CLIENT_ID")?,
             cache: env::var_os("BARECOUNT_CACHE_DIR").map(PathBuf::from),
-            deadline: env::var("BARECOUNT_DEADLINE_MS")
-                .ok()
-                .and_then(|text| text.parse().ok())
-                .map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms)),
         })
+    }
+}
+
+impl Attempt {
+    /// The client's secret.
+    pub(crate) fn secret(&self) -> Result<String, SettingsError> {
+        secret(&self.secrets_dir)
+    }
+
+    /// When the platform will end the attempt.
+    pub(crate) fn deadline(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.deadline_ms)
     }
 }
 

@@ -1,4 +1,5 @@
-//! How the program says which kind of failure it met: exit codes by the names of `sysexits.h`.
+//! How the program says which kind of failure it met, by the names of `sysexits.h`: as the type of the
+//! error that it answers, or, where there is nothing to answer, as its exit code.
 
 use std::error::Error;
 
@@ -18,6 +19,17 @@ pub(crate) enum Status {
 }
 
 impl Status {
+    /// The `errorType` of an error answer.
+    pub(crate) fn error_type(self) -> &'static str {
+        match self {
+            Self::DataErr => "EX_DATAERR",
+            Self::IoErr => "EX_IOERR",
+            Self::TempFail => "EX_TEMPFAIL",
+            Self::NoPerm => "EX_NOPERM",
+            Self::Config => "EX_CONFIG",
+        }
+    }
+
     /// The exit code.
     pub(crate) fn code(self) -> u8 {
         match self {

@@ -35,7 +35,7 @@ pub(crate) struct Granted {
 
 impl Granted {
     /// The token that was granted; none if it is of a kind that is not used as ours are.
-    pub(crate) fn into_token(self, client: &Client, url: &str, now: SystemTime) -> Option<Token> {
+    pub(crate) fn into_token(self, client_id: &str, url: &str, now: SystemTime) -> Option<Token> {
         let plain = self
             .access_token
             .bytes()
@@ -47,21 +47,21 @@ impl Granted {
         Some(Token {
             value: self.access_token,
             expires_s: seconds(now + lifetime.min(LONGEST_LIFETIME)),
-            client_id: client.id.clone(),
+            client_id: client_id.to_owned(),
             url: url.to_owned(),
         })
     }
 }
 
 impl Token {
-    /// The one that an earlier attempt left, if it is still good.
-    pub(crate) fn find(cache: &Cache, client: &Client, url: &str, now: SystemTime) -> Option<Self> {
+    /// The one that an earlier process left, if it is still good.
+    pub(crate) fn find(cache: &Cache, client_id: &str, url: &str, now: SystemTime) -> Option<Self> {
         let token: Self = cache.find(FILE)?;
-        let ours = token.client_id == client.id && token.url == url;
+        let ours = token.client_id == client_id && token.url == url;
         (ours && token.is_good(now)).then_some(token)
     }
 
-    /// Leaves it to later attempts, readable for nobody else.
+    /// Leaves it to later processes, readable for nobody else.
     pub(crate) fn keep(&self, cache: &Cache) {
         cache.keep(FILE, self);
     }
@@ -129,11 +129,11 @@ mod tests {
         let folder = tempfile::tempdir()?;
         let cache = Cache::new(Some(folder.path().to_owned()));
         let start = UNIX_EPOCH + Duration::from_secs(1_000);
-        let token = granted("bearer", Some(300)).into_token(&client("me"), URL, start);
+        let token = granted("bearer", Some(300)).into_token("me", URL, start);
         token.expect("it is a bearer token").keep(&cache);
         let found = |id: &str, url: &str, after_s| {
             let now = start + Duration::from_secs(after_s);
-            Token::find(&cache, &client(id), url, now).is_some()
+            Token::find(&cache, id, url, now).is_some()
         };
         assert!(found("me", URL, 294));
         assert!(!found("me", URL, 295));
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_token_of_another_kind_or_with_a_line_feed_is_not_used() {
-        let token = |granted: Granted| granted.into_token(&client("me"), URL, UNIX_EPOCH);
+        let token = |granted: Granted| granted.into_token("me", URL, UNIX_EPOCH);
         assert!(token(granted("mac", None)).is_none());
         let broken = Granted {
             access_token: "a\r\nX: y".to_owned(),

@@ -5,19 +5,21 @@ use std::{
     time::Duration,
 };
 
+use barecount_model::id::RunId;
+use barecount_secrets::Secret;
 use tokio::sync::watch;
 
 use super::worker::Worker;
 use crate::{
     clock::Clock,
-    launch::{Launch, Limits, ReuseKey},
+    launch::{HandlerProgram, Launch, Limits, ReuseKey},
 };
 
 /// Bounds of the warm pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolLimits {
     /// Sandboxes at a time, busy and warm together. Further attempts wait, after warm sandboxes of
-    /// other functions have been ended for them.
+    /// other programs have been ended for them.
     pub sandboxes: usize,
     /// How long a sandbox stays warm without work: scale to zero.
     pub idle: Duration,
@@ -27,23 +29,35 @@ pub struct PoolLimits {
 #[derive(Debug, PartialEq)]
 pub(super) struct Key {
     pub(super) reuse: Option<ReuseKey>,
-    pub(super) package: std::path::PathBuf,
+    pub(super) program: HandlerProgram,
     pub(super) limits: Limits,
     pub(super) env: std::collections::BTreeMap<String, String>,
     pub(super) cache: Option<std::path::PathBuf>,
     pub(super) drivers: std::collections::BTreeMap<String, std::path::PathBuf>,
+    /// What its environment has of secrets; `None` where it has a place for none.
+    pub(super) secrets: Option<std::collections::BTreeMap<String, Secret>>,
 }
 
 impl Key {
-    pub(super) fn of(launch: &Launch, package: &std::path::Path) -> Self {
+    pub(super) fn of(launch: &Launch, program: &HandlerProgram) -> Self {
         Self {
             reuse: launch.reuse.clone(),
-            package: package.to_owned(),
+            program: program.clone(),
             limits: launch.limits.clone(),
             env: super::payload::lasting(&launch.env),
             cache: launch.places.cache.clone(),
             drivers: launch.places.drivers.clone(),
+            secrets: launch
+                .secrets
+                .as_ref()
+                .map(|secrets| secrets.variables.clone()),
         }
+    }
+
+    /// Whether no attempt of another run can have it.
+    fn is_of(&self, run: &RunId) -> bool {
+        let only = self.reuse.as_ref().and_then(|reuse| reuse.run.as_ref());
+        only == Some(run)
     }
 }
 
@@ -171,18 +185,19 @@ impl Pool {
         self.0.lock().settling.push(key.clone());
     }
 
-    /// Takes a worker that serves again, or learns that it does not.
+    /// Takes a worker that serves again, or learns that it does not. One whose run was released
+    /// meanwhile is not taken.
     pub(super) fn settled(&self, key: &Arc<Key>, worker: Option<Box<Worker>>) {
         let mut state = self.0.lock();
-        if let Some(index) = state
+        let announced = state
             .settling
             .iter()
-            .position(|other| Arc::ptr_eq(other, key))
-        {
+            .position(|other| Arc::ptr_eq(other, key));
+        if let Some(index) = announced {
             state.settling.swap_remove(index);
         }
         let refused = match worker {
-            Some(worker) if !state.closed => {
+            Some(worker) if announced.is_some() && !state.closed => {
                 let since = self.0.clock.now();
                 state.idle.push(Idle { worker, since });
                 None
@@ -197,6 +212,19 @@ impl Pool {
     /// How many sandboxes are warm and without work.
     pub(super) fn idle(&self) -> usize {
         self.0.lock().idle.len()
+    }
+
+    /// Takes the warm sandboxes of this run alone out; those that settle are not taken in.
+    pub(super) fn release(&self, run: &RunId) -> Vec<Worker> {
+        let mut state = self.0.lock();
+        state.settling.retain(|key| !key.is_of(run));
+        let (released, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut state.idle)
+            .into_iter()
+            .partition(|idle| idle.worker.key.is_of(run));
+        state.idle = kept;
+        drop(state);
+        self.0.changed();
+        released.into_iter().map(|idle| *idle.worker).collect()
     }
 
     /// Takes all warm sandboxes out; none is taken in any more.

@@ -11,11 +11,11 @@ use super::{
 };
 use crate::{
     RunnerError,
-    launch::{Launch, inside},
+    launch::{HandlerProgram, Launch, inside},
     local::places::{self, Seen},
 };
 
-/// Where the function's package is.
+/// Where a function's package is.
 pub(super) const TASK_ROOT: &str = "/var/task";
 /// Room for the platform's part of a payload, in bytes.
 const PLATFORM_MAX: usize = 16 * 1024;
@@ -61,11 +61,28 @@ pub(super) fn lasting(env: &BTreeMap<String, String>) -> BTreeMap<String, String
         .collect()
 }
 
-/// The environment of a function's process, with what Lambda's own clients look for.
-pub(super) fn environment(launch: &Launch, address: &str) -> Vec<(String, String)> {
+/// The environment of a handler's process, with what Lambda's own clients look for.
+pub(super) fn environment(
+    launch: &Launch,
+    program: &HandlerProgram,
+    address: &str,
+) -> Vec<(String, String)> {
     let name = function_name(launch);
     let memory_mib = launch.limits.memory_bytes >> 20;
-    let handler = launch.env.get(HANDLER).map_or("bootstrap", String::as_str);
+    let given = |name: &str, usual: &str| {
+        let given = launch.env.get(name).map(String::as_str);
+        given.unwrap_or(usual).to_owned()
+    };
+    // As on Lambda: an image says itself where its code is, and its last argument is the handler.
+    let (handler, task_root) = match program {
+        HandlerProgram::Package(_) => (given(HANDLER, "bootstrap"), TASK_ROOT.to_owned()),
+        HandlerProgram::Image {
+            argv, working_dir, ..
+        } => (
+            given(HANDLER, argv.last().map_or("", String::as_str)),
+            given("LAMBDA_TASK_ROOT", &working_dir.to_string_lossy()),
+        ),
+    };
     let mut of_backend = Seen::by(launch).lasting_variables();
     let lambda = [
         ("AWS_LAMBDA_RUNTIME_API", address.to_owned()),
@@ -75,9 +92,9 @@ pub(super) fn environment(launch: &Launch, address: &str) -> Vec<(String, String
         ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".to_owned()),
         ("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{name}")),
         ("AWS_LAMBDA_LOG_STREAM_NAME", launch.token.to_string()),
-        ("LAMBDA_TASK_ROOT", TASK_ROOT.to_owned()),
+        ("LAMBDA_TASK_ROOT", task_root),
         ("LAMBDA_RUNTIME_DIR", "/var/runtime".to_owned()),
-        (HANDLER, handler.to_owned()),
+        (HANDLER, handler),
         ("TZ", ":UTC".to_owned()),
     ];
     of_backend.extend(lambda.map(|(key, value)| (key.to_owned(), value)));
@@ -177,8 +194,8 @@ mod tests {
 
     use super::*;
     use crate::{
+        handler::slots::Slots,
         launch::{AttemptToken, Isolation, Limits, Places, Work},
-        serverless::slots::Slots,
     };
 
     fn launch(folder: &Path, env: &[(&str, &str)]) -> std::io::Result<Launch> {
@@ -192,7 +209,7 @@ mod tests {
             },
             size: Size::Small,
             work: Work::Handler {
-                package: folder.to_owned(),
+                program: HandlerProgram::Package(folder.to_owned()),
                 event: Value::Null,
             },
             limits: Limits {

@@ -1,8 +1,8 @@
-//! One function process in its sandbox, and one attempt after the other on it.
+//! One handler's process in its sandbox, and one attempt after the other on it.
 
 use std::{fs::File, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use barecount_sandbox::{Exit, ExitStatus, Spec};
+use barecount_sandbox::{Exit, ExitStatus, Root, Spec};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
@@ -10,11 +10,12 @@ use super::{
     pool::{Key, Permit},
     processes::Rest,
     protocol::{Conversation, Outcome},
+    secrets::SecretsFolder,
     slots::{Placed, Replaced, Slots},
 };
 use crate::{
     RunnerError,
-    launch::{End, Ended, Launch, LogSummary, Usage},
+    launch::{End, Ended, HandlerProgram, Launch, LogSummary, Usage},
     local::{
         Host, Orders,
         host::failure,
@@ -32,7 +33,10 @@ const RUNTIME_API: SocketAddr =
 /// again.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// A function process. Dropping it ends it.
+/// What a handler's error is called that says that its checkpoint is whole: status 75 by name.
+const SAVED: &str = "EX_TEMPFAIL";
+
+/// A handler's process. Dropping it ends it.
 pub(super) struct Worker {
     pub(super) key: Arc<Key>,
     pub(super) name: String,
@@ -40,6 +44,7 @@ pub(super) struct Worker {
     conversation: Arc<Conversation>,
     server: JoinHandle<()>,
     slots: Slots,
+    secrets: Option<SecretsFolder>,
     rest: Option<Rest>,
     served: u64,
     /// Given back last: until then the sandbox counts.
@@ -57,7 +62,7 @@ pub(super) enum Served {
 enum Happened {
     Settled(Outcome),
     Exited(Exit),
-    Stopped,
+    Stopped { saved: bool },
     NotBegun,
 }
 
@@ -66,24 +71,23 @@ impl Worker {
     pub(super) async fn start(
         host: &Host,
         launch: &Launch,
-        package: PathBuf,
         key: Arc<Key>,
         folder: PathBuf,
         permit: Permit,
     ) -> Result<Self, RunnerError> {
-        let slots = blocking(move || Slots::create(folder))
+        let given = launch.secrets.clone();
+        let made = blocking(move || {
+            // Lent before the process starts: what initialises may need them.
+            let secrets = given.as_ref().map(SecretsFolder::create).transpose()?;
+            Ok((Slots::create(folder)?, secrets))
+        });
+        let (slots, secrets) = made
             .await
             .map_err(|error| failure("make a sandbox's folders", error))?;
-        let program = format!("{}/bootstrap", payload::TASK_ROOT);
-        let mut spec = Spec::new(sandboxed::name(&launch.token)?, vec![program]);
-        spec.cwd = payload::TASK_ROOT.into();
-        spec.env = payload::environment(launch, &RUNTIME_API.to_string());
-        spec.limits = sandboxed::limits(&launch.limits);
-        spec.listeners = vec![RUNTIME_API];
-        spec.mounts = slots.mounts();
-        spec.mounts.extend(places::lasting_mounts(launch));
-        spec.mounts
-            .push(places::bind(&package, payload::TASK_ROOT, Access::Run));
+        let mut spec = started(launch, &key.program)?;
+        spec.mounts.extend(slots.mounts());
+        let folder = secrets.as_ref().map(SecretsFolder::path);
+        spec.mounts.extend(places::lasting_mounts(launch, folder));
         let process = Process::start(host, launch, spec, Input::Nothing).await?;
         let slots = blocking(move || {
             let mut slots = slots;
@@ -100,6 +104,7 @@ impl Worker {
             conversation,
             server,
             slots,
+            secrets,
             rest: None,
             served: 0,
             _permit: permit,
@@ -139,10 +144,15 @@ impl Worker {
         let happened = self.follow(host, answer, orders).await;
         let used = self.process.lap();
         // Whatever happened, the places go back to where they are looked for.
+        let secrets = self
+            .secrets
+            .as_mut()
+            .map_or(Ok(()), SecretsFolder::take_back);
         let replaced = self
             .slots
             .take(&placed)
             .map_err(|error| failure("take an attempt's folders", error))?;
+        secrets.map_err(|error| failure("take an attempt's secrets", error))?;
         let log = self.process.log.detach().await;
         let flows = self.process.flows().await;
         Ok(match happened? {
@@ -170,8 +180,8 @@ impl Worker {
             },
             exit = self.process.exited() => exit?,
             _ = orders.not_to_go_on() => {
-                self.process.end(host, orders).await?;
-                return Ok(Happened::Stopped);
+                let saved = self.stop(host, answer, orders).await?;
+                return Ok(Happened::Stopped { saved });
             }
         };
         // An answer that arrived before the end counts, whichever was noticed first.
@@ -182,6 +192,25 @@ impl Worker {
             return Ok(Happened::NotBegun);
         }
         Ok(Happened::Exited(exit))
+    }
+
+    /// Ends the process as ordered; whether it said first that its checkpoint is whole.
+    async fn stop(
+        &self,
+        host: &Host,
+        mut answer: oneshot::Receiver<Outcome>,
+        orders: &mut Orders,
+    ) -> Result<bool, RunnerError> {
+        let answered = tokio::select! {
+            biased;
+            Ok(outcome) = &mut answer => outcome,
+            exit = self.process.end(host, orders) => {
+                return Ok(exit?.status == ExitStatus::Code(sandboxed::SAVED));
+            }
+        };
+        self.process.kill();
+        self.process.exited().await?;
+        Ok(matches!(answered, Outcome::Failed { error_type, .. } if error_type == SAVED))
     }
 
     fn ended(
@@ -195,8 +224,9 @@ impl Worker {
         let usage = match &happened {
             Happened::Exited(exit) if !warm => sandboxed::usage(&exit.usage),
             Happened::Exited(exit) => self.process.last_lap(exit),
-            Happened::Settled(_) | Happened::Stopped | Happened::NotBegun => used,
+            Happened::Settled(_) | Happened::Stopped { .. } | Happened::NotBegun => used,
         };
+        let saved = matches!(happened, Happened::Stopped { saved: true });
         let end = match (happened, replaced) {
             (Happened::Settled(Outcome::Answered(_)), Some(replaced)) => End::HandlerError {
                 error_type: "Runtime.FolderReplaced".to_owned(),
@@ -214,7 +244,7 @@ impl Worker {
                 message,
             },
             (Happened::Exited(exit), _) => exited(&exit),
-            (Happened::Stopped | Happened::NotBegun, _) => End::Stopped,
+            (Happened::Stopped { .. } | Happened::NotBegun, _) => End::Stopped,
         };
         Ended {
             end,
@@ -223,22 +253,28 @@ impl Worker {
             log,
             warm,
             flows: None,
-            saved: false,
+            saved,
         }
     }
 
-    /// Places the attempt's folders and makes its log, unless it has one.
+    /// Places the attempt's folders; its secrets and its log, too, unless it has them since the start
+    /// of the process.
     ///
     /// Here and not where work may block: these are a dozen operations on names, each of some
     /// microseconds, and going there and back takes longer than all of them.
     fn place(
         &mut self,
         launch: &Launch,
-        with_log: bool,
+        warm: bool,
     ) -> Result<(Placed, Option<File>), RunnerError> {
-        let log = with_log.then(|| log::create(&launch.log)).transpose();
-        let placed = log.and_then(|log| Ok((self.slots.place(&launch.places)?, log)));
-        placed.map_err(|error| match error.kind() {
+        let mut place = || {
+            let log = warm.then(|| log::create(&launch.log)).transpose()?;
+            if let (true, Some(folder), Some(given)) = (warm, &mut self.secrets, &launch.secrets) {
+                folder.lend(given)?;
+            }
+            Ok((self.slots.place(&launch.places)?, log))
+        };
+        place().map_err(|error: std::io::Error| match error.kind() {
             std::io::ErrorKind::CrossesDevices => RunnerError::Unlaunchable {
                 reason: "the attempt's folders and the runner's are on different file systems"
                     .to_owned(),
@@ -303,6 +339,35 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.server.abort();
     }
+}
+
+/// How the program is started, but for the mounts of its places.
+fn started(launch: &Launch, program: &HandlerProgram) -> Result<Spec, RunnerError> {
+    let name = sandboxed::name(&launch.token)?;
+    let mut spec = match program {
+        HandlerProgram::Package(package) => {
+            let bootstrap = format!("{}/bootstrap", payload::TASK_ROOT);
+            let mut spec = Spec::new(name, vec![bootstrap]);
+            spec.cwd = payload::TASK_ROOT.into();
+            spec.mounts
+                .push(places::bind(package, payload::TASK_ROOT, Access::Run));
+            spec
+        }
+        HandlerProgram::Image {
+            root,
+            argv,
+            working_dir,
+        } => {
+            let mut spec = Spec::new(name, argv.clone());
+            spec.root = Root::Directory(root.clone());
+            spec.cwd.clone_from(working_dir);
+            spec
+        }
+    };
+    spec.env = payload::environment(launch, program, &RUNTIME_API.to_string());
+    spec.limits = sandboxed::limits(&launch.limits);
+    spec.listeners = vec![RUNTIME_API];
+    Ok(spec)
 }
 
 fn serve(

@@ -1,22 +1,30 @@
-//! `serverless`: functions that speak the AWS Lambda Runtime API, in sandboxes that stay warm.
+//! Programs that speak the AWS Lambda Runtime API, in sandboxes that stay warm: the functions of
+//! class `serverless`, and containers with `contract: handler`.
 //!
 //! # One attempt after the other
 //! A sandbox serves one attempt at a time, and another one only if everything that it was started
-//! with is equal (the [reuse key](crate::launch::ReuseKey), package, limits, variables). Between two
-//! attempts the function has to be waiting for an event, with the processes that it had when it
+//! with is equal (the [reuse key](crate::launch::ReuseKey), program, limits, variables). Between two
+//! attempts the program has to be waiting for an event, with the processes that it had when it
 //! first waited; its scratch folder is emptied of what came since; places are exchanged;
 //! what is printed belongs to nobody. A sandbox that is not so at rest is ended.
 //!
 //! What attempts of one key share is the memory of their process, as on Lambda: a thread that goes
 //! on after the answer, or a file kept open, can write to what its own attempt had until the agent
 //! has taken the digests, and those are what gets committed. It reaches nothing of the next attempt
-//! but by that attempt's own handler. A process that was given secrets serves one attempt.
+//! but by that attempt's own handler.
+//!
+//! # Secrets
+//! Their files are in the sandbox while an attempt is served, and not between two. What a process
+//! has read of them it may keep; so whoever launches gives attempts with secrets a key that other
+//! runs, other secrets and other versions do not have, and [releases](Handlers::release) what is
+//! warm when the run has ended.
 
 mod http;
 mod payload;
 mod pool;
 mod processes;
 mod protocol;
+mod secrets;
 mod slots;
 mod worker;
 
@@ -28,36 +36,35 @@ use std::{
     },
 };
 
-use async_trait::async_trait;
-use barecount_model::class::RunnerClass;
+use barecount_model::id::RunId;
 
 pub use pool::PoolLimits;
 use pool::{Key, Place, Pool};
 use worker::{Served, Worker};
 
 use crate::{
-    Capabilities, Health, RunnerError,
-    launch::{AttemptToken, Ended, Isolation, Launch, LogSummary, Work},
-    local::{self, Class, Host, Orders, Started, sandboxed},
+    RunnerError,
+    launch::{Ended, HandlerProgram, Isolation, Launch, LogSummary, Work},
+    local::{self, Host, Orders, Started},
 };
 
-/// The class of work; see [`Local`](crate::local::Local).
+/// The warm sandboxes of one class, and what they serve.
 #[derive(Clone)]
-pub struct Serverless {
+pub(crate) struct Handlers {
     host: Host,
     pool: Pool,
     folder: PathBuf,
     workers: Arc<AtomicU64>,
 }
 
-impl Serverless {
-    /// Runs functions on this host. `folder` is for the runner alone, on the file system of the
-    /// attempts' places; what an earlier process left in it is removed. Blocking. To be called
-    /// inside the runtime, which then ends idle sandboxes.
+impl Handlers {
+    /// Serves handlers on this host. `folder` is for them alone, on the file system of the attempts'
+    /// places; what an earlier process left in it is removed. Blocking. To be called inside the
+    /// runtime, which then ends idle sandboxes.
     ///
     /// # Errors
     /// The folder can be neither made nor emptied.
-    pub fn new(host: Host, limits: PoolLimits, folder: &Path) -> std::io::Result<Self> {
+    pub(crate) fn new(host: Host, limits: PoolLimits, folder: &Path) -> std::io::Result<Self> {
         if folder.exists() {
             fs_err::remove_dir_all(folder)?;
         }
@@ -73,18 +80,60 @@ impl Serverless {
     }
 
     /// How many sandboxes are warm and without work.
-    pub fn warm(&self) -> usize {
+    pub(crate) fn warm(&self) -> usize {
         self.pool.idle()
+    }
+
+    /// Starts an attempt; see [`Class::start`](crate::local::Class::start).
+    pub(crate) async fn start(
+        &self,
+        launch: &Launch,
+        mut orders: Orders,
+    ) -> Result<Started, RunnerError> {
+        let (program, event) = handler(launch)?;
+        payload::check_size(event)?;
+        if launch.isolation == Isolation::Process {
+            return Err(RunnerError::Unlaunchable {
+                reason: "a handler's interface and folders need namespaces of their own".to_owned(),
+                remedy: "Use `isolation: sandbox` for functions and for containers with \
+                         `contract: handler`."
+                    .to_owned(),
+            });
+        }
+        let Some(worker) = self.worker(launch, program, &mut orders).await? else {
+            return Ok(Started::not_begun(&launch.token));
+        };
+        let native = worker.name.clone();
+        let ended = self.clone().carry_out(launch.clone(), worker, orders);
+        Ok(Started {
+            native,
+            ended: Box::pin(ended),
+        })
+    }
+
+    /// Ends the sandboxes that are warm for this run alone.
+    pub(crate) async fn release(&self, run: &RunId) {
+        for worker in self.pool.release(run) {
+            worker.retire().await;
+        }
+    }
+
+    /// Ends every warm sandbox, and keeps none from now on.
+    pub(crate) async fn shut_down(&self) {
+        for worker in self.pool.close() {
+            worker.retire().await;
+        }
+        self.pool.all_settled().await;
     }
 
     /// A sandbox for the attempt, or `None` if it was told to end while it waited for one.
     async fn worker(
         &self,
         launch: &Launch,
-        package: &Path,
+        program: &HandlerProgram,
         orders: &mut Orders,
     ) -> Result<Option<Box<Worker>>, RunnerError> {
-        let key = Arc::new(Key::of(launch, package));
+        let key = Arc::new(Key::of(launch, program));
         let permit = match orders.unless_ended(self.pool.acquire(&key)).await {
             None => return Ok(None),
             Some(Place::Warm(worker)) => return Ok(Some(worker)),
@@ -92,8 +141,7 @@ impl Serverless {
         };
         let number = self.workers.fetch_add(1, Ordering::Relaxed);
         let folder = self.folder.join(number.to_string());
-        let package = package.to_owned();
-        let worker = Worker::start(&self.host, launch, package, key, folder, permit).await?;
+        let worker = Worker::start(&self.host, launch, key, folder, permit).await?;
         Ok(Some(Box::new(worker)))
     }
 
@@ -103,7 +151,7 @@ impl Serverless {
         mut worker: Box<Worker>,
         mut orders: Orders,
     ) -> Result<Ended, RunnerError> {
-        let (package, event) = function(&launch)?;
+        let (program, event) = handler(&launch)?;
         loop {
             let served = worker.serve(&self.host, &launch, event, &mut orders).await;
             match served {
@@ -114,7 +162,7 @@ impl Serverless {
                 // It died warm and idle: the attempt has not begun, another sandbox serves it.
                 Ok(Served::NotBegun) => {
                     worker.retire().await;
-                    worker = match self.worker(&launch, package, &mut orders).await? {
+                    worker = match self.worker(&launch, program, &mut orders).await? {
                         Some(worker) => worker,
                         None => return Ok(local::never_begun()),
                     };
@@ -149,55 +197,12 @@ impl Serverless {
     }
 }
 
-fn function(launch: &Launch) -> Result<(&Path, &serde_json::Value), RunnerError> {
+fn handler(launch: &Launch) -> Result<(&HandlerProgram, &serde_json::Value), RunnerError> {
     match &launch.work {
-        Work::Handler { package, event } => Ok((package, event)),
+        Work::Handler { program, event } => Ok((program, event)),
         _ => Err(RunnerError::Unlaunchable {
-            reason: "a function was expected".to_owned(),
+            reason: "a handler was expected".to_owned(),
             remedy: "Give the stage a `package` with a handler.".to_owned(),
         }),
-    }
-}
-
-#[async_trait]
-impl Class for Serverless {
-    fn capabilities(&self) -> Capabilities {
-        self.host.capabilities(RunnerClass::Serverless)
-    }
-
-    async fn probe(&self) -> Health {
-        self.host.health()
-    }
-
-    async fn start(&self, launch: &Launch, mut orders: Orders) -> Result<Started, RunnerError> {
-        let (package, event) = function(launch)?;
-        payload::check_size(event)?;
-        if launch.isolation == Isolation::Process {
-            return Err(RunnerError::Unlaunchable {
-                reason: "a function's interface and folders need namespaces of their own"
-                    .to_owned(),
-                remedy: "Use `isolation: sandbox` for stages of class serverless.".to_owned(),
-            });
-        }
-        let Some(worker) = self.worker(launch, package, &mut orders).await? else {
-            return Ok(Started::not_begun(&launch.token));
-        };
-        let native = worker.name.clone();
-        let ended = self.clone().carry_out(launch.clone(), worker, orders);
-        Ok(Started {
-            native,
-            ended: Box::pin(ended),
-        })
-    }
-
-    async fn sweep(&self, _: &AttemptToken) -> Result<(), RunnerError> {
-        sandboxed::sweep(&self.host).await
-    }
-
-    async fn shut_down(&self) {
-        for worker in self.pool.close() {
-            worker.retire().await;
-        }
-        self.pool.all_settled().await;
     }
 }
