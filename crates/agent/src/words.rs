@@ -45,7 +45,7 @@ pub(crate) fn told<'e>(
 
 /// Adds a line to a log that is complete, so that its digest is that of the whole.
 fn append(log: &Path, line: &str, summary: &mut LogSummary) -> io::Result<()> {
-    let mut file = OpenOptions::new().append(true).open(log)?;
+    let mut file = OpenOptions::new().create(true).append(true).open(log)?;
     file.write_all(line.as_bytes())?;
     summary.bytes += line.len() as u64;
     summary.sha256 = Digest::of(&std::fs::read(log)?).hex();

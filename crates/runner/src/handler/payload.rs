@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde_json::Value;
 
 use super::{
     protocol::{Invocation, PAYLOAD_MAX},
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::{
     RunnerError,
-    launch::{HandlerProgram, Launch, inside},
+    launch::{HandlerProgram, Launch, Places, inside},
     local::places::{self, Seen},
 };
 
@@ -101,6 +102,52 @@ pub(super) fn environment(
     places::environment(launch, &lasting(&launch.env), of_backend)
 }
 
+/// The body of an event. Written as it is, since every invocation waits for it.
+#[derive(Serialize)]
+struct Payload<'a> {
+    barecount: Platform<'a>,
+    event: &'a Value,
+}
+
+/// The platform's part of it.
+struct Platform<'a> {
+    launch: &'a Launch,
+    placed: &'a Placed,
+    deadline_ms: u64,
+}
+
+impl Serialize for Platform<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self {
+            launch,
+            placed,
+            deadline_ms,
+        } = self;
+        let mut members = serializer.serialize_map(None)?;
+        for (member, variable) in TEXTS {
+            let value = launch.env.get(variable).filter(|value| !value.is_empty());
+            members.serialize_entry(member, &value)?;
+        }
+        members.serialize_entry("attempt", &launch.token.number)?;
+        members.serialize_entry("deadline_ms", deadline_ms)?;
+        let Places { cache, drivers, .. } = &launch.places;
+        for (member, place) in [
+            ("input_dir", inside::INPUT),
+            ("output_dir", inside::OUTPUT),
+            ("checkpoint_dir", inside::CHECKPOINT),
+        ] {
+            members.serialize_entry(member, &placed.inside(place))?;
+        }
+        let cache = cache.as_ref().map(|_| inside::CACHE);
+        let drivers = (!drivers.is_empty()).then_some(inside::DRIVERS);
+        members.serialize_entry("secrets_dir", inside::SECRETS)?;
+        members.serialize_entry("cache_dir", &cache)?;
+        members.serialize_entry("drivers_dir", &drivers)?;
+        members.serialize_entry("scratch_dir", inside::SCRATCH)?;
+        members.end()
+    }
+}
+
 /// The invocation of an attempt whose places are inside.
 pub(super) fn invocation(
     launch: &Launch,
@@ -108,33 +155,14 @@ pub(super) fn invocation(
     placed: &Placed,
     deadline_ms: u64,
 ) -> Invocation {
-    let mut platform = serde_json::Map::new();
-    for (member, variable) in TEXTS {
-        let value = launch.env.get(variable).filter(|value| !value.is_empty());
-        platform.insert(member.to_owned(), json!(value));
-    }
-    platform.insert("attempt".to_owned(), json!(launch.token.number));
-    platform.insert("deadline_ms".to_owned(), json!(deadline_ms));
-    let places = &launch.places;
-    let folders = [
-        ("input_dir", Some(placed.inside(inside::INPUT))),
-        ("output_dir", Some(placed.inside(inside::OUTPUT))),
-        ("checkpoint_dir", Some(placed.inside(inside::CHECKPOINT))),
-        ("secrets_dir", Some(inside::SECRETS.to_owned())),
-        (
-            "cache_dir",
-            places.cache.as_ref().map(|_| inside::CACHE.to_owned()),
-        ),
-        (
-            "drivers_dir",
-            (!places.drivers.is_empty()).then(|| inside::DRIVERS.to_owned()),
-        ),
-        ("scratch_dir", Some(inside::SCRATCH.to_owned())),
-    ];
-    for (member, folder) in folders {
-        platform.insert(member.to_owned(), json!(folder));
-    }
-    let payload = json!({ "barecount": platform, "event": event });
+    let payload = Payload {
+        barecount: Platform {
+            launch,
+            placed,
+            deadline_ms,
+        },
+        event,
+    };
     let name = function_name(launch);
     Invocation {
         id: launch.token.to_string(),
@@ -144,7 +172,8 @@ pub(super) fn invocation(
             .env
             .get("TRACEPARENT")
             .and_then(|parent| trace_id(parent)),
-        payload: Bytes::from(payload.to_string()),
+        // Text, numbers and JSON that has been parsed always have a JSON form.
+        payload: Bytes::from(serde_json::to_vec(&payload).unwrap_or_default()),
     }
 }
 

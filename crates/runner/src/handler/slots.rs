@@ -1,24 +1,35 @@
 //! How the places of one attempt after the other appear inside a sandbox that already runs.
 //!
 //! Mounts of a running sandbox do not change. So a sandbox has three folders of its own mounted,
-//! for inputs (read-only), outputs and checkpoints, and an attempt's places are *renamed* into them
-//! for the time of its invocation: `/barecount/input/<n>` and so on. That costs nothing per byte,
-//! keeps inputs read-only by the mount whoever owns them, and shows no attempt another's places.
+//! for inputs (read-only), outputs and checkpoints, and an attempt's places are below them for the
+//! time of its invocation: `/barecount/input/<n>` and so on. A place with something in it is
+//! *renamed* there, which costs nothing per byte, keeps inputs read-only by the mount whoever owns
+//! them, and shows no attempt another's places. For a place that is empty there is a folder already,
+//! made when nobody waited for it, and it is renamed out only if something was written to it: most
+//! invocations have no input and no checkpoint, and change few names or none.
+//!
 //! A number is used once, so that what still runs in the background of a function finds its places
 //! gone rather than somebody else's.
 
 use std::{
     io,
+    mem::MaybeUninit,
     os::unix::fs::{MetadataExt, lchown},
     path::{Path, PathBuf},
 };
 
 use barecount_sandbox::Mount;
+use rustix::fs::{CWD, Mode, OFlags, RawDir};
 
 use crate::{
     launch::{Places, inside},
     local::places::{Access, bind},
 };
+
+/// The input of every attempt that has none. Its mount is read-only, so it stays empty.
+const NO_INPUT: &str = "none";
+/// What a function writes to.
+const WRITABLE: [&str; 2] = ["output", "checkpoint"];
 
 /// The three folders of one sandbox. Removed when dropped.
 #[derive(Debug)]
@@ -27,15 +38,37 @@ pub(super) struct Slots {
     /// Who writes inside, as this host counts; known once the sandbox runs.
     writer: Option<(u32, u32)>,
     next: u64,
+    ready: Option<Ready>,
+}
+
+/// Empty folders for the outputs and the checkpoint of an attempt to come.
+#[derive(Debug)]
+struct Ready {
+    number: u64,
+    folders: [Identity; 2],
 }
 
 /// The places of an attempt while they are inside.
 #[derive(Debug)]
 pub(super) struct Placed {
     number: u64,
-    places: Places,
-    output: Identity,
-    checkpoint: Identity,
+    input: Option<Moved>,
+    writable: [Writable; 2],
+}
+
+/// Where a place belongs, and where it is.
+#[derive(Debug)]
+struct Moved {
+    outside: PathBuf,
+    slot: PathBuf,
+}
+
+#[derive(Debug)]
+struct Writable {
+    place: Moved,
+    inside: Identity,
+    /// Whether it is the attempt's own folder that is inside, so that outside there is none.
+    own: bool,
 }
 
 /// Which folder it is, whatever it is called.
@@ -57,8 +90,10 @@ impl Slots {
             folder,
             writer: None,
             next: 1,
+            ready: None,
         };
-        for name in ["input", "output", "checkpoint"] {
+        fs_err::create_dir_all(slots.folder.join("input").join(NO_INPUT))?;
+        for name in WRITABLE {
             fs_err::create_dir_all(slots.folder.join(name))?;
         }
         Ok(slots)
@@ -78,7 +113,7 @@ impl Slots {
     /// not the names they have, are the function's to change.
     pub(super) fn opened(&mut self) -> io::Result<()> {
         let us = fs_err::metadata(&self.folder)?;
-        for name in ["output", "checkpoint"] {
+        for name in WRITABLE {
             let folder = self.folder.join(name);
             let given = fs_err::metadata(&folder)?;
             if given.uid() != us.uid() {
@@ -89,27 +124,128 @@ impl Slots {
         Ok(())
     }
 
-    /// Renames the places of an attempt into the sandbox. Should this process die before they are
+    /// Brings the places of an attempt into the sandbox. Should this process die before they are
     /// taken out again, the attempt is gone and its places with it.
     pub(super) fn place(&mut self, places: &Places) -> io::Result<Placed> {
-        let number = self.next;
-        self.next += 1;
-        let placed = Placed {
-            number,
-            places: places.clone(),
-            output: self.hand_over(&places.output)?,
-            checkpoint: self.hand_over(&places.checkpoint)?,
+        let ready = self.take_ready()?;
+        let slot = |name: &str| self.slot(name, ready.number);
+        let input = if is_empty(&places.input)? {
+            None
+        } else {
+            let moved = Moved {
+                outside: places.input.clone(),
+                slot: slot("input"),
+            };
+            fs_err::rename(&moved.outside, &moved.slot)?;
+            Some(moved)
         };
-        let moves = placed.moves(&self.folder);
-        for (done, (outside, slot)) in moves.iter().enumerate() {
-            if let Err(error) = fs_err::rename(outside, slot) {
-                for (outside, slot) in &moves[..done] {
-                    fs_err::rename(slot, outside)?;
+        let writable = |index: usize, outside: &PathBuf| {
+            let place = Moved {
+                outside: outside.clone(),
+                slot: slot(WRITABLE[index]),
+            };
+            self.bring(place, ready.folders[index])
+        };
+        let output = writable(0, &places.output);
+        let both = output.and_then(|output| match writable(1, &places.checkpoint) {
+            Ok(checkpoint) => Ok([output, checkpoint]),
+            Err(error) => {
+                output.take_back()?;
+                Err(error)
+            }
+        });
+        match both {
+            Ok(writable) => Ok(Placed {
+                number: ready.number,
+                input,
+                writable,
+            }),
+            Err(error) => {
+                if let Some(input) = input {
+                    fs_err::rename(&input.slot, &input.outside)?;
                 }
-                return Err(error);
+                Err(error)
             }
         }
-        Ok(placed)
+    }
+
+    fn bring(&self, place: Moved, ready: Identity) -> io::Result<Writable> {
+        let own = !is_empty(&place.outside)?;
+        let inside = if own {
+            let identity = self.hand_over(&place.outside)?;
+            // In the place of the empty folder that was ready.
+            fs_err::rename(&place.outside, &place.slot)?;
+            identity
+        } else {
+            ready
+        };
+        Ok(Writable { place, inside, own })
+    }
+
+    /// Takes the places out again, and makes sure that they are the ones that were put in: a link
+    /// in their stead would lead whoever reads them anywhere on the host.
+    pub(super) fn take(&self, placed: &Placed) -> io::Result<Result<(), Replaced>> {
+        let mut result = Ok(());
+        if let Some(input) = &placed.input {
+            fs_err::rename(&input.slot, &input.outside)?;
+        }
+        for (writable, name) in placed.writable.iter().zip(WRITABLE) {
+            if !writable.take_back()? {
+                result = Err(Replaced(name.to_owned()));
+            }
+        }
+        Ok(result)
+    }
+
+    /// Makes the next attempt's folders ready: the ones that the last attempt had and did not need,
+    /// under the next number. `false` if anything else is there. Nobody waits for it.
+    pub(super) fn restore(&mut self) -> io::Result<bool> {
+        let (last, next) = (self.next - 1, self.next);
+        for name in WRITABLE {
+            for entry in fs_err::read_dir(self.folder.join(name))?.take(2) {
+                let entry = entry?;
+                let unneeded = *entry.file_name() == *last.to_string();
+                if !unneeded || !is_empty(&entry.path())? {
+                    return Ok(false);
+                }
+                fs_err::rename(entry.path(), self.slot(name, next))?;
+            }
+        }
+        self.ready = Some(self.make_ready()?);
+        Ok(true)
+    }
+
+    /// What was made ready may have been found by what still runs in the background.
+    fn take_ready(&mut self) -> io::Result<Ready> {
+        if let Some(ready) = self.ready.take() {
+            let mut untouched = true;
+            for (name, expected) in WRITABLE.iter().zip(ready.folders) {
+                let found = look(&self.slot(name, ready.number));
+                untouched &= found.is_ok_and(|(found, empty)| empty && found == expected);
+            }
+            if untouched {
+                return Ok(ready);
+            }
+        }
+        self.make_ready()
+    }
+
+    fn make_ready(&mut self) -> io::Result<Ready> {
+        let number = self.next;
+        self.next += 1;
+        let make = |name| {
+            let slot = self.slot(name, number);
+            match fs_err::create_dir(&slot) {
+                Ok(()) => self.hand_over(&slot),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => identity(&slot),
+                Err(error) => Err(error),
+            }
+        };
+        let [output, checkpoint] = WRITABLE;
+        Ok(Ready {
+            number,
+            folders: [make(output)?, make(checkpoint)?],
+        })
     }
 
     fn hand_over(&self, folder: &Path) -> io::Result<Identity> {
@@ -119,58 +255,36 @@ impl Slots {
         identity(folder)
     }
 
-    /// Takes the places out again, and makes sure that they are the ones that were put in: a link
-    /// in their stead would lead whoever reads them anywhere on the host.
-    pub(super) fn take(&self, placed: &Placed) -> io::Result<Result<(), Replaced>> {
-        let mut result = Ok(());
-        let [input, output, checkpoint] = placed.moves(&self.folder);
-        fs_err::rename(&input.1, &input.0)?;
-        let writable = [
-            (output, placed.output, "output"),
-            (checkpoint, placed.checkpoint, "checkpoint"),
-        ];
-        for ((outside, slot), expected, name) in writable {
-            // Looked at once it is out of reach, so that it cannot be exchanged afterwards.
-            let moved = fs_err::rename(&slot, &outside);
-            if moved.is_err() || identity(&outside)? != expected {
-                remove(&outside)?;
-                fs_err::create_dir(&outside)?;
-                result = Err(Replaced(name.to_owned()));
-            }
-        }
-        Ok(result)
+    fn slot(&self, name: &str, number: u64) -> PathBuf {
+        self.folder.join(name).join(number.to_string())
     }
+}
 
-    /// Whether nothing but the folders themselves is left.
-    pub(super) fn is_empty(&self) -> io::Result<bool> {
-        for name in ["output", "checkpoint"] {
-            if fs_err::read_dir(self.folder.join(name))?.next().is_some() {
-                return Ok(false);
-            }
+impl Writable {
+    /// Brings it to where it belongs, unless nothing was written to it. `false`: it is not the one
+    /// that the function was given; what is outside is then a new, empty one.
+    fn take_back(&self) -> io::Result<bool> {
+        let Moved { outside, slot } = &self.place;
+        if !self.own && look(slot).is_ok_and(|(found, empty)| empty && found == self.inside) {
+            return Ok(true);
         }
-        Ok(true)
+        // Looked at once it is out of reach, so that it cannot be exchanged afterwards.
+        let moved = fs_err::rename(slot, outside);
+        if moved.is_ok() && identity(outside)? == self.inside {
+            return Ok(true);
+        }
+        remove(outside)?;
+        fs_err::create_dir(outside)?;
+        Ok(false)
     }
 }
 
 impl Placed {
-    /// From where to where: input, output, checkpoint.
-    fn moves(&self, folder: &Path) -> [(PathBuf, PathBuf); 3] {
-        let slot = |name: &str| folder.join(name).join(self.number.to_string());
-        let Places {
-            input,
-            output,
-            checkpoint,
-            ..
-        } = &self.places;
-        [
-            (input.clone(), slot("input")),
-            (output.clone(), slot("output")),
-            (checkpoint.clone(), slot("checkpoint")),
-        ]
-    }
-
     /// Where the function sees one of the places.
     pub(super) fn inside(&self, place: &str) -> String {
+        if place == inside::INPUT && self.input.is_none() {
+            return format!("{place}/{NO_INPUT}");
+        }
         format!("{place}/{}", self.number)
     }
 }
@@ -190,6 +304,31 @@ fn identity(path: &Path) -> io::Result<Identity> {
     })
 }
 
+/// Which folder is there, and whether it is empty; of one and the same, should names change
+/// meanwhile. Fails on what is no folder.
+fn look(folder: &Path) -> io::Result<(Identity, bool)> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(CWD, folder, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&opened)?;
+    let identity = Identity {
+        device: stat.st_dev,
+        inode: stat.st_ino,
+    };
+    // Room for its own two names and one of any length.
+    let mut buffer = [MaybeUninit::uninit(); 1024];
+    let mut entries = RawDir::new(&opened, &mut buffer);
+    while let Some(entry) = entries.next() {
+        if ![&b"."[..], b".."].contains(&entry?.file_name().to_bytes()) {
+            return Ok((identity, false));
+        }
+    }
+    Ok((identity, true))
+}
+
+fn is_empty(folder: &Path) -> io::Result<bool> {
+    look(folder).map(|(_, empty)| empty)
+}
+
 /// Removes whatever is there, if anything.
 fn remove(path: &Path) -> io::Result<()> {
     let removed = match fs_err::symlink_metadata(path) {
@@ -200,5 +339,142 @@ fn remove(path: &Path) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    struct Ground {
+        folder: tempfile::TempDir,
+        slots: Slots,
+    }
+
+    impl Ground {
+        fn new() -> io::Result<Self> {
+            let folder = tempfile::tempdir()?;
+            let slots = Slots::create(folder.path().join("slots"))?;
+            Ok(Self { folder, slots })
+        }
+
+        fn places(&self, attempt: &str) -> io::Result<Places> {
+            let place = |name: &str| {
+                let path = self.folder.path().join(attempt).join(name);
+                fs_err::create_dir_all(&path).map(|()| path)
+            };
+            Ok(Places {
+                input: place("input")?,
+                output: place("output")?,
+                checkpoint: place("checkpoint")?,
+                cache: None,
+                drivers: BTreeMap::new(),
+            })
+        }
+
+        /// What the function sees below one of its folders.
+        fn seen(&self, name: &str, placed: &Placed) -> PathBuf {
+            self.slots.slot(name, placed.number)
+        }
+    }
+
+    #[test]
+    fn what_is_empty_and_stays_so_changes_no_name() -> TestResult {
+        let mut ground = Ground::new()?;
+        let places = ground.places("1")?;
+        let before = identity(&places.output)?;
+        let placed = ground.slots.place(&places)?;
+        assert_eq!(placed.inside(inside::INPUT), "/barecount/input/none");
+        assert_eq!(placed.inside(inside::OUTPUT), "/barecount/output/1");
+        ground.slots.take(&placed)??;
+        assert_eq!(identity(&places.output)?, before);
+        assert!(ground.slots.restore()?);
+        assert_eq!(ground.slots.place(&ground.places("2")?)?.number, 2);
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_there_comes_in_and_what_was_written_comes_out() -> TestResult {
+        let mut ground = Ground::new()?;
+        let places = ground.places("1")?;
+        fs_err::write(places.input.join("given"), "a")?;
+        fs_err::write(places.checkpoint.join("cursor"), "b")?;
+        let placed = ground.slots.place(&places)?;
+        let seen = |name: &str| ground.seen(name, &placed);
+        assert_eq!(fs_err::read_to_string(seen("input").join("given"))?, "a");
+        assert_eq!(
+            fs_err::read_to_string(seen("checkpoint").join("cursor"))?,
+            "b"
+        );
+        fs_err::write(seen("output").join("rows"), "c")?;
+        ground.slots.take(&placed)??;
+        assert_eq!(fs_err::read_to_string(places.input.join("given"))?, "a");
+        assert_eq!(fs_err::read_to_string(places.output.join("rows"))?, "c");
+        assert_eq!(
+            fs_err::read_to_string(places.checkpoint.join("cursor"))?,
+            "b"
+        );
+        assert!(ground.slots.restore()?);
+        Ok(())
+    }
+
+    #[test]
+    fn a_folder_that_was_replaced_is_noticed_and_nothing_of_it_comes_out() -> TestResult {
+        for was_empty in [true, false] {
+            let mut ground = Ground::new()?;
+            let places = ground.places("1")?;
+            if !was_empty {
+                fs_err::write(places.checkpoint.join("cursor"), "b")?;
+            }
+            let placed = ground.slots.place(&places)?;
+            let slot = ground.seen("checkpoint", &placed);
+            fs_err::remove_dir_all(&slot)?;
+            std::os::unix::fs::symlink("/etc", &slot)?;
+            let replaced = ground.slots.take(&placed)?.err().ok_or("it is noticed")?;
+            assert_eq!(replaced.0, "checkpoint");
+            assert!(is_empty(&places.checkpoint)?);
+            assert!(fs_err::symlink_metadata(&places.checkpoint)?.is_dir());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_folder_that_was_put_away_is_noticed() -> TestResult {
+        let mut ground = Ground::new()?;
+        let places = ground.places("1")?;
+        let placed = ground.slots.place(&places)?;
+        fs_err::remove_dir(ground.seen("output", &placed))?;
+        assert!(ground.slots.take(&placed)?.is_err());
+        assert!(is_empty(&places.output)?);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_written_after_the_answer_ends_the_use_of_the_sandbox() -> TestResult {
+        let mut ground = Ground::new()?;
+        let places = ground.places("1")?;
+        let placed = ground.slots.place(&places)?;
+        ground.slots.take(&placed)??;
+        fs_err::write(ground.seen("output", &placed).join("late"), "")?;
+        assert!(is_empty(&places.output)?);
+        assert!(!ground.slots.restore()?);
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_written_before_the_attempt_is_not_of_the_attempt() -> TestResult {
+        let mut ground = Ground::new()?;
+        assert!(ground.slots.restore()?);
+        fs_err::write(ground.slots.slot("output", 1).join("early"), "")?;
+        let places = ground.places("1")?;
+        let placed = ground.slots.place(&places)?;
+        assert_eq!(placed.number, 2);
+        ground.slots.take(&placed)??;
+        assert!(is_empty(&places.output)?);
+        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! One handler's process in its sandbox, and one attempt after the other on it.
 
-use std::{fs::File, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use barecount_sandbox::{Exit, ExitStatus, Root, Spec};
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -19,7 +19,7 @@ use crate::{
     local::{
         Host, Orders,
         host::failure,
-        log::{self, LogTarget},
+        log::LogTarget,
         places::{self, Access},
         records::blocking,
         sandboxed::{self, Input, Process},
@@ -132,11 +132,11 @@ impl Worker {
         if warm {
             self.process.admit(launch.network.clone())?;
         }
-        let (placed, log) = self.place(launch, warm)?;
-        if let Some(log) = log {
-            let target = LogTarget::of(launch);
-            self.process.log.attach_file(log, target).await;
+        if warm {
+            let attached = self.process.log.attach(LogTarget::of(launch)).await;
+            attached.map_err(|error| failure("open the log", error))?;
         }
+        let placed = self.place(launch, warm)?;
         let deadline = u64::try_from(launch.timeout.as_millis()).unwrap_or(u64::MAX);
         let deadline = host.clock.unix_millis().saturating_add(deadline);
         let invocation = payload::invocation(launch, event, &placed, deadline);
@@ -257,22 +257,17 @@ impl Worker {
         }
     }
 
-    /// Places the attempt's folders; its secrets and its log, too, unless it has them since the start
-    /// of the process.
+    /// Places the attempt's folders; its secrets, too, unless it has them since the start of the
+    /// process.
     ///
     /// Here and not where work may block: these are a dozen operations on names, each of some
     /// microseconds, and going there and back takes longer than all of them.
-    fn place(
-        &mut self,
-        launch: &Launch,
-        warm: bool,
-    ) -> Result<(Placed, Option<File>), RunnerError> {
+    fn place(&mut self, launch: &Launch, warm: bool) -> Result<Placed, RunnerError> {
         let mut place = || {
-            let log = warm.then(|| log::create(&launch.log)).transpose()?;
             if let (true, Some(folder), Some(given)) = (warm, &mut self.secrets, &launch.secrets) {
                 folder.lend(given)?;
             }
-            Ok((self.slots.place(&launch.places)?, log))
+            self.slots.place(&launch.places)
         };
         place().map_err(|error: std::io::Error| match error.kind() {
             std::io::ErrorKind::CrossesDevices => RunnerError::Unlaunchable {
@@ -300,8 +295,9 @@ impl Worker {
             return false;
         };
         let init = self.process.pid();
-        let empty = self.slots.is_empty();
-        let restored = blocking(move || Ok((empty? && rest.restore(init)?).then_some(rest))).await;
+        let restored = self.slots.restore();
+        let restored =
+            blocking(move || Ok((restored? && rest.restore(init)?).then_some(rest))).await;
         match restored {
             Ok(rest) => {
                 self.rest = rest;

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, Write},
     os::fd::OwnedFd,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -67,12 +67,22 @@ impl LogTarget {
 struct Sink {
     /// What is printed goes through it first, so that no secret ever reaches the disk.
     redaction: Option<RedactingStream>,
-    /// Absent once writing has failed; everything after that is dropped.
-    file: Option<File>,
+    file: Place,
     room: u64,
     digest: Sha256,
     kept: u64,
     dropped: u64,
+}
+
+/// Where a log is written to. Making a file takes longer than all else that a short attempt needs
+/// of its log, and many print nothing.
+#[derive(Debug)]
+enum Place {
+    /// Nothing has been printed yet, and there is no file.
+    Unwritten(PathBuf),
+    Open(File),
+    /// Writing has failed; everything after that is dropped.
+    Lost,
 }
 
 #[derive(PartialEq)]
@@ -101,24 +111,18 @@ impl LogPipe {
     /// From now on, what is printed goes to a new file, but for secrets. What was printed before is
     /// dropped without a trace: it belonged to nobody.
     pub(crate) async fn attach(&self, target: LogTarget) -> io::Result<()> {
-        let path = target.path.clone();
-        let file = blocking(move || create(&path)).await?;
-        self.attach_file(file, target).await;
-        Ok(())
-    }
-
-    /// The same, with the file that [`create`] made.
-    pub(crate) async fn attach_file(&self, file: File, target: LogTarget) {
+        let file = Place::new(target.path)?;
         let mut intake = self.shared.intake.lock().await;
         self.shared.catch_up(&mut intake).await;
         intake.sink = Some(Sink {
             redaction: target.redactor.as_ref().map(Redactor::stream),
-            file: Some(file),
+            file,
             room: target.limit,
             digest: Sha256::new(),
             kept: 0,
             dropped: 0,
         });
+        Ok(())
     }
 
     /// Takes what has been printed up to now, and closes the log.
@@ -132,9 +136,38 @@ impl LogPipe {
     }
 }
 
-/// Makes an empty log. Blocking.
-pub(crate) fn create(path: &Path) -> io::Result<File> {
-    fs_err::File::create(path).map(fs_err::File::into_file)
+impl Place {
+    /// What an earlier try of the same launch left there is emptied.
+    ///
+    /// Not where work may block: a look at one name takes a microsecond, going there and back many.
+    fn new(path: PathBuf) -> io::Result<Self> {
+        if path.try_exists()? {
+            return fs_err::File::create(path).map(|file| Self::Open(file.into_file()));
+        }
+        Ok(Self::Unwritten(path))
+    }
+
+    /// Writes these bytes behind the `end` bytes that there are, all of them or none.
+    async fn append(&mut self, bytes: Vec<u8>, end: u64) -> io::Result<()> {
+        let place = std::mem::replace(self, Self::Lost);
+        let file = blocking(move || {
+            let mut file = match place {
+                Self::Open(file) => file,
+                Self::Unwritten(path) => fs_err::File::create(path)?.into_file(),
+                Self::Lost => return Err(io::Error::other("writing has failed before")),
+            };
+            match file.write_all(&bytes) {
+                Ok(()) => Ok(file),
+                Err(error) => {
+                    // The digest is that of what the file holds: take back what went in.
+                    file.set_len(end)?;
+                    Err(error)
+                }
+            }
+        });
+        *self = Self::Open(file.await?);
+        Ok(())
+    }
 }
 
 impl Drop for LogPipe {
@@ -206,23 +239,12 @@ impl Sink {
         if keep.is_empty() {
             return;
         }
-        let Some(mut file) = self.file.take() else {
+        if matches!(self.file, Place::Lost) {
             self.dropped = self.dropped.saturating_add(keep.len() as u64);
             return;
-        };
-        let owned = keep.to_vec();
-        let before = self.kept;
-        let written = blocking(move || match file.write_all(&owned) {
-            Ok(()) => Ok(file),
-            Err(error) => {
-                // The digest is that of what the file holds: take back what went in of this part.
-                file.set_len(before)?;
-                Err(error)
-            }
-        });
-        match written.await {
-            Ok(file) => {
-                self.file = Some(file);
+        }
+        match self.file.append(keep.to_vec(), self.kept).await {
+            Ok(()) => {
                 self.digest.update(keep);
                 self.room -= keep.len() as u64;
                 self.kept += keep.len() as u64;
@@ -238,21 +260,14 @@ impl Sink {
         if let Some(redaction) = self.redaction.take() {
             self.keep(&redaction.finish()).await;
         }
-        if self.dropped > 0
-            && let Some(mut file) = self.file.take()
-        {
+        if self.dropped > 0 && !matches!(self.file, Place::Lost) {
             let notice = cut_notice(self.dropped);
-            let (digest, end) = (self.digest.clone().chain_update(&notice), self.kept);
-            let written = blocking(move || {
-                let written = file.write_all(notice.as_bytes());
-                if written.is_err() {
-                    // The digest is that of what the file holds.
-                    file.set_len(end)?;
-                }
-                written
-            });
-            match written.await {
-                Ok(()) => self.digest = digest,
+            match self
+                .file
+                .append(notice.clone().into_bytes(), self.kept)
+                .await
+            {
+                Ok(()) => self.digest.update(&notice),
                 Err(error) => tracing::warn!(%error, "a log could not be told that it was cut"),
             }
         }
@@ -364,6 +379,23 @@ mod tests {
         writer.write_all(b"one")?;
         let summary = log.detach().await;
         assert_eq!((summary.bytes, summary.dropped_bytes), (0, 3));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_prints_nothing_has_no_file_and_not_that_of_an_earlier_try()
+    -> Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let (log, _writer) = LogPipe::open()?;
+        let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+        fs_err::write(&two, "of an earlier try")?;
+        for path in [&one, &two] {
+            log.attach(plain(path.clone(), 100)).await?;
+            let summary = log.detach().await;
+            assert_eq!(summary.sha256, hex::encode(Sha256::digest(b"")));
+        }
+        assert!(!one.exists());
+        assert_eq!(fs_err::read(two)?, b"");
         Ok(())
     }
 }
