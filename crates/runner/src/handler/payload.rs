@@ -220,6 +220,7 @@ mod tests {
     use std::{error::Error, path::Path, time::Duration};
 
     use barecount_model::{class::Size, id::TaskId};
+    use serde_json::json;
 
     use super::*;
     use crate::{

@@ -26,8 +26,8 @@ use crate::{
     local::places::{Access, bind},
 };
 
-/// The input of every attempt that has none. Its mount is read-only, so it stays empty.
-const NO_INPUT: &str = "none";
+/// What an attempt has there. The mount of the first is read-only.
+const PLACES: [&str; 3] = ["input", "output", "checkpoint"];
 /// What a function writes to.
 const WRITABLE: [&str; 2] = ["output", "checkpoint"];
 
@@ -41,31 +41,26 @@ pub(super) struct Slots {
     ready: Option<Ready>,
 }
 
-/// Empty folders for the outputs and the checkpoint of an attempt to come.
+/// Empty folders for an attempt to come.
 #[derive(Debug)]
 struct Ready {
     number: u64,
-    folders: [Identity; 2],
+    folders: [Identity; 3],
 }
 
 /// The places of an attempt while they are inside.
 #[derive(Debug)]
 pub(super) struct Placed {
     number: u64,
-    input: Option<Moved>,
-    writable: [Writable; 2],
+    places: [Place; 3],
 }
 
 /// Where a place belongs, and where it is.
 #[derive(Debug)]
-struct Moved {
+struct Place {
     outside: PathBuf,
     slot: PathBuf,
-}
-
-#[derive(Debug)]
-struct Writable {
-    place: Moved,
+    /// Which folder is inside.
     inside: Identity,
     /// Whether it is the attempt's own folder that is inside, so that outside there is none.
     own: bool,
@@ -92,8 +87,7 @@ impl Slots {
             next: 1,
             ready: None,
         };
-        fs_err::create_dir_all(slots.folder.join("input").join(NO_INPUT))?;
-        for name in WRITABLE {
+        for name in PLACES {
             fs_err::create_dir_all(slots.folder.join(name))?;
         }
         Ok(slots)
@@ -128,69 +122,44 @@ impl Slots {
     /// taken out again, the attempt is gone and its places with it.
     pub(super) fn place(&mut self, places: &Places) -> io::Result<Placed> {
         let ready = self.take_ready()?;
-        let slot = |name: &str| self.slot(name, ready.number);
-        let input = if is_empty(&places.input)? {
-            None
-        } else {
-            let moved = Moved {
-                outside: places.input.clone(),
-                slot: slot("input"),
-            };
-            fs_err::rename(&moved.outside, &moved.slot)?;
-            Some(moved)
-        };
-        let writable = |index: usize, outside: &PathBuf| {
-            let place = Moved {
-                outside: outside.clone(),
-                slot: slot(WRITABLE[index]),
-            };
-            self.bring(place, ready.folders[index])
-        };
-        let output = writable(0, &places.output);
-        let both = output.and_then(|output| match writable(1, &places.checkpoint) {
-            Ok(checkpoint) => Ok([output, checkpoint]),
-            Err(error) => {
-                output.take_back()?;
-                Err(error)
+        let input = self.bring(0, &places.input, &ready)?;
+        let placed = self.bring(1, &places.output, &ready).and_then(|output| {
+            match self.bring(2, &places.checkpoint, &ready) {
+                Ok(checkpoint) => Ok((output, checkpoint)),
+                Err(error) => output.take_back().and(Err(error)),
             }
         });
-        match both {
-            Ok(writable) => Ok(Placed {
+        match placed {
+            Ok((output, checkpoint)) => Ok(Placed {
                 number: ready.number,
-                input,
-                writable,
+                places: [input, output, checkpoint],
             }),
-            Err(error) => {
-                if let Some(input) = input {
-                    fs_err::rename(&input.slot, &input.outside)?;
-                }
-                Err(error)
-            }
+            Err(error) => input.take_back().and(Err(error)),
         }
     }
 
-    fn bring(&self, place: Moved, ready: Identity) -> io::Result<Writable> {
-        let own = !is_empty(&place.outside)?;
-        let inside = if own {
-            let identity = self.hand_over(&place.outside)?;
-            // In the place of the empty folder that was ready.
-            fs_err::rename(&place.outside, &place.slot)?;
-            identity
-        } else {
-            ready
+    /// Brings the place of this index in [`PLACES`] in, unless it is empty.
+    fn bring(&self, index: usize, outside: &Path, ready: &Ready) -> io::Result<Place> {
+        let mut place = Place {
+            outside: outside.to_owned(),
+            slot: self.slot(PLACES[index], ready.number),
+            inside: ready.folders[index],
+            own: !is_empty(outside)?,
         };
-        Ok(Writable { place, inside, own })
+        if place.own {
+            place.inside = self.hand_over(PLACES[index], outside)?;
+            // In the place of the empty folder that was ready.
+            fs_err::rename(outside, &place.slot)?;
+        }
+        Ok(place)
     }
 
     /// Takes the places out again, and makes sure that they are the ones that were put in: a link
     /// in their stead would lead whoever reads them anywhere on the host.
     pub(super) fn take(&self, placed: &Placed) -> io::Result<Result<(), Replaced>> {
         let mut result = Ok(());
-        if let Some(input) = &placed.input {
-            fs_err::rename(&input.slot, &input.outside)?;
-        }
-        for (writable, name) in placed.writable.iter().zip(WRITABLE) {
-            if !writable.take_back()? {
+        for (place, name) in placed.places.iter().zip(PLACES) {
+            if !place.take_back()? {
                 result = Err(Replaced(name.to_owned()));
             }
         }
@@ -201,7 +170,7 @@ impl Slots {
     /// under the next number. `false` if anything else is there. Nobody waits for it.
     pub(super) fn restore(&mut self) -> io::Result<bool> {
         let (last, next) = (self.next - 1, self.next);
-        for name in WRITABLE {
+        for name in PLACES {
             for entry in fs_err::read_dir(self.folder.join(name))?.take(2) {
                 let entry = entry?;
                 let unneeded = *entry.file_name() == *last.to_string();
@@ -219,7 +188,7 @@ impl Slots {
     fn take_ready(&mut self) -> io::Result<Ready> {
         if let Some(ready) = self.ready.take() {
             let mut untouched = true;
-            for (name, expected) in WRITABLE.iter().zip(ready.folders) {
+            for (name, expected) in PLACES.iter().zip(ready.folders) {
                 let found = look(&self.slot(name, ready.number));
                 untouched &= found.is_ok_and(|(found, empty)| empty && found == expected);
             }
@@ -236,20 +205,24 @@ impl Slots {
         let make = |name| {
             let slot = self.slot(name, number);
             match fs_err::create_dir(&slot) {
-                Ok(()) => self.hand_over(&slot),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => identity(&slot),
+                Ok(()) => self.hand_over(name, &slot),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match look(&slot)? {
+                    (found, true) => Ok(found),
+                    (_, false) => Err(error),
+                },
                 Err(error) => Err(error),
             }
         };
-        let [output, checkpoint] = WRITABLE;
+        let [input, output, checkpoint] = PLACES;
         Ok(Ready {
             number,
-            folders: [make(output)?, make(checkpoint)?],
+            folders: [make(input)?, make(output)?, make(checkpoint)?],
         })
     }
 
-    fn hand_over(&self, folder: &Path) -> io::Result<Identity> {
-        if let Some((user, group)) = self.writer {
+    /// Gives a folder that is written to inside to whoever writes there.
+    fn hand_over(&self, name: &str, folder: &Path) -> io::Result<Identity> {
+        if let Some((user, group)) = self.writer.filter(|_| WRITABLE.contains(&name)) {
             lchown(folder, Some(user), Some(group))?;
         }
         identity(folder)
@@ -260,17 +233,17 @@ impl Slots {
     }
 }
 
-impl Writable {
+impl Place {
     /// Brings it to where it belongs, unless nothing was written to it. `false`: it is not the one
     /// that the function was given; what is outside is then a new, empty one.
     fn take_back(&self) -> io::Result<bool> {
-        let Moved { outside, slot } = &self.place;
+        let Self { outside, slot, .. } = self;
         if !self.own && look(slot).is_ok_and(|(found, empty)| empty && found == self.inside) {
             return Ok(true);
         }
         // Looked at once it is out of reach, so that it cannot be exchanged afterwards.
         let moved = fs_err::rename(slot, outside);
-        if moved.is_ok() && identity(outside)? == self.inside {
+        if moved.is_ok() && identity(outside).is_ok_and(|found| found == self.inside) {
             return Ok(true);
         }
         remove(outside)?;
@@ -282,9 +255,6 @@ impl Writable {
 impl Placed {
     /// Where the function sees one of the places.
     pub(super) fn inside(&self, place: &str) -> String {
-        if place == inside::INPUT && self.input.is_none() {
-            return format!("{place}/{NO_INPUT}");
-        }
         format!("{place}/{}", self.number)
     }
 }
@@ -296,8 +266,12 @@ impl Drop for Slots {
     }
 }
 
-fn identity(path: &Path) -> io::Result<Identity> {
-    let metadata = fs_err::symlink_metadata(path)?;
+/// That it is a folder has to be seen, too: a link may have the number of one that is gone.
+fn identity(folder: &Path) -> io::Result<Identity> {
+    let metadata = fs_err::symlink_metadata(folder)?;
+    if !metadata.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
     Ok(Identity {
         device: metadata.dev(),
         inode: metadata.ino(),
@@ -388,7 +362,6 @@ mod tests {
         let places = ground.places("1")?;
         let before = identity(&places.output)?;
         let placed = ground.slots.place(&places)?;
-        assert_eq!(placed.inside(inside::INPUT), "/barecount/input/none");
         assert_eq!(placed.inside(inside::OUTPUT), "/barecount/output/1");
         ground.slots.take(&placed)??;
         assert_eq!(identity(&places.output)?, before);
@@ -438,6 +411,29 @@ mod tests {
             assert_eq!(replaced.0, "checkpoint");
             assert!(is_empty(&places.checkpoint)?);
             assert!(fs_err::symlink_metadata(&places.checkpoint)?.is_dir());
+        }
+        Ok(())
+    }
+
+    /// Numbers of files that are gone are given again, on some file systems at once.
+    #[test]
+    fn a_link_with_the_number_of_the_folder_is_noticed() -> TestResult {
+        for own in [true, false] {
+            let folder = tempfile::tempdir()?;
+            let (outside, slot) = (folder.path().join("outside"), folder.path().join("slot"));
+            std::os::unix::fs::symlink("/etc", &slot)?;
+            let link = fs_err::symlink_metadata(&slot)?;
+            let place = Place {
+                inside: Identity {
+                    device: link.dev(),
+                    inode: link.ino(),
+                },
+                outside,
+                slot,
+                own,
+            };
+            assert!(!place.take_back()?);
+            assert!(is_empty(&place.outside)?);
         }
         Ok(())
     }

@@ -200,7 +200,9 @@ async fn crashes_at_work(shared: Arc<Shared>) -> TestResult {
 async fn stopped(bench: Bench, launch: &Launch, ready: &str) -> TestResult {
     let handle = bench.runner.launch(launch).await?;
     let mut tries = tokio::time::interval(Duration::from_millis(5));
-    while !fs_err::read_to_string(&launch.log).is_ok_and(|log| log.contains(ready)) {
+    // What has printed nothing has no log.
+    let log = || fs_err::read_to_string(&launch.log).unwrap_or_default();
+    while !log().contains(ready) {
         tries.tick().await;
     }
     let groups = bench.ground.control_groups()?;
