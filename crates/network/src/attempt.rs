@@ -21,7 +21,7 @@ use crate::{
     inspect::Target,
     limit::Rate,
     name::HostName,
-    path::{DialError, Dialled, Path, Plan},
+    path::{DialError, Dialled, FirstWord, Path, Plan},
     policy::{Declared, DeclaredDestinations, Limits, Mode, Policy, PolicyError},
     reason::{Reason, ReasonCode},
     record::{FlowLog, FlowProtocol, FlowRecord, Recorder, Verdict},
@@ -183,7 +183,12 @@ impl AttemptState {
     }
 
     /// Resolves, unless that was done a moment ago, and connects.
-    pub(crate) async fn dial(&self, target: &Target, port: u16) -> Result<Dialled, DialError> {
+    pub(crate) async fn dial(
+        &self,
+        target: &Target,
+        port: u16,
+        first: FirstWord,
+    ) -> Result<Dialled, DialError> {
         let limit = self.limits().dial_timeout();
         let key = (target.clone(), port);
         let dialled = async {
@@ -195,7 +200,7 @@ impl AttemptState {
                     plan
                 }
             };
-            plan.connect(limit).await
+            plan.connect(limit, first).await
         };
         let error = match tokio::time::timeout(limit, dialled).await {
             Ok(Ok(dialled)) => return Ok(dialled),

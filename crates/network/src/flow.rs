@@ -7,6 +7,7 @@ use std::{
 };
 
 use barecount_model::{class::NetworkProfile, manifest::EgressProtocol};
+use rustix::net::RecvFlags;
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
     broker::Shared,
     capture::Capture,
     inspect::{self, MAX_HEAD, Target, http::Requests},
-    path::{DialError, PathKind, close_gently},
+    path::{DialError, FirstWord, PathKind, close_gently},
     reason::{Reason, ReasonCode},
     record::{FlowProtocol, FlowRecord, Meter, Verdict},
     relay::{Broken, Terms, Upward, relay},
@@ -81,9 +82,6 @@ pub(crate) async fn serve(
     mut inside: TcpStream,
     capture: Capture,
 ) {
-    // Reset however it is left, until it is known to have ended well: also when the agent dies.
-    // Fails only for a socket that is gone already.
-    let _ = inside.set_zero_linger();
     let (destination, decision) = match capture.destination(&inside) {
         Ok(destination) => (destination, attempt.decide(destination)),
         Err(error) => {
@@ -169,7 +167,7 @@ async fn carry(
     let _slot = admitted(attempt)?;
     let opening = inspected(attempt, flow, target, inside).await?;
     let dialled = attempt
-        .dial(target, flow.port)
+        .dial(target, flow.port, opening.first_word())
         .await
         .map_err(Ending::NotDialled)?;
     let _ = flow.dialled.set((dialled.address.ip(), dialled.path));
@@ -234,8 +232,19 @@ enum Opening {
     Requests(Requests, Vec<u8>),
 }
 
-/// Reads what must name the host. Nothing is read of other protocols, in which the other side may
-/// speak first.
+impl Opening {
+    fn first_word(&self) -> FirstWord {
+        let (Self::Bytes(held) | Self::Requests(_, held)) = self;
+        if held.is_empty() {
+            FirstWord::Unknown
+        } else {
+            FirstWord::Ours
+        }
+    }
+}
+
+/// Reads what must name the host. Nothing is waited for of other protocols, in which the other side
+/// may speak first.
 async fn inspected(
     attempt: &AttemptState,
     flow: &Flow,
@@ -243,7 +252,8 @@ async fn inspected(
     inside: &mut TcpStream,
 ) -> Result<Opening, Ending> {
     let is_tls = match flow.declared {
-        None | Some(EgressProtocol::Tcp) => return Ok(Opening::Bytes(Vec::new())),
+        None => return Ok(Opening::Bytes(Vec::new())),
+        Some(EgressProtocol::Tcp) => return Ok(Opening::Bytes(already_there(inside))),
         Some(EgressProtocol::Tls) => true,
         Some(EgressProtocol::Http) => false,
     };
@@ -271,6 +281,16 @@ async fn inspected(
                 attempt.limits().inspect_timeout_ms
             ),
         ))),
+    }
+}
+
+/// What the work has sent by now; nothing if that cannot be said, which whoever reads next finds.
+fn already_there(inside: &TcpStream) -> Vec<u8> {
+    // Asked of the kernel itself: of a socket this new, the runtime does not know yet.
+    let mut bytes = [0; 1_024];
+    match rustix::net::recv(inside, &mut bytes, RecvFlags::DONTWAIT) {
+        Ok((length, _)) => bytes[..length].to_vec(),
+        Err(_) => Vec::new(),
     }
 }
 

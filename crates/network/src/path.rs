@@ -23,7 +23,7 @@ use tokio::{
 
 pub use self::proxy::{ProxyError, accepted as proxy_accepted};
 pub(crate) use self::{
-    connect::{any_address, connect, connect_from},
+    connect::{FirstWord, any_address, connect, connect_from},
     plan::Plan,
 };
 use crate::{
@@ -444,7 +444,10 @@ impl Path {
         port: u16,
         limit: Duration,
     ) -> Result<Dialled, DialError> {
-        let dialled = async { self.plan(target, port).await?.connect(limit).await };
+        let dialled = async {
+            let plan = self.plan(target, port).await?;
+            plan.connect(limit, FirstWord::Unknown).await
+        };
         match tokio::time::timeout(limit, dialled).await {
             Ok(Ok(dialled)) => Ok(dialled),
             Ok(Err(error)) => Err(self.explain(error).await),

@@ -14,7 +14,7 @@ use std::{
     pin::Pin,
     sync::{
         OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Poll, ready},
     time::Duration,
@@ -118,11 +118,13 @@ pub(crate) async fn relay(
     Ok(())
 }
 
-/// When something was last carried.
+/// When something was last carried, and how far a relay has ended.
 #[derive(Debug)]
 struct Activity {
     start: Instant,
     last_ms: AtomicU64,
+    /// Whether one direction has ended.
+    half_ended: AtomicBool,
 }
 
 impl Activity {
@@ -130,6 +132,7 @@ impl Activity {
         Self {
             start: Instant::now(),
             last_ms: AtomicU64::new(0),
+            half_ended: AtomicBool::new(false),
         }
     }
 
@@ -305,6 +308,10 @@ impl<'a> Lane<'a> {
             if !self.splice_long(from, to).await? {
                 return self.copy(from, to).await;
             }
+        }
+        if self.activity.half_ended.swap(true, Ordering::Relaxed) {
+            // Both have: closing the sockets, which is next, says the same.
+            return Ok(());
         }
         to.shutdown().await
     }

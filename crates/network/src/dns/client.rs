@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     name::HostName,
-    path::{Binding, Connection, Tunnel, any_address, connect},
+    path::{Binding, Connection, FirstWord, Tunnel, any_address, connect},
     resolver::{ResolveError, Resolver},
 };
 
@@ -113,7 +113,7 @@ impl NameServer {
             Reached::Host | Reached::Bound(_) => match self.over_udp(question).await? {
                 Some(answer) => answer,
                 None => {
-                    let stream = connect(self.address, self.binding()).await;
+                    let stream = connect(self.address, self.binding(), FirstWord::Ours).await;
                     over_stream(stream.map_err(ResolveError::Unreachable)?, question).await
                 }
             },

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::net::sockopt::set_tcp_quickack;
 use tokio::{
     net::{TcpSocket, TcpStream},
     time::Instant,
@@ -17,15 +18,28 @@ use super::{
     proxy::{self, ProxyError},
 };
 
+/// Who speaks first over a connection that is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FirstWord {
+    /// We do, as soon as there is a connection.
+    Ours,
+    /// Nobody knows: it may be the other side.
+    Unknown,
+}
+
 impl Plan {
     /// Tries the addresses in order; each but the last may use an equal share of the time that is
     /// left. The whole is the caller's to limit. Cancel-safe.
-    pub(crate) async fn connect(&self, limit: Duration) -> Result<Dialled, DialError> {
+    pub(crate) async fn connect(
+        &self,
+        limit: Duration,
+        first: FirstWord,
+    ) -> Result<Dialled, DialError> {
         let deadline = Instant::now() + limit;
         let mut failed = DialError::Timeout { after: limit };
         let mut left = u32::try_from(self.candidates.len()).unwrap_or(u32::MAX);
         for address in &self.candidates {
-            let connecting = self.connect_to(*address);
+            let connecting = self.connect_to(*address, first);
             let connected = if left <= 1 {
                 connecting.await
             } else {
@@ -50,14 +64,18 @@ impl Plan {
         Err(failed)
     }
 
-    async fn connect_to(&self, address: SocketAddr) -> Result<Connection, DialError> {
+    async fn connect_to(
+        &self,
+        address: SocketAddr,
+        first: FirstWord,
+    ) -> Result<Connection, DialError> {
         let failed = |source| DialError::Connect { address, source };
         match &self.via {
-            Via::Host => connect(address, None)
+            Via::Host => connect(address, None, first)
                 .await
                 .map(Connection::Tcp)
                 .map_err(failed),
-            Via::Bound(binding) => match connect(address, Some(binding)).await {
+            Via::Bound(binding) => match connect(address, Some(binding), first).await {
                 Ok(stream) => Ok(Connection::Tcp(stream)),
                 Err(source) if is_down(&source) => Err(DialError::Down {
                     what: binding.to_string(),
@@ -71,7 +89,7 @@ impl Plan {
                     target: self.target.clone(),
                     source,
                 };
-                let stream = connect(address, None)
+                let stream = connect(address, None, FirstWord::Ours)
                     .await
                     .map_err(|source| refused(ProxyError::Connection(source)))?;
                 proxy::ask(stream, &self.target, self.port)
@@ -92,6 +110,7 @@ impl Plan {
 pub(crate) async fn connect(
     address: SocketAddr,
     binding: Option<&Binding>,
+    first: FirstWord,
 ) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()
@@ -103,13 +122,22 @@ pub(crate) async fn connect(
         Some(Binding::Interface(name)) => socket.bind_device(Some(name.as_bytes()))?,
         Some(Binding::Source(source)) => socket.bind(SocketAddr::new(*source, 0))?,
     }
-    connect_from(socket, address).await
+    connect_from(socket, address, first).await
 }
 
 /// The same, from a socket that is given.
-pub(crate) async fn connect_from(socket: TcpSocket, address: SocketAddr) -> io::Result<TcpStream> {
+pub(crate) async fn connect_from(
+    socket: TcpSocket,
+    address: SocketAddr,
+    first: FirstWord,
+) -> io::Result<TcpStream> {
     // Reset however it is left, until it is known to have ended well: also when the agent dies.
     socket.set_zero_linger()?;
+    if first == FirstWord::Ours {
+        // The handshake's last packet then is the one with the first bytes, and the other side is
+        // woken once. Were there none to follow, it would hear of the connection too late.
+        set_tcp_quickack(&socket, false)?;
+    }
     let stream = socket.connect(address).await?;
     // What the work wrote at once leaves at once: the broker adds no delay of its own.
     stream.set_nodelay(true)?;
