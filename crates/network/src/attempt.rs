@@ -187,7 +187,7 @@ impl AttemptState {
         &self,
         target: &Target,
         port: u16,
-        first: FirstWord,
+        first: FirstWord<'_>,
     ) -> Result<Dialled, DialError> {
         let limit = self.limits().dial_timeout();
         let key = (target.clone(), port);

@@ -15,7 +15,7 @@ use crate::{
     broker::Shared,
     capture::Capture,
     inspect::{self, MAX_HEAD, Target, http::Requests},
-    path::{DialError, FirstWord, PathKind, close_gently},
+    path::{DialError, FirstWord, PathKind},
     reason::{Reason, ReasonCode},
     record::{FlowProtocol, FlowRecord, Meter, Verdict},
     relay::{Broken, Terms, Upward, relay},
@@ -79,7 +79,7 @@ enum Ending {
 pub(crate) async fn serve(
     attempt: Arc<AttemptState>,
     shared: Arc<Shared>,
-    mut inside: TcpStream,
+    inside: TcpStream,
     capture: Capture,
 ) {
     let (destination, decision) = match capture.destination(&inside) {
@@ -114,20 +114,19 @@ pub(crate) async fn serve(
     });
     let key = attempt.opened(&flow);
     let ended = match refused {
-        Some(reason) => Err(Ending::Refused(reason)),
+        Some(reason) => {
+            drop(inside);
+            Err(Ending::Refused(reason))
+        }
         None => tokio::select! {
             biased;
             () = attempt.cancelled().cancelled() => Err(Ending::Broken(Reason::new(
                 ReasonCode::AttemptEnded,
                 "the attempt ended while the connection was open",
             ))),
-            ended = carry(&attempt, &shared, &flow, &target, &mut inside) => ended,
+            ended = carry(&attempt, &shared, &flow, &target, inside) => ended,
         },
     };
-    if ended.is_ok() {
-        close_gently(&inside);
-    }
-    drop(inside);
     attempt.closed(key, record(&attempt, &flow, ended));
 }
 
@@ -162,10 +161,10 @@ async fn carry(
     shared: &Shared,
     flow: &Flow,
     target: &Target,
-    inside: &mut TcpStream,
+    mut inside: TcpStream,
 ) -> Result<(), Ending> {
     let _slot = admitted(attempt)?;
-    let opening = inspected(attempt, flow, target, inside).await?;
+    let opening = inspected(attempt, flow, target, &mut inside).await?;
     let dialled = attempt
         .dial(target, flow.port, opening.first_word())
         .await
@@ -173,7 +172,10 @@ async fn carry(
     let _ = flow.dialled.set((dialled.address.ip(), dialled.path));
     let upward = match (flow.declared, opening) {
         (None, _) => Upward::Guess(&flow.guessed),
-        (Some(_), Opening::Bytes(bytes)) => Upward::Pass(bytes),
+        (Some(_), Opening::Bytes(first)) => Upward::Pass {
+            first,
+            sent: dialled.sent,
+        },
         (Some(_), Opening::Requests(requests, held)) => Upward::Requests(requests, held),
     };
     let terms = Terms {
@@ -233,12 +235,12 @@ enum Opening {
 }
 
 impl Opening {
-    fn first_word(&self) -> FirstWord {
-        let (Self::Bytes(held) | Self::Requests(_, held)) = self;
-        if held.is_empty() {
-            FirstWord::Unknown
-        } else {
-            FirstWord::Ours
+    fn first_word(&self) -> FirstWord<'_> {
+        match self {
+            Self::Bytes(bytes) if bytes.is_empty() => FirstWord::Unknown,
+            Self::Bytes(bytes) => FirstWord::Bytes(bytes),
+            // They are looked at once more as they pass.
+            Self::Requests(..) => FirstWord::Ours,
         }
     }
 }

@@ -291,6 +291,8 @@ pub struct Dialled {
     pub address: SocketAddr,
     /// The way it took.
     pub path: PathKind,
+    /// How many of the first bytes it has taken.
+    pub(crate) sent: usize,
 }
 
 /// Why a path did not lead to a connection.

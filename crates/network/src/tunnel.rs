@@ -43,7 +43,7 @@ pub use self::{
 };
 use crate::{
     inspect::Target,
-    path::{Connection, FirstWord, Tunnel, TunnelDown, TunnelState, connect_from},
+    path::{Connection, Tunnel, TunnelDown, TunnelState, connect_from},
 };
 
 /// After this long without a new handshake a session carries nothing (`Reject-After-Time`).
@@ -205,9 +205,7 @@ impl Tunnel for WireGuard {
             .await
             .map_err(io::Error::other)??;
         let socket = TcpSocket::from_std_stream(socket.into());
-        connect_from(socket, to, FirstWord::Unknown)
-            .await
-            .map(Connection::Tcp)
+        connect_from(socket, to).await.map(Connection::Tcp)
     }
 
     async fn raise(&self, to: Option<IpAddr>) -> Result<(), TunnelDown> {

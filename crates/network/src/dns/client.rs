@@ -113,8 +113,9 @@ impl NameServer {
             Reached::Host | Reached::Bound(_) => match self.over_udp(question).await? {
                 Some(answer) => answer,
                 None => {
-                    let stream = connect(self.address, self.binding(), FirstWord::Ours).await;
-                    over_stream(stream.map_err(ResolveError::Unreachable)?, question).await
+                    let connected = connect(self.address, self.binding(), FirstWord::Ours).await;
+                    let (stream, _) = connected.map_err(ResolveError::Unreachable)?;
+                    over_stream(stream, question).await
                 }
             },
         }
