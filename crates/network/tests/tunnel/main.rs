@@ -1,5 +1,6 @@
 //! Tunnels between two namespaces of the test's own: ours on one side, on the other a peer that is
-//! written here, on Noise sessions and nothing else of ours, so that it can misbehave.
+//! written here, on Noise sessions and nothing else of ours, so that it can misbehave; or another
+//! implementation of the protocol, wireguard-go, so that both are held against what others speak.
 //!
 //! Not run by the usual test harness, since the launcher must be started while the process has one
 //! thread. Needs user namespaces and `/dev/net/tun`, and no privilege.
@@ -16,6 +17,7 @@ mod carrying;
 mod cut;
 mod far;
 mod near;
+mod other;
 mod refusing;
 
 use std::{process::ExitCode, sync::OnceLock};
@@ -42,6 +44,9 @@ fn run(test: impl Future<Output = TestResult>) -> TestResult {
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = other::started_anew() {
+        return ended;
+    }
     let config = LauncherConfig::new(format!("barecount-tunnel-{}", std::process::id()));
     let launcher = Launcher::start(config).expect("the launcher starts");
     assert!(LAUNCHER.set(launcher).is_ok(), "it is set once");
@@ -51,5 +56,11 @@ fn main() -> ExitCode {
             test().map_err(|error| error.to_string().into())
         })
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+    let with_another = other::TESTS.iter().map(|(name, _)| {
+        Trial::test(format!("with_wireguard_go_{name}"), move || {
+            other::in_namespaces(name).map_err(|error| error.to_string().into())
+        })
+    });
+    let all = trials.chain(with_another).collect();
+    libtest_mimic::run(&Arguments::from_args(), all).exit_code()
 }
