@@ -272,11 +272,11 @@ impl AttemptState {
         });
     }
 
-    /// Writes down a lookup that found nothing.
+    /// Writes down a lookup that found nothing, and which name server it was sent to.
     pub(crate) fn refuse_lookup(
         &self,
         name: Option<String>,
-        server: Option<IpAddr>,
+        asked: Option<IpAddr>,
         code: ReasonCode,
     ) {
         let text = match (code, &name) {
@@ -289,7 +289,7 @@ impl AttemptState {
         };
         self.refused(FlowRecord {
             name,
-            address: server,
+            address: asked,
             port: DNS_PORT,
             protocol: FlowProtocol::Dns,
             reason: Some(Reason::new(code, text)),

@@ -12,14 +12,14 @@ use std::{
 
 use barecount_model::class::NetworkProfile;
 use rustix::net::sockopt::{set_socket_linger, set_tcp_nodelay};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     attempt::AttemptState,
     capture::{Capture, InsideSockets},
     clock::{Clock, SystemClock},
-    dns::server,
+    dns::server::{self, LookupSocket},
     flow,
     path::Paths,
     policy::{Policy, PolicyError},
@@ -107,7 +107,7 @@ pub enum StartError {
 struct Watched {
     tcp: Vec<TcpListener>,
     dns_tcp: Vec<TcpListener>,
-    dns_udp: Vec<UdpSocket>,
+    dns_udp: Vec<LookupSocket>,
     capture: Capture,
 }
 
@@ -144,17 +144,13 @@ impl Broker {
             current: Mutex::default(),
             unattributed: AtomicU64::new(0),
         });
-        let udp = |socket: std::net::UdpSocket| {
-            socket.set_nonblocking(true)?;
-            UdpSocket::from_std(socket)
-        };
         let watched = Watched {
             tcp: watched(resetting(sockets.tcp)?)?,
             dns_tcp: watched(sockets.dns_tcp)?,
             dns_udp: sockets
                 .dns_udp
                 .into_iter()
-                .map(udp)
+                .map(LookupSocket::watch)
                 .collect::<io::Result<_>>()?,
             capture: sockets.capture,
         };
@@ -170,7 +166,11 @@ impl Broker {
             self.spawn(accept(listener, watched.capture, self.shared.clone()));
         }
         for listener in watched.dns_tcp {
-            self.spawn(server::serve_tcp(listener, self.shared.clone()));
+            self.spawn(server::serve_tcp(
+                listener,
+                watched.capture,
+                self.shared.clone(),
+            ));
         }
         for socket in watched.dns_udp {
             self.spawn(server::serve_udp(socket, self.shared.clone()));

@@ -195,7 +195,7 @@ mod tests {
                 keepalive: None,
             }],
         };
-        let (device, _end) = std::io::pipe()?;
+        let (device, _end) = io::pipe()?;
         let mut core = Core::new(config, device.into())?;
         // It has something to say, and what is asked of a socket of datagrams always fails.
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
