@@ -7,7 +7,7 @@ use std::{
 };
 
 use barecount_model::{class::NetworkProfile, manifest::EgressProtocol};
-use rustix::net::RecvFlags;
+use rustix::{io::Errno, net::RecvFlags};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use crate::{
@@ -20,6 +20,9 @@ use crate::{
     record::{FlowProtocol, FlowRecord, Meter, Verdict},
     relay::{Broken, Terms, Upward, relay},
 };
+
+/// What is read at once of what was sent before a connection is dialled.
+const EARLY: usize = 1_024;
 
 /// What is known of a connection.
 #[derive(Debug)]
@@ -196,7 +199,7 @@ async fn carry(
                 attempt.limits().idle_timeout_ms
             ),
         ),
-        Broken::Lost(error) => Reason::new(ReasonCode::Reset, error.to_string()),
+        Broken::Lost(error) => lost(&error),
     };
     // A tunnel that is cut ends its flows this way; the record says which it was.
     let down = attempt.path().down(Some(dialled.address.ip())).await;
@@ -255,7 +258,7 @@ async fn inspected(
 ) -> Result<Opening, Ending> {
     let is_tls = match flow.declared {
         None => return Ok(Opening::Bytes(Vec::new())),
-        Some(EgressProtocol::Tcp) => return Ok(Opening::Bytes(already_there(inside))),
+        Some(EgressProtocol::Tcp) => return already_there(inside).map(Opening::Bytes),
         Some(EgressProtocol::Tls) => true,
         Some(EgressProtocol::Http) => false,
     };
@@ -286,14 +289,20 @@ async fn inspected(
     }
 }
 
-/// What the work has sent by now; nothing if that cannot be said, which whoever reads next finds.
-fn already_there(inside: &TcpStream) -> Vec<u8> {
+/// What the work has sent by now.
+fn already_there(inside: &TcpStream) -> Result<Vec<u8>, Ending> {
     // Asked of the kernel itself: of a socket this new, the runtime does not know yet.
-    let mut bytes = [0; 1_024];
+    let mut bytes = [0; EARLY];
     match rustix::net::recv(inside, &mut bytes, RecvFlags::DONTWAIT) {
-        Ok((length, _)) => bytes[..length].to_vec(),
-        Err(_) => Vec::new(),
+        Ok((length, _)) => Ok(bytes[..length].to_vec()),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(Vec::new()),
+        // The kernel tells it once: who reads next would take the cut for an end.
+        Err(errno) => Err(Ending::Broken(lost(&errno.into()))),
     }
+}
+
+fn lost(error: &std::io::Error) -> Reason {
+    Reason::new(ReasonCode::Reset, error.to_string())
 }
 
 async fn read_more(inside: &mut TcpStream, read: &mut Vec<u8>, what: &str) -> Result<(), Reason> {

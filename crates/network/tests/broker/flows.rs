@@ -95,6 +95,24 @@ async fn what_was_said_before_the_connection_was_made_arrives_first_and_is_count
 }
 
 #[tokio::test]
+async fn who_was_gone_before_the_connection_was_made_is_not_spoken_for() -> TestResult {
+    let rig = Rig::start(loopback(hosts())).await?;
+    let attempt = rig.begin(EgressProtocol::Tcp);
+    let address = rig.lookup("api.example").await?.ok_or("no address")?;
+    let work = speaking((address, rig.port).into(), b"")?;
+    work.set_zero_linger()?;
+    drop(work);
+    until(&attempt, |log| {
+        log.records.iter().any(|it| it.reason.is_some())
+    })
+    .await;
+    let log = attempt.end().await;
+    assert_eq!(code(only(&log)), Some(ReasonCode::Reset));
+    assert!(rig.is_untouched(), "the destination heard of it");
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_was_said_to_nobody_is_not_counted() -> TestResult {
     let mut rig = Rig::start(loopback(hosts())).await?;
     let attempt = rig.begin(EgressProtocol::Tcp);

@@ -1,6 +1,7 @@
 //! Tunnels between two namespaces of the test's own: ours on one side, on the other a peer that is
 //! written here, on Noise sessions and nothing else of ours, so that it can misbehave; or another
 //! implementation of the protocol, wireguard-go, so that both are held against what others speak.
+//! And a real sandbox with its broker, which needs the launcher as well.
 //!
 //! Not run by the usual test harness, since the launcher must be started while the process has one
 //! thread. Needs user namespaces and `/dev/net/tun`, and no privilege.
@@ -19,6 +20,7 @@ mod far;
 mod near;
 mod other;
 mod refusing;
+mod sandboxed;
 
 use std::{process::ExitCode, sync::OnceLock};
 
@@ -50,7 +52,12 @@ fn main() -> ExitCode {
     let config = LauncherConfig::new(format!("barecount-tunnel-{}", std::process::id()));
     let launcher = Launcher::start(config).expect("the launcher starts");
     assert!(LAUNCHER.set(launcher).is_ok(), "it is set once");
-    let lists = [carrying::TESTS, cut::TESTS, refusing::TESTS];
+    let lists = [
+        carrying::TESTS,
+        cut::TESTS,
+        refusing::TESTS,
+        sandboxed::TESTS,
+    ];
     let trials = lists.into_iter().flatten().map(|(name, test)| {
         Trial::test(*name, move || {
             test().map_err(|error| error.to_string().into())
