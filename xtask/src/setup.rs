@@ -60,6 +60,16 @@ const TEST_TOOLS: &[Tool] = &[
         probe: &["runc", "--version"],
         packages: &["runc"],
     },
+    Tool {
+        what: "wireguard-go, another implementation of WireGuard, with which tunnels must get on",
+        probe: &["wireguard-go", "--version"],
+        packages: &["wireguard-go"],
+    },
+    Tool {
+        what: "wg, which configures wireguard-go",
+        probe: &["wg", "--version"],
+        packages: &["wireguard-tools"],
+    },
 ];
 
 const SANDBOX_BENCH_TOOLS: &[Tool] = &[Tool {

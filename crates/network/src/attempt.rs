@@ -21,7 +21,7 @@ use crate::{
     inspect::Target,
     limit::Rate,
     name::HostName,
-    path::{DialError, Dialled, Path, Plan},
+    path::{DialError, Dialled, FirstWord, Path, Plan},
     policy::{Declared, DeclaredDestinations, Limits, Mode, Policy, PolicyError},
     reason::{Reason, ReasonCode},
     record::{FlowLog, FlowProtocol, FlowRecord, Recorder, Verdict},
@@ -183,7 +183,12 @@ impl AttemptState {
     }
 
     /// Resolves, unless that was done a moment ago, and connects.
-    pub(crate) async fn dial(&self, target: &Target, port: u16) -> Result<Dialled, DialError> {
+    pub(crate) async fn dial(
+        &self,
+        target: &Target,
+        port: u16,
+        first: FirstWord<'_>,
+    ) -> Result<Dialled, DialError> {
         let limit = self.limits().dial_timeout();
         let key = (target.clone(), port);
         let dialled = async {
@@ -195,7 +200,7 @@ impl AttemptState {
                     plan
                 }
             };
-            plan.connect(limit).await
+            plan.connect(limit, first).await
         };
         let error = match tokio::time::timeout(limit, dialled).await {
             Ok(Ok(dialled)) => return Ok(dialled),
@@ -267,11 +272,11 @@ impl AttemptState {
         });
     }
 
-    /// Writes down a lookup that found nothing.
+    /// Writes down a lookup that found nothing, and which name server it was sent to.
     pub(crate) fn refuse_lookup(
         &self,
         name: Option<String>,
-        server: Option<IpAddr>,
+        asked: Option<IpAddr>,
         code: ReasonCode,
     ) {
         let text = match (code, &name) {
@@ -284,7 +289,7 @@ impl AttemptState {
         };
         self.refused(FlowRecord {
             name,
-            address: server,
+            address: asked,
             port: DNS_PORT,
             protocol: FlowProtocol::Dns,
             reason: Some(Reason::new(code, text)),

@@ -11,15 +11,15 @@ use std::{
 };
 
 use barecount_model::class::NetworkProfile;
-use rustix::net::sockopt::set_tcp_nodelay;
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use rustix::net::sockopt::{set_socket_linger, set_tcp_nodelay};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     attempt::AttemptState,
     capture::{Capture, InsideSockets},
     clock::{Clock, SystemClock},
-    dns::server,
+    dns::server::{self, LookupSocket},
     flow,
     path::Paths,
     policy::{Policy, PolicyError},
@@ -107,7 +107,7 @@ pub enum StartError {
 struct Watched {
     tcp: Vec<TcpListener>,
     dns_tcp: Vec<TcpListener>,
-    dns_udp: Vec<UdpSocket>,
+    dns_udp: Vec<LookupSocket>,
     capture: Capture,
 }
 
@@ -144,17 +144,13 @@ impl Broker {
             current: Mutex::default(),
             unattributed: AtomicU64::new(0),
         });
-        let udp = |socket: std::net::UdpSocket| {
-            socket.set_nonblocking(true)?;
-            UdpSocket::from_std(socket)
-        };
         let watched = Watched {
-            tcp: watched(sockets.tcp)?,
+            tcp: watched(resetting(sockets.tcp)?)?,
             dns_tcp: watched(sockets.dns_tcp)?,
             dns_udp: sockets
                 .dns_udp
                 .into_iter()
-                .map(udp)
+                .map(LookupSocket::watch)
                 .collect::<io::Result<_>>()?,
             capture: sockets.capture,
         };
@@ -170,7 +166,11 @@ impl Broker {
             self.spawn(accept(listener, watched.capture, self.shared.clone()));
         }
         for listener in watched.dns_tcp {
-            self.spawn(server::serve_tcp(listener, self.shared.clone()));
+            self.spawn(server::serve_tcp(
+                listener,
+                watched.capture,
+                self.shared.clone(),
+            ));
         }
         for socket in watched.dns_udp {
             self.spawn(server::serve_udp(socket, self.shared.clone()));
@@ -265,11 +265,20 @@ impl Shared {
             None => {
                 drop(current);
                 self.count_unattributed();
-                // Fails only for a socket that is gone already.
-                let _ = stream.set_zero_linger();
+                drop(stream);
             }
         }
     }
+}
+
+/// Listeners whose connections are reset however they are left, until one is known to have ended
+/// well: also when the agent dies.
+fn resetting(listeners: Vec<std::net::TcpListener>) -> io::Result<Vec<std::net::TcpListener>> {
+    for listener in &listeners {
+        // What is accepted inherits it.
+        set_socket_linger(listener, Some(Duration::ZERO))?;
+    }
+    Ok(listeners)
 }
 
 fn watched(listeners: Vec<std::net::TcpListener>) -> io::Result<Vec<TcpListener>> {
@@ -359,13 +368,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_accepted_sends_without_delay() -> io::Result<()> {
+    async fn what_is_accepted_sends_without_delay_and_is_reset_when_dropped() -> io::Result<()> {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
-        let listeners = watched(vec![listener])?;
+        let listeners = watched(resetting(vec![listener])?)?;
         let _client = std::net::TcpStream::connect(address)?;
         let (accepted, _) = listeners[0].accept().await?;
         assert!(accepted.nodelay()?);
+        let linger = rustix::net::sockopt::socket_linger(&accepted)?;
+        assert_eq!(linger, Some(Duration::ZERO), "it is reset when dropped");
         Ok(())
     }
 }

@@ -13,10 +13,11 @@ use tokio::net::TcpStream;
 pub struct InsideSockets {
     /// Accept every TCP connection that the payload makes, to whatever address. IPv4 and IPv6.
     pub tcp: Vec<TcpListener>,
-    /// The name servers that its `resolv.conf` names, port 53. Each bound to its own address, as
-    /// answers leave from the address to which the socket is bound.
+    /// The name servers that its `resolv.conf` names, port 53. Each bound to its own address, from
+    /// which its answers leave; or to all addresses, to take what is sent to any other name server
+    /// and answer it from there.
     pub dns_udp: Vec<UdpSocket>,
-    /// The same over TCP.
+    /// The same over TCP. Connections that were made elsewhere are redirected here, as all others.
     pub dns_tcp: Vec<TcpListener>,
     /// How an accepted connection's original destination is found.
     pub capture: Capture,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use barecount_model::{class::NetworkProfile, manifest::EgressProtocol};
+use rustix::{io::Errno, net::RecvFlags};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use crate::{
@@ -14,11 +15,14 @@ use crate::{
     broker::Shared,
     capture::Capture,
     inspect::{self, MAX_HEAD, Target, http::Requests},
-    path::{DialError, PathKind, close_gently},
+    path::{DialError, FirstWord, PathKind},
     reason::{Reason, ReasonCode},
     record::{FlowProtocol, FlowRecord, Meter, Verdict},
     relay::{Broken, Terms, Upward, relay},
 };
+
+/// What is read at once of what was sent before a connection is dialled.
+const EARLY: usize = 1_024;
 
 /// What is known of a connection.
 #[derive(Debug)]
@@ -78,12 +82,9 @@ enum Ending {
 pub(crate) async fn serve(
     attempt: Arc<AttemptState>,
     shared: Arc<Shared>,
-    mut inside: TcpStream,
+    inside: TcpStream,
     capture: Capture,
 ) {
-    // Reset however it is left, until it is known to have ended well: also when the agent dies.
-    // Fails only for a socket that is gone already.
-    let _ = inside.set_zero_linger();
     let (destination, decision) = match capture.destination(&inside) {
         Ok(destination) => (destination, attempt.decide(destination)),
         Err(error) => {
@@ -116,20 +117,19 @@ pub(crate) async fn serve(
     });
     let key = attempt.opened(&flow);
     let ended = match refused {
-        Some(reason) => Err(Ending::Refused(reason)),
+        Some(reason) => {
+            drop(inside);
+            Err(Ending::Refused(reason))
+        }
         None => tokio::select! {
             biased;
             () = attempt.cancelled().cancelled() => Err(Ending::Broken(Reason::new(
                 ReasonCode::AttemptEnded,
                 "the attempt ended while the connection was open",
             ))),
-            ended = carry(&attempt, &shared, &flow, &target, &mut inside) => ended,
+            ended = carry(&attempt, &shared, &flow, &target, inside) => ended,
         },
     };
-    if ended.is_ok() {
-        close_gently(&inside);
-    }
-    drop(inside);
     attempt.closed(key, record(&attempt, &flow, ended));
 }
 
@@ -164,18 +164,21 @@ async fn carry(
     shared: &Shared,
     flow: &Flow,
     target: &Target,
-    inside: &mut TcpStream,
+    mut inside: TcpStream,
 ) -> Result<(), Ending> {
     let _slot = admitted(attempt)?;
-    let opening = inspected(attempt, flow, target, inside).await?;
+    let opening = inspected(attempt, flow, target, &mut inside).await?;
     let dialled = attempt
-        .dial(target, flow.port)
+        .dial(target, flow.port, opening.first_word())
         .await
         .map_err(Ending::NotDialled)?;
     let _ = flow.dialled.set((dialled.address.ip(), dialled.path));
     let upward = match (flow.declared, opening) {
         (None, _) => Upward::Guess(&flow.guessed),
-        (Some(_), Opening::Bytes(bytes)) => Upward::Pass(bytes),
+        (Some(_), Opening::Bytes(first)) => Upward::Pass {
+            first,
+            sent: dialled.sent,
+        },
         (Some(_), Opening::Requests(requests, held)) => Upward::Requests(requests, held),
     };
     let terms = Terms {
@@ -196,7 +199,7 @@ async fn carry(
                 attempt.limits().idle_timeout_ms
             ),
         ),
-        Broken::Lost(error) => Reason::new(ReasonCode::Reset, error.to_string()),
+        Broken::Lost(error) => lost(&error),
     };
     // A tunnel that is cut ends its flows this way; the record says which it was.
     let down = attempt.path().down(Some(dialled.address.ip())).await;
@@ -234,8 +237,19 @@ enum Opening {
     Requests(Requests, Vec<u8>),
 }
 
-/// Reads what must name the host. Nothing is read of other protocols, in which the other side may
-/// speak first.
+impl Opening {
+    fn first_word(&self) -> FirstWord<'_> {
+        match self {
+            Self::Bytes(bytes) if bytes.is_empty() => FirstWord::Unknown,
+            Self::Bytes(bytes) => FirstWord::Bytes(bytes),
+            // They are looked at once more as they pass.
+            Self::Requests(..) => FirstWord::Ours,
+        }
+    }
+}
+
+/// Reads what must name the host. Nothing is waited for of other protocols, in which the other side
+/// may speak first.
 async fn inspected(
     attempt: &AttemptState,
     flow: &Flow,
@@ -243,7 +257,8 @@ async fn inspected(
     inside: &mut TcpStream,
 ) -> Result<Opening, Ending> {
     let is_tls = match flow.declared {
-        None | Some(EgressProtocol::Tcp) => return Ok(Opening::Bytes(Vec::new())),
+        None => return Ok(Opening::Bytes(Vec::new())),
+        Some(EgressProtocol::Tcp) => return already_there(inside).map(Opening::Bytes),
         Some(EgressProtocol::Tls) => true,
         Some(EgressProtocol::Http) => false,
     };
@@ -272,6 +287,22 @@ async fn inspected(
             ),
         ))),
     }
+}
+
+/// What the work has sent by now.
+fn already_there(inside: &TcpStream) -> Result<Vec<u8>, Ending> {
+    // Asked of the kernel itself: of a socket this new, the runtime does not know yet.
+    let mut bytes = [0; EARLY];
+    match rustix::net::recv(inside, &mut bytes, RecvFlags::DONTWAIT) {
+        Ok((length, _)) => Ok(bytes[..length].to_vec()),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(Vec::new()),
+        // The kernel tells it once: who reads next would take the cut for an end.
+        Err(errno) => Err(Ending::Broken(lost(&errno.into()))),
+    }
+}
+
+fn lost(error: &std::io::Error) -> Reason {
+    Reason::new(ReasonCode::Reset, error.to_string())
 }
 
 async fn read_more(inside: &mut TcpStream, read: &mut Vec<u8>, what: &str) -> Result<(), Reason> {

@@ -23,7 +23,7 @@ use tokio::{
 
 pub use self::proxy::{ProxyError, accepted as proxy_accepted};
 pub(crate) use self::{
-    connect::{any_address, connect, connect_from},
+    connect::{FirstWord, any_address, connect, connect_from},
     plan::Plan,
 };
 use crate::{
@@ -291,6 +291,8 @@ pub struct Dialled {
     pub address: SocketAddr,
     /// The way it took.
     pub path: PathKind,
+    /// How many of the first bytes it has taken.
+    pub(crate) sent: usize,
 }
 
 /// Why a path did not lead to a connection.
@@ -444,7 +446,10 @@ impl Path {
         port: u16,
         limit: Duration,
     ) -> Result<Dialled, DialError> {
-        let dialled = async { self.plan(target, port).await?.connect(limit).await };
+        let dialled = async {
+            let plan = self.plan(target, port).await?;
+            plan.connect(limit, FirstWord::Unknown).await
+        };
         match tokio::time::timeout(limit, dialled).await {
             Ok(Ok(dialled)) => Ok(dialled),
             Ok(Err(error)) => Err(self.explain(error).await),

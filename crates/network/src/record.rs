@@ -19,7 +19,8 @@ pub struct FlowRecord {
     /// The name, as the work asked for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The address that was dialled; of what was refused before, the one that the work used.
+    /// The address that was dialled; of what was refused before, the one that the work used: of a
+    /// lookup, that of the name server that was asked, whichever that was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
     /// The port that the work used.

@@ -14,7 +14,7 @@ use std::{
     pin::Pin,
     sync::{
         OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Poll, ready},
     time::Duration,
@@ -56,8 +56,8 @@ pub(crate) struct Terms<'a> {
 /// What is done with the bytes from the work.
 #[derive(Debug)]
 pub(crate) enum Upward<'a> {
-    /// These have been read already; the rest passes untouched.
-    Pass(Vec<u8>),
+    /// The first have been read already, and so many of them sent; the rest passes untouched.
+    Pass { first: Vec<u8>, sent: usize },
     /// Every request is looked at, from these bytes on.
     Requests(Requests, Vec<u8>),
     /// The first bytes tell what is spoken; nothing is held back.
@@ -81,10 +81,11 @@ impl From<io::Error> for Broken {
     }
 }
 
-/// Carries bytes until both directions have ended. Both sockets come here such that dropping them
-/// resets them; that is lifted at a good end, so that neither side ever takes a cut for an end.
+/// Carries bytes until both directions have ended, and closes both sockets. They come here such that
+/// dropping them resets them; that is lifted at a good end, so that neither side ever takes a cut for
+/// an end.
 pub(crate) async fn relay(
-    inside: &mut TcpStream,
+    mut inside: TcpStream,
     outside: Connection,
     upward: Upward<'_>,
     terms: Terms<'_>,
@@ -115,14 +116,17 @@ pub(crate) async fn relay(
             until_idle(&last, terms.idle, async { tokio::try_join!(up, down) }).await?;
         }
     }
+    close_gently(&inside);
     Ok(())
 }
 
-/// When something was last carried.
+/// When something was last carried, and how far a relay has ended.
 #[derive(Debug)]
 struct Activity {
     start: Instant,
     last_ms: AtomicU64,
+    /// Whether one direction has ended.
+    half_ended: AtomicBool,
 }
 
 impl Activity {
@@ -130,6 +134,7 @@ impl Activity {
         Self {
             start: Instant::now(),
             last_ms: AtomicU64::new(0),
+            half_ended: AtomicBool::new(false),
         }
     }
 
@@ -215,7 +220,10 @@ impl<'a> Lane<'a> {
         upward: Upward<'_>,
     ) -> Result<bool, Broken> {
         match upward {
-            Upward::Pass(first) => self.write(to, &first).await?,
+            Upward::Pass { first, sent } => {
+                self.count(sent).await;
+                self.write(to, &first[sent..]).await?;
+            }
             Upward::Requests(requests, held) => {
                 self.requests(from, to, requests, held).await?;
                 return Ok(false);
@@ -305,6 +313,10 @@ impl<'a> Lane<'a> {
             if !self.splice_long(from, to).await? {
                 return self.copy(from, to).await;
             }
+        }
+        if self.activity.half_ended.swap(true, Ordering::Relaxed) {
+            // Both have: closing the sockets, which is next, says the same.
+            return Ok(());
         }
         to.shutdown().await
     }
@@ -433,7 +445,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_spliced_is_copied() -> Result<(), Box<dyn std::error::Error>> {
-        let (mut work, mut inside) = connected().await?;
+        let (mut work, inside) = connected().await?;
         let (outside, mut there) = connected().await?;
         let (meter, pipes) = (Meter::default(), PipePool::new(0, 0));
         let terms = Terms {
@@ -442,8 +454,11 @@ mod tests {
             pace: None,
             idle: IDLE,
         };
-        let first = Upward::Pass(b"first, ".to_vec());
-        let relayed = relay(&mut inside, Connection::Tcp(outside), first, terms);
+        let first = Upward::Pass {
+            first: b"first, ".to_vec(),
+            sent: 0,
+        };
+        let relayed = relay(inside, Connection::Tcp(outside), first, terms);
         let talk = async {
             work.write_all(b"then the rest").await?;
             work.shutdown().await?;
@@ -464,7 +479,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_short_and_what_is_long_arrives_in_order()
     -> Result<(), Box<dyn std::error::Error>> {
-        let (mut work, mut inside) = connected().await?;
+        let (mut work, inside) = connected().await?;
         let (outside, mut there) = connected().await?;
         let (meter, pipes) = (Meter::default(), PipePool::new(2, 2));
         let terms = Terms {
@@ -473,8 +488,11 @@ mod tests {
             pace: None,
             idle: IDLE,
         };
-        let nothing = Upward::Pass(Vec::new());
-        let relayed = relay(&mut inside, Connection::Tcp(outside), nothing, terms);
+        let nothing = Upward::Pass {
+            first: Vec::new(),
+            sent: 0,
+        };
+        let relayed = relay(inside, Connection::Tcp(outside), nothing, terms);
         // Each of another length, around what is copied at once, and far beyond it.
         let lengths = [
             1,

@@ -37,7 +37,7 @@ impl Brokered {
     /// Where queries go that follow `/etc/resolv.conf`: the address that payloads know of local
     /// resolvers, within the range that is never redirected.
     pub const NAME_SERVER_V4: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
-    /// Where queries end that were sent to some name server by IPv6.
+    /// Where connections for queries end that were made to some name server by IPv6.
     pub const NAME_SERVER_V6: Ipv6Addr = Ipv6Addr::LOCALHOST;
     /// The port of both, UDP and TCP.
     pub const NAME_SERVER_PORT: u16 = 53;
@@ -81,10 +81,15 @@ pub struct Intercepted {
     pub tcp: Vec<OwnedFd>,
     /// UDP sockets on which DNS queries arrive, bound to the name server's addresses, IPv4 first.
     ///
-    /// With [`Capture::Redirected`], queries to any other name server arrive here as well, and are
-    /// answered in its name by replying to where they came from.
+    /// With [`Capture::Redirected`], there follow sockets of all addresses, on which queries to any
+    /// other name server arrive. Which one was asked is told beside the query (`IP_PKTINFO`,
+    /// `IPV6_PKTINFO`), and the answer must be sent from that address in the same way. What comes
+    /// there to a loopback address was sent to the socket itself, and is nobody's query.
     pub dns_udp: Vec<OwnedFd>,
-    /// Listening TCP sockets on which DNS connections arrive, likewise.
+    /// Listening TCP sockets on which DNS connections arrive, bound to the name server's addresses.
+    ///
+    /// With [`Capture::Redirected`], connections to any other name server arrive here as well, with
+    /// their original destination.
     pub dns_tcp: Vec<OwnedFd>,
     /// What the payload sent by other protocols than TCP, and was refused: to be read packet by
     /// packet with a buffer of 64 KiB, each for [`crate::parse_refusals`]. `ENOBUFS` says that

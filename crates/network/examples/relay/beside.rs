@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::Outcome;
+use crate::measuring::Outcome;
 
 /// Where the host's loopback is from inside, for both.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);

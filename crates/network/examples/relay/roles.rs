@@ -3,10 +3,14 @@
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::Arc,
 };
 
+use crate::{
+    INSIDE,
+    measuring::{self, Outcome},
+};
 use barecount_model::{class::NetworkProfile, manifest::EgressProtocol};
 use barecount_network::{
     broker::{Broker, BrokerOptions},
@@ -16,10 +20,6 @@ use barecount_network::{
     resolver::HostResolver,
     synthetic::SyntheticRanges,
 };
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-use crate::{INSIDE, Outcome};
 
 fn tell(address: SocketAddr) -> Outcome<()> {
     writeln!(std::io::stdout(), "{address}")?;
@@ -32,70 +32,21 @@ fn until_let_go() -> Outcome<()> {
     Ok(())
 }
 
-/// Echoes, or swallows and answers at the end.
+/// The service that every way leads to.
 pub(crate) fn service() -> Outcome<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         tell(listener.local_addr()?)?;
-        loop {
-            let (mut stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            tokio::spawn(async move {
-                let first = stream.read_u8().await?;
-                let swallows = first == b's';
-                let mut buffer = vec![0; if swallows { 1 << 18 } else { 64 }];
-                if !swallows {
-                    stream.write_all(&[first]).await?;
-                }
-                loop {
-                    match stream.read(&mut buffer).await? {
-                        0 => break,
-                        _ if swallows => {}
-                        length => stream.write_all(&buffer[..length]).await?,
-                    }
-                }
-                if swallows {
-                    stream.write_all(b".").await?;
-                }
-                std::io::Result::Ok(())
-            });
-        }
+        Ok(measuring::serve(listener).await?)
     })
 }
 
-/// The simplest relay that splices: two threads and two pipes for a connection.
+/// The plain relay.
 pub(crate) fn plain(service: SocketAddr) -> Outcome<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     tell(listener.local_addr()?)?;
-    for stream in listener.incoming() {
-        let work = stream?;
-        std::thread::spawn(move || {
-            let there = TcpStream::connect(service)?;
-            work.set_nodelay(true)?;
-            there.set_nodelay(true)?;
-            let (work_too, there_too) = (work.try_clone()?, there.try_clone()?);
-            let down = std::thread::spawn(move || pump(&there_too, &work_too));
-            pump(&work, &there)?;
-            let _ = down.join();
-            std::io::Result::Ok(())
-        });
-    }
-    Ok(())
-}
-
-fn pump(from: &TcpStream, to: &TcpStream) -> std::io::Result<()> {
-    let (out, into) = pipe_with(PipeFlags::CLOEXEC)?;
-    let capacity = fcntl_setpipe_size(&into, 256 * 1024).unwrap_or(64 * 1024);
-    loop {
-        let mut filled = splice(from, None, &into, None, capacity, SpliceFlags::MOVE)?;
-        if filled == 0 {
-            return to.shutdown(std::net::Shutdown::Write);
-        }
-        while filled > 0 {
-            filled -= splice(&out, None, to, None, filled, SpliceFlags::MOVE)?;
-        }
-    }
+    Ok(measuring::relay_plainly(&listener, service)?)
 }
 
 /// The broker, and a name server of its own.
@@ -126,7 +77,7 @@ pub(crate) fn broker(service: SocketAddr, port: u16) -> Outcome<()> {
         v6: None,
     };
     let broker = Broker::start(sockets, options)?;
-    let _attempt = broker.begin(Policy {
+    let attempt = broker.begin(Policy {
         profile: NetworkProfile::PrivateLink,
         mode: Mode::Enforce,
         destinations: vec![Destination {
@@ -141,5 +92,11 @@ pub(crate) fn broker(service: SocketAddr, port: u16) -> Outcome<()> {
         },
     })?;
     tell(name_server)?;
-    until_let_go()
+    until_let_go()?;
+    for record in runtime.block_on(attempt.end()).records {
+        if record.reason.is_some() {
+            writeln!(std::io::stderr(), "{}", serde_json::to_string(&record)?)?;
+        }
+    }
+    Ok(())
 }

@@ -15,7 +15,7 @@ use barecount_sandbox::{InternetFamily, Launcher, Prefix, TunnelNamespace, Tunne
 use base64::{Engine, prelude::BASE64_STANDARD};
 use tokio::net::TcpListener;
 
-use crate::Outcome;
+use crate::measuring::Outcome;
 
 #[derive(Debug)]
 struct Inside(TunnelNamespace);

@@ -6,9 +6,10 @@
 //! ends together. Needs user namespaces and `/dev/net/tun`, and no privilege.
 
 mod ends;
+#[path = "../measuring/mod.rs"]
+mod measuring;
 
 use std::{
-    error::Error,
     io::{self, Write},
     net::SocketAddr,
     time::{Duration, Instant},
@@ -16,18 +17,16 @@ use std::{
 
 use barecount_network::path::{Connection, Tunnel};
 use barecount_sandbox::{Launcher, LauncherConfig};
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 
-use crate::ends::Ends;
+use crate::{
+    ends::Ends,
+    measuring::{Outcome, ROUNDS},
+};
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
-
-/// Each figure is the median of this many rounds, in which the ways take turns.
-const ROUNDS: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() -> Outcome<()> {
@@ -73,10 +72,10 @@ async fn measure(launcher: &Launcher, mebibytes: u32) -> Outcome<()> {
     let ends = Ends::open(launcher)?;
     let behind = ends.listener()?;
     let to = behind.local_addr()?;
-    tokio::spawn(serve(behind));
+    tokio::spawn(measuring::serve(behind));
     let on_host = TcpListener::bind("127.0.0.1:0").await?;
     let direct = on_host.local_addr()?;
-    tokio::spawn(serve(on_host));
+    tokio::spawn(measuring::serve(on_host));
     let ways = [
         ("direct", Way::Host(direct)),
         ("plain_splice", Way::Host(plain_relay(direct)?)),
@@ -112,13 +111,8 @@ async fn report(
             figures.push(measure(way).await?);
         }
     }
-    for (mut figures, (way, _)) in rounds.into_iter().zip(ways) {
-        figures.sort_by(f64::total_cmp);
-        let line = serde_json::json!({
-            "bench": bench, "way": way, "unit": unit,
-            "median": figures[ROUNDS / 2], "least": figures[0], "most": figures[ROUNDS - 1],
-        });
-        writeln!(io::stdout(), "{line}")?;
+    for (figures, (way, _)) in rounds.into_iter().zip(ways) {
+        measuring::print(bench, way, unit, figures)?;
     }
     Ok(())
 }
@@ -167,65 +161,10 @@ async fn round_trip(way: &Way<'_>, count: usize) -> Outcome<f64> {
     Ok(times[count / 2].as_secs_f64() * 1e6)
 }
 
-/// Echoes, or swallows and answers at the end, as the first byte asks.
-async fn serve(listener: TcpListener) {
-    while let Ok((mut stream, _)) = listener.accept().await {
-        tokio::spawn(async move {
-            stream.set_nodelay(true)?;
-            let first = stream.read_u8().await?;
-            let swallows = first == b's';
-            let mut buffer = vec![0; if swallows { 1 << 18 } else { 64 }];
-            if !swallows {
-                stream.write_all(&[first]).await?;
-            }
-            loop {
-                match stream.read(&mut buffer).await? {
-                    0 => break,
-                    _ if swallows => {}
-                    length => stream.write_all(&buffer[..length]).await?,
-                }
-            }
-            if swallows {
-                stream.write_all(b".").await?;
-            }
-            io::Result::Ok(())
-        });
-    }
-}
-
-/// The simplest relay that splices: two threads and two pipes for a connection.
+/// The plain relay to a service, on a thread of its own.
 fn plain_relay(service: SocketAddr) -> Outcome<SocketAddr> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let work = stream?;
-            std::thread::spawn(move || {
-                let there = std::net::TcpStream::connect(service)?;
-                work.set_nodelay(true)?;
-                there.set_nodelay(true)?;
-                let (work_too, there_too) = (work.try_clone()?, there.try_clone()?);
-                let down = std::thread::spawn(move || pump(&there_too, &work_too));
-                pump(&work, &there)?;
-                let _ = down.join();
-                io::Result::Ok(())
-            });
-        }
-        io::Result::Ok(())
-    });
+    std::thread::spawn(move || measuring::relay_plainly(&listener, service));
     Ok(address)
-}
-
-fn pump(from: &std::net::TcpStream, to: &std::net::TcpStream) -> io::Result<()> {
-    let (out, into) = pipe_with(PipeFlags::CLOEXEC)?;
-    let capacity = fcntl_setpipe_size(&into, 256 * 1024).unwrap_or(64 * 1024);
-    loop {
-        let mut filled = splice(from, None, &into, None, capacity, SpliceFlags::MOVE)?;
-        if filled == 0 {
-            return to.shutdown(std::net::Shutdown::Write);
-        }
-        while filled > 0 {
-            filled -= splice(&out, None, to, None, filled, SpliceFlags::MOVE)?;
-        }
-    }
 }

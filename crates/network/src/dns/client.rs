@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     name::HostName,
-    path::{Binding, Connection, Tunnel, any_address, connect},
+    path::{Binding, Connection, FirstWord, Tunnel, any_address, connect},
     resolver::{ResolveError, Resolver},
 };
 
@@ -113,8 +113,9 @@ impl NameServer {
             Reached::Host | Reached::Bound(_) => match self.over_udp(question).await? {
                 Some(answer) => answer,
                 None => {
-                    let stream = connect(self.address, self.binding()).await;
-                    over_stream(stream.map_err(ResolveError::Unreachable)?, question).await
+                    let connected = connect(self.address, self.binding(), FirstWord::Ours).await;
+                    let (stream, _) = connected.map_err(ResolveError::Unreachable)?;
+                    over_stream(stream, question).await
                 }
             },
         }

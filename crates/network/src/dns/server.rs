@@ -1,15 +1,21 @@
 //! The sockets of a sandbox's name server.
 
-use std::{io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    io::{self, IoSliceMut},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
+use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::{TcpListener, TcpStream, UdpSocket},
     sync::Semaphore,
 };
 
 use super::responder::{Transport, respond};
-use crate::{broker::Shared, reason::ReasonCode};
+use crate::{broker::Shared, capture::Capture, reason::ReasonCode};
 
 /// The longest message that is looked at over UDP; queries are much shorter.
 const MAX_UDP: usize = 4_096;
@@ -22,13 +28,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A socket that fails this often in a row is gone.
 const MAX_FAILURES: u32 = 100;
 
-/// Answers datagrams until the socket fails for good.
-pub(crate) async fn serve_udp(socket: UdpSocket, shared: Arc<Shared>) {
-    let server = socket.local_addr().ok().map(|address| address.ip());
+/// Answers datagrams until the socket fails for good. On a socket of all addresses, each is answered
+/// from the one that was asked.
+pub(crate) async fn serve_udp(socket: LookupSocket, shared: Arc<Shared>) {
     let mut buffer = vec![0; MAX_UDP];
     let mut failures = 0;
     while failures < MAX_FAILURES {
-        let (length, client) = match socket.recv_from(&mut buffer).await {
+        let received = match socket.receive(&mut buffer).await {
             Ok(received) => received,
             Err(error) => {
                 failures += 1;
@@ -37,18 +43,85 @@ pub(crate) async fn serve_udp(socket: UdpSocket, shared: Arc<Shared>) {
             }
         };
         failures = 0;
-        if let Some(answer) = answer(&buffer[..length], Transport::Udp, server, &shared)
-            && let Err(error) = socket.send_to(&answer, client).await
-        {
-            tracing::debug!(%error, "an answer could not be sent");
+        if socket.is_of_all_addresses && received.asked.is_none_or(|asked| asked.is_loopback()) {
+            // Loopback is the work's own, where we serve nobody.
+            continue;
+        }
+        for query in buffer[..received.length].chunks(received.stride) {
+            if let Some(answer) = answer(query, Transport::Udp, received.asked, &shared)
+                && let Err(error) = socket.answer(&answer, &received).await
+            {
+                tracing::debug!(%error, "an answer could not be sent");
+            }
         }
     }
     tracing::warn!("the sandbox's name server stopped: its socket fails");
 }
 
+/// A socket of datagrams that tells to which address each was sent.
+#[derive(Debug)]
+pub(crate) struct LookupSocket {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    is_of_all_addresses: bool,
+}
+
+/// What is known of datagrams besides what is in them.
+struct Received {
+    client: SocketAddr,
+    /// The name server that was asked.
+    asked: Option<IpAddr>,
+    length: usize,
+    /// How long each is, where a client sent several at once; at least 1.
+    stride: usize,
+}
+
+impl LookupSocket {
+    pub(crate) fn watch(socket: std::net::UdpSocket) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let state = UdpSocketState::new((&socket).into())?;
+        let is_of_all_addresses = socket.local_addr()?.ip().is_unspecified();
+        Ok(Self {
+            socket: UdpSocket::from_std(socket)?,
+            state,
+            is_of_all_addresses,
+        })
+    }
+
+    /// Cancel-safe.
+    async fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        let room = buffer.len();
+        let mut metas = [RecvMeta::default()];
+        let receive = || {
+            let mut buffers = [IoSliceMut::new(&mut *buffer)];
+            let socket = (&self.socket).into();
+            self.state.recv(socket, &mut buffers, &mut metas)
+        };
+        self.socket.async_io(Interest::READABLE, receive).await?;
+        let [meta] = metas;
+        Ok(Received {
+            client: meta.addr,
+            asked: meta.dst_ip.map(|asked| asked.to_canonical()),
+            length: meta.len.min(room),
+            stride: meta.stride.max(1),
+        })
+    }
+
+    async fn answer(&self, answer: &[u8], to: &Received) -> io::Result<()> {
+        let transmit = Transmit {
+            destination: to.client,
+            ecn: None,
+            contents: answer,
+            segment_size: None,
+            src_ip: to.asked,
+        };
+        let send = || self.state.try_send((&self.socket).into(), &transmit);
+        self.socket.async_io(Interest::WRITABLE, send).await
+    }
+}
+
 /// Answers connections until the listener fails for good.
-pub(crate) async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
-    let server = listener.local_addr().ok().map(|address| address.ip());
+pub(crate) async fn serve_tcp(listener: TcpListener, capture: Capture, shared: Arc<Shared>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut failures = 0;
     while failures < MAX_FAILURES {
@@ -62,9 +135,10 @@ pub(crate) async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
                 let stop = shared.stop.clone();
                 tokio::spawn(async move {
                     let _slot = slot;
+                    let asked = asked_by(&stream, capture);
                     tokio::select! {
                         () = stop.cancelled() => {}
-                        ended = converse(stream, server, &shared) => if let Err(error) = ended {
+                        ended = converse(stream, asked, &shared) => if let Err(error) = ended {
                             tracing::debug!(%error, "a connection for lookups ended");
                         }
                     }
@@ -79,12 +153,17 @@ pub(crate) async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
     tracing::warn!("the sandbox's name server stopped: its listener fails");
 }
 
+/// The name server that a connection was made to. One that was not led here was made to where it is.
+fn asked_by(stream: &TcpStream, capture: Capture) -> Option<IpAddr> {
+    let destination = capture
+        .destination(stream)
+        .or_else(|_| stream.local_addr())
+        .ok()?;
+    Some(destination.ip())
+}
+
 /// Each message has its length before it (RFC 1035 section 4.2.2, RFC 7766).
-async fn converse(
-    mut stream: TcpStream,
-    server: Option<IpAddr>,
-    shared: &Shared,
-) -> io::Result<()> {
+async fn converse(mut stream: TcpStream, asked: Option<IpAddr>, shared: &Shared) -> io::Result<()> {
     for _ in 0..MAX_QUERIES {
         let query = async {
             let length = stream.read_u16().await?;
@@ -93,7 +172,7 @@ async fn converse(
             io::Result::Ok(query)
         };
         let query = tokio::time::timeout(PATIENCE, query).await??;
-        let Some(answer) = answer(&query, Transport::Tcp, server, shared) else {
+        let Some(answer) = answer(&query, Transport::Tcp, asked, shared) else {
             return Ok(());
         };
         let Ok(length) = u16::try_from(answer.len()) else {
@@ -108,7 +187,7 @@ async fn converse(
 fn answer(
     query: &[u8],
     transport: Transport,
-    server: Option<IpAddr>,
+    asked: Option<IpAddr>,
     shared: &Shared,
 ) -> Option<Vec<u8>> {
     let Some(attempt) = shared.attempt() else {
@@ -116,12 +195,12 @@ fn answer(
         return None;
     };
     if !attempt.admits_lookup() {
-        attempt.refuse_lookup(None, server, ReasonCode::LookupsTooFast);
+        attempt.refuse_lookup(None, asked, ReasonCode::LookupsTooFast);
         return None;
     }
     let response = respond(query, transport, attempt.as_ref());
     if let Some((name, code)) = response.refused {
-        attempt.refuse_lookup(name, server, code);
+        attempt.refuse_lookup(name, asked, code);
     }
     response.bytes
 }

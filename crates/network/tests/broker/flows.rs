@@ -1,6 +1,6 @@
 //! Declared connections work as if nothing were between; others are reset.
 
-use std::net::IpAddr;
+use std::{io::Write, net::IpAddr};
 
 use barecount_model::{digest::Digest, manifest::EgressProtocol};
 use barecount_network::{
@@ -55,6 +55,75 @@ async fn the_other_side_may_speak_first() -> TestResult {
     let mut banner = [0; 11];
     work.read_exact(&mut banner).await?;
     assert_eq!(&banner, b"220 ready\r\n");
+    Ok(())
+}
+
+/// A connection that has spoken before anything between has been asked to do anything.
+fn speaking(
+    to: std::net::SocketAddr,
+    words: &[u8],
+) -> Result<TcpStream, Box<dyn std::error::Error>> {
+    let mut work = std::net::TcpStream::connect(to)?;
+    work.write_all(words)?;
+    work.set_nonblocking(true)?;
+    Ok(TcpStream::from_std(work)?)
+}
+
+#[tokio::test]
+async fn what_was_said_before_the_connection_was_made_arrives_first_and_is_counted() -> TestResult {
+    let rig = Rig::start(loopback(hosts())).await?;
+    let attempt = rig.begin(EgressProtocol::Tcp);
+    let address = rig.lookup("api.example").await?.ok_or("no address")?;
+    // Less and more than is read before dialling.
+    for length in [1, 700, 100_000] {
+        let words: Vec<u8> = (0..length).map(|at: u32| (at % 251) as u8).collect();
+        let mut work = speaking((address, rig.port).into(), &words)?;
+        let (mut there, _) = rig.service.accept().await?;
+        work.write_all(b", and the rest").await?;
+        work.shutdown().await?;
+        let heard = read_all(&mut there).await?;
+        assert!(
+            heard == [&words, &b", and the rest"[..]].concat(),
+            "{length}"
+        );
+        drop(there);
+        assert_eq!(read_all(&mut work).await?, b"");
+    }
+    let log = attempt.end().await;
+    assert_eq!(only(&log).bytes_up, 1 + 700 + 100_000 + 3 * 14);
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_was_gone_before_the_connection_was_made_is_not_spoken_for() -> TestResult {
+    let rig = Rig::start(loopback(hosts())).await?;
+    let attempt = rig.begin(EgressProtocol::Tcp);
+    let address = rig.lookup("api.example").await?.ok_or("no address")?;
+    let work = speaking((address, rig.port).into(), b"")?;
+    work.set_zero_linger()?;
+    drop(work);
+    until(&attempt, |log| {
+        log.records.iter().any(|it| it.reason.is_some())
+    })
+    .await;
+    let log = attempt.end().await;
+    assert_eq!(code(only(&log)), Some(ReasonCode::Reset));
+    assert!(rig.is_untouched(), "the destination heard of it");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_said_to_nobody_is_not_counted() -> TestResult {
+    let mut rig = Rig::start(loopback(hosts())).await?;
+    let attempt = rig.begin(EgressProtocol::Tcp);
+    let address = rig.lookup("api.example").await?.ok_or("no address")?;
+    // Nobody listens there any more.
+    rig.service = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let mut work = speaking((address, rig.port).into(), b"hello?")?;
+    assert_reset(&mut work).await;
+    let log = attempt.end().await;
+    assert_eq!(code(only(&log)), Some(ReasonCode::ConnectFailed));
+    assert_eq!(only(&log).bytes_up, 0);
     Ok(())
 }
 

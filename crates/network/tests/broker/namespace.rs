@@ -11,9 +11,10 @@ use barecount_network::{
     policy::{Limits, Mode, Policy},
     reason::ReasonCode,
 };
+use simple_dns::TYPE;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
 };
 
 use crate::rig::*;
@@ -62,6 +63,16 @@ fn a_path_over_an_interface_that_goes_down_leads_nowhere() {
 #[test]
 fn a_connection_whose_destination_the_kernel_does_not_know_is_refused() {
     in_a_namespace("namespace::inside_nothing_was_redirected", "true");
+}
+
+#[test]
+fn a_lookup_at_any_name_server_is_answered_from_there_and_written_down_with_it() {
+    in_a_namespace(
+        "namespace::inside_any_name_server_is_asked",
+        "ip address add 192.0.0.8/32 dev lo; ip route add local default dev lo src 192.0.0.8; \
+         ip -6 route add local default dev lo; \
+         echo 1 > /proc/sys/net/ipv6/ip_nonlocal_bind",
+    );
 }
 
 /// A broker with one listener on each address, which declares `api.example`.
@@ -167,5 +178,53 @@ async fn inside_nothing_was_redirected() -> TestResult {
     assert_reset(&mut work).await;
     let log = attempt.end().await;
     assert_eq!(code(only(&log)), Some(ReasonCode::DestinationUnknown));
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "runs in a namespace that another test makes"]
+async fn inside_any_name_server_is_asked() -> TestResult {
+    let any = [IpAddr::from([0; 4]), IpAddr::from([0; 16])];
+    let sockets = InsideSockets {
+        tcp: Vec::new(),
+        // That of IPv6 takes both families.
+        dns_udp: vec![std::net::UdpSocket::bind((any[1], 53))?],
+        dns_tcp: vec![std::net::TcpListener::bind((any[1], 53))?],
+        capture: Capture::DeclaredPorts,
+    };
+    let paths = BTreeMap::from([(NetworkProfile::PublicVpcEgress, Arc::new(loopback(hosts())))]);
+    let broker = Broker::start(sockets, BrokerOptions::new(paths))?;
+    let attempt = broker.begin(policy(443))?;
+    let query = query("elsewhere.example", TYPE::A)?;
+    let servers = ["8.8.8.8", "198.51.100.53", "2001:4860:4860::8888"];
+    for server in servers {
+        let server: IpAddr = server.parse()?;
+        let own = any[usize::from(server.is_ipv6())];
+        // Connected, it hears nobody else.
+        let asking = UdpSocket::bind((own, 0)).await?;
+        asking.connect((server, 53)).await?;
+        asking.send(&query).await?;
+        let answer = tokio::time::timeout(PATIENCE, asking.recv(&mut [0; 512])).await??;
+        assert!(answer > 12, "{server} answered {answer} bytes");
+        let mut asking = TcpStream::connect((server, 53)).await?;
+        asking.write_u16(u16::try_from(query.len())?).await?;
+        asking.write_all(&query).await?;
+        tokio::time::timeout(PATIENCE, asking.read_u16()).await??;
+    }
+    // Loopback is the work's own: nobody answers there, and nothing is said of it.
+    let asking = UdpSocket::bind((any[0], 0)).await?;
+    asking.send_to(&query, ("127.0.0.1", 53)).await?;
+    asking.send_to(&query, ("8.8.8.8", 53)).await?;
+    let (_, from) = asking.recv_from(&mut [0; 512]).await?;
+    assert_eq!(from.ip(), IpAddr::from([8, 8, 8, 8]));
+    let log = attempt.end().await;
+    let asked: Vec<(String, u64)> = log
+        .records
+        .iter()
+        .filter_map(|record| Some((record.address?.to_string(), record.count)))
+        .collect();
+    let wanted = [3, 2, 2].into_iter().zip(servers);
+    let wanted: Vec<_> = wanted.map(|(count, at)| (at.to_owned(), count)).collect();
+    assert_eq!(asked, wanted);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What is declared works.
 
-use std::time::Duration;
+use std::path::Path;
 
 use barecount_model::manifest::EgressProtocol;
 use barecount_network::{health, path::PathKind, policy::Destination};
@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::{
     TestResult,
     far::{HOST_NAME, HOST_V4, HOST_V6, ip},
-    near::{PATIENCE, Pair, at, dial, named},
+    near::{PATIENCE, Pair, at, dial, found, named},
 };
 
 tests!(
@@ -153,11 +153,6 @@ async fn the_process_inside_goes_with_the_tunnel() -> TestResult {
     let process = format!("/proc/{}", pair.near.pid);
     assert!(std::fs::exists(&process)?);
     drop((stream, pair));
-    let gone = async {
-        while std::fs::exists(&process)? {
-            tokio::time::sleep_until(tokio::time::Instant::now() + Duration::from_millis(5)).await;
-        }
-        TestResult::Ok(())
-    };
-    tokio::time::timeout(PATIENCE, gone).await?
+    found(|| (!Path::new(&process).exists()).then_some(())).await?;
+    Ok(())
 }

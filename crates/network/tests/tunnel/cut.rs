@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     TestResult,
     far::{HOST_NAME, HOST_V4, ip},
-    near::{PATIENCE, Pair},
+    near::{PATIENCE, Pair, found},
 };
 
 tests!(
@@ -85,18 +85,11 @@ impl Rig {
 
     /// Waits until a record has a reason.
     async fn broken(&self) -> FlowRecord {
-        let broken = async {
-            loop {
-                let log = self.attempt.records();
-                if let Some(record) = log.records.iter().find(|record| record.reason.is_some()) {
-                    return record.clone();
-                }
-                tokio::time::sleep_until(tokio::time::Instant::now() + Duration::from_millis(5))
-                    .await;
-            }
+        let broken = || {
+            let records = self.attempt.records().records;
+            records.into_iter().find(|record| record.reason.is_some())
         };
-        let waited = tokio::time::timeout(PATIENCE, broken).await;
-        waited.expect("a flow breaks off")
+        found(broken).await.expect("a flow breaks off")
     }
 }
 

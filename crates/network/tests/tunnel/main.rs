@@ -1,5 +1,7 @@
 //! Tunnels between two namespaces of the test's own: ours on one side, on the other a peer that is
-//! written here, on Noise sessions and nothing else of ours, so that it can misbehave.
+//! written here, on Noise sessions and nothing else of ours, so that it can misbehave; or another
+//! implementation of the protocol, wireguard-go, so that both are held against what others speak.
+//! And a real sandbox with its broker, which needs the launcher as well.
 //!
 //! Not run by the usual test harness, since the launcher must be started while the process has one
 //! thread. Needs user namespaces and `/dev/net/tun`, and no privilege.
@@ -16,7 +18,9 @@ mod carrying;
 mod cut;
 mod far;
 mod near;
+mod other;
 mod refusing;
+mod sandboxed;
 
 use std::{process::ExitCode, sync::OnceLock};
 
@@ -42,14 +46,28 @@ fn run(test: impl Future<Output = TestResult>) -> TestResult {
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = other::started_anew() {
+        return ended;
+    }
     let config = LauncherConfig::new(format!("barecount-tunnel-{}", std::process::id()));
     let launcher = Launcher::start(config).expect("the launcher starts");
     assert!(LAUNCHER.set(launcher).is_ok(), "it is set once");
-    let lists = [carrying::TESTS, cut::TESTS, refusing::TESTS];
+    let lists = [
+        carrying::TESTS,
+        cut::TESTS,
+        refusing::TESTS,
+        sandboxed::TESTS,
+    ];
     let trials = lists.into_iter().flatten().map(|(name, test)| {
         Trial::test(*name, move || {
             test().map_err(|error| error.to_string().into())
         })
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+    let with_another = other::TESTS.iter().map(|(name, _)| {
+        Trial::test(format!("with_wireguard_go_{name}"), move || {
+            other::in_namespaces(name).map_err(|error| error.to_string().into())
+        })
+    });
+    let all = trials.chain(with_another).collect();
+    libtest_mimic::run(&Arguments::from_args(), all).exit_code()
 }

@@ -12,7 +12,7 @@ use barecount_network::{
 };
 use barecount_sandbox::{InternetFamily, Prefix, TunnelNamespace, TunnelNetwork};
 use ipnet::IpNet;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::error::Elapsed};
 
 use crate::{
     far::{Far, HOST_NAME, Key, NEAR_V4, NEAR_V6, ip},
@@ -24,6 +24,20 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is allowed to the far side.
 pub(crate) const ALLOWED: [&str; 4] = ["10.77.0.1/32", "10.88.0.0/24", "fd77::1/128", "fd88::/64"];
+
+/// Looks again and again, as of what is looked at nobody tells, until there is something.
+pub(crate) async fn found<T>(mut look: impl FnMut() -> Option<T>) -> Result<T, Elapsed> {
+    let mut looks = tokio::time::interval(Duration::from_millis(5));
+    let seen = async {
+        loop {
+            looks.tick().await;
+            if let Some(seen) = look() {
+                return seen;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await
+}
 
 #[derive(Debug)]
 pub(crate) struct Inside(pub(crate) TunnelNamespace);
@@ -105,13 +119,7 @@ impl Near {
 
     /// Waits until the peer's figures say so.
     pub(crate) async fn until(&self, is_so: impl Fn(&PeerHealth) -> bool) {
-        let so = async {
-            while !is_so(&self.peer()) {
-                tokio::time::sleep_until(tokio::time::Instant::now() + Duration::from_millis(5))
-                    .await;
-            }
-        };
-        let waited = tokio::time::timeout(PATIENCE, so).await;
+        let waited = found(|| is_so(&self.peer()).then_some(())).await;
         waited.unwrap_or_else(|_| panic!("it never comes to be so: {:#?}", self.peer()));
     }
 }

@@ -275,7 +275,7 @@ fn nothing_arrived(intercepted: &Intercepted) -> TestResult {
 }
 
 /// What has been refused so far.
-fn refusals(intercepted: &Intercepted) -> Result<Vec<RefusedPacket>, Error> {
+pub(crate) fn refusals(intercepted: &Intercepted) -> Result<Vec<RefusedPacket>, Error> {
     let log = intercepted.refusals.as_ref().ok_or("nothing is recorded")?;
     let mut buffer = vec![0; 65_536];
     let mut found = Vec::new();

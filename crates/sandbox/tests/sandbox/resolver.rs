@@ -1,16 +1,17 @@
 //! Looking names up in a brokered network.
 
-use std::io::{Read, Write};
+use std::io::{IoSliceMut, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use barecount_sandbox::{Brokered, Intercepted, Mount, Network, Root, Spec};
+use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use tempfile::TempDir;
 
 use crate::TestResult;
 use crate::launched::{output_of, shell};
-use crate::network::{accept, intercept, python, ready};
+use crate::network::{accept, intercept, python, ready, refusals};
 
 type Error = Box<dyn std::error::Error>;
 
@@ -56,13 +57,28 @@ fn answer(query: &[u8]) -> Result<(String, Vec<u8>), Error> {
 
 /// Answers the next query by datagram, and tells what it asks for.
 fn answer_datagram(intercepted: &Intercepted) -> Result<String, Error> {
+    Ok(answer_as_asked(intercepted)?.0)
+}
+
+/// The same, and which name server was asked.
+fn answer_as_asked(intercepted: &Intercepted) -> Result<(String, IpAddr), Error> {
     let socket = &intercepted.dns_udp[ready(&intercepted.dns_udp)?];
     let socket = UdpSocket::from(socket.try_clone()?);
-    let mut query = [0; 512];
-    let (length, from) = socket.recv_from(&mut query)?;
-    let (name, reply) = answer(&query[..length])?;
-    socket.send_to(&reply, from)?;
-    Ok(name)
+    let state = UdpSocketState::new((&socket).into())?;
+    let (mut query, mut metas) = ([0; 512], [RecvMeta::default()]);
+    let mut buffers = [IoSliceMut::new(&mut query)];
+    state.recv((&socket).into(), &mut buffers, &mut metas)?;
+    let [meta] = metas;
+    let (name, reply) = answer(&query[..meta.len])?;
+    let transmit = Transmit {
+        destination: meta.addr,
+        ecn: None,
+        contents: &reply,
+        segment_size: None,
+        src_ip: meta.dst_ip,
+    };
+    state.try_send((&socket).into(), &transmit)?;
+    Ok((name, meta.dst_ip.ok_or("nobody was asked")?))
 }
 
 /// Answers the next query by connection, and tells what it asks for.
@@ -135,9 +151,17 @@ for address in ('127.0.0.53', '8.8.8.8', '192.0.2.53', '2001:4860:4860::8888', '
 "
     );
     let (held, intercepted) = intercept(&python(&script))?;
-    for _ in 0..5 {
-        assert_eq!(answer_datagram(&intercepted)?, "db.internal.");
+    for asked in [
+        "127.0.0.53",
+        "8.8.8.8",
+        "192.0.2.53",
+        "2001:4860:4860::8888",
+        "::1",
+    ] {
+        let (name, address) = answer_as_asked(&intercepted)?;
+        assert_eq!((name.as_str(), address), ("db.internal.", asked.parse()?));
     }
+    assert!(refusals(&intercepted)?.is_empty());
     let ended = held.finish()?;
     let expected = "127.0.0.53 198.18.0.1\n\
                     8.8.8.8 198.18.0.1\n\

@@ -4,11 +4,12 @@ use std::{
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use boringtun::noise::{Packet, Tunn, TunnResult, handshake::parse_handshake_anon};
 use quinn_udp::RecvMeta;
-use tokio::io::Interest;
+use tokio::{io::Interest, time::Instant};
 
 use super::{Core, MAX_HANDSHAKE, Peer};
 use crate::tunnel::packet;
@@ -19,6 +20,10 @@ const BUFFER: usize = 1 << 16;
 const BUFFERS: usize = 8;
 /// A cookie in place of an answer, with which an address is proved.
 const COOKIE_BYTES: usize = 64;
+
+/// How long to wait when the socket fails and nobody knows why: trying again at once, as often as a
+/// core can, would help nobody.
+const RECEIVE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The first byte of each message.
 mod kind {
@@ -31,6 +36,7 @@ pub(super) async fn carry(core: Arc<Core>) {
     let mut storage = vec![0; BUFFER * BUFFERS];
     let mut metas = [RecvMeta::default(); BUFFERS];
     let mut plain = vec![0; BUFFER + MAX_HANDSHAKE];
+    let mut told = Told::default();
     loop {
         let mut buffers: Vec<_> = storage.chunks_mut(BUFFER).map(IoSliceMut::new).collect();
         let received = core.socket.async_io(Interest::READABLE, || {
@@ -42,8 +48,8 @@ pub(super) async fn carry(core: Arc<Core>) {
             // What a peer's host says of a port where nobody listens, and the like; it is told
             // once, and the next call is about something else.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
-            Err(_) => {
-                tokio::task::yield_now().await;
+            Err(error) => {
+                told.tell_and_pause(&error).await;
                 continue;
             }
         };
@@ -55,6 +61,21 @@ pub(super) async fn carry(core: Arc<Core>) {
             }
         }
         tokio::task::coop::consume_budget().await;
+    }
+}
+
+/// The kinds of errors that were told; there are not many kinds.
+#[derive(Debug, Default)]
+struct Told(Vec<io::ErrorKind>);
+
+impl Told {
+    /// Tells of an error, if it is the first of its kind, and waits until the next try. Cancel-safe.
+    async fn tell_and_pause(&mut self, error: &io::Error) {
+        if !self.0.contains(&error.kind()) {
+            self.0.push(error.kind());
+            tracing::warn!(%error, "the socket of a tunnel received nothing");
+        }
+        tokio::time::sleep_until(Instant::now() + RECEIVE_PAUSE).await;
     }
 }
 
@@ -145,5 +166,66 @@ fn admit(core: &Core, peer: &Arc<Peer>, packet: &[u8], source: IpAddr) {
 fn send_what_waited(core: &Core, session: &mut Tunn, to: SocketAddr, buffer: &mut [u8]) {
     while let TunnResult::WriteToNetwork(message) = session.decapsulate(None, &[], buffer) {
         core.send_or_drop(to, message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, os::fd::OwnedFd, pin::pin};
+
+    use base64::{Engine, prelude::BASE64_STANDARD};
+
+    use super::*;
+    use crate::tunnel::{PeerConfig, PrivateKey, TunnelConfig};
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_that_fails_is_not_asked_without_a_pause() -> TestResult {
+        let key = |byte| PrivateKey::from_base64(BASE64_STANDARD.encode([byte; 32]).as_bytes());
+        let config = TunnelConfig {
+            private_key: key(1)?,
+            addresses: Vec::new(),
+            listen_port: 0,
+            peers: vec![PeerConfig {
+                public_key: key(2)?.public_key(),
+                preshared_key: None,
+                endpoint: None,
+                allowed_ips: vec!["10.0.0.0/8".parse()?],
+                keepalive: None,
+            }],
+        };
+        let (device, _end) = io::pipe()?;
+        let mut core = Core::new(config, device.into())?;
+        // It has something to say, and what is asked of a socket of datagrams always fails.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        listener.set_nonblocking(true)?;
+        let _client = std::net::TcpStream::connect(listener.local_addr()?)?;
+        core.socket = tokio::net::UdpSocket::from_std(OwnedFd::from(listener).into())?;
+
+        let mut carried = pin!(carry(Arc::new(core)));
+        let mut times = 0;
+        let counted = poll_fn(|context| {
+            times += 1;
+            assert!(times < 1_000, "it goes on without a pause");
+            carried.as_mut().poll(context)
+        });
+        let ended = tokio::time::timeout(RECEIVE_PAUSE * 50, counted).await;
+        assert!(ended.is_err(), "it gave up");
+        assert!((25..=200).contains(&times), "{times} times in 50 pauses");
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_kind_of_failure_is_told_once() {
+        let mut told = Told::default();
+        let start = Instant::now();
+        for kind in [io::ErrorKind::NotConnected, io::ErrorKind::OutOfMemory] {
+            for _ in 0..3 {
+                told.tell_and_pause(&kind.into()).await;
+            }
+        }
+        assert_eq!(told.0.len(), 2);
+        assert!(start.elapsed() >= RECEIVE_PAUSE * 6);
     }
 }

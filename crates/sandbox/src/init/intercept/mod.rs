@@ -51,20 +51,18 @@ pub(crate) struct Lacking {
 pub(crate) fn probe() -> Lacking {
     let ipv6 = super::loopback_up().and_then(|()| has_ipv6());
     // Any port will do, as nothing is sent.
-    let ports = Ports {
-        v4: 1,
-        v6: ipv6.unwrap_or(false).then_some(1),
-    };
+    let v4 = Ports { tcp: 1, lookups: 1 };
+    let v6 = ipv6.unwrap_or(false).then_some(v4);
     let brokered = Brokered::default();
     let number = |errno: Errno| errno.raw_os_error();
-    let with_log = rules::open_log().and_then(|_log| rules::install(ports, &brokered, true));
+    let with_log = rules::open_log().and_then(|_log| rules::install(v4, v6, &brokered, true));
     let Err(log) = with_log else {
         return Lacking {
             redirect: None,
             log: None,
         };
     };
-    let without = rules::install(ports, &brokered, false);
+    let without = rules::install(v4, v6, &brokered, false);
     Lacking {
         redirect: without.err().map(number),
         log: Some(number(log)),
@@ -96,10 +94,23 @@ pub(super) fn set_up(brokered: &Brokered, means: Means) -> Result<Intercepted, F
         for ip in both(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST) {
             intercepted.tcp.push(open(SocketType::STREAM, ip, 0)?);
         }
+        let lookups: Vec<OwnedFd> = both(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED)
+            .map(open_lookups)
+            .collect::<Result<_, _>>()?;
         let log = means.log.then(rules::open_log).transpose();
         let log = log.step(Step::Intercept)?;
-        let ports = ports_of(&intercepted.tcp)?;
-        rules::install(ports, brokered, log.is_some()).step(Step::Intercept)?;
+        let mut ports = Vec::new();
+        for (tcp, lookups) in intercepted.tcp.iter().zip(&lookups) {
+            let (tcp, lookups) = (port_of(tcp)?, port_of(lookups)?);
+            ports.push(Ports { tcp, lookups });
+        }
+        let (v4, v6) = match ports.as_slice() {
+            [v4] => (*v4, None),
+            [v4, v6] => (*v4, Some(*v6)),
+            _ => return Err(Failure::new(Step::Intercept, Errno::INVAL)),
+        };
+        rules::install(v4, v6, brokered, log.is_some()).step(Step::Intercept)?;
+        intercepted.dns_udp.extend(lookups);
         intercepted.refusals = log.map(Channel::into_socket);
         intercepted.capture = Capture::Redirected;
     } else {
@@ -126,14 +137,17 @@ fn has_ipv6() -> Result<bool, Failure> {
     }
 }
 
-fn ports_of(listeners: &[OwnedFd]) -> Result<Ports, Failure> {
-    let mut ports = Ports { v4: 0, v6: None };
-    for listener in listeners {
-        let address = rustix::net::getsockname(listener).step(Step::Intercept)?;
-        match SocketAddr::try_from(address).step(Step::Intercept)? {
-            SocketAddr::V4(address) => ports.v4 = address.port(),
-            SocketAddr::V6(address) => ports.v6 = Some(address.port()),
-        }
+/// A socket for queries to whatever address, and for answers from it.
+fn open_lookups(any: IpAddr) -> Result<OwnedFd, Failure> {
+    let socket = sockets::open(SocketType::DGRAM, SocketAddr::new(any, 0), Sharing::Alone)?;
+    if any.is_ipv6() {
+        // Routes make every address ours, which for IPv4 is enough to answer from it.
+        rustix::net::sockopt::set_ipv6_freebind(&socket, true).step(Step::Intercept)?;
     }
-    Ok(ports)
+    Ok(socket)
+}
+
+fn port_of(socket: &OwnedFd) -> Result<u16, Failure> {
+    let address = rustix::net::getsockname(socket).step(Step::Intercept)?;
+    Ok(SocketAddr::try_from(address).step(Step::Intercept)?.port())
 }

@@ -5,17 +5,18 @@
 //! ```text
 //! table ip barecount {
 //!   chain redirect { type nat hook output priority dstnat;
-//!     meta l4proto udp ip daddr != 127.0.0.0/8 udp dport 53 dnat to 127.0.0.53
+//!     meta l4proto udp ip daddr != 127.0.0.0/8 udp dport 53 dnat to :LOOKUPS
 //!     meta l4proto tcp ip daddr != 127.0.0.0/8 tcp dport 53 dnat to 127.0.0.53
 //!     meta l4proto tcp ip daddr != 127.0.0.0/8 redirect to :PORT
 //!   }
 //!   chain refuse { type filter hook output priority filter;
-//!     meta l4proto != tcp ip daddr != 127.0.0.0/8 ct state new log group 0 reject
+//!     meta l4proto != tcp ip daddr != 127.0.0.0/8 ct state new ct status ! dnat log group 0 reject
 //!   }
 //! }
 //! ```
-//! The second chain sees where packets go after the first. What is not new there is an answer of
-//! ours, or the kernel telling of an error.
+//! A query keeps the address that it was sent to, so that whoever takes it knows which name server
+//! was asked; of TCP the kernel remembers it. The second chain sees where packets go after the first.
+//! What is not new there is an answer of ours, or the kernel telling of an error.
 
 use rustix::io::Result;
 use rustix::net::netlink;
@@ -49,6 +50,8 @@ const DATA_VALUE: u16 = 1;
 
 /// Bit of `ct state` for the first packet of a flow.
 const STATE_NEW: u32 = 1 << 3;
+/// Bit of `ct status` for a flow that was led elsewhere (`IPS_DST_NAT`).
+const STATUS_DNAT: u32 = 1 << 5;
 /// Port unreachable, in ICMP and in ICMPv6.
 const PORT_UNREACHABLE: (u8, u8) = (3, 4);
 
@@ -62,35 +65,36 @@ struct Family {
     loopback: Vec<u8>,
     name_server: Vec<u8>,
     unreachable: u8,
-    /// Where TCP goes.
-    port: u16,
+    ports: Ports,
 }
 
-/// Ports of the listeners for redirected TCP.
+/// Where a family's packets are led.
 #[derive(Clone, Copy)]
 pub(super) struct Ports {
-    pub(super) v4: u16,
-    /// `None` without IPv6.
-    pub(super) v6: Option<u16>,
+    /// TCP, on loopback.
+    pub(super) tcp: u16,
+    /// Queries by UDP, on whatever address they were sent to.
+    pub(super) lookups: u16,
 }
 
 /// Installs the rules of both families in one transaction: all of them, or none.
-pub(super) fn install(ports: Ports, brokered: &Brokered, log: bool) -> Result<()> {
+/// Without IPv6 there is nothing to lead there.
+pub(super) fn install(v4: Ports, v6: Option<Ports>, brokered: &Brokered, log: bool) -> Result<()> {
     let mut families = vec![Family {
         number: libc::NFPROTO_IPV4 as u8,
         destination_offset: 16,
         loopback: vec![127],
         name_server: Brokered::NAME_SERVER_V4.octets().to_vec(),
         unreachable: PORT_UNREACHABLE.0,
-        port: ports.v4,
+        ports: v4,
     }];
-    families.extend(ports.v6.map(|port| Family {
+    families.extend(v6.map(|ports| Family {
         number: libc::NFPROTO_IPV6 as u8,
         destination_offset: 24,
         loopback: std::net::Ipv6Addr::LOCALHOST.octets().to_vec(),
         name_server: Brokered::NAME_SERVER_V6.octets().to_vec(),
         unreachable: PORT_UNREACHABLE.1,
-        port,
+        ports,
     }));
     let mut batch = Batch::new();
     let of_tables = (libc::NFNL_SUBSYS_NFTABLES as u16).to_be_bytes();
@@ -133,13 +137,15 @@ impl Family {
         self.chain(batch, REDIRECT, "nat", libc::NF_IP_PRI_NAT_DST);
         self.chain(batch, REFUSE, "filter", libc::NF_IP_PRI_FILTER);
         let dns = Brokered::NAME_SERVER_PORT;
-        let mut dns_protocols = vec![libc::IPPROTO_UDP];
+        self.rule(batch, REDIRECT, |rule| {
+            rule.only_protocol(libc::IPPROTO_UDP);
+            rule.not_to_loopback(self);
+            rule.only_port(dns);
+            rule.lead_to_lookups(self);
+        });
         if !brokered.declared_ports.contains(&dns) {
-            dns_protocols.push(libc::IPPROTO_TCP);
-        }
-        for protocol in dns_protocols {
             self.rule(batch, REDIRECT, |rule| {
-                rule.only_protocol(protocol);
+                rule.only_protocol(libc::IPPROTO_TCP);
                 rule.not_to_loopback(self);
                 rule.only_port(dns);
                 rule.lead_to_name_server(self);
@@ -148,12 +154,13 @@ impl Family {
         self.rule(batch, REDIRECT, |rule| {
             rule.only_protocol(libc::IPPROTO_TCP);
             rule.not_to_loopback(self);
-            rule.lead_to_port(self.port);
+            rule.lead_to_port(self.ports.tcp);
         });
         self.rule(batch, REFUSE, |rule| {
             rule.any_protocol_but(libc::IPPROTO_TCP);
             rule.not_to_loopback(self);
             rule.only_new();
+            rule.not_led_elsewhere();
             if log {
                 rule.log();
             }
@@ -274,11 +281,22 @@ impl Rule<'_, '_> {
     }
 
     fn only_new(&mut self) {
+        self.load_tracked(libc::NFT_CT_STATE, STATE_NEW);
+        self.compare(libc::NFT_CMP_NEQ, &[0; 4]);
+    }
+
+    fn not_led_elsewhere(&mut self) {
+        self.load_tracked(libc::NFT_CT_STATUS, STATUS_DNAT);
+        self.compare(libc::NFT_CMP_EQ, &[0; 4]);
+    }
+
+    /// One bit of what is known of the flow.
+    fn load_tracked(&mut self, key: i32, bit: u32) {
         const TARGET: u16 = 1;
         const KEY: u16 = 2;
         self.expression("ct", |data| {
             data.be32(TARGET, REGISTER);
-            data.be32(KEY, libc::NFT_CT_STATE as u32);
+            data.be32(KEY, key as u32);
         });
         const SOURCE: u16 = 1;
         const RESULT: u16 = 2;
@@ -290,11 +308,23 @@ impl Rule<'_, '_> {
             data.be32(RESULT, REGISTER);
             data.be32(LENGTH, 4);
             // Registers hold it in the machine's order.
-            let mask = STATE_NEW.to_ne_bytes();
+            let mask = bit.to_ne_bytes();
             data.nested(MASK, |inner| inner.bytes(DATA_VALUE, &mask));
             data.nested(XOR, |inner| inner.bytes(DATA_VALUE, &[0; 4]));
         });
-        self.compare(libc::NFT_CMP_NEQ, &[0; 4]);
+    }
+
+    /// The address is left as it is.
+    fn lead_to_lookups(&mut self, family: &Family) {
+        const KIND: u16 = 1;
+        const FAMILY: u16 = 2;
+        const PORT: u16 = 5;
+        self.load(&family.ports.lookups.to_be_bytes());
+        self.expression("nat", |data| {
+            data.be32(KIND, libc::NFT_NAT_DNAT as u32);
+            data.be32(FAMILY, u32::from(family.number));
+            data.be32(PORT, REGISTER);
+        });
     }
 
     /// The port is left as it is.
