@@ -378,4 +378,4 @@ impl Gate<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

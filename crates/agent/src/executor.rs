@@ -6,17 +6,13 @@ use barecount_model::{
     class::RunnerClass,
     codes,
     id::RunId,
-    manifest::EgressMode,
-    plan::{StagePlan, WorkPlan},
+    plan::WorkPlan,
     run::outcome::{AttemptResult, Failure, FailureKind, Metrics, Outcome, Staged},
 };
-use barecount_network::{
-    policy::{self as network, Destination, Mode, Policy},
-    record::{FlowLog, Verdict},
-};
+use barecount_network::record::{FlowLog, Verdict};
 use barecount_runner::{
     Runner, RunnerError,
-    launch::{End, Ended, HandlerProgram, Isolation, Launch, Limits, ReuseKey, Root, Work},
+    launch::{End, Ended, HandlerProgram, Launch, ReuseKey, Root, Work},
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -26,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     access::{Gate, IdentityVerifier},
     assignment::{Assignment, Attempt, Event, Order},
-    classify, contract,
+    bounds, classify, contract,
     data::{Artifacts, DataError, DataPlane, Located, SetAside},
     places::StagingFolders,
     secrets::{self, Given, SecretsService},
@@ -360,12 +356,12 @@ impl Agent {
             token: token.clone(),
             size: stage.size,
             work,
-            limits: limits(assignment),
+            limits: bounds::limits(assignment),
             places,
             env: contract::variables(assignment, deadline),
-            isolation: isolation(&stage.isolation),
+            isolation: bounds::isolation(&stage.isolation),
             secrets: None,
-            network: Some(policy(stage)?),
+            network: Some(bounds::policy(stage)?),
             reuse: Some(ReuseKey::of_any_run(&assignment.reuse)),
             timeout: assignment.timeout(),
             log: folders.log(&token),
@@ -508,55 +504,6 @@ impl Agent {
     }
 }
 
-/// What the attempt may reach, as it was declared.
-fn policy(stage: &StagePlan) -> Result<Policy, Failure> {
-    let usual = network::Limits::default();
-    let destinations = stage.egress.iter().map(Destination::of);
-    let destinations = destinations
-        .collect::<Result<_, _>>()
-        .map_err(|error| Failure {
-            kind: FailureKind::Policy,
-            code: "BC0611".to_owned(),
-            message: format!("a declared destination cannot be used: {error}"),
-        })?;
-    Ok(Policy {
-        profile: stage.network_profile,
-        mode: match stage.egress_mode {
-            EgressMode::Enforce => Mode::Enforce,
-            EgressMode::Audit => Mode::Audit,
-        },
-        destinations,
-        limits: network::Limits {
-            new_flows_per_second: stage
-                .egress_limits
-                .connections_per_second
-                .unwrap_or(usual.new_flows_per_second),
-            bytes_per_second: stage.egress_limits.bytes_per_second,
-            ..usual
-        },
-    })
-}
-
-fn limits(assignment: &Assignment) -> Limits {
-    let resources = &assignment.stage.resources;
-    Limits {
-        memory_bytes: resources.memory_bytes,
-        cpu_millis: resources.cpu_millis,
-        pids: resources.pids,
-        open_files: resources.open_files,
-        scratch_bytes: resources.scratch_bytes,
-        log_bytes: resources.log_bytes,
-    }
-}
-
-fn isolation(name: &str) -> Isolation {
-    if name == "process" {
-        Isolation::Process
-    } else {
-        Isolation::Sandbox
-    }
-}
-
 fn failed(failure: Failure, detail: Value) -> Outcome {
     Outcome {
         result: AttemptResult::Failed(failure),
@@ -601,3 +548,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 fn warn(attempt: &Attempt, what: &'static str, error: &dyn std::error::Error) {
     tracing::warn!(attempt = %attempt.token(), error = chain(error), "{what}");
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@
 
 mod access;
 mod assignment;
+mod bounds;
 mod classify;
 mod contract;
 mod data;

@@ -68,7 +68,7 @@ codes! {
     UNKNOWN_DATASET = "BC0212", "dataset that no stage writes", "A stage reads a dataset that no stage of the pipeline writes.";
     DATASET_WRITTEN_TWICE = "BC0213", "dataset written by two stages", "A dataset has exactly one stage that writes it.";
     MISSING_ARTIFACT = "BC0214", "runner class without its artifact", "A runner class lacks what it runs: a package, an image, a job or a command.";
-    FIELD_NOT_OF_CLASS = "BC0215", "field of another runner class", "A stage sets a field that has no meaning for its runner class.";
+    FIELD_NOT_OF_CLASS = "BC0215", "field of another runner class", "A stage sets a field or a contract that has no meaning for its runner class.";
     MISSING_RUNNER = "BC0216", "runner not decided", "Neither the stage nor the pipeline's defaults say the class, size or network profile.";
     UNKNOWN_COLUMN = "BC0217", "unknown column", "A partition or an acceptance test names a column that the output does not declare.";
     DUPLICATE_COLUMN = "BC0218", "duplicate column", "An output declares a column twice.";

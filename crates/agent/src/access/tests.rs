@@ -24,13 +24,13 @@ fn key() -> SigningKey {
     SigningKey::from_bytes(&[7; 32])
 }
 
-fn verifier() -> IdentityVerifier {
+pub(crate) fn verifier() -> IdentityVerifier {
     IdentityVerifier::new(key().verifying_key())
 }
 
 /// Answers everything, and remembers what it was asked for.
 #[derive(Default)]
-struct Asked(Mutex<Vec<String>>);
+pub(crate) struct Asked(Mutex<Vec<String>>);
 
 impl Asked {
     fn note(&self, what: impl Into<String>) {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use barecount_model::class::RunnerClass;
+use barecount_model::{class::RunnerClass, id::RunId};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
@@ -59,6 +59,7 @@ struct State {
     /// How often a launch failed, by token, for those whose script has it fail some times.
     failed: HashMap<AttemptToken, u32>,
     started: u64,
+    released: Vec<RunId>,
 }
 
 #[derive(Debug, Clone)]
@@ -79,6 +80,7 @@ impl Fake {
             attempts: HashMap::new(),
             failed: HashMap::new(),
             started: 0,
+            released: Vec::new(),
         };
         Self {
             class,
@@ -127,6 +129,11 @@ impl Fake {
     /// How many attempts were started so far. Launching twice with one token starts one.
     pub fn started(&self) -> u64 {
         self.state().started
+    }
+
+    /// The runs that were released, in order.
+    pub fn released(&self) -> Vec<RunId> {
+        self.state().released.clone()
     }
 
     /// The attempts that have been launched and not yet destroyed, in order.
@@ -310,6 +317,10 @@ impl Runner for Fake {
             return Ok(Recovered::Ended(Box::new(attempt.ended)));
         }
         Ok(Recovered::Running(handle(token)))
+    }
+
+    async fn release(&self, run: &RunId) {
+        self.state().released.push(run.clone());
     }
 }
 

@@ -1,13 +1,13 @@
 //! What class container promises of handlers beyond the contract: what a warm container keeps from one
 //! task to the next, what it does not, and how it is stopped.
 
-use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, error::Error, io, path::PathBuf, sync::Arc, time::Duration};
 
 use barecount_model::id::RunId;
 use barecount_runner::{
     Runner, RunnerError,
     container::Container,
-    launch::{End, Ended, Launch, ReuseKey, Secrets, Work},
+    launch::{End, Ended, Launch, ReuseKey, Root, Secrets, Work},
     local::Local,
 };
 use barecount_secrets::{Redactor, Secret};
@@ -17,6 +17,7 @@ use crate::{
     function::{LOOK, MISBEHAVIOUR, Misbehaviour, WAITING},
     functions::{Test, TestResult, answer, check},
     ground::Ground,
+    payload::SAVE,
     shared::Shared,
     subjects::{container, image_handler},
 };
@@ -42,6 +43,10 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     (
         "a_handler_that_is_asked_to_stop_says_that_its_checkpoint_is_whole",
         |shared| Box::pin(stopped(shared)),
+    ),
+    (
+        "a_command_that_is_asked_to_stop_says_so_by_its_exit_status",
+        |shared| Box::pin(stopped_command(shared)),
     ),
 ];
 
@@ -103,6 +108,23 @@ impl Bench {
     async fn carry_out(&self, launch: &Launch) -> Result<Ended, RunnerError> {
         let handle = self.runner.launch(launch).await?;
         self.runner.wait(&handle).await
+    }
+
+    /// Stops it once it has said this in its log.
+    async fn stop_after(
+        &self,
+        launch: &Launch,
+        said: &str,
+    ) -> Result<Ended, Box<dyn Error + Send + Sync>> {
+        let handle = self.runner.launch(launch).await?;
+        let mut tries = tokio::time::interval(Duration::from_millis(2));
+        // What has printed nothing has no log.
+        let log = || fs_err::read_to_string(&launch.log).unwrap_or_default();
+        while !log().contains(said) {
+            tries.tick().await;
+        }
+        self.runner.stop(&handle, Duration::from_secs(30)).await?;
+        Ok(self.runner.wait(&handle).await?)
     }
 
     /// Resolves once so many are warm; the suite as a whole is bounded.
@@ -232,18 +254,22 @@ async fn stopped(shared: Arc<Shared>) -> TestResult {
         let mut launch = bench.event(number, Value::Null)?;
         let name = format!("{misbehaviour:?}");
         launch.env.insert(MISBEHAVIOUR.to_owned(), name);
-        let handle = bench.runner.launch(&launch).await?;
-        let mut tries = tokio::time::interval(Duration::from_millis(2));
         let said = if saved { WAITING } else { "hanging" };
-        // What has printed nothing has no log.
-        let log = || fs_err::read_to_string(&launch.log).unwrap_or_default();
-        while !log().contains(said) {
-            tries.tick().await;
-        }
-        let grace = Duration::from_secs(30);
-        bench.runner.stop(&handle, grace).await?;
-        let ended = bench.runner.wait(&handle).await?;
+        let ended = bench.stop_after(&launch, said).await?;
         check(ended.end == End::Stopped && ended.saved == saved, &ended)?;
     }
+    bench.clean().await
+}
+
+async fn stopped_command(shared: Arc<Shared>) -> TestResult {
+    let bench = Bench::new(&shared)?;
+    let mut launch = bench.look(1)?;
+    launch.work = Work::Command {
+        root: Root::Image(bench.image.clone()),
+        argv: vec!["/payload".to_owned(), SAVE.to_owned()],
+        working_dir: PathBuf::from("/"),
+    };
+    let ended = bench.stop_after(&launch, WAITING).await?;
+    check(ended.end == End::Stopped && ended.saved, &ended)?;
     bench.clean().await
 }

@@ -281,7 +281,7 @@ fn answer(misbehaviour: Misbehaviour, id: &str, event: &Payload) -> io::Result<(
 }
 
 /// Says that it waits, and returns when it is asked to stop.
-fn asked_to_stop() -> io::Result<()> {
+pub(crate) fn asked_to_stop() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -8,10 +8,13 @@ use std::{
 
 use barecount_runner::conformance::{Behaviour, IGNORING, Seen, behave};
 
-use crate::function::{BOMB, fork_bomb};
+use crate::function::{BOMB, asked_to_stop, fork_bomb};
 
 /// The first argument that makes this binary a command under test; the second is the behaviour.
 pub(crate) const COMMAND: &str = "behave";
+/// The only argument that makes this binary a command that exits with status 75 when it is asked to
+/// stop.
+pub(crate) const SAVE: &str = "save";
 /// The only argument that makes this binary a handler.
 pub(crate) const HANDLER: &str = "handler";
 /// The first argument that makes this binary an engine, whose job is the behaviour.
@@ -33,6 +36,13 @@ pub(crate) fn main() -> Option<ExitCode> {
     };
     if takes_events {
         return Some(crate::function::main());
+    }
+    if arguments.get(1).is_some_and(|first| first == SAVE) {
+        if let Err(error) = asked_to_stop() {
+            tell(&error);
+            return Some(ExitCode::FAILURE);
+        }
+        return Some(ExitCode::from(75));
     }
     if arguments.get(1).is_some_and(|first| first == BOMB) {
         fork_bomb();

@@ -9,7 +9,7 @@ use crate::{faults::Faults, orders::Orders};
 const USAGE: &str = "usage: erp-api [serve|orders] [--FLAG VALUE]…
 
 what there is
-  --orders N              so many orders (500)
+  --orders N              so many orders, 336 a year from 2024 on (500)
   --seed S                what they are made from (7)
   --spoil-every K         each K-th order is not as the schema says (none)
   --schema-version V      its entity tag changes with it (1)

@@ -107,7 +107,7 @@ struct Tagged {
     schema: Schema,
 }
 
-/// What lasts from one task to the next: connections, a token, the schema. None of it needs the
+/// What lasts from one task to the next: the HTTP client, a token, the schema. None of it needs the
 /// client's secret, which is each attempt's own.
 pub(crate) struct Api {
     agent: Agent,

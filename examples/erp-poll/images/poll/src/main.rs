@@ -1,11 +1,11 @@
 //! The *poll* handler: what is new among the orders of a year in an ERP system, page by page, since
 //! the last poll of that year that was accepted.
 //!
-//! One process takes one task after the other, and keeps its connections, its token and the schema of
-//! an order meanwhile. Each page is in the checkpoint before the next is asked for. When the API is not
-//! well for longer than it can wait, the answer is `EX_TEMPFAIL`, and the next attempt goes on behind
-//! the last page; so it does when the platform asks the process to stop (`SIGTERM`), which then exits
-//! with status 75.
+//! One process takes one task after the other, and keeps its token and the schema of an order
+//! meanwhile. Each page is in the checkpoint before the next is asked for. When the API is not well for
+//! longer than it can wait, the answer is `EX_TEMPFAIL`, and the next attempt goes on behind the last
+//! page; so it does when the platform asks the process to stop (`SIGTERM`), which then exits with
+//! status 75.
 
 mod api;
 mod cache;

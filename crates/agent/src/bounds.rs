@@ -1,0 +1,62 @@
+//! What an attempt may reach and use, as its plan says.
+
+use barecount_model::{
+    manifest::EgressMode,
+    plan::StagePlan,
+    run::outcome::{Failure, FailureKind},
+};
+use barecount_network::policy::{self as network, Destination, Mode, Policy};
+use barecount_runner::launch::{Isolation, Limits};
+
+use crate::assignment::Assignment;
+
+/// What the attempt may reach, as it was declared.
+pub(crate) fn policy(stage: &StagePlan) -> Result<Policy, Failure> {
+    let usual = network::Limits::default();
+    let destinations = stage.egress.iter().map(Destination::of);
+    let destinations = destinations
+        .collect::<Result<_, _>>()
+        .map_err(|error| Failure {
+            kind: FailureKind::Policy,
+            code: "BC0611".to_owned(),
+            message: format!("a declared destination cannot be used: {error}"),
+        })?;
+    Ok(Policy {
+        profile: stage.network_profile,
+        mode: match stage.egress_mode {
+            EgressMode::Enforce => Mode::Enforce,
+            EgressMode::Audit => Mode::Audit,
+        },
+        destinations,
+        limits: network::Limits {
+            new_flows_per_second: stage
+                .egress_limits
+                .connections_per_second
+                .unwrap_or(usual.new_flows_per_second),
+            bytes_per_second: stage.egress_limits.bytes_per_second,
+            ..usual
+        },
+    })
+}
+
+/// What an attempt may use of its host.
+pub(crate) fn limits(assignment: &Assignment) -> Limits {
+    let resources = &assignment.stage.resources;
+    Limits {
+        memory_bytes: resources.memory_bytes,
+        cpu_millis: resources.cpu_millis,
+        pids: resources.pids,
+        open_files: resources.open_files,
+        scratch_bytes: resources.scratch_bytes,
+        log_bytes: resources.log_bytes,
+    }
+}
+
+/// How strong the boundary around an attempt is.
+pub(crate) fn isolation(name: &str) -> Isolation {
+    if name == "process" {
+        Isolation::Process
+    } else {
+        Isolation::Sandbox
+    }
+}
