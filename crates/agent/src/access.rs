@@ -13,7 +13,7 @@ use std::{
 };
 
 use barecount_model::{
-    codes,
+    codes::{self, Code},
     identity::{AccessScopes, Identity, SignedIdentity},
     manifest::{Egress, SecretSpec},
     pipeline::Output,
@@ -73,18 +73,22 @@ pub enum AccessError {
     },
 }
 
+impl AccessError {
+    /// The code of what happened, which has a page.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::OutOfScope { .. } => codes::ACCESS_OUT_OF_SCOPE,
+            Self::StricterData { .. } => codes::CROSSING_UNDECLARED,
+            Self::Forged | Self::NotOurs { .. } | Self::Expired { .. } => codes::IDENTITY_INVALID,
+        }
+    }
+}
+
 impl From<AccessError> for Failure {
     fn from(error: AccessError) -> Self {
-        let code = match error {
-            AccessError::OutOfScope { .. } => codes::ACCESS_OUT_OF_SCOPE,
-            AccessError::StricterData { .. } => codes::CROSSING_UNDECLARED,
-            AccessError::Forged | AccessError::NotOurs { .. } | AccessError::Expired { .. } => {
-                codes::IDENTITY_INVALID
-            }
-        };
         Self {
             kind: FailureKind::Policy,
-            code: code.id.to_owned(),
+            code: error.code().id.to_owned(),
             message: error.to_string(),
         }
     }
