@@ -46,10 +46,8 @@ impl Export {
 
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs_err::read_dir(folder)
-        .expect("an export can be listed")
-        .flatten()
-    {
+    for entry in fs_err::read_dir(folder).expect("an export can be listed") {
+        let entry = entry.expect("an export can be listed");
         if entry.path().is_dir() {
             found.extend(files(&entry.path()));
         } else {

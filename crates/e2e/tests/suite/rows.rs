@@ -154,7 +154,7 @@ fn an_observed_value_is_told_where_a_test_on_a_jobs_output_fails() {
 }
 
 #[test]
-fn a_run_goes_on_where_it_failed_once_its_cause_is_gone() -> Outcome {
+fn a_run_succeeds_as_another_version_once_the_cause_of_its_failure_is_gone() -> Outcome {
     let place = job("INSERT INTO kpi.numbers SELECT 1 AS n;\n");
     let failed = run(&place).exits_with(1).json("run");
     place.write(
