@@ -53,11 +53,17 @@ pub(crate) fn not_shown(run: &Run) -> u64 {
         .sum()
 }
 
-/// Every access of an attempt, as `barecount/accesses/v1` has them: to the platform's objects, from
-/// its entry, then to secrets, from the record beside the ledger, which is held against the entry.
+/// Every access of an attempt, as `barecount/accesses/v1` has them: to the platform's objects, then
+/// to secrets; from records beside the ledger, which are held against the entry.
 pub(crate) fn recorded(state: &Path, entry: &AttemptEntry) -> Result<Vec<Value>, Failure> {
-    let objects = entry.accesses().map(|accesses| accesses.records.as_slice());
-    let objects = objects.unwrap_or_default().iter().map(|record| {
+    let objects = match entry.objects_record() {
+        Some(record) => record.lines(state)?,
+        None => {
+            let accesses = entry.accesses();
+            accesses.map_or_else(Vec::new, |accesses| accesses.records.clone())
+        }
+    };
+    let objects = objects.iter().map(|record| {
         item(
             entry,
             "identity",

@@ -95,13 +95,29 @@ struct Identity {
 }
 
 /// What an attempt's identity opened, or was refused.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(crate) struct Accesses {
     pub(crate) allowed: u64,
     pub(crate) refused: u64,
-    /// Accesses that are counted only.
-    pub(crate) left_out: u64,
+    /// The digest of the record beside the ledger; none where the entry has every access, and in
+    /// entries that are older than such records.
+    digest: Option<Digest>,
+    /// Accesses that the entry does not show.
+    left_out: u64,
+    /// Accesses that the record does not have either.
+    #[serde(default)]
+    unlisted: u64,
     pub(crate) records: Vec<Value>,
+}
+
+impl Accesses {
+    /// How many are counted only.
+    pub(crate) fn unlisted(&self) -> u64 {
+        match self.digest {
+            Some(_) => self.unlisted,
+            None => self.left_out,
+        }
+    }
 }
 
 /// The entry of one attempt.
@@ -131,6 +147,7 @@ pub(crate) struct Named {
 enum Kind {
     Flows,
     Secrets,
+    Objects,
 }
 
 /// Why a record beside the ledger is not believed.
@@ -231,9 +248,19 @@ impl AttemptEntry {
         Some(self.named(Kind::Secrets, self.secrets()?.digest?))
     }
 
+    /// The record of accesses to the platform's objects that it names, if it has not all itself.
+    pub(crate) fn objects_record(&self) -> Option<Named> {
+        Some(self.named(Kind::Objects, self.accesses()?.digest?))
+    }
+
     /// Every record that it names.
     fn records(&self) -> impl Iterator<Item = Named> {
-        self.flows_record().into_iter().chain(self.secrets_record())
+        let records = [
+            self.flows_record(),
+            self.secrets_record(),
+            self.objects_record(),
+        ];
+        records.into_iter().flatten()
     }
 
     fn named(&self, kind: Kind, digest: Digest) -> Named {
@@ -253,6 +280,7 @@ impl Named {
         match self.kind {
             Kind::Flows => folders.flows(&self.token),
             Kind::Secrets => folders.accesses(&self.token),
+            Kind::Objects => folders.objects(&self.token),
         }
     }
 
@@ -292,6 +320,7 @@ impl Named {
         let of = match self.kind {
             Kind::Flows => "flows",
             Kind::Secrets => "accesses to secrets",
+            Kind::Objects => "accesses",
         };
         let AttemptToken { task, number } = &self.token;
         format!("the record of {of} of attempt {number} of {task}")

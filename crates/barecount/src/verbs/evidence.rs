@@ -305,6 +305,9 @@ impl Findings {
             return format!("not checked{why}");
         };
         let mut text = match checked.proved {
+            0 if checked.problems.is_empty() && checked.absent == 0 => {
+                return "none: no entry names a record beside the log".to_owned();
+            }
             1 => "1 record of flows or accesses, as its entry names it".to_owned(),
             count => format!("{count} records of flows and accesses, each as its entry names it"),
         };
@@ -366,12 +369,12 @@ fn hand_out(global: &Global, printer: &Printer, folder: &Path) -> Result<(), Fai
     });
     printer.data(&value, || {
         format!(
-            "{} entries and {} records beside them written to {}\nanybody can check them:  \
+            "{} entries written to {}, and {} records that they name\nanybody can check them:  \
              barecount evidence verify {} --vkey FILE\nwhere FILE holds the key that they trust:  \
              {}\n",
             checkpoint.size,
-            records.written,
             folder.display(),
+            records.written,
             folder.display(),
             log.key
         )

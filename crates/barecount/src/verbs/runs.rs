@@ -30,7 +30,8 @@ pub(crate) enum Runs {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
     },
-    /// Show a run: its tasks, attempts, outputs and evidence.
+    /// Show a run: its tasks, outputs and evidence, and the beginning of what it reached and was
+    /// given.
     Show {
         /// The run's identifier, or the beginning of it.
         run: String,
@@ -51,8 +52,9 @@ pub(crate) enum Runs {
     /// Print which datasets, files, destinations and secrets a run's attempts were given, and were
     /// refused: by name, never what is in them.
     ///
-    /// Each record is held against the signed ledger; one that was changed, cut or removed since is
-    /// exit status 7.
+    /// The record `identity` is what the attempt's identity was held against; the record `secrets` is
+    /// what the secrets store then gave. Each is held against the signed ledger; one that was
+    /// changed, cut or removed since is exit status 7.
     Accesses(Selection),
 }
 

@@ -7,7 +7,7 @@ use rustix::fs::{CWD, FileType, Mode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::boundary;
+use crate::{boundary, pipelines};
 
 /// A finished run of one stage, which reached out in its first attempt and its second.
 struct Ran {
@@ -186,6 +186,52 @@ work  2        192.0.2.7:443                  tcp       refused  1      0 B   0 
             .tells("barecount runs show");
         ran.runs(verb, &["--attempt", "0"]).exits_with(2);
     }
+    Ok(())
+}
+
+#[test]
+fn every_access_is_printed_also_where_evidence_has_no_room_for_all() -> Outcome {
+    let inputs: String = (0..80)
+        .map(|number| format!("        - {{ file: data/{number}.txt, name: in{number} }}\n"))
+        .collect();
+    let place = pipelines::container_with("", &format!("      inputs:\n{inputs}"));
+    for number in 0..80 {
+        place.write(format!("data/{number}.txt"), number.to_string());
+    }
+    let finished = pipelines::start(&place).finish().exits_with(0);
+    let id = finished.json("run")["id"].as_str().map(str::to_owned);
+    let id = id.ok_or("a run has an id")?;
+    let asked = || {
+        place
+            .barecount(["runs", "accesses", &id, "-o", "json"])
+            .finish()
+    };
+    let listed = asked().exits_with(0).json("accesses");
+    let items = listed["items"].as_array().ok_or("a list")?;
+    for number in 0..80 {
+        let object = json!(format!("file in{number}"));
+        let read = |item: &&Value| item["object"] == object && item["verdict"] == "allowed";
+        assert_eq!(items.iter().filter(read).count(), 1, "{object}");
+    }
+    let totals = &listed["attempts"][0]["totals"];
+    assert_eq!(totals["allowed"], items.len(), "{totals}");
+    assert_eq!(totals["unlisted"], 0, "{totals}");
+    let logs = place.state().join("logs");
+    let mut entries = fs_err::read_dir(logs)?;
+    let record = entries.find_map(|entry| {
+        let path = entry.ok()?.path();
+        let is_record = path.to_string_lossy().ends_with(".objects.jsonl");
+        is_record.then_some(path)
+    });
+    let record = record.ok_or("there is a record beside the ledger")?;
+    let text = fs_err::read_to_string(&record)?;
+    fs_err::write(&record, text.replace("in79", "in78"))?;
+    asked().fails_with(7, "BC0904");
+    place
+        .barecount(["evidence", "verify"])
+        .finish()
+        .exits_with(7)
+        .tells(".objects.jsonl");
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use super::stage_of;
 use crate::{
     accesses,
     cli::Global,
-    details::{self, AttemptEntry},
+    details::{self, Accesses, AttemptEntry},
     failure::{Failure, Status},
     flows,
     log::Log,
@@ -28,7 +28,7 @@ pub(crate) struct Selection {
     /// Only attempts of this number, from 1.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     attempt: Option<u32>,
-    /// Only what was not allowed.
+    /// Only what was refused, or could not be had.
     #[arg(long)]
     refused: bool,
 }
@@ -105,11 +105,11 @@ pub(super) fn print_accesses(
             records.items.push(item);
         }
         let counted = entry.accesses();
-        let left_out = counted.map_or(0, |counted| counted.left_out);
-        records.count_only(entry, left_out, "accesses");
+        let unlisted = counted.map_or(0, Accesses::unlisted);
+        records.count_only(entry, unlisted, "accesses");
         let totals = counted.map(|counted| {
             json!({
-                "allowed": counted.allowed, "refused": counted.refused, "unlisted": left_out,
+                "allowed": counted.allowed, "refused": counted.refused, "unlisted": unlisted,
             })
         });
         records
@@ -134,7 +134,7 @@ impl Records {
         if more > 0 {
             self.uncounted.push_str(&format!(
                 "… and {more} more {what} of {}, attempt {}, which were counted only: there were \
-                 too many kinds to list\n",
+                 too many to list\n",
                 entry.name(),
                 entry.number()
             ));
