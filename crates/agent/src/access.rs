@@ -13,7 +13,8 @@ use std::{
 };
 
 use barecount_model::{
-    codes,
+    codes::{self, Code},
+    digest::Digest,
     identity::{AccessScopes, Identity, SignedIdentity},
     manifest::{Egress, SecretSpec},
     pipeline::Output,
@@ -31,8 +32,13 @@ use crate::{
     data::{DataError, DataPlane, SetAside, StagedOutput},
 };
 
-/// So many accesses of an attempt are recorded one by one; all are counted.
+/// So many accesses of an attempt are in its ledger entry, and a refusal; all of them are in the
+/// record beside it.
 const RECORDED: usize = 64;
+
+/// So many accesses are in that record. A stage declares fewer inputs, outputs, secrets and
+/// destinations than would make more; what comes after is counted only.
+const KEPT: usize = 4_096;
 
 /// Why an attempt was kept from something.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,18 +79,22 @@ pub enum AccessError {
     },
 }
 
+impl AccessError {
+    /// The code of what happened, which has a page.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::OutOfScope { .. } => codes::ACCESS_OUT_OF_SCOPE,
+            Self::StricterData { .. } => codes::CROSSING_UNDECLARED,
+            Self::Forged | Self::NotOurs { .. } | Self::Expired { .. } => codes::IDENTITY_INVALID,
+        }
+    }
+}
+
 impl From<AccessError> for Failure {
     fn from(error: AccessError) -> Self {
-        let code = match error {
-            AccessError::OutOfScope { .. } => codes::ACCESS_OUT_OF_SCOPE,
-            AccessError::StricterData { .. } => codes::CROSSING_UNDECLARED,
-            AccessError::Forged | AccessError::NotOurs { .. } | AccessError::Expired { .. } => {
-                codes::IDENTITY_INVALID
-            }
-        };
         Self {
             kind: FailureKind::Policy,
-            code: code.id.to_owned(),
+            code: error.code().id.to_owned(),
             message: error.to_string(),
         }
     }
@@ -188,6 +198,24 @@ struct AccessLog {
     refused: u64,
     records: Vec<AccessRecord>,
 }
+
+impl AccessLog {
+    /// What evidence shows of it.
+    fn shown(&self) -> Vec<&AccessRecord> {
+        let (first, rest) = self.records.split_at(self.records.len().min(RECORDED));
+        let refused = rest.iter().filter(|record| record.verdict == REFUSED);
+        first.iter().chain(refused).collect()
+    }
+
+    fn to_json_lines(&self) -> String {
+        let lines = self.records.iter().map(|record| json!(record).to_string());
+        lines.map(|line| line + "\n").collect()
+    }
+}
+
+/// The verdicts, as evidence spells them.
+const ALLOWED: &str = "allowed";
+const REFUSED: &str = "refused";
 
 /// One access, by reference: never what was read or written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -296,11 +324,15 @@ impl Gate<'_> {
         Ok(())
     }
 
-    /// Who the attempt was, what it could open, and what it opened or was refused, for evidence.
-    pub(crate) fn evidence(&self) -> Value {
+    /// Who the attempt was, what it could open, and what it opened or was refused, for evidence; and
+    /// the record to keep beside that, a JSON object a line, where evidence has not all of it.
+    pub(crate) fn evidence(&self) -> (Value, Option<String>) {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let left_out = log.allowed + log.refused - log.records.len() as u64;
-        json!({
+        let shown = log.shown();
+        let total = log.allowed + log.refused;
+        let whole = (shown.len() < log.records.len()).then(|| log.to_json_lines());
+        let digest = whole.as_ref().map(|lines| Digest::of(lines.as_bytes()));
+        let evidence = json!({
             "id": self.identity.workload.to_string(),
             "issued_at": self.identity.issued_at,
             "expires_at": self.identity.expires_at,
@@ -308,10 +340,13 @@ impl Gate<'_> {
             "accesses": {
                 "allowed": log.allowed,
                 "refused": log.refused,
-                "records": log.records,
-                "left_out": left_out,
+                "digest": digest,
+                "records": shown,
+                "left_out": total - shown.len() as u64,
+                "unlisted": total - log.records.len() as u64,
             },
-        })
+        });
+        (evidence, whole)
     }
 
     fn may_read(&self, input: &InputPlan) -> Result<(), AccessError> {
@@ -345,11 +380,7 @@ impl Gate<'_> {
         let record = AccessRecord {
             action,
             object,
-            verdict: if verdict.is_ok() {
-                "allowed"
-            } else {
-                "refused"
-            },
+            verdict: if verdict.is_ok() { ALLOWED } else { REFUSED },
             at: (self.now)(),
         };
         if let Err(refused) = &verdict {
@@ -360,7 +391,7 @@ impl Gate<'_> {
             log.allowed += 1;
         }
         // A refusal ends the attempt, so that there is one at most, and it is worth its place.
-        if log.records.len() < RECORDED || verdict.is_err() {
+        if log.records.len() < KEPT || verdict.is_err() {
             log.records.push(record);
         }
         verdict

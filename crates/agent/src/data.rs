@@ -73,6 +73,16 @@ pub enum DataError {
     },
 }
 
+impl DataError {
+    /// The code of what happened, which has a page.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Data { code, .. } | Self::Work { code, .. } | Self::Host { code, .. } => code,
+            Self::Refused(refused) => refused.code().id,
+        }
+    }
+}
+
 impl From<DataError> for Failure {
     fn from(error: DataError) -> Self {
         let (kind, code, message) = match error {

@@ -1,6 +1,11 @@
 //! Carrying orders out: each attempt is a task of its own, and tells its end exactly once.
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use barecount_model::{
     class::RunnerClass,
@@ -24,7 +29,7 @@ use crate::{
     assignment::{Assignment, Attempt, Event, Order},
     bounds, classify, contract,
     data::{Artifacts, DataError, DataPlane, Located, SetAside},
-    places::StagingFolders,
+    places::{self, StagingFolders},
     secrets::{self, Given, SecretsService},
     words,
 };
@@ -161,7 +166,12 @@ impl Agent {
             }
         };
         let (mut outcome, set_aside) = self.carry_out_as(assignment, &gate).await;
-        outcome.detail["identity"] = gate.evidence();
+        let (identity, whole) = gate.evidence();
+        outcome.detail["identity"] = identity;
+        if let Some(lines) = whole {
+            let record = self.inner.folders.objects(&assignment.attempt.token());
+            self.keep(record, lines).await;
+        }
         (outcome, set_aside)
     }
 
@@ -446,13 +456,8 @@ impl Agent {
     /// what evidence has of it: sums, the digest of the whole, and its beginning.
     async fn keep_flows(&self, attempt: &Attempt, flows: &FlowLog) -> Value {
         if !flows.records.is_empty() {
-            let (folders, token) = (self.inner.folders.clone(), attempt.token());
-            let lines = flows.to_json_lines();
-            let kept = tokio::task::spawn_blocking(move || folders.keep_flows(&token, &lines));
-            if let Err(error) = kept.await.unwrap_or_else(|error| Err(error.into())) {
-                // The digest in evidence then tells of a record that is missing.
-                tracing::error!(%error, "the record of an attempt's flows was not kept");
-            }
+            let record = self.inner.folders.flows(&attempt.token());
+            self.keep(record, flows.to_json_lines()).await;
         }
         // Refusals first, lest work that makes many connections push them out of sight.
         let (refused, others): (Vec<_>, Vec<_>) = flows
@@ -466,6 +471,17 @@ impl Agent {
             "left_out": flows.records.len() - shown.len(),
             "records": shown,
         })
+    }
+
+    /// Writes a record beside the ledger, whose digest goes into evidence.
+    async fn keep(&self, record: PathBuf, lines: String) {
+        let path = record.clone();
+        let kept = tokio::task::spawn_blocking(move || places::keep_record(&path, &lines));
+        if let Err(error) = kept.await.unwrap_or_else(|error| Err(error.into())) {
+            // The digest in evidence then tells of a record that is missing.
+            let record = record.display();
+            tracing::error!(%error, %record, "a record of an attempt was not kept");
+        }
     }
 
     /// Keeps the checkpoint of an attempt that asks to be tried again. Where that fails the attempt

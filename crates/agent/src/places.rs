@@ -37,29 +37,20 @@ impl StagingFolders {
         self.logs.join(format!("{token}.log"))
     }
 
-    /// Keeps the record of what an attempt reached over the network. It outlives the attempt's
-    /// folder, as its log does.
-    ///
-    /// # Errors
-    /// Any error of the file system.
-    pub fn keep_flows(&self, token: &AttemptToken, lines: &str) -> io::Result<()> {
-        let path = self.flows(token);
-        let whole = path.with_extension("tmp");
-        std::fs::create_dir_all(path.parent().unwrap_or(&self.logs))?;
-        let mut file = std::fs::File::create(&whole)?;
-        file.write_all(lines.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(whole, path)
-    }
-
     /// The record of which secrets an attempt asked for, by reference.
     pub fn accesses(&self, token: &AttemptToken) -> PathBuf {
         self.logs.join(format!("{token}.secrets.jsonl"))
     }
 
-    /// The record of what an attempt reached over the network.
+    /// The record of what an attempt reached over the network. It outlives the attempt's folder, as
+    /// its log and its other records do.
     pub fn flows(&self, token: &AttemptToken) -> PathBuf {
         self.logs.join(format!("{token}.flows.jsonl"))
+    }
+
+    /// The record of which of the platform's objects an attempt was given, and which it was refused.
+    pub fn objects(&self, token: &AttemptToken) -> PathBuf {
+        self.logs.join(format!("{token}.objects.jsonl"))
     }
 
     /// Where an attempt's outputs are made durable before the decision.
@@ -141,6 +132,23 @@ impl StagingFolders {
         }
         Ok(removed)
     }
+}
+
+/// Writes a record of an attempt, whole and durable, or not at all under its name. Dying before
+/// leaves a file that ends in `tmp`, which the same attempt's next write replaces and nobody reads.
+///
+/// # Errors
+/// Any error of the file system.
+pub(crate) fn keep_record(path: &Path, lines: &str) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let whole = path.with_extension("tmp");
+    let mut file = std::fs::File::create(&whole)?;
+    file.write_all(lines.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(whole, path)?;
+    // The evidence that names it is durable from its own commit on: then its name has to be, too.
+    std::fs::File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -3,19 +3,23 @@
 
 use std::path::Path;
 
-use barecount_agent::StagingFolders;
 use barecount_model::run::{Attempt, Run, Task};
 use barecount_network::record::{FlowRecord, Verdict};
-use barecount_runner::launch::AttemptToken;
-use serde_json::Value;
+use jiff::Timestamp;
+use serde_json::{Value, json};
 
-use crate::{
-    failure::{Failure, Status},
-    printer::Table,
-};
+use crate::{details::AttemptEntry, failure::Failure, printer::Table, view::bytes};
 
-/// The most of a record that is read. The broker bounds how many flows one has.
-const MOST_BYTES: u64 = 16 << 20;
+/// What a table says of a flow.
+const HEADINGS: [&str; 7] = [
+    "destination",
+    "protocol",
+    "verdict",
+    "times",
+    "sent",
+    "received",
+    "reason",
+];
 
 /// What JSON has of an attempt's network: what evidence has.
 pub(crate) fn of_attempt(attempt: &Attempt) -> Value {
@@ -28,16 +32,7 @@ pub(crate) fn of_attempt(attempt: &Attempt) -> Value {
 
 /// The flows of the current attempts, a line each; as many as evidence shows.
 pub(crate) fn table(run: &Run) -> Option<Table> {
-    let headings = [
-        "task",
-        "destination",
-        "protocol",
-        "verdict",
-        "times",
-        "sent",
-        "received",
-        "reason",
-    ];
+    let headings = [&["task"], &HEADINGS[..]].concat();
     let mut table = Table::new(&headings, "nothing was reached or refused");
     let mut any = false;
     for task in &run.tasks {
@@ -52,13 +47,15 @@ pub(crate) fn table(run: &Run) -> Option<Table> {
                 continue;
             };
             any = true;
-            table.row(row(task, &flow));
+            let name = std::iter::once(crate::view::task_name(task));
+            table.row(name.chain(cells_of(&flow)));
         }
     }
     any.then_some(table)
 }
 
-fn row(task: &Task, flow: &FlowRecord) -> [String; 8] {
+/// What a table says of a flow.
+fn cells_of(flow: &FlowRecord) -> [String; 7] {
     let verdict = match flow.verdict {
         Verdict::Allowed => "allowed",
         Verdict::Refused => "refused",
@@ -66,13 +63,12 @@ fn row(task: &Task, flow: &FlowRecord) -> [String; 8] {
     };
     let reason = flow.reason.as_ref().map_or("-", |reason| &reason.text);
     [
-        crate::view::task_name(task),
         destination(flow),
         format!("{:?}", flow.protocol).to_lowercase(),
         verdict.to_owned(),
         flow.count.to_string(),
-        crate::view::bytes(flow.bytes_up),
-        crate::view::bytes(flow.bytes_down),
+        bytes(flow.bytes_up),
+        bytes(flow.bytes_down),
         reason.to_owned(),
     ]
 }
@@ -89,58 +85,59 @@ fn destination(flow: &FlowRecord) -> String {
     format!("{host}:{}", flow.port)
 }
 
-/// Every flow of a run's attempts, by stage, from the records beside the ledger; each is held
-/// against the digest that evidence has of it.
-pub(crate) fn recorded(state: &Path, run: &Run) -> Result<Vec<(String, FlowRecord)>, Failure> {
-    let folders = StagingFolders::new(state);
-    let mut flows = Vec::new();
-    for task in &run.tasks {
-        for attempt in &task.attempts {
-            let network = of_attempt(attempt);
-            let Some(digest) = network["digest"].as_str() else {
-                continue;
-            };
-            // Where there was nothing to record there is no record.
-            if network["records"].as_array().is_none_or(Vec::is_empty) {
-                continue;
-            }
-            let token = AttemptToken {
-                task: task.id.clone(),
-                number: attempt.number,
-            };
-            let lines = read(&folders.flows(&token), digest)?;
-            flows.extend(lines.into_iter().map(|flow| (task.stage.clone(), flow)));
-        }
-    }
-    Ok(flows)
+/// The table of all flows of attempts, whose lines are [`line`]s.
+pub(crate) fn whole_table(empty: &'static str) -> Table {
+    Table::new(&[&["task", "attempt"], &HEADINGS[..]].concat(), empty)
 }
 
-fn read(path: &Path, digest: &str) -> Result<Vec<FlowRecord>, Failure> {
-    use std::io::Read;
-    let unreadable = |what: String| {
-        Failure::new(Status::Unverified, what)
-            .with_code("BC0904")
-            .with_help(
-                "The ledger still holds the sums and the first flows: `barecount runs show`.",
-            )
+/// How many kinds of flow of a run its current attempts' evidence does not show, and its earlier
+/// attempts have.
+pub(crate) fn not_shown(run: &Run) -> u64 {
+    let kinds = |attempt: &Attempt| {
+        let network = of_attempt(attempt);
+        let shown = network["records"].as_array().map_or(0, Vec::len) as u64;
+        (shown, network["left_out"].as_u64().unwrap_or(0))
     };
-    let mut text = String::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MOST_BYTES).read_to_string(&mut text))
-        .map_err(|error| {
-            unreadable(format!("the record {} cannot be read", path.display())).because(&error)
-        })?;
-    if barecount_model::digest::Digest::of(text.as_bytes()).to_string() != digest {
-        let what = format!("the record {} is not the one in evidence", path.display());
-        return Err(unreadable(what));
+    let of_task = |task: &Task| {
+        let all: u64 = task
+            .attempts
+            .iter()
+            .map(|tried| kinds(tried).0 + kinds(tried).1)
+            .sum();
+        all - task.current().map_or(0, |current| kinds(current).0)
+    };
+    run.tasks.iter().map(of_task).sum()
+}
+
+/// Every flow of an attempt, from the record beside the ledger, which is held against its entry.
+pub(crate) fn recorded(state: &Path, entry: &AttemptEntry) -> Result<Vec<FlowRecord>, Failure> {
+    match entry.flows_record() {
+        Some(record) => record.lines(state),
+        None => Ok(Vec::new()),
     }
-    // The first line has the sums.
-    let lines = text.lines().skip(1).map(serde_json::from_str);
-    lines.collect::<Result<_, _>>().map_err(|error| {
-        unreadable(format!(
-            "the record {} cannot be understood",
-            path.display()
-        ))
-        .because(&error)
+}
+
+/// A flow as `barecount/flows/v1` has it, of an attempt.
+pub(crate) fn item(entry: &AttemptEntry, flow: &FlowRecord) -> Value {
+    json!({
+        "task": entry.task(), "stage": entry.stage, "partition": entry.partition,
+        "attempt": entry.number(), "entry": entry.index,
+        "name": flow.name, "address": flow.address, "port": flow.port,
+        "protocol": flow.protocol, "network_profile": flow.profile, "path": flow.path,
+        "verdict": flow.verdict, "reason": flow.reason, "count": flow.count,
+        "bytes_up": flow.bytes_up, "bytes_down": flow.bytes_down,
+        "first_at": moment(flow.first_at), "last_at": moment(flow.last_at),
     })
+}
+
+/// A moment in milliseconds since 1970, as JSON has moments.
+fn moment(milliseconds: u64) -> Option<Timestamp> {
+    Timestamp::from_millisecond(i64::try_from(milliseconds).ok()?).ok()
+}
+
+/// A line of the table of all flows of attempts.
+pub(crate) fn line(entry: &AttemptEntry, flow: &FlowRecord) -> Vec<String> {
+    let mut cells = vec![entry.name(), entry.number().to_string()];
+    cells.extend(cells_of(flow));
+    cells
 }

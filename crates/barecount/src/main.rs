@@ -4,10 +4,12 @@
 
 mod accesses;
 mod cli;
+mod details;
 mod embedded;
 mod environment;
 mod failure;
 mod flows;
+mod log;
 mod manifest;
 mod preparation;
 mod printer;

@@ -1,11 +1,12 @@
 //! Reading a manifest from disk, and telling what is wrong with it.
 
-use std::{io::Read, path::Path};
+use std::{io::Read, os::unix::fs::OpenOptionsExt, path::Path};
 
 use barecount_model::{
     diagnostic::{self, Diagnostic, Severity},
     pipeline::{self, Loaded},
 };
+use rustix::fs::OFlags;
 
 use crate::failure::{Failure, Status};
 
@@ -62,7 +63,12 @@ pub(crate) fn read(path: &Path) -> Result<ReadManifest, Failure> {
 /// The first bytes of a file, one more than `limit` at most, so that whoever parses them sees that
 /// there are too many. A pipe or a device is refused, for it may never end.
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
-    let file = std::fs::File::open(path)?;
+    // Opening a pipe would wait for whoever writes to it.
+    let no_wait = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = std::fs::File::options()
+        .read(true)
+        .custom_flags(no_wait.bits().cast_signed())
+        .open(path)?;
     if !file.metadata()?.is_file() {
         return Err(std::io::Error::new(
             std::io::ErrorKind::InvalidInput,

@@ -114,11 +114,7 @@ impl RunView<'_> {
                 ));
             }
         }
-        let tables = [accesses::table(run), flows::table(run)];
-        for table in tables.into_iter().flatten() {
-            text.push('\n');
-            text.push_str(&table.render());
-        }
+        text.push_str(&records_text(run));
         if !self.outputs.is_empty() {
             text.push('\n');
             text.push_str(&output_table(self.outputs).render());
@@ -145,6 +141,29 @@ impl RunView<'_> {
         }
         text
     }
+}
+
+/// What the current attempts were given, reached and were refused, and where the rest is told.
+fn records_text(run: &Run) -> String {
+    let (secrets, more_secrets) = (accesses::table(run), accesses::not_shown(run));
+    let (flows, more_flows) = (flows::table(run), flows::not_shown(run));
+    let mut text = String::new();
+    for (table, more, verb, what) in [
+        (secrets, more_secrets, "accesses", "accesses to secrets"),
+        (flows, more_flows, "flows", "kinds of flow"),
+    ] {
+        if let Some(table) = &table {
+            text.push('\n');
+            text.push_str(&table.render());
+        }
+        if more > 0 {
+            let id = &run.id;
+            text.push_str(&format!(
+                "… and {more} more {what}: `barecount runs {verb} {id}`\n"
+            ));
+        }
+    }
+    text
 }
 
 /// The tasks of a run, a line each.

@@ -133,7 +133,7 @@ fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
             probe();
             copy_rows(output);
         }
-        "reach out" | "reach out and hang" => {
+        "reach out" | "reach out and hang" | "reach out and fail once" => {
             for target in variable("TARGETS").split(' ') {
                 println!("{target}: {}", reach(target));
             }
@@ -141,6 +141,9 @@ fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
                 hang();
             }
             copy_rows(output);
+            if behaviour.ends_with("fail once") && variable("BARECOUNT_ATTEMPT") == "1" {
+                return Err(75);
+            }
         }
         "carry" | "carry and fail" => {
             carry(output);

@@ -1,6 +1,7 @@
 //! What the binary may leave behind: processes, mounts, control groups, staging.
 
 use std::{
+    io,
     os::unix::fs::MetadataExt,
     path::Path,
     time::{Duration, Instant},
@@ -100,7 +101,7 @@ fn concerns(pid: Pid, mark: &str) -> bool {
 
 fn mounted(place: &Path) -> Vec<String> {
     let mark = mark(place);
-    let mounts = fs_err::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = fs_err::read_to_string("/proc/self/mountinfo").expect("a process sees its mounts");
     mounts
         .lines()
         .filter(|line| line.contains(&mark))
@@ -148,8 +149,9 @@ fn control_groups(state: &Path) -> Vec<String> {
 }
 
 fn staging(state: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(state.join("staging")) else {
-        return Vec::new();
+    let entries = match fs_err::read_dir(state.join("staging")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        entries => entries.expect("staging can be listed"),
     };
     entries
         .flatten()

@@ -76,6 +76,20 @@ pub fn verify_dir(
     trusted: &[VerifierKey],
     since: Option<&[u8]>,
 ) -> Result<Verification, VerifyError> {
+    verify_dir_beside(folder, trusted, since, &[])
+}
+
+/// As [`verify_dir`], for an export that has more beside the log than the log: what is called as
+/// one of `beside` in the folder itself is not looked at. It is the caller's to check.
+///
+/// # Errors
+/// As [`verify_dir`].
+pub fn verify_dir_beside(
+    folder: &Path,
+    trusted: &[VerifierKey],
+    since: Option<&[u8]>,
+    beside: &[&str],
+) -> Result<Verification, VerifyError> {
     let since = open_since(trusted, since)?;
     folder::check_readable(folder).map_err(|source| VerifyError::Folder {
         folder: folder.to_path_buf(),
@@ -102,6 +116,7 @@ pub fn verify_dir(
         &blobs,
         current.checkpoint().size,
         &mended,
+        beside,
         &mut problems,
     );
     Ok(problems.finish(Some(current.checkpoint()), entries))

@@ -275,7 +275,7 @@ async fn an_attempt_reaches_what_its_stage_declares() -> TestResult {
         "write checkpoint",
     ];
     assert_eq!(data.taken(), expected);
-    let evidence = gate.evidence();
+    let (evidence, _) = gate.evidence();
     assert_eq!(evidence["accesses"]["allowed"], 7);
     assert_eq!(evidence["accesses"]["refused"], 0);
     assert_eq!(evidence["scopes"]["datasets_read"], json!(["raw.a"]));
@@ -320,7 +320,7 @@ async fn an_attempt_that_asks_for_the_dataset_of_another_stage_is_refused_and_re
         assert_eq!(failure.kind, FailureKind::Policy);
         assert_eq!(failure.code, "BC0403");
     }
-    let accesses = &gate.evidence()["accesses"];
+    let accesses = &gate.evidence().0["accesses"];
     assert_eq!(accesses["refused"], 6);
     assert_eq!(accesses["records"][0]["object"], "dataset raw.b");
     assert_eq!(accesses["records"][0]["verdict"], "refused");
@@ -352,7 +352,7 @@ fn an_attempt_is_given_the_secrets_that_were_placed_with_it_and_in_that_version_
         let refused = gate.fetch([&other]).err().ok_or("it was given")?;
         assert_eq!(Failure::from(refused).code, "BC0403");
     }
-    let accesses = &gate.evidence()["accesses"];
+    let accesses = &gate.evidence().0["accesses"];
     assert_eq!(accesses["records"][0]["object"], "secret erp/token@2");
     assert_eq!(accesses["refused"], 3);
     Ok(())
@@ -431,7 +431,8 @@ async fn an_identity_opens_nothing_once_it_has_expired() -> TestResult {
 }
 
 #[tokio::test]
-async fn evidence_of_accesses_is_bounded_and_keeps_the_refusal() -> TestResult {
+async fn evidence_of_accesses_is_bounded_keeps_the_refusal_and_has_the_digest_of_the_rest()
+-> TestResult {
     let (assignment, data) = (assignment(), Asked::default());
     let gate = verifier().open_at(&assignment, &data, issued)?;
     for _ in 0..1_000 {
@@ -443,8 +444,13 @@ async fn evidence_of_accesses_is_bounded_and_keeps_the_refusal() -> TestResult {
             .await
             .is_err()
     );
-    let accesses = &gate.evidence()["accesses"];
+    let (evidence, whole) = gate.evidence();
+    let accesses = &evidence["accesses"];
     assert_eq!(accesses["allowed"], 1_000);
+    let whole = whole.ok_or("there is more than evidence shows")?;
+    assert_eq!(whole.lines().count(), 1_001);
+    assert_eq!(accesses["digest"], json!(Digest::of(whole.as_bytes())));
+    assert_eq!(accesses["unlisted"], 0);
     let records = accesses["records"].as_array().ok_or("a list")?;
     assert_eq!(records.len(), RECORDED + 1);
     assert_eq!(records[RECORDED]["object"], "dataset raw.b");

@@ -20,10 +20,12 @@ use barecount_dataset::{
 };
 use barecount_model::{
     boundary::{Boundary, Crossing},
+    codes,
     plan::StagePlan,
     run::outcome::{Staged, StagedDataset},
     text::DatasetName,
 };
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 /// Where a staged commit says in which boundary it was written.
@@ -70,10 +72,11 @@ impl Boundaries {
     /// Notes in which boundary each dataset of a decision was written, before it can be read.
     ///
     /// # Errors
-    /// If that cannot be made durable: then nothing may be committed.
+    /// If that cannot be made durable, or a mark cannot be understood: then nothing may be
+    /// committed.
     pub(super) fn note(&self, staged: &Staged) -> Result<(), DataError> {
         for staged in &staged.datasets {
-            if let Some(boundary) = marked(staged) {
+            if let Some(boundary) = marked(staged)? {
                 let noted = self.add(&staged.dataset, &boundary);
                 noted.map_err(|error| unusable(&staged.dataset, &error))?;
             }
@@ -86,7 +89,7 @@ impl Boundaries {
     /// changes nothing.
     ///
     /// # Errors
-    /// If that cannot be made durable.
+    /// If that cannot be made durable, or a mark cannot be understood.
     pub(super) async fn settle(
         &self,
         staged: &Staged,
@@ -95,7 +98,7 @@ impl Boundaries {
         tables: &Tables,
     ) -> Result<(), DataError> {
         for staged in &staged.datasets {
-            let Some(boundary) = marked(staged) else {
+            let Some(boundary) = marked(staged)? else {
                 continue;
             };
             let name = staged.dataset.as_str();
@@ -176,10 +179,43 @@ pub(super) fn mark(commit: &mut Value, boundary: Option<&Boundary>) {
     commit[MARK] = json!(boundary);
 }
 
+/// A staged commit says in which boundary it was written, but not in a way that can be understood.
+#[derive(Debug, thiserror::Error)]
+#[error("the boundary that {dataset} was written in cannot be understood")]
+struct MarkError {
+    dataset: String,
+    source: serde_json::Error,
+}
+
+impl From<MarkError> for DataError {
+    fn from(error: MarkError) -> Self {
+        let MarkError { source, .. } = &error;
+        Self::Host {
+            code: codes::STATE_UNREADABLE.id,
+            message: format!(
+                "{error}: {source}; the state folder was damaged or changed by hand: restore it \
+                 from a copy"
+            ),
+        }
+    }
+}
+
 /// In which boundary a staged dataset was written; nobody knows of what was staged before
-/// boundaries were kept.
-fn marked(staged: &StagedDataset) -> Option<Boundary> {
-    serde_json::from_value(staged.commit[MARK].clone()).ok()
+/// boundaries were kept, which has no mark.
+///
+/// # Errors
+/// A mark that is there and cannot be understood is not taken for none: that would open the dataset
+/// to every reader.
+fn marked(staged: &StagedDataset) -> Result<Option<Boundary>, MarkError> {
+    match staged.commit.get(MARK) {
+        None | Some(Value::Null) => Ok(None),
+        Some(mark) => Boundary::deserialize(mark)
+            .map(Some)
+            .map_err(|source| MarkError {
+                dataset: staged.dataset.clone(),
+                source,
+            }),
+    }
 }
 
 fn unusable(dataset: &str, error: &io::Error) -> DataError {
@@ -277,6 +313,46 @@ mod tests {
         assert_eq!(again.of("raw.b")?, []);
         again.replace("raw.a", &boundary(PUBLIC))?;
         assert_eq!(records.of("raw.a")?, [boundary(PUBLIC)]);
+        Ok(())
+    }
+
+    fn staged(commit: Value) -> Staged {
+        Staged {
+            datasets: vec![StagedDataset {
+                dataset: "raw.a".to_owned(),
+                rows: 1,
+                bytes: 1,
+                digest: "sha256:00".to_owned(),
+                commit,
+            }],
+            ..Staged::default()
+        }
+    }
+
+    #[test]
+    fn a_mark_that_cannot_be_understood_commits_nothing_and_none_is_older() -> TestResult {
+        let folder = tempfile::tempdir()?;
+        let records = Boundaries::new(folder.path().to_owned());
+        for older in [json!({}), json!({ MARK: null })] {
+            records.note(&staged(older))?;
+            assert_eq!(records.of("raw.a")?, []);
+        }
+        let mut whole = json!({});
+        mark(&mut whole, Some(&boundary(PRIVATE)));
+        let mut part = whole.clone();
+        part[MARK]["network_profile"] = json!("moon");
+        for damaged in [json!({ MARK: "private" }), json!({ MARK: {} }), part] {
+            let failed = records.note(&staged(damaged));
+            let Err(DataError::Host { code, message }) = failed else {
+                return Err(format!("it was taken for none: {failed:?}").into());
+            };
+            assert_eq!(code, "BC0802");
+            assert!(message.contains("raw.a"), "{message}");
+            assert!(message.contains("restore it from a copy"), "{message}");
+            assert_eq!(records.of("raw.a")?, []);
+        }
+        records.note(&staged(whole))?;
+        assert_eq!(records.of("raw.a")?, [boundary(PRIVATE)]);
         Ok(())
     }
 

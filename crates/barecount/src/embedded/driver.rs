@@ -14,6 +14,7 @@ use barecount_agent::{Agent, Assignment, Attempt, DataError, Event, Order, SetAs
 use barecount_control::{CommandError, Control, Fenced, Update, clock::Clock, store::DeadLetter};
 use barecount_model::{
     class::RunnerClass,
+    codes,
     digest::Digest,
     id::RunId,
     identity::SignedIdentity,
@@ -86,7 +87,12 @@ pub(crate) enum Notice {
     /// A run has changed.
     Changed(Update),
     /// The platform itself failed; nothing is lost, but nothing goes on.
-    Broken(String),
+    Broken {
+        /// The error code.
+        code: &'static str,
+        /// What happened, for a person.
+        reason: String,
+    },
 }
 
 /// The loop's own state. None of it outlives the process.
@@ -275,7 +281,7 @@ impl Driver {
         let fenced = fenced(&attempt);
         let identity = match self.control.identify(&fenced, self.clock.now()) {
             Ok(identity) => identity,
-            Err(error) => return self.notify(Notice::Broken(chain(&error))),
+            Err(error) => return self.notify(unwritable(chain(&error))),
         };
         let path = self.measured.remove(&(fenced.run.clone(), fenced.task));
         match assignment(update, attempt, identity) {
@@ -285,7 +291,7 @@ impl Driver {
             }
             None => {
                 let text = format!("the plan of {} lacks one of its stages", fenced.run);
-                self.notify(Notice::Broken(text));
+                self.notify(unwritable(text));
             }
         }
     }
@@ -437,10 +443,11 @@ impl Driver {
                 result: Err(error),
             } => {
                 let Fenced { run, task, .. } = attempt;
-                self.notify(Notice::Broken(format!(
-                    "the outputs of task {task} of {run} are decided for but not committed: \
-                     {error}; running again goes on from here"
-                )));
+                let reason = format!(
+                    "the outputs of task {task} of {run} are decided for but not committed: {error}"
+                );
+                let code = error.code();
+                self.notify(Notice::Broken { code, reason });
             }
         }
     }
@@ -450,7 +457,7 @@ impl Driver {
         match answer {
             // A rejection is a report of something that was fenced off: it has no effect, rightly.
             Ok(()) | Err(CommandError::Rejected(_)) => {}
-            Err(error) => self.notify(Notice::Broken(chain(&error))),
+            Err(error) => self.notify(unwritable(chain(&error))),
         }
     }
 
@@ -459,7 +466,7 @@ impl Driver {
         match result {
             Ok(update) => self.changed(update),
             Err(CommandError::Rejected(_)) => {}
-            Err(error) => self.notify(Notice::Broken(chain(&error))),
+            Err(error) => self.notify(unwritable(chain(&error))),
         }
     }
 
@@ -485,6 +492,12 @@ impl Driver {
         // Nobody watches only while the program ends.
         let _ = self.notices.send(notice);
     }
+}
+
+/// Nothing goes on because what was decided cannot be written down.
+fn unwritable(reason: String) -> Notice {
+    let code = codes::STATE_UNWRITABLE.id;
+    Notice::Broken { code, reason }
 }
 
 async fn roll_forward(

@@ -124,8 +124,11 @@ fn name(state: &Path) -> Result<String, LedgerError> {
 
 /// The key with which a state folder's ledger is verified by the user who signs it: from the
 /// signing key, and not from the state folder, which is what is to be verified.
-pub(crate) fn verifier_key(state: &Path) -> Result<VerifierKey, Failure> {
-    let path = key_file(state, None)?;
+pub(crate) fn verifier_key(
+    state: &Path,
+    configured: Option<&Path>,
+) -> Result<VerifierKey, Failure> {
+    let path = key_file(state, configured)?;
     let failed = |error: &(dyn std::error::Error + 'static)| {
         Failure::new(
             Status::NotFound,
@@ -133,7 +136,10 @@ pub(crate) fn verifier_key(state: &Path) -> Result<VerifierKey, Failure> {
         )
         .because(error)
         .with_code("BC0901")
-        .with_help("Give the verifier key that you trust with `--vkey`.")
+        .with_help(
+            "Name the environment whose `signing_key` it is with `--env`. `barecount evidence \
+             verify` can do with the verifier key that you trust: `--vkey`.",
+        )
     };
     let text = std::fs::read_to_string(&path).map_err(|error| failed(&error))?;
     let key = SigningKey::parse(text.trim_end()).map_err(|error| failed(&error))?;

@@ -7,7 +7,7 @@ use barecount_network::{advice::advise, record::FlowRecord};
 use clap::Subcommand;
 use serde_json::json;
 
-use crate::{cli::Global, failure::Failure, flows, printer::Printer, state};
+use crate::{cli::Global, details, failure::Failure, flows, log::Log, printer::Printer, state};
 
 /// Say what would serve better, from what was seen.
 #[derive(Debug, Subcommand)]
@@ -22,10 +22,12 @@ pub(crate) enum Advise {
 impl Advise {
     pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
         let Self::Egress { run } = self;
-        let (_, run, _) = state::find_run(&global.state, &run)?;
+        let (reader, run, _) = state::find_run(&global.state, &run)?;
+        let entries = details::of_run(&Log::open(global)?, &reader, &run)?;
         let mut by_stage: BTreeMap<String, Vec<FlowRecord>> = BTreeMap::new();
-        for (stage, flow) in flows::recorded(&global.state, &run)? {
-            by_stage.entry(stage).or_default().push(flow);
+        for entry in entries {
+            let flows = flows::recorded(&global.state, &entry)?;
+            by_stage.entry(entry.stage).or_default().extend(flows);
         }
         let advice: BTreeMap<String, Vec<Egress>> = by_stage
             .into_iter()

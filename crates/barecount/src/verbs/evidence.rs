@@ -3,12 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use barecount_ledger::{
-    checkpoint::SignedCheckpoint,
     export,
     note::VerifierKey,
-    storage::{Blobs, CheckpointStore, DirBlobs, DirCheckpoint},
-    tile::{TileKind, TilePath, split_bundle},
-    verify::{self, Problem, Verification, VerifyError},
+    storage::DirBlobs,
+    verify::{Verification, VerifyError, verify_dir_beside, verify_log},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
 use clap::Subcommand;
@@ -16,8 +14,12 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::Global,
-    embedded::ledger,
+    details::{
+        self,
+        check::{Checked, RecordProblem, in_export, in_state},
+    },
     failure::{Failure, Status, chain},
+    log::{Log, damaged},
     manifest::read_bounded,
     printer::{Printer, Table},
     state,
@@ -26,8 +28,6 @@ use crate::{
 
 /// Keys and checkpoints are small; more is not even read.
 const MAX_NOTE_BYTES: u64 = 64 << 10;
-/// Entries in a bundle of the log.
-const BUNDLE: u64 = 256;
 
 /// Look at the ledger, check it, hand it out.
 #[derive(Debug, Subcommand)]
@@ -43,9 +43,11 @@ pub(crate) enum Evidence {
         /// Its index in the log, from 0.
         index: u64,
     },
-    /// Check every entry, tile and signature of an exported log, or of this state folder's own.
+    /// Check every entry, tile and signature of an exported log, or of this state folder's own;
+    /// then the records beside it, whose digests its entries have.
     ///
-    /// Trusts the given keys and nothing else. Needs neither network nor server.
+    /// Trusts the given keys and nothing else. Needs neither network nor server. In a state folder
+    /// every record has to be there; an export may have been handed on without them.
     Verify {
         /// The folder of an exported log.
         #[arg(requires = "vkey")]
@@ -56,8 +58,12 @@ pub(crate) enum Evidence {
         /// A checkpoint kept from before: what it covers must still be there, unchanged.
         #[arg(long, value_name = "FILE")]
         since: Option<PathBuf>,
+        /// Check the log alone, not the records of flows and accesses beside it.
+        #[arg(long)]
+        no_details: bool,
     },
-    /// Write the log as C2SP tlog-tiles lays it out, with the verifier key beside it.
+    /// Write the log as C2SP tlog-tiles lays it out, with the verifier key beside it, and in
+    /// `details/` the records whose digests its entries have.
     Export {
         /// The folder, which does not exist yet or is empty.
         folder: PathBuf,
@@ -73,7 +79,13 @@ impl Evidence {
                 folder,
                 vkey,
                 since,
-            } => check(global, printer, folder.as_deref(), &vkey, since.as_deref()),
+                no_details,
+            } => Check {
+                folder: folder.as_deref(),
+                since: since.as_deref(),
+                details: !no_details,
+            }
+            .execute(global, printer, &vkey),
             Self::Export { folder } => hand_out(global, printer, &folder),
         }
     }
@@ -115,8 +127,8 @@ fn list(global: &Global, printer: &Printer, run: Option<&str>) -> Result<(), Fai
 }
 
 fn show(global: &Global, printer: &Printer, index: u64) -> Result<(), Failure> {
-    let log = Log::open(&global.state)?;
-    let size = log.checkpoint.checkpoint().size;
+    let log = Log::open(global)?;
+    let size = log.size();
     let not_found = || {
         Failure::new(
             Status::NotFound,
@@ -124,97 +136,63 @@ fn show(global: &Global, printer: &Printer, index: u64) -> Result<(), Failure> {
         )
         .with_help("`barecount evidence ls` lists them.")
     };
-    if index >= size {
-        return Err(not_found());
-    }
-    let path = TilePath::in_tree(TileKind::Entries, index / BUNDLE, size).ok_or_else(not_found)?;
-    let bundle = log.blobs.get(path);
-    let bundle = bundle
-        .map_err(|error| damaged(&error))?
-        .ok_or_else(not_found)?;
-    let position = usize::try_from(index % BUNDLE).unwrap_or(usize::MAX);
-    let entries = split_bundle(&bundle, path.width()).entries;
-    let range = entries.get(position).cloned().ok_or_else(not_found)?;
-    let statement: Value =
-        serde_json::from_slice(&bundle[range]).map_err(|error| damaged(&error))?;
+    let entry = log.entry(index)?.ok_or_else(not_found)?;
+    let statement: Value = serde_json::from_slice(&entry).map_err(|error| damaged(&error))?;
     let value = json!({
         "schema": "barecount/evidence_entry/v1", "index": index, "statement": statement,
     });
     printer.data(&value, || format!("{statement:#}\n"))
 }
 
-/// The log of a state folder, as far as its checkpoint reaches.
-struct Log {
-    blobs: DirBlobs,
-    note: Vec<u8>,
-    checkpoint: SignedCheckpoint,
-    key: VerifierKey,
+/// What is to be checked.
+struct Check<'a> {
+    /// An exported log; this state folder's own without.
+    folder: Option<&'a Path>,
+    since: Option<&'a Path>,
+    /// The records beside it as well.
+    details: bool,
 }
 
-impl Log {
-    /// Opens the log with the key that signs it here.
-    fn open(folder: &Path) -> Result<Self, Failure> {
-        let empty = || {
-            Failure::new(
-                Status::NotFound,
-                format!("there is no ledger in {}", folder.display()),
-            )
-            .with_help("`barecount run` makes one; `--state` names another state folder.")
-        };
-        let path = folder.join("ledger");
-        let note = DirCheckpoint::new(&path).load();
-        let note = note.map_err(|error| damaged(&error))?.ok_or_else(empty)?;
-        let key = ledger::verifier_key(folder)?;
-        let checkpoint = SignedCheckpoint::open(&note, std::slice::from_ref(&key));
-        let checkpoint = checkpoint.map_err(|error| damaged(&error))?;
-        Ok(Self {
-            blobs: DirBlobs::new(path),
-            note,
-            checkpoint,
-            key,
-        })
-    }
-}
-
-fn damaged(error: &(dyn std::error::Error + 'static)) -> Failure {
-    Failure::new(Status::Unverified, "the ledger does not verify")
-        .because(error)
-        .with_code("BC0903")
-}
-
-fn check(
-    global: &Global,
-    printer: &Printer,
-    folder: Option<&Path>,
-    vkeys: &[PathBuf],
-    since: Option<&Path>,
-) -> Result<(), Failure> {
-    let mut trusted = vkeys
-        .iter()
-        .map(|path| verifier_key(path))
-        .collect::<Result<Vec<_>, _>>()?;
-    let since = since
-        .map(|path| small_file(path, "checkpoint"))
-        .transpose()?;
-    let verification = match folder {
-        Some(folder) => verify::verify_dir(folder, &trusted, since.as_deref()),
-        None => {
-            let log = Log::open(&global.state)?;
-            if trusted.is_empty() {
-                printer.note(&format!("trusting this user's own key {}", log.key.label()));
-                trusted.push(log.key);
+impl Check<'_> {
+    fn execute(self, global: &Global, printer: &Printer, vkeys: &[PathBuf]) -> Result<(), Failure> {
+        let trusted = vkeys.iter().map(|path| verifier_key(path));
+        let mut trusted = trusted.collect::<Result<Vec<_>, _>>()?;
+        let since = self.since.map(|path| small_file(path, "checkpoint"));
+        let since = since.transpose()?;
+        let (verification, blobs) = match self.folder {
+            Some(folder) => {
+                let beside = [details::export::Folder::NAME];
+                let found = verify_dir_beside(folder, &trusted, since.as_deref(), &beside);
+                (found, DirBlobs::new(folder))
             }
-            verify::verify_log(&log.blobs, &log.note, &trusted, since.as_deref())
+            None => {
+                let log = Log::open(global)?;
+                if trusted.is_empty() {
+                    printer.note(&format!("trusting this user's own key {}", log.key.label()));
+                    trusted.push(log.key);
+                }
+                let found = verify_log(&log.blobs, &log.note, &trusted, since.as_deref());
+                (found, log.blobs)
+            }
+        };
+        let verification = verification.map_err(|error| cannot_verify(&error))?;
+        // What a log names that is not the one that was signed proves nothing.
+        let size = verification.tree_size.filter(|_| verification.valid);
+        let records = match (size.filter(|_| self.details), self.folder) {
+            (None, _) => None,
+            (Some(size), Some(folder)) => Some(in_export(folder, &blobs, size)?),
+            (Some(size), None) => Some(in_state(&global.state, &blobs, size)?),
+        };
+        let found = Findings {
+            verification,
+            records,
+        };
+        printer.data(&found.json(), || found.text())?;
+        if found.are_valid() {
+            Ok(())
+        } else {
+            Err(Failure::reported(Status::Unverified))
         }
-    };
-    let verification = verification.map_err(|error| cannot_verify(&error))?;
-    printer.data(&verification_json(&verification), || {
-        verification_text(&verification)
-    })?;
-    if verification.valid {
-        Ok(())
-    } else {
-        Err(Failure::reported(Status::Unverified))
     }
 }
 
@@ -229,58 +207,122 @@ fn cannot_verify(error: &VerifyError) -> Failure {
         .with_code("BC0903")
 }
 
-fn verification_json(verification: &Verification) -> Value {
-    let problem = |problem: &Problem| {
-        json!({
-            "file": problem.file, "byte": problem.byte, "entry": problem.entry,
-            "message": chain(&problem.kind),
-        })
-    };
-    json!({
-        "schema": "barecount/verification/v1",
-        "valid": verification.valid,
-        "entries": verification.entries,
-        "tree_size": verification.tree_size,
-        "root": verification.root.as_ref().map(root_text),
-        "problems": verification.problems.iter().map(problem).collect::<Vec<_>>(),
-        "gave_up": verification.gave_up,
-    })
+/// What came of checking a log, and the records beside it.
+struct Findings {
+    verification: Verification,
+    /// None where they were not looked at.
+    records: Option<Checked>,
 }
 
-fn verification_text(verification: &Verification) -> String {
-    let root = verification
-        .root
-        .as_ref()
-        .map_or("none".to_owned(), root_text);
-    let size = verification
-        .tree_size
-        .map_or("unknown".to_owned(), |size| size.to_string());
-    let mut text = if verification.valid {
-        format!(
-            "valid: {} entries, every one as it was signed\n",
-            verification.entries
-        )
-    } else {
-        format!("NOT valid: {} entries were proved\n", verification.entries)
-    };
-    text.push_str(&format!("tree size {size}\nroot      {root}\n"));
-    for problem in &verification.problems {
-        let byte = problem
-            .byte
-            .map_or(String::new(), |byte| format!(", byte {byte}"));
-        let entry = problem
-            .entry
-            .map_or(String::new(), |entry| format!(", entry {entry}"));
-        let what = chain(&problem.kind);
-        text.push_str(&format!(
-            "problem   {}{byte}{entry}: {what}\n",
-            problem.file
-        ));
+impl Findings {
+    fn are_valid(&self) -> bool {
+        let records = self.records.as_ref();
+        self.verification.valid && records.is_none_or(|checked| checked.problems.is_empty())
     }
-    if verification.gave_up {
-        text.push_str("problem   there may be more; the search stopped here\n");
+
+    fn gave_up(&self) -> bool {
+        self.verification.gave_up || self.records.as_ref().is_some_and(|checked| checked.gave_up)
     }
-    text
+
+    fn problems_of_records(&self) -> &[RecordProblem] {
+        let records = self.records.as_ref();
+        records.map_or(&[], |checked| checked.problems.as_slice())
+    }
+
+    /// `barecount/verification/v1`.
+    fn json(&self) -> Value {
+        let verification = &self.verification;
+        let of_log = verification.problems.iter().map(|problem| {
+            json!({
+                "file": problem.file, "byte": problem.byte, "entry": problem.entry,
+                "message": chain(&problem.kind),
+            })
+        });
+        let of_records = self.problems_of_records().iter().map(|problem| {
+            json!({
+                "file": problem.file, "byte": null, "entry": problem.entry,
+                "message": problem.message,
+            })
+        });
+        let records = self
+            .records
+            .as_ref()
+            .map(|checked| json!({ "proved": checked.proved, "absent": checked.absent }));
+        json!({
+            "schema": "barecount/verification/v1",
+            "valid": self.are_valid(),
+            "entries": verification.entries,
+            "tree_size": verification.tree_size,
+            "root": verification.root.as_ref().map(root_text),
+            "details": records,
+            "problems": of_log.chain(of_records).collect::<Vec<_>>(),
+            "gave_up": self.gave_up(),
+        })
+    }
+
+    fn text(&self) -> String {
+        let verification = &self.verification;
+        let entries = verification.entries;
+        let root = verification.root.as_ref().map(root_text);
+        let root = root.unwrap_or_else(|| "none".to_owned());
+        let size = verification.tree_size.map(|size| size.to_string());
+        let size = size.unwrap_or_else(|| "unknown".to_owned());
+        let mut text = match (verification.valid, self.are_valid()) {
+            (_, true) => format!("valid: {entries} entries, every one as it was signed\n"),
+            (true, _) => format!(
+                "NOT valid: {entries} entries are as they were signed, the records beside them \
+                 are not\n"
+            ),
+            (false, _) => format!("NOT valid: {entries} entries were proved\n"),
+        };
+        text.push_str(&format!("tree size {size}\nroot      {root}\n"));
+        text.push_str(&format!("details   {}\n", self.text_of_records()));
+        for problem in &verification.problems {
+            let byte = problem.byte.map(|byte| format!(", byte {byte}"));
+            let what = chain(&problem.kind);
+            text.push_str(&problem_line(&problem.file, byte, problem.entry, &what));
+        }
+        for RecordProblem {
+            file,
+            entry,
+            message,
+        } in self.problems_of_records()
+        {
+            text.push_str(&problem_line(file, None, *entry, message));
+        }
+        if self.gave_up() {
+            text.push_str("problem   there may be more; the search stopped here\n");
+        }
+        text
+    }
+
+    fn text_of_records(&self) -> String {
+        let Some(checked) = &self.records else {
+            let why = match self.verification.valid {
+                true => "",
+                false => ", for the log that names them is not valid",
+            };
+            return format!("not checked{why}");
+        };
+        let mut text = match checked.proved {
+            0 if checked.problems.is_empty() && checked.absent == 0 => {
+                return "none: no entry names a record beside the log".to_owned();
+            }
+            1 => "1 record of flows or accesses, as its entry names it".to_owned(),
+            count => format!("{count} records of flows and accesses, each as its entry names it"),
+        };
+        if checked.absent > 0 {
+            text.push_str(&format!("; {} more are not in this export", checked.absent));
+        }
+        text
+    }
+}
+
+fn problem_line(file: &str, byte: Option<String>, entry: Option<u64>, what: &str) -> String {
+    let byte = byte.unwrap_or_default();
+    let entry = entry.map(|entry| format!(", entry {entry}"));
+    let entry = entry.unwrap_or_default();
+    format!("problem   {file}{byte}{entry}: {what}\n")
 }
 
 /// A root hash as checkpoints write it: base64.
@@ -313,24 +355,41 @@ fn small_file(path: &Path, what: &str) -> Result<Vec<u8>, Failure> {
 }
 
 fn hand_out(global: &Global, printer: &Printer, folder: &Path) -> Result<(), Failure> {
-    let log = Log::open(&global.state)?;
+    let log = Log::open(global)?;
     export::export(&log.blobs, &log.checkpoint, folder).map_err(|error| {
         Failure::new(Status::Failed, "the log could not be exported").because(&error)
     })?;
     let checkpoint = log.checkpoint.checkpoint();
+    let records = details::export::write(&global.state, &log.blobs, checkpoint.size, folder)?;
     let value = json!({
         "schema": "barecount/evidence_export/v1", "folder": folder,
         "tree_size": checkpoint.size, "root": root_text(&checkpoint.root),
         "key": log.key.to_string(),
+        "details": { "written": records.written, "left_out": records.left_out },
     });
     printer.data(&value, || {
         format!(
-            "{} entries written to {}\nanybody can check them:  barecount evidence verify {} \
-             --vkey FILE\nwhere FILE holds the key that they trust:  {}\n",
+            "{} entries written to {}, and {} records that they name\nanybody can check them:  \
+             barecount evidence verify {} --vkey FILE\nwhere FILE holds the key that they trust:  \
+             {}\n",
             checkpoint.size,
             folder.display(),
+            records.written,
             folder.display(),
             log.key
         )
-    })
+    })?;
+    if records.left_out.is_empty() {
+        return Ok(());
+    }
+    for record in &records.left_out {
+        printer.warn(&format!("left out: {record}"));
+    }
+    let what = format!(
+        "{} records that the ledger names are not the ones in the state folder, and were left out",
+        records.left_out.len()
+    );
+    Err(Failure::new(Status::Unverified, what)
+        .with_code("BC0904")
+        .with_help("The log itself is exported whole. Put the records back from a copy, and export again for both."))
 }

@@ -240,10 +240,12 @@ async fn follow(
                     }
                 }
                 Some(Notice::Changed(_)) => {}
-                Some(Notice::Broken(reason)) => {
+                Some(Notice::Broken { code, reason }) => {
                     return Err(Failure::new(Status::Unavailable, reason)
-                        .with_code("BC0804")
-                        .with_help("Nothing is lost: running again goes on from here."));
+                        .with_code(code)
+                        .with_help(
+                            "Nothing is lost: once that is mended, running again goes on from here.",
+                        ));
                 }
                 None => return Err(Failure::new(Status::Bug, "the platform has ended by itself")),
             },

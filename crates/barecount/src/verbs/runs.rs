@@ -1,13 +1,17 @@
 //! `barecount runs`.
 
+mod records;
+
 use std::{fs::File, io::Read};
 
 use barecount_model::run::{Run, Task};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use self::records::Selection;
 use crate::{
     cli::Global,
+    details,
     failure::{Failure, Status},
     printer::{Printer, Table},
     state,
@@ -26,7 +30,8 @@ pub(crate) enum Runs {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
     },
-    /// Show a run: its tasks, attempts, outputs and evidence.
+    /// Show a run: its tasks, outputs and evidence, and the beginning of what it reached and was
+    /// given.
     Show {
         /// The run's identifier, or the beginning of it.
         run: String,
@@ -39,6 +44,18 @@ pub(crate) enum Runs {
         #[arg(long, value_name = "STAGE")]
         stage: Option<String>,
     },
+    /// Print everything that a run's attempts reached over the network, and were refused.
+    ///
+    /// Each record is held against the digest that the signed ledger has of it; one that was
+    /// changed, cut or removed since is exit status 7.
+    Flows(Selection),
+    /// Print which datasets, files, destinations and secrets a run's attempts were given, and were
+    /// refused: by name, never what is in them.
+    ///
+    /// The record `identity` is what the attempt's identity was held against; the record `secrets` is
+    /// what the secrets store then gave. Each is held against the signed ledger; one that was
+    /// changed, cut or removed since is exit status 7.
+    Accesses(Selection),
 }
 
 impl Runs {
@@ -47,6 +64,8 @@ impl Runs {
             Self::Ls { limit } => list(global, printer, limit),
             Self::Show { run } => show(global, printer, &run),
             Self::Logs { run, stage } => logs(global, printer, &run, stage.as_deref()),
+            Self::Flows(selection) => records::print_flows(&selection, global, printer),
+            Self::Accesses(selection) => records::print_accesses(&selection, global, printer),
         }
     }
 }
@@ -107,13 +126,7 @@ fn logs(
     stage: Option<&str>,
 ) -> Result<(), Failure> {
     let (_, run, _) = state::find_run(&global.state, text)?;
-    if let Some(stage) = stage.filter(|stage| run.tasks.iter().all(|task| task.stage != *stage)) {
-        let names: Vec<&str> = run.tasks.iter().map(|task| task.stage.as_str()).collect();
-        return Err(
-            Failure::new(Status::NotFound, format!("the run has no stage `{stage}`"))
-                .with_help(format!("Its stages are {}.", names.join(", "))),
-        );
-    }
+    let stage = stage_of(&run, stage)?;
     let mut items = Vec::new();
     let mut readable = String::new();
     for task in run
@@ -137,15 +150,26 @@ fn logs(
     printer.data(&value, || readable)
 }
 
+/// The stage that was asked for, which the run has.
+fn stage_of<'a>(run: &Run, stage: Option<&'a str>) -> Result<Option<&'a str>, Failure> {
+    match stage {
+        Some(name) if run.tasks.iter().all(|task| task.stage != name) => {
+            let mut names: Vec<&str> = run.tasks.iter().map(|task| task.stage.as_str()).collect();
+            // A stage with partitions has many tasks.
+            names.dedup();
+            let what = format!("the run has no stage `{name}`");
+            Err(Failure::new(Status::NotFound, what)
+                .with_help(format!("Its stages are {}.", names.join(", "))))
+        }
+        stage => Ok(stage),
+    }
+}
+
 fn logs_of(global: &Global, task: &Task) -> Result<Vec<(u32, String)>, Failure> {
     let folders = barecount_agent::StagingFolders::new(&global.state);
     let mut logs = Vec::new();
     for attempt in &task.attempts {
-        let token = barecount_runner::launch::AttemptToken {
-            task: task.id.clone(),
-            number: attempt.number,
-        };
-        let path = folders.log(&token);
+        let path = folders.log(&details::token(task, attempt));
         let file = match File::open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             other => other,

@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::pipelines;
 
 /// A server on this host that answers every request in the same words.
-fn serve(words: &'static str) -> std::io::Result<SocketAddr> {
+pub(crate) fn serve(words: &'static str) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     serve_at(listener, words);
@@ -64,7 +64,7 @@ spec:
 }
 
 /// A stage of the class that reaches out to these targets, and may reach `erp.example` on a port.
-fn place(class: &str, targets: &str, port: u16) -> Place {
+pub(crate) fn place(class: &str, targets: &str, port: u16) -> Place {
     let more = format!("      egress: [{{ host: erp.example, port: {port}, protocol: http }}]\n");
     let place = match class {
         "container" => pipelines::container_with("reach out", &more),
@@ -86,7 +86,7 @@ fn run(place: &Place) -> Finished {
     command(place).finish()
 }
 
-fn command(place: &Place) -> Invocation {
+pub(crate) fn command(place: &Place) -> Invocation {
     place.barecount(["run", "pipeline.yaml", "--env", "office", "-o", "json"])
 }
 

@@ -151,6 +151,8 @@ fn told_by_others(place: &Place, id: &str) -> String {
         &["runs", "ls"][..],
         &["runs", "show", id],
         &["runs", "show", id, "-o", "json"],
+        &["runs", "flows", id],
+        &["runs", "accesses", id],
         &["outputs", "ls"],
         &["evidence", "verify"],
         &["validate", "pipeline.yaml"],
@@ -158,7 +160,9 @@ fn told_by_others(place: &Place, id: &str) -> String {
         tell(verb);
     }
     let listed = tell(&["evidence", "ls", "-o", "json"]).json("evidence");
-    for entry in listed["items"].as_array().into_iter().flatten() {
+    let entries = listed["items"].as_array().expect("a list of entries");
+    assert!(!entries.is_empty(), "there is evidence to look at");
+    for entry in entries {
         tell(&[
             "evidence",
             "show",

@@ -46,10 +46,8 @@ impl Export {
 
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs_err::read_dir(folder)
-        .expect("an export can be listed")
-        .flatten()
-    {
+    for entry in fs_err::read_dir(folder).expect("an export can be listed") {
+        let entry = entry.expect("an export can be listed");
         if entry.path().is_dir() {
             found.extend(files(&entry.path()));
         } else {
@@ -156,6 +154,46 @@ fn a_missing_file_of_an_export_is_found() -> Outcome {
         export.verify(&[]).exits_with(7);
         fs_err::rename(&aside, &file)?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_ledger_whose_key_the_environment_names_is_looked_at_and_checked_with_that_key() -> Outcome {
+    let place = Place::new();
+    place.barecount(["init"]).finish().exits_with(0);
+    place.write(
+        "environments/local.yaml",
+        "apiVersion: barecount.dev/v1\nkind: Environment\nmetadata: { name: local }\nspec:\n  \
+         kind: development\n  backends: { managed_etl: local }\n  signing_key: \
+         ../keys/ledger.key\n  governance:\n    matrix:\n      - tenant: '*'\n        allow:\n          \
+         - { classes: [managed_etl], sizes: [small], network_profiles: [private_vpc] }\n",
+    );
+    let run = ["run", "pipeline.yaml", "-o", "json"];
+    let finished = place.barecount(run).finish().exits_with(0);
+    assert!(
+        place.join("keys/ledger.key").is_file(),
+        "made where it is named"
+    );
+    let id = finished.json("run")["id"].as_str().map(str::to_owned);
+    let id = id.ok_or("a run has an id")?;
+    for verb in [
+        ["evidence", "show", "0"].as_slice(),
+        &["evidence", "verify"],
+        &["evidence", "export", "log"],
+        &["runs", "flows", &id],
+        &["runs", "accesses", &id],
+    ] {
+        place.barecount(verb).finish().exits_with(0);
+    }
+    // Elsewhere it has to be said which environment it is.
+    fs_err::rename(place.join("environments"), place.join("settings"))?;
+    place
+        .barecount(["evidence", "verify"])
+        .finish()
+        .fails_with(4, "BC0901")
+        .tells("--env");
+    let named = ["evidence", "verify", "--env", "settings/local.yaml"];
+    place.barecount(named).finish().exits_with(0);
     Ok(())
 }
 

@@ -14,6 +14,7 @@ mod ordinary;
 mod pipelines;
 mod policy;
 mod probes;
+mod records;
 mod rows;
 mod secrets;
 mod storage;

@@ -188,7 +188,7 @@ fn an_environment_file_that_is_wrong_is_refused_with_the_place() {
 }
 
 #[test]
-fn a_truncated_manifest_never_runs_and_never_crashes() {
+fn a_truncated_manifest_is_valid_or_refused_and_never_a_crash() {
     let sound = sound();
     let place = Place::new();
     for length in (0..sound.len()).step_by(37) {

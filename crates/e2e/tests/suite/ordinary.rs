@@ -124,7 +124,9 @@ fn functions_containers_and_jobs_run_and_evidence_says_what_could_not_be_enforce
         let finished = home.barecount(&["run", "pipeline.yaml", "-o", "json"]);
         assert_eq!(finished.exits_with(0).json("run")["state"], "succeeded");
         home.barecount(&["evidence", "verify"]).exits_with(0);
-        for controls in home.enforcement() {
+        let enforcement = home.enforcement();
+        assert!(!enforcement.is_empty(), "there was an attempt");
+        for controls in enforcement {
             for name in [
                 "namespaces",
                 "network",

@@ -22,18 +22,21 @@ pub(super) fn check_readable(folder: &Path) -> io::Result<()> {
     fs::read_dir(folder).map(drop)
 }
 
-/// Looks at every file that the check of the log itself did not.
+/// Looks at every file that the check of the log itself did not, but for those in the folder that
+/// are `beside` the log.
 pub(super) fn check_others(
     folder: &Path,
     blobs: &DirBlobs,
     size: u64,
     mended: &Mended,
+    beside: &[&str],
     problems: &mut Problems,
 ) {
     let mut others = Others {
         blobs,
         size,
         mended,
+        beside,
         found: Vec::new(),
     };
     others.visit(folder, "", 0);
@@ -49,6 +52,7 @@ struct Others<'a> {
     blobs: &'a DirBlobs,
     size: u64,
     mended: &'a Mended,
+    beside: &'a [&'a str],
     found: Vec<Problem>,
 }
 
@@ -81,6 +85,9 @@ impl Others<'_> {
                 }
             };
             let name = entry.file_name().to_string_lossy().into_owned();
+            if prefix.is_empty() && self.beside.contains(&name.as_str()) {
+                continue;
+            }
             let path = if prefix.is_empty() {
                 name
             } else {

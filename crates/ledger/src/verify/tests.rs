@@ -514,6 +514,23 @@ fn an_export_takes_nothing_but_an_empty_place_and_leaves_nothing_behind_when_it_
 }
 
 #[test]
+fn what_is_beside_the_log_in_an_export_is_looked_at_unless_its_caller_does() -> TestResult {
+    let log = Exported::of_size(3)?;
+    fs::create_dir(log.path("details"))?;
+    fs::write(log.path("details/mine"), "")?;
+    assert_eq!(
+        log.problems()?,
+        ["details/mine: does not belong to the log"]
+    );
+    let verify = || verify_dir_beside(log.folder.path(), &trusted(), None, &["details"]);
+    assert!(verify()?.valid);
+    fs::create_dir(log.path("tile/details"))?;
+    fs::write(log.path("tile/details/other"), "")?;
+    assert!(!verify()?.valid, "only in the folder itself");
+    Ok(())
+}
+
+#[test]
 fn an_export_of_an_older_checkpoint_finds_its_partial_tiles_in_the_full_ones() -> TestResult {
     let (blobs, store) = (MemoryBlobs::new(), MemoryCheckpoint::new());
     let mut log = Integrator::open(&blobs, &store, key(), &[])?;
