@@ -60,7 +60,7 @@ pub(crate) fn recorded(state: &Path, entry: &AttemptEntry) -> Result<Vec<Value>,
         Some(record) => record.lines(state)?,
         None => {
             let accesses = entry.accesses();
-            accesses.map_or_else(Vec::new, |accesses| accesses.records.clone())
+            accesses.map_or_else(Vec::new, |accesses| accesses.records.records().to_vec())
         }
     };
     let objects = objects.iter().map(|record| {
@@ -95,7 +95,9 @@ pub(crate) fn recorded(state: &Path, entry: &AttemptEntry) -> Result<Vec<Value>,
 fn secrets(state: &Path, entry: &AttemptEntry) -> Result<Vec<Value>, Failure> {
     let Some(record) = entry.secrets_record() else {
         // Nothing to hold a record against; the entry itself has every access.
-        let records = entry.secrets().map(|secrets| secrets.records.clone());
+        let records = entry
+            .secrets()
+            .map(|secrets| secrets.records.records().to_vec());
         return Ok(records.unwrap_or_default());
     };
     let accesses: Vec<Access> = record.lines(state)?;

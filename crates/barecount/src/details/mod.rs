@@ -7,6 +7,8 @@
 
 pub(crate) mod check;
 pub(crate) mod export;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,
@@ -66,6 +68,40 @@ struct Detail {
     identity: Option<Identity>,
 }
 
+/// What an entry shows of a record. Of an entry that would have been too long it makes way for its
+/// digest (see [`barecount_model::evidence::OMITTED`]).
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Shown {
+    /// The first, or all.
+    Records(Vec<Value>),
+    /// None, though there were some.
+    Omitted {
+        #[serde(rename = "omitted")]
+        _stand_in: Value,
+    },
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self::Records(Vec::new())
+    }
+}
+
+impl Shown {
+    /// Those that are there.
+    pub(crate) fn records(&self) -> &[Value] {
+        match self {
+            Self::Records(records) => records,
+            Self::Omitted { .. } => &[],
+        }
+    }
+
+    fn any(&self) -> bool {
+        matches!(self, Self::Omitted { .. }) || !self.records().is_empty()
+    }
+}
+
 /// What an entry has of an attempt's flows.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Network {
@@ -77,7 +113,7 @@ pub(crate) struct Network {
     #[serde(default)]
     left_out: u64,
     #[serde(default)]
-    records: Vec<Value>,
+    records: Shown,
 }
 
 /// What an entry has of an attempt's secrets.
@@ -86,7 +122,7 @@ pub(crate) struct Secrets {
     /// The digest of the record beside the ledger; none if that could not be read at the time.
     digest: Option<Digest>,
     /// Every access.
-    pub(crate) records: Vec<Value>,
+    pub(crate) records: Shown,
 }
 
 #[derive(Debug, Deserialize)]
@@ -107,7 +143,7 @@ pub(crate) struct Accesses {
     /// Accesses that the record does not have either.
     #[serde(default)]
     unlisted: u64,
-    pub(crate) records: Vec<Value>,
+    pub(crate) records: Shown,
 }
 
 impl Accesses {
@@ -115,6 +151,7 @@ impl Accesses {
     pub(crate) fn unlisted(&self) -> u64 {
         match self.digest {
             Some(_) => self.unlisted,
+            None if matches!(self.records, Shown::Omitted { .. }) => self.allowed + self.refused,
             None => self.left_out,
         }
     }
@@ -239,7 +276,7 @@ impl AttemptEntry {
     /// The record of flows that it names. Where there was nothing to record there is none.
     pub(crate) fn flows_record(&self) -> Option<Named> {
         let network = self.network()?;
-        let any = network.left_out > 0 || !network.records.is_empty();
+        let any = network.left_out > 0 || network.records.any();
         any.then(|| self.named(Kind::Flows, network.digest))
     }
 

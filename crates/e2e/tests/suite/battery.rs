@@ -61,7 +61,7 @@ pub(crate) enum End {
         host: &'static str,
         port: u16,
         code: &'static str,
-        /// Where a name led.
+        /// Where a name led, or which name server it was asked of.
         led_to: Option<&'static str>,
     },
     /// It is refused before there is anything to send: there is no destination to record.
@@ -126,6 +126,15 @@ const OUTSIDE: &str = "address_outside_ranges";
 /// Names of which nobody has said anything, asked for in every way.
 fn undeclared_names() -> Vec<Probe> {
     let not_found = |kind: &str, name| refused(&format!("{kind}{name}"), name, 53, NAME);
+    let asked_of = |server, kind: &str, name: &'static str| Probe {
+        line: format!("{kind} {server} {name}"),
+        end: End::Refused {
+            host: name,
+            port: 53,
+            code: NAME,
+            led_to: Some(server),
+        },
+    };
     let leaked = "secret-in-a-name.undeclared.example";
     vec![
         refused(
@@ -137,8 +146,8 @@ fn undeclared_names() -> Vec<Probe> {
         refused("udp undeclared.example:443", "undeclared.example", 53, NAME),
         not_found("dns-udp own ", leaked),
         not_found("dns-tcp own ", "by-tcp.undeclared.example"),
-        not_found("dns-udp 8.8.8.8 ", "elsewhere.undeclared.example"),
-        not_found("dns-tcp 8.8.8.8 ", "elsewhere-by-tcp.undeclared.example"),
+        asked_of("8.8.8.8", "dns-udp", "elsewhere.undeclared.example"),
+        asked_of("8.8.8.8", "dns-tcp", "elsewhere-by-tcp.undeclared.example"),
         // Lookups within TLS or HTTP.
         refused("tls 8.8.8.8:443 dns.google", "8.8.8.8", 443, ADDRESS),
         refused("http 8.8.8.8:80 dns.google", "8.8.8.8", 80, ADDRESS),
