@@ -44,6 +44,6 @@ async fn every_runner_hears_that_a_run_has_ended() {
     agent.order(Order::Release(run.clone()));
     agent.idle().await;
     for fake in fakes {
-        assert_eq!(fake.released(), [run.clone()]);
+        assert_eq!(fake.released(), std::slice::from_ref(&run));
     }
 }
