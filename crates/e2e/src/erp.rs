@@ -84,7 +84,7 @@ impl Api {
             .start();
         let mut told = None;
         running.wait_until("it listens", || {
-            told = lines(&running).into_iter().next();
+            told = told_by(&running).into_iter().next();
             told.is_some()
         });
         let told = told.unwrap_or_default();
@@ -105,39 +105,73 @@ impl Api {
     }
 
     /// The requests that it had, as it tells of them.
+    ///
+    /// # Panics
+    /// If it told anything else.
     pub fn requests(&self) -> Vec<Value> {
-        lines(&self.running).split_off(1)
+        told_by(&self.running).split_off(1)
     }
 
     /// How many requests it had for this path, by the status that they were answered with.
+    ///
+    /// # Panics
+    /// If one of them was not answered.
     pub fn statuses(&self, path: &str) -> BTreeMap<u64, usize> {
-        let mut statuses = BTreeMap::new();
-        for request in self.requests() {
-            if request["path"] == path {
-                *statuses
-                    .entry(request["status"].as_u64().unwrap_or(0))
-                    .or_default() += 1;
-            }
-        }
-        statuses
+        statuses(&self.requests(), path)
     }
 
-    /// The cursors that it was asked to go on from among the orders of a year, in order.
+    /// The cursors that it was asked to go on from among the orders of a year, in order; an empty text
+    /// where it was asked to begin.
+    ///
+    /// # Panics
+    /// If a request has something else in its place.
     pub fn cursors(&self, year: &str) -> Vec<String> {
         self.requests()
             .iter()
             .filter(|request| request["path"] == "/v1/orders" && request["year"] == year)
-            .map(|request| request["after"].as_str().unwrap_or_default().to_owned())
+            .map(|request| match &request["after"] {
+                Value::Null => String::new(),
+                Value::String(cursor) => cursor.clone(),
+                other => panic!("{other} is no cursor: {request}"),
+            })
             .collect()
     }
 }
 
-fn lines(running: &Running) -> Vec<Value> {
-    running
-        .so_far()
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
+fn told_by(running: &Running) -> Vec<Value> {
+    let told = running.so_far();
+    // A line feed stands between standard output and standard error, which has nothing while all is
+    // well.
+    lines(told.strip_suffix('\n').unwrap_or(&told))
+}
+
+/// What an order system told until now, a line each. The last line counts when it has its end.
+///
+/// # Panics
+/// If a line is not JSON.
+pub fn lines(told: &str) -> Vec<Value> {
+    told.split_inclusive('\n')
+        .filter_map(|line| line.strip_suffix('\n'))
+        .map(|line| {
+            serde_json::from_str(line).unwrap_or_else(|error| {
+                panic!("`{line}` is no line of an order system ({error}):\n{told}")
+            })
+        })
         .collect()
+}
+
+/// How many of these requests were for a path, by the status that they were answered with.
+///
+/// # Panics
+/// If one of them was not answered.
+pub fn statuses(requests: &[Value], path: &str) -> BTreeMap<u64, usize> {
+    let mut statuses = BTreeMap::new();
+    for request in requests.iter().filter(|request| request["path"] == path) {
+        let status = request["status"].as_u64();
+        let status = status.unwrap_or_else(|| panic!("it was not answered: {request}"));
+        *statuses.entry(status).or_default() += 1;
+    }
+    statuses
 }
 
 /// All orders that an order system with these flags has, without being asked over a network.
@@ -252,4 +286,36 @@ pub fn poll(place: &Place, token: &str) -> Invocation {
         ])
         .argument("--token")
         .argument(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn lines_are_told_when_they_have_their_end() {
+        assert_eq!(lines("{\"a\":1}\n{\"b\":"), [json!({ "a": 1 })]);
+        assert_eq!(lines("{\"a\":1}"), Vec::<Value>::new());
+    }
+
+    #[test]
+    #[should_panic(expected = "`erp-api: all is lost` is no line of an order system")]
+    fn a_line_that_cannot_be_read_is_not_passed_over() {
+        lines("{\"a\":1}\nerp-api: all is lost\n");
+    }
+
+    #[test]
+    fn requests_are_counted_by_what_they_were_answered_with() {
+        let requests = [200, 429, 200].map(|status| json!({ "path": "/", "status": status }));
+        assert_eq!(statuses(&requests, "/"), [(200, 2), (429, 1)].into());
+        assert_eq!(statuses(&requests, "/other"), BTreeMap::new());
+    }
+
+    #[test]
+    #[should_panic(expected = "it was not answered")]
+    fn a_request_without_an_answer_is_not_counted_as_one_with() {
+        statuses(&[json!({ "path": "/", "status": null })], "/");
+    }
 }

@@ -1,6 +1,9 @@
 //! The second example: an order system behind a private network, with all that goes wrong there.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use barecount_e2e::{
     Outcome, binary,
@@ -445,14 +448,20 @@ fn neither_secret_nor_token_is_anywhere_but_in_the_cache_of_the_work() -> Outcom
         basic,
     ] {
         assert!(!contains(&requests, form));
-        assert_eq!(
-            found_in(place.path(), form),
-            Vec::<std::path::PathBuf>::new()
-        );
+        assert_eq!(found_in(place.path(), form), Vec::<PathBuf>::new());
+        // The search finds what is there, however deep and amid whatever else.
+        let planted = [b"\0\xff".repeat(5_000).as_slice(), form, b"\n"].concat();
+        let planted = place.write(".barecount/planted/deep/down", planted);
+        assert_eq!(found_in(place.path(), form), [planted.as_path()]);
+        fs_err::remove_file(planted)?;
     }
-    // The search finds what is there.
-    assert!(!found_in(place.path(), b"erp.corp.example").is_empty());
     Ok(())
+}
+
+#[test]
+#[should_panic(expected = "can be listed")]
+fn a_search_of_a_folder_that_cannot_be_listed_does_not_pass() {
+    found_in(&Place::new().join("nowhere"), b"canary");
 }
 
 /// As the secret goes over the wire before it is put into base64.
@@ -469,20 +478,21 @@ fn form_encoded(text: &str) -> Vec<u8> {
     encoded
 }
 
-/// The files below a folder that have these bytes in them.
-fn found_in(folder: &std::path::Path, bytes: &[u8]) -> Vec<std::path::PathBuf> {
+/// The files below a folder that have these bytes in them. What cannot be searched fails the test: it
+/// may be where they are.
+fn found_in(folder: &Path, bytes: &[u8]) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs_err::read_dir(folder).into_iter().flatten().flatten() {
+    for entry in fs_err::read_dir(folder).expect("what is searched can be listed") {
+        let entry = entry.expect("what is searched can be listed");
         let path = entry.path();
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => found.extend(found_in(&path, bytes)),
-            Ok(kind) if kind.is_file() => {
-                let content = fs_err::read(&path).expect("a file of the test's own");
-                if contains(&content, bytes) {
-                    found.push(path);
-                }
+        let kind = entry.file_type().expect("an entry has a type");
+        if kind.is_dir() {
+            found.extend(found_in(&path, bytes));
+        } else if kind.is_file() {
+            let content = fs_err::read(&path).expect("what is searched can be read");
+            if contains(&content, bytes) {
+                found.push(path);
             }
-            _ => {}
         }
     }
     found
@@ -510,6 +520,14 @@ fn the_example_makes_a_test_host_of_its_own_and_leaves_nothing_of_it() {
     .tells("erp/client-secret@2");
     has_all_orders_once(&place, "--orders 300 --spoil-every 97");
     assert!(!finished.stderr.contains("unbound"), "{finished}");
+    // The log of requests is whole: five pages of three years, and the addresses before them.
+    let log = fs_err::read_to_string(erp::target().join("api.jsonl")).expect("a log of requests");
+    assert!(log.ends_with('\n'), "{log}");
+    assert_eq!(
+        erp::statuses(&erp::lines(&log), "/v1/orders"),
+        [(200, 5)].into(),
+        "{log}"
+    );
     place.nothing_is_left();
 }
 

@@ -18,10 +18,7 @@ use std::{
     io::{self, Read, Write},
     net::{IpAddr, TcpListener, TcpStream, UdpSocket},
     process::ExitCode,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
     thread,
     time::Duration,
 };
@@ -40,6 +37,8 @@ use crate::{
 const MOST_CONNECTIONS: usize = 64;
 /// How long a connection may be silent.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long nothing is taken from a socket that has failed: what is short may be there again.
+const RECOVERY: Duration = Duration::from_millis(50);
 
 fn main() -> ExitCode {
     let ended = flags::read()
@@ -90,21 +89,47 @@ fn serve(flags: Flags) -> Result<(), Box<dyn Error>> {
         fates: Mutex::new(Fates::new(flags.faults)),
     });
     tell(&addresses)?;
-    let connections = Arc::new(AtomicUsize::new(0));
-    for stream in listener.incoming() {
-        let stream = stream?;
-        let (service, connections) = (Arc::clone(&service), Arc::clone(&connections));
-        if connections.fetch_add(1, Ordering::Relaxed) >= MOST_CONNECTIONS {
-            connections.fetch_sub(1, Ordering::Relaxed);
+    accept(listener.incoming(), &service);
+    Ok(())
+}
+
+/// Serves each connection in a thread of its own. One that fails before it is there, or for which
+/// there is no thread, is its client's loss, and nobody else's.
+fn accept(incoming: impl Iterator<Item = io::Result<TcpStream>>, service: &Arc<Service>) {
+    let open = Arc::new(());
+    for stream in incoming {
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => {
+                recover("a connection", &error);
+                continue;
+            }
+        };
+        let (service, counted) = (Arc::clone(service), Arc::clone(&open));
+        // All that are counted, and the one that counts them.
+        if Arc::strong_count(&open) > MOST_CONNECTIONS + 1 {
             continue;
         }
-        thread::spawn(move || {
+        let started = thread::Builder::new().spawn(move || {
             // What a client does wrong ends its connection, and is its own affair.
             let _ = converse(stream, &service);
-            connections.fetch_sub(1, Ordering::Relaxed);
+            drop(counted);
         });
+        if let Err(error) = started {
+            recover("a thread", &error);
+        }
     }
-    Ok(())
+}
+
+/// Tells what could not be had, and waits, lest a lasting failure take up the processor.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing tells when descriptors or memory are there again"
+)]
+fn recover(what: &str, error: &io::Error) {
+    // Nobody may read it.
+    let _ = writeln!(io::stderr(), "erp-api: {what} could not be had: {error}");
+    thread::sleep(RECOVERY);
 }
 
 fn fs_text(path: &std::path::Path) -> Result<String, String> {
@@ -153,4 +178,44 @@ fn tell(line: &Value) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{faults::Faults, orders::Orders};
+
+    fn service() -> Service {
+        Service {
+            orders: Orders {
+                seed: 7,
+                count: 1,
+                spoil_every: None,
+            },
+            schema_version: 1,
+            retry_after_s: 1,
+            client: Client {
+                id: "me".to_owned(),
+                secret: "secret".to_owned(),
+            },
+            tokens: Mutex::new(Tokens::new(PATIENCE, None)),
+            fates: Mutex::new(Fates::new(Faults::default())),
+        }
+    }
+
+    #[test]
+    fn a_connection_that_fails_before_it_is_there_keeps_no_other_from_being_served()
+    -> io::Result<()> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let mut client = TcpStream::connect(listener.local_addr()?)?;
+        client.set_read_timeout(Some(PATIENCE))?;
+        client.write_all(b"GET /nothing HTTP/1.1\r\n\r\n")?;
+        let failed = Err(io::ErrorKind::ConnectionAborted.into());
+        let connected = listener.accept().map(|(stream, _)| stream);
+        accept([failed, connected].into_iter(), &Arc::new(service()));
+        let mut answered = [0; 12];
+        client.read_exact(&mut answered)?;
+        assert_eq!(&answered, b"HTTP/1.1 404");
+        Ok(())
+    }
 }

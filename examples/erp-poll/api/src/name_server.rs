@@ -10,19 +10,29 @@ use simple_dns::{
     rdata::{A, RData},
 };
 
+use crate::recover;
+
 /// Seconds for which an answer may be kept.
 const TTL: u32 = 5;
 
-/// Answers whoever asks for the addresses of `name`, until the socket fails.
-pub(crate) fn serve(socket: &UdpSocket, name: &str, address: Ipv4Addr) -> io::Result<()> {
-    let mut question = [0; 512];
+/// Answers whoever asks for the addresses of `name`. An asker who cannot be reached gets no answer,
+/// and keeps nobody else from getting one.
+pub(crate) fn serve(socket: &UdpSocket, name: &str, address: Ipv4Addr) -> ! {
     loop {
-        let (length, asker) = socket.recv_from(&mut question)?;
-        // What is no question gets no answer.
-        if let Ok(answer) = answer(&question[..length], name, address) {
-            socket.send_to(&answer, asker)?;
+        if let Err(error) = serve_next(socket, name, address) {
+            recover("a question, or its answer's way,", &error);
         }
     }
+}
+
+fn serve_next(socket: &UdpSocket, name: &str, address: Ipv4Addr) -> io::Result<()> {
+    let mut question = [0; 512];
+    let (length, asker) = socket.recv_from(&mut question)?;
+    // What is no question gets no answer.
+    if let Ok(answer) = answer(&question[..length], name, address) {
+        socket.send_to(&answer, asker)?;
+    }
+    Ok(())
 }
 
 fn answer(asked: &[u8], name: &str, address: Ipv4Addr) -> Result<Vec<u8>, SimpleDnsError> {

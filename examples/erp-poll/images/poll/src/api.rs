@@ -234,7 +234,7 @@ impl Session<'_> {
         query: &[(&str, &str)],
         header: Option<(&str, String)>,
     ) -> Result<Answered, ApiError> {
-        let mut patience = Patience::until(Some(self.deadline));
+        let mut patience = Patience::until(self.deadline);
         let mut renewed = false;
         loop {
             let token = self.token()?;
@@ -279,7 +279,7 @@ impl Session<'_> {
 
     fn new_token(&self) -> Result<Token, ApiError> {
         const WHAT: &str = "a token";
-        let mut patience = Patience::until(Some(self.deadline));
+        let mut patience = Patience::until(self.deadline);
         loop {
             let sent = self
                 .api

@@ -9,6 +9,8 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::bounded;
+
 /// Bytes of a file.
 const MOST_BYTES: u64 = 1 << 20;
 
@@ -23,8 +25,7 @@ impl Cache {
     /// What was kept under this name, if it can be read as what it should be.
     pub(crate) fn find<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         let path = self.0.as_ref()?.join(name);
-        let length = fs::metadata(&path).ok()?.len();
-        let text = (length <= MOST_BYTES).then(|| fs::read(&path).ok())??;
+        let text = bounded::read(&path, MOST_BYTES).ok()?;
         serde_json::from_slice(&text).ok()
     }
 

@@ -5,21 +5,29 @@
 //! attempt wrote to its outputs is swept unless it is accepted: so until then the rows of its pages
 //! are in the checkpoint, beside the cursor. Three files:
 //!
-//! - `state.json`: the cursor, and how many bytes of the other two it covers; replaced as a whole;
-//! - `orders.csv`, `dead_letters.jsonl`: what came before the cursor, appended to.
+//! - `state.json`: the cursor, the task, and how many bytes of the other two files the state covers;
+//!   replaced as a whole;
+//! - `orders.csv`, `dead_letters.jsonl`, the *spool*: what that task took before the cursor, appended
+//!   to.
 //!
 //! The appended bytes come first, then the state that covers them. Dying in between leaves bytes
 //! that no state covers, which the next attempt cuts off.
+//!
+//! Handing over changes nothing here, because whether the outputs are accepted is decided later: an
+//! attempt may be stopped between the last byte of them and its answer. Who finds the checkpoint
+//! tells what became of it. Another attempt of the same task: the outputs were swept, and the spool
+//! has to be handed over again. Another task: they were accepted, and the spool is done with.
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Seek, SeekFrom, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    bounded,
     schema::COLUMNS,
     status::{Failure, Status},
 };
@@ -43,6 +51,10 @@ const MOST_STATE: u64 = 64 << 10;
 pub(crate) struct State {
     /// Orders up to here were taken; none yet if absent.
     pub(crate) cursor: Option<String>,
+    /// Whose the spool is; absent in states from before this was noted, which had a spool only when
+    /// they were handed on within a task.
+    #[serde(default)]
+    task: Option<String>,
     /// Of this poll, what the spool has.
     #[serde(default)]
     pub(crate) spooled: Spooled,
@@ -125,15 +137,21 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Takes up what was saved before, if anything was.
-    pub(crate) fn open(folder: &Path) -> Result<Self, CheckpointError> {
+    /// Takes up what was saved before for an attempt of this task, if anything was.
+    pub(crate) fn open(folder: &Path, task: &str) -> Result<Self, CheckpointError> {
         let path = folder.join(STATE);
-        let state = match read(&path, MOST_STATE) {
+        let mut state: State = match bounded::read(&path, MOST_STATE) {
             Ok(text) => serde_json::from_slice(&text)
                 .map_err(|source| CheckpointError::State { path, source })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => State::default(),
             Err(source) => return Err(CheckpointError::File { path, source }),
         };
+        let before = state.task.replace(task.to_owned());
+        if before.is_some_and(|before| before != task) {
+            // Accepted. Dying after this leaves the cursor, and bytes that the state does not cover.
+            state.spooled = Spooled::default();
+            replace(folder, &state)?;
+        }
         let spooled = state.spooled;
         Ok(Self {
             rows: spool(&folder.join(ROWS), spooled.row_bytes)?,
@@ -166,43 +184,23 @@ impl Checkpoint {
         spooled.row_bytes += rows.len() as u64;
         spooled.letter_bytes += letters.len() as u64;
         self.state.cursor = Some(cursor);
-        self.replace_state()
+        replace(&self.folder, &self.state)
     }
 
-    /// Hands everything over as the attempt's outputs, and leaves the cursor for the next poll. If
-    /// the attempt is not accepted after all, both are gone, and the poll stands where it stood.
-    pub(crate) fn hand_over(mut self, output: &Path) -> Result<Spooled, CheckpointError> {
+    /// Hands everything over as the attempt's outputs, and keeps it: if the attempt is not accepted
+    /// after all, the next one of its task finds it here, and hands it over again.
+    pub(crate) fn hand_over(self, output: &Path) -> Result<Spooled, CheckpointError> {
         let handed = self.state.spooled;
-        let dataset = output.join(DATASET);
-        let rows = read(&self.folder.join(ROWS), u64::MAX);
-        let mut csv = header()?;
-        csv.extend(rows.map_err(at(&self.folder.join(ROWS)))?);
-        fs::create_dir_all(&dataset).map_err(at(&dataset))?;
-        let path = dataset.join("part-0.csv");
-        fs::write(&path, csv).map_err(at(&path))?;
+        let (rows, letters) = (self.folder.join(ROWS), self.folder.join(LETTERS));
+        let table = output.join(DATASET).join("part-0.csv");
+        hand(&rows, handed.row_bytes, &table, &header()?)?;
         if handed.letters > 0 {
-            let folder = output.join("_dead_letters");
-            let path = folder.join(format!("{DATASET}.jsonl"));
-            fs::create_dir_all(&folder)
-                .and_then(|()| fs::copy(self.folder.join(LETTERS), &path))
-                .map_err(at(&path))?;
-        }
-        self.state.spooled = Spooled::default();
-        self.replace_state()?;
-        for name in [ROWS, LETTERS] {
-            let path = self.folder.join(name);
-            fs::remove_file(&path).map_err(at(&path))?;
+            let aside = output
+                .join("_dead_letters")
+                .join(format!("{DATASET}.jsonl"));
+            hand(&letters, handed.letter_bytes, &aside, b"")?;
         }
         Ok(handed)
-    }
-
-    /// The platform makes the folder durable when the attempt has ended, so nothing is synced here.
-    fn replace_state(&self) -> Result<(), CheckpointError> {
-        let (path, new) = (self.folder.join(STATE), self.folder.join("state.json.new"));
-        let text = serde_json::to_vec(&self.state).map_err(io::Error::from);
-        text.and_then(|text| fs::write(&new, text))
-            .and_then(|()| fs::rename(&new, &path))
-            .map_err(at(&path))
     }
 }
 
@@ -260,11 +258,30 @@ fn append(file: &mut File, bytes: &[u8], path: &Path) -> Result<(), CheckpointEr
     file.write_all(bytes).map_err(at(path))
 }
 
-fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    if fs::metadata(path)?.len() > most {
-        return Err(io::ErrorKind::FileTooLarge.into());
+/// Writes a file of the outputs: its beginning, and what the state covers of a spool.
+fn hand(spool: &Path, covered: u64, to: &Path, beginning: &[u8]) -> Result<(), CheckpointError> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).map_err(at(folder))?;
     }
-    fs::read(path)
+    let from = File::open(spool).map_err(at(spool))?;
+    let mut file = File::create(to).map_err(at(to))?;
+    file.write_all(beginning).map_err(at(to))?;
+    let handed = io::copy(&mut from.take(covered), &mut file).map_err(at(to))?;
+    if handed < covered {
+        let path = spool.to_owned();
+        return Err(CheckpointError::Short { path });
+    }
+    Ok(())
+}
+
+/// Replaces the state in a folder. Dying before the end leaves the one that was there. The platform
+/// makes the folder durable when the attempt has ended, so nothing is synced here.
+fn replace(folder: &Path, state: &State) -> Result<(), CheckpointError> {
+    let (path, new) = (folder.join(STATE), folder.join("state.json.new"));
+    let text = serde_json::to_vec(state).map_err(io::Error::from);
+    text.and_then(|text| fs::write(&new, text))
+        .and_then(|()| fs::rename(&new, &path))
+        .map_err(at(&path))
 }
 
 fn at(path: &Path) -> impl Fn(io::Error) -> CheckpointError {

@@ -8,6 +8,7 @@
 //! status 75.
 
 mod api;
+mod bounded;
 mod cache;
 mod checkpoint;
 mod log;
@@ -94,7 +95,8 @@ fn failed(why: &str, status: Status) -> ExitCode {
 }
 
 /// Ends the process when the platform asks for it. There is nothing to wait for: at any moment the
-/// checkpoint is whole, and has every page but the one under way.
+/// checkpoint is whole, and has every page but the one under way, those that were handed over too. So
+/// nothing is lost if outputs are swept whose attempt was stopped before its answer arrived.
 fn stop_when_asked() -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM])?;
     thread::spawn(move || {
@@ -110,7 +112,7 @@ fn stop_when_asked() -> io::Result<()> {
 fn poll(api: &mut Api, attempt: &Attempt) -> Result<Value, PollError> {
     let year = attempt.partition.as_deref();
     let mut api = api.session(attempt.secret()?, attempt.deadline());
-    let mut checkpoint = Checkpoint::open(&attempt.checkpoint_dir)?;
+    let mut checkpoint = Checkpoint::open(&attempt.checkpoint_dir, &attempt.task_id)?;
     let found = checkpoint.state();
     log::line(&json!({
         "message": "the poll begins",

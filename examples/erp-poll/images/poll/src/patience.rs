@@ -12,12 +12,13 @@ const RESERVE: Duration = Duration::from_secs(5);
 
 /// The tries of one request.
 pub(crate) struct Patience {
-    deadline: Option<SystemTime>,
+    deadline: SystemTime,
     failed: u32,
 }
 
 impl Patience {
-    pub(crate) fn until(deadline: Option<SystemTime>) -> Self {
+    /// None goes on beyond the deadline, which is the attempt's.
+    pub(crate) fn until(deadline: SystemTime) -> Self {
         Self {
             deadline,
             failed: 0,
@@ -33,9 +34,11 @@ impl Patience {
         }
         let own = FIRST_PAUSE * 2_u32.pow(self.failed - 1);
         let pause = asked.unwrap_or_default().max(own);
-        let ends = now + pause + RESERVE;
-        let in_time = self.deadline.is_none_or(|deadline| ends < deadline);
-        (pause <= LONGEST_PAUSE && in_time).then_some(pause)
+        // Before anything is reckoned with it: a server may ask for more than a clock can say.
+        if pause > LONGEST_PAUSE {
+            return None;
+        }
+        (now + pause + RESERVE < self.deadline).then_some(pause)
     }
 }
 
@@ -56,23 +59,28 @@ mod tests {
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
     const SECOND: Duration = Duration::from_secs(1);
+    const HOUR: Duration = Duration::from_secs(3_600);
 
     #[test]
     fn pauses_double_until_there_is_no_other_try() {
-        let mut patience = Patience::until(None);
+        let mut patience = Patience::until(NOW + HOUR);
         let pauses: Vec<_> = std::iter::from_fn(|| patience.pause(None, NOW)).collect();
         assert_eq!(pauses, [200, 400, 800, 1600].map(Duration::from_millis));
     }
 
     #[test]
     fn what_the_server_asks_for_is_waited_for_unless_it_is_too_long() {
-        let pause = |asked, deadline| Patience::until(deadline).pause(Some(asked), NOW);
-        assert_eq!(pause(7 * SECOND, None), Some(7 * SECOND));
-        assert_eq!(pause(Duration::ZERO, None), Some(FIRST_PAUSE));
-        assert_eq!(pause(31 * SECOND, None), None);
+        let pause = |asked, left| Patience::until(NOW + left).pause(Some(asked), NOW);
+        assert_eq!(pause(7 * SECOND, HOUR), Some(7 * SECOND));
+        assert_eq!(pause(Duration::ZERO, HOUR), Some(FIRST_PAUSE));
+        assert_eq!(pause(31 * SECOND, HOUR), None);
+        // More than any clock can say, and still no reason to fall over.
+        assert_eq!(pause(Duration::MAX, HOUR), None);
+        let longest = asked(&u64::MAX.to_string(), NOW).expect("it is a number of seconds");
+        assert_eq!(pause(longest, 12 * SECOND), None);
         // The attempt would be over before.
-        assert_eq!(pause(7 * SECOND, Some(NOW + 12 * SECOND)), None);
-        assert_eq!(pause(7 * SECOND, Some(NOW + 13 * SECOND)), Some(7 * SECOND));
+        assert_eq!(pause(7 * SECOND, 12 * SECOND), None);
+        assert_eq!(pause(7 * SECOND, 13 * SECOND), Some(7 * SECOND));
     }
 
     #[test]

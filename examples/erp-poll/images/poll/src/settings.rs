@@ -34,6 +34,8 @@ pub(crate) struct Invocation {
 /// answered.
 #[derive(Deserialize)]
 pub(crate) struct Attempt {
+    /// The task that this is an attempt at.
+    pub(crate) task_id: String,
     /// The year whose orders are polled; those of all years if absent.
     pub(crate) partition: Option<String>,
     /// One folder per output dataset, and `_dead_letters`.
@@ -120,6 +122,24 @@ fn secret(folder: &Path) -> Result<String, SettingsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_attempt_whose_deadline_cannot_be_read_is_not_one_without_a_deadline() {
+        let told = |deadline: &str| {
+            let event = format!(
+                r#"{{"barecount": {{"task_id": "task_1", "output_dir": "/o", "checkpoint_dir": "/c",
+                    "secrets_dir": "/s"{deadline}}}, "event": null}}"#
+            );
+            serde_json::from_str(&event).map(|told: Invocation| told.barecount.deadline())
+        };
+        let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
+        assert_eq!(told(r#", "deadline_ms": 1500"#).ok(), Some(deadline));
+        // As far away as can be told, and still a time.
+        assert!(told(&format!(r#", "deadline_ms": {}"#, u64::MAX)).is_ok());
+        for wrong in ["", r#", "deadline_ms": null"#, r#", "deadline_ms": "soon""#] {
+            assert!(told(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn without_the_secret_nothing_is_tried_and_the_way_to_set_it_is_told() -> io::Result<()> {
