@@ -16,7 +16,7 @@
 //! # Secrets
 //! Their files are in the sandbox while an attempt is served, and not between two. What a process
 //! has read of them it may keep; so whoever launches gives attempts with secrets a key that other
-//! runs, other secrets and other versions do not have, and [releases](Handlers::release) what is
+//! runs, other secrets and other versions do not have, and releases what is
 //! warm when the run has ended.
 
 mod http;
