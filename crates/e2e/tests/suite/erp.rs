@@ -279,6 +279,30 @@ fn a_rate_limit_is_kept_to_whether_it_is_told_in_seconds_or_as_a_date() {
 }
 
 #[test]
+fn a_rate_limit_beyond_all_patience_and_every_clock_is_left_to_another_attempt() {
+    let flags = format!("--limit-every 1 --retry-after {}", u64::MAX);
+    let (place, api) = erp::place_for(&flags);
+    erp::rewrite(
+        &place,
+        "erp-poll/pipeline.yaml",
+        "application: 3",
+        "application: 1",
+    );
+    let failed = erp::poll(&place, "first")
+        .finish()
+        .exits_with(1)
+        .tells("[BC0606]");
+    let tried = attempts(&failed);
+    assert_eq!(tried.len(), 2, "{failed}");
+    for attempt in &tried {
+        assert_eq!(attempt["failure"]["code"], "BC0606", "{attempt:#}");
+    }
+    // Each attempt asked once, and none of them came back too soon.
+    let asked = attempts_of_years(&failed).iter().map(Vec::len).sum();
+    assert_eq!(api.statuses("/v1/orders"), [(429, asked)].into());
+}
+
+#[test]
 fn a_token_that_is_refused_is_replaced_and_one_that_is_good_is_used_again() {
     let (place, api) = erp::place_for("--orders 500 --token-uses 3");
     erp::poll(&place, "first").finish().exits_with(0);

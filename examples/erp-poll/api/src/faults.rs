@@ -5,6 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The longest that a client is kept out, and told so as a date; seconds are told as they are asked for.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// What the server was asked to do wrong.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Faults {
@@ -85,7 +88,8 @@ impl Fates {
             .limit_every
             .is_some_and(|every| self.requests.is_multiple_of(every.get()));
         if limited {
-            self.closed_until = Some(now + Duration::from_secs(faults.retry_after_s));
+            let wait = Duration::from_secs(faults.retry_after_s).min(LONGEST_WAIT);
+            self.closed_until = Some(now + wait);
             return self.limit();
         }
         Fate::Answered

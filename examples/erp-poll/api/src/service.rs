@@ -8,7 +8,7 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    faults::{Fate, Fates},
+    faults::{Fate, Fates, LONGEST_WAIT},
     http::{Answer, Request},
     orders::{self, Orders},
     tokens::{Client, Tokens},
@@ -144,7 +144,8 @@ impl Service {
                 let wait = Duration::from_secs(self.retry_after_s);
                 let told = if as_date {
                     // A date has whole seconds: the next one, lest it be too early.
-                    let date = SystemTime::now() + wait + Duration::from_secs(1);
+                    let wait = wait.min(LONGEST_WAIT) + Duration::from_secs(1);
+                    let date = SystemTime::now() + wait;
                     httpdate::fmt_http_date(date)
                 } else {
                     wait.as_secs().to_string()
