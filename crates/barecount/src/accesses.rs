@@ -119,7 +119,7 @@ pub(crate) fn was_refused(item: &Value) -> bool {
     item["verdict"] != "allowed"
 }
 
-/// The table of all accesses of attempts, whose lines are [`line`]s.
+/// The table of all accesses of attempts, whose lines are [`line()`]s.
 pub(crate) fn whole_table(empty: &'static str) -> Table {
     let headings = [
         "task", "attempt", "record", "action", "object", "verdict", "at", "reason",

@@ -85,7 +85,7 @@ fn destination(flow: &FlowRecord) -> String {
     format!("{host}:{}", flow.port)
 }
 
-/// The table of all flows of attempts, whose lines are [`line`]s.
+/// The table of all flows of attempts, whose lines are [`line()`]s.
 pub(crate) fn whole_table(empty: &'static str) -> Table {
     Table::new(&[&["task", "attempt"], &HEADINGS[..]].concat(), empty)
 }
