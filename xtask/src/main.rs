@@ -3,6 +3,7 @@
 mod bench;
 mod breaks;
 mod dependencies;
+mod docs;
 mod project;
 mod setup;
 mod steps;
@@ -25,6 +26,7 @@ usage: cargo xtask <task>
                  kill the example's run at random moments until it has survived N of them (8),
                  and agents with their sandboxes until nothing was left of N of them (20)
   break [NAME…]  break each guarantee in a copy of the project, and hold that a test notices
+  docs           make the pages of docs/ a site; compiles mdBook first
   deny           have cargo-deny check what is depended on; compiles it first
   bench NAME…    measure beside the alternatives and print JSON lines, on a machine that does
                  nothing else; NAME is sandbox, ledger, invoke, network,
@@ -50,6 +52,9 @@ fn main() -> ExitCode {
             "break" => breaks::run(rest).map(Some),
             "deny" if rest.is_empty() => Project::find()
                 .and_then(|project| dependencies::with_cargo_deny(&project))
+                .map(Some),
+            "docs" if rest.is_empty() => Project::find()
+                .and_then(|project| docs::build(&project))
                 .map(Some),
             "bench" if !rest.is_empty() => bench::run(rest).map(Some),
             _ => Ok(None),

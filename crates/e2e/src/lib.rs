@@ -9,6 +9,7 @@ pub mod erp;
 pub mod example;
 pub mod leftovers;
 pub mod mounts;
+pub mod pages;
 pub mod place;
 pub mod process;
 pub mod programs;

@@ -71,6 +71,12 @@ impl Invocation {
         self
     }
 
+    /// Leaves a variable of the tests' own out.
+    pub fn without(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
     /// Gives it bytes to read from standard input.
     ///
     /// # Panics

@@ -3,6 +3,7 @@
 mod battery;
 mod boundary;
 mod crossings;
+mod documentation;
 mod engines;
 mod erp;
 mod evidence;
