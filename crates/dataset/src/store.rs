@@ -3,6 +3,9 @@
 //! The `object_store` crate's own local store does not sync what it writes; a commit that was
 //! reported could be gone after a power cut. Reads and listings are passed on to it, writes go
 //! through [`Disk`].
+//!
+//! A store is rooted at its table's folder, so that the Delta library sees no path of the host: it
+//! takes paths apart as URLs, and what a folder's name has of `%`, `\\` or `#` is not its to read.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +24,7 @@ use object_store::{
 
 use crate::disk::Disk;
 
-/// A local store whose puts are durable when they return.
+/// A table's folder as a store whose puts are durable when they return.
 #[derive(Debug, Clone)]
 pub(crate) struct DurableStore {
     files: Arc<LocalFileSystem>,
@@ -29,11 +32,10 @@ pub(crate) struct DurableStore {
 }
 
 impl DurableStore {
-    pub(crate) fn new(disk: Arc<dyn Disk>) -> Self {
-        Self {
-            files: Arc::new(LocalFileSystem::new()),
-            disk,
-        }
+    /// The store of the folder at `root`, which is there.
+    pub(crate) fn new(root: &std::path::Path, disk: Arc<dyn Disk>) -> Result<Self> {
+        let files = Arc::new(LocalFileSystem::new_with_prefix(root)?);
+        Ok(Self { files, disk })
     }
 
     async fn write(&self, location: &Path, content: Bytes, mode: PutMode) -> Result<PutResult> {

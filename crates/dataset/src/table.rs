@@ -64,7 +64,6 @@ pub enum TableError {
 pub struct Tables {
     state: PathBuf,
     pub(crate) disk: Arc<dyn Disk>,
-    store: DurableStore,
     locks: Arc<Mutex<HashMap<TableName, Arc<tokio::sync::Mutex<()>>>>>,
 }
 
@@ -76,11 +75,9 @@ impl Tables {
 
     /// As [`Tables::new`], with a disk of the caller's.
     pub fn on_disk(state: PathBuf, disk: Arc<dyn Disk>) -> Self {
-        let store = DurableStore::new(Arc::clone(&disk));
         Self {
             state,
             disk,
-            store,
             locks: Arc::default(),
         }
     }
@@ -119,7 +116,7 @@ impl Tables {
         lock.lock_owned().await
     }
 
-    /// The table's location as a URL.
+    /// The table's location as a URL, for those who read it from outside.
     pub(crate) fn url(&self, table: &TableName) -> Result<Url, TableError> {
         Url::from_directory_path(self.root(table)).map_err(|()| TableError::Unsupported {
             table: table.clone(),
@@ -127,15 +124,20 @@ impl Tables {
         })
     }
 
-    /// The Delta table, not loaded.
+    /// The Delta table, not loaded; its folder is there.
     pub(crate) fn delta(&self, table: &TableName) -> Result<DeltaTable, TableError> {
-        let url = self.url(table)?;
-        DeltaTableBuilder::from_url(url.clone())
-            .and_then(|b| {
-                b.with_storage_backend(Arc::new(self.store.clone()), url)
-                    .build()
-            })
-            .map_err(|source| log_error(table, source))
+        let error = |source| log_error(table, source);
+        let store = DurableStore::new(&self.root(table), Arc::clone(&self.disk))
+            .map_err(|source| error(source.into()))?;
+        // The root of a store that is the table's folder alone.
+        let root = Url::parse("file:///").map_err(|source| {
+            error(DeltaTableError::generic(format!(
+                "no URL of a root: {source}"
+            )))
+        })?;
+        DeltaTableBuilder::from_url(root.clone())
+            .and_then(|builder| builder.with_storage_backend(Arc::new(store), root).build())
+            .map_err(error)
     }
 
     /// The Delta table at a version, or at its latest; `None` if there is no table.
