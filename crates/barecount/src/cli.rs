@@ -96,6 +96,8 @@ enum Verb {
     #[command(subcommand)]
     Advise(verbs::advise::Advise),
     Gc(verbs::gc::Gc),
+    #[command(subcommand)]
+    State(verbs::state::State),
     Schema(verbs::schema::Schema),
     #[command(hide = true)]
     EngineJob(verbs::engine_job::EngineJob),
@@ -118,6 +120,7 @@ impl Cli {
             Verb::Secrets(verb) => verb.execute(&self.global, &printer),
             Verb::Advise(verb) => verb.execute(&self.global, &printer),
             Verb::Gc(verb) => verb.execute(&self.global, &printer),
+            Verb::State(verb) => verb.execute(&self.global, &printer),
             Verb::Dlq(verb) => verb.execute(&self.global, &printer),
             Verb::Schema(verb) => verb.execute(&printer),
         }?;

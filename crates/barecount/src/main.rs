@@ -16,6 +16,7 @@ mod printer;
 mod progress;
 mod requester;
 mod state;
+mod tenant;
 mod verbs;
 mod view;
 mod window;

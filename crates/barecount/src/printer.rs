@@ -151,6 +151,17 @@ impl Table {
         );
     }
 
+    /// The table without a column.
+    pub(crate) fn without(mut self, heading: &str) -> Self {
+        if let Some(column) = self.headings.iter().position(|found| *found == heading) {
+            self.headings.remove(column);
+            for row in &mut self.rows {
+                row.remove(column);
+            }
+        }
+        self
+    }
+
     /// The table as text.
     pub(crate) fn render(&self) -> String {
         if self.rows.is_empty() {

@@ -2,13 +2,20 @@
 
 use std::path::Path;
 
-use barecount_control::store::{StoreError, reader::Reader};
+use barecount_control::store::{FILE, StoreError, reader::Reader};
 use barecount_model::{plan::Plan, run::Run};
 
-use crate::failure::{Failure, Status};
+use crate::{
+    embedded::layout,
+    failure::{Failure, Status},
+};
 
-/// The store of a state folder; `None` where nothing has ever run.
+/// The store of a state folder; `None` where nothing has ever run. One that an older program wrote
+/// is brought up to date first.
 pub(crate) fn reader(folder: &Path) -> Result<Option<Reader>, Failure> {
+    if folder.join(FILE).exists() {
+        layout::bring_up_to_date(folder)?;
+    }
     Reader::open(folder)
         .map_err(|error| Failure::from_error(Status::Unavailable, &error).with_code("BC0802"))
 }

@@ -38,6 +38,12 @@ pub trait Disk: std::fmt::Debug + Send + Sync + 'static {
     /// Any I/O error; some of the folders may then exist.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
 
+    /// Moves a file or folder to a name that nothing has, and syncs the folders of both names.
+    ///
+    /// # Errors
+    /// Any I/O error; it then has the one name or the other.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
     /// Makes the entries of a folder durable.
     ///
     /// # Errors
@@ -111,6 +117,14 @@ impl Disk for LocalDisk {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => self.sync_dir(above),
         }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let flags = rustix::fs::RenameFlags::NOREPLACE;
+        rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, flags)?;
+        // In this order, a crash between the two leaves no moment in which nothing has it.
+        self.sync_dir(folder_of(to)?)?;
+        self.sync_dir(folder_of(from)?)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

@@ -18,6 +18,7 @@ pub mod disk;
 pub mod export;
 pub mod gc;
 pub mod input;
+pub mod layout;
 pub mod name;
 pub mod read;
 pub mod schema;

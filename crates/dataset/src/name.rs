@@ -1,4 +1,4 @@
-//! The names of datasets.
+//! The names of datasets, and of the tenants whose they are.
 
 use std::path::PathBuf;
 
@@ -6,6 +6,55 @@ use serde::{Deserialize, Serialize};
 
 /// The longest part of a table name, in bytes.
 const MAX_PART_BYTES: usize = 63;
+
+/// The longest name of a tenant, in bytes.
+const MAX_TENANT_BYTES: usize = 63;
+
+/// A text that is not the name of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` is not the name of a tenant (expected lower-case letters, digits, `-` and `_`, at \
+     most {MAX_TENANT_BYTES}, of which the first is a letter or digit)"
+)]
+pub struct InvalidTenant {
+    text: String,
+}
+
+/// Whose tables they are. The name is a folder's name as it is: it has no upper case, so that two
+/// of them are never one folder, and nothing that leads out of a folder.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tenant(String);
+
+impl Tenant {
+    /// The name as it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Tenant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl std::str::FromStr for Tenant {
+    type Err = InvalidTenant;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTenant> {
+        let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+        let starts = text
+            .bytes()
+            .next()
+            .is_some_and(|b| b.is_ascii_alphanumeric());
+        if starts && text.len() <= MAX_TENANT_BYTES && text.bytes().all(plain) {
+            Ok(Self(text.to_owned()))
+        } else {
+            let text = text.chars().take(160).collect();
+            Err(InvalidTenant { text })
+        }
+    }
+}
 
 /// A text that is not a table name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +85,7 @@ impl TableName {
         &self.name
     }
 
-    /// The table's folder below the folder of all datasets: `<layer>/<name>`.
+    /// The table's folder below the folder of its tenant's datasets: `<layer>/<name>`.
     pub fn relative_path(&self) -> PathBuf {
         PathBuf::from(&self.layer).join(&self.name)
     }
@@ -88,6 +137,19 @@ impl From<TableName> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tenant_that_could_leave_its_folder_or_be_in_anothers_is_refused() {
+        let longer = "a".repeat(MAX_TENANT_BYTES + 1);
+        for text in [
+            "", ".", "..", "a/b", "../a", "Acme", "a.b", "a b", "-a", "_a", "ä", &longer,
+        ] {
+            assert!(text.parse::<Tenant>().is_err(), "{text} was accepted");
+        }
+        for text in ["acme", "7", "a-b_c", &longer[1..]] {
+            assert!(text.parse::<Tenant>().is_ok(), "{text} was refused");
+        }
+    }
 
     #[test]
     fn a_name_that_could_leave_its_folder_is_refused() {

@@ -10,11 +10,13 @@ use url::Url;
 
 use crate::digest::RowsHash;
 use crate::disk::{Disk, LocalDisk};
-use crate::name::TableName;
+use crate::name::{TableName, Tenant};
 use crate::partition::PartitionValues;
 use crate::schema::{Column, ColumnType, InvalidSchema, TableSchema};
 use crate::store::DurableStore;
 
+/// The folder of all tables in a state folder.
+pub(crate) const DATASETS: &str = "datasets";
 /// The tag of an `add` action that holds the sum of the file's row hashes.
 pub(crate) const ROWS_HASH_TAG: &str = "barecount.rows_hash";
 
@@ -56,24 +58,29 @@ pub enum TableError {
     },
 }
 
-/// All tables of a state folder, at `<state>/datasets/<layer>/<name>/`.
+/// All tables of a state folder, each tenant's in a folder of its own:
+/// `<state>/datasets/<tenant>/<layer>/<name>/`.
 ///
-/// Cheap to clone. Commits and sweeps of one table wait for each other within clones; between
-/// processes the Delta log decides.
+/// Nothing is done to a table from here: [`StateTables::of`] gives those of one tenant, so that no
+/// caller reaches another's for want of a word. Cheap to clone. Commits and sweeps of one table wait
+/// for each other within clones; between processes the Delta log decides.
 #[derive(Debug, Clone)]
-pub struct Tables {
+pub struct StateTables {
     state: PathBuf,
-    pub(crate) disk: Arc<dyn Disk>,
-    locks: Arc<Mutex<HashMap<TableName, Arc<tokio::sync::Mutex<()>>>>>,
+    disk: Arc<dyn Disk>,
+    locks: Locks,
 }
 
-impl Tables {
+/// One lock a table, whoever's it is.
+type Locks = Arc<Mutex<HashMap<(Tenant, TableName), Arc<tokio::sync::Mutex<()>>>>>;
+
+impl StateTables {
     /// The tables of the state folder at an absolute path.
     pub fn new(state: PathBuf) -> Self {
         Self::on_disk(state, Arc::new(LocalDisk::default()))
     }
 
-    /// As [`Tables::new`], with a disk of the caller's.
+    /// As [`StateTables::new`], with a disk of the caller's.
     pub fn on_disk(state: PathBuf, disk: Arc<dyn Disk>) -> Self {
         Self {
             state,
@@ -82,14 +89,56 @@ impl Tables {
         }
     }
 
+    /// The tables of one tenant.
+    pub fn of(&self, tenant: &Tenant) -> Tables {
+        Tables {
+            state: self.state.clone(),
+            tenant: tenant.clone(),
+            disk: Arc::clone(&self.disk),
+            locks: Arc::clone(&self.locks),
+        }
+    }
+
+    /// The tenants that have a folder, in order. Blocks.
+    ///
+    /// # Errors
+    /// If the folder cannot be listed.
+    pub fn tenants(&self) -> std::io::Result<Vec<Tenant>> {
+        let found = folders(&self.state.join(DATASETS))?;
+        let mut tenants: Vec<_> = found.iter().filter_map(|name| name.parse().ok()).collect();
+        tenants.sort();
+        Ok(tenants)
+    }
+}
+
+/// The tables of one tenant, at `<state>/datasets/<tenant>/<layer>/<name>/`. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    state: PathBuf,
+    tenant: Tenant,
+    pub(crate) disk: Arc<dyn Disk>,
+    locks: Locks,
+}
+
+impl Tables {
     /// The state folder.
     pub fn state(&self) -> &Path {
         &self.state
     }
 
+    /// Whose they are.
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
+    /// The folder of all of them.
+    fn folder(&self) -> PathBuf {
+        self.state.join(DATASETS).join(self.tenant.as_str())
+    }
+
     /// The folder of a table, whether it exists or not.
     pub fn root(&self, table: &TableName) -> PathBuf {
-        self.state.join("datasets").join(table.relative_path())
+        self.folder().join(table.relative_path())
     }
 
     /// The names of all tables that have a folder, in order. Blocks.
@@ -98,8 +147,8 @@ impl Tables {
     /// If the folders cannot be listed.
     pub fn names(&self) -> std::io::Result<Vec<TableName>> {
         let mut names = Vec::new();
-        for layer in folders(&self.state.join("datasets"))? {
-            for name in folders(&self.state.join("datasets").join(&layer))? {
+        for layer in folders(&self.folder())? {
+            for name in folders(&self.folder().join(&layer))? {
                 names.extend(format!("{layer}.{name}").parse::<TableName>().ok());
             }
         }
@@ -111,7 +160,8 @@ impl Tables {
     pub(crate) async fn lock(&self, table: &TableName) -> tokio::sync::OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(locks.entry(table.clone()).or_default())
+            let key = (self.tenant.clone(), table.clone());
+            Arc::clone(locks.entry(key).or_default())
         };
         lock.lock_owned().await
     }
@@ -331,7 +381,8 @@ pub(crate) fn log_error(table: &TableName, source: DeltaTableError) -> TableErro
     }
 }
 
-fn folders(path: &Path) -> std::io::Result<Vec<String>> {
+/// The names of the folders in a folder; none if it does not exist. Links are not followed.
+pub(crate) fn folders(path: &Path) -> std::io::Result<Vec<String>> {
     let entries = match std::fs::read_dir(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,

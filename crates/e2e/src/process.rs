@@ -97,6 +97,11 @@ impl Invocation {
         self
     }
 
+    /// Adds arguments.
+    pub fn arguments<A: AsRef<OsStr>>(self, arguments: impl IntoIterator<Item = A>) -> Self {
+        arguments.into_iter().fold(self, Self::argument)
+    }
+
     /// Allows it another time than [`PATIENCE`].
     pub fn within(mut self, patience: Duration) -> Self {
         self.patience = patience;

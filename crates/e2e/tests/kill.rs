@@ -119,7 +119,10 @@ fn each_version_is_committed_once(place: &Place, finished: &Finished) -> Outcome
             .extend(output["version"].as_u64());
     }
     for (name, versions) in versions {
-        let folder = place.state().join("datasets").join(name.replace('.', "/"));
+        let folder = place
+            .state()
+            .join("datasets/demo")
+            .join(name.replace('.', "/"));
         let log = log_files(&folder.join("_delta_log"))?;
         let expected: BTreeSet<u64> = (0..log.len() as u64).collect();
         assert_eq!(versions, expected, "versions of {name}");

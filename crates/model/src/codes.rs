@@ -152,6 +152,8 @@ codes! {
     STATE_NEWER = "BC0805", "state is of a newer format", "A newer program wrote the state folder.";
     TOKEN_TAKEN = "BC0806", "token is taken", "The run token names a run of another version.";
     STATE_EXPOSED = "BC0808", "state folder is open to others", "Other users of the machine can enter or read the state folder.";
+    TABLE_UNOWNED = "BC0820", "dataset of no known tenant", "A dataset of an older state folder was written by several tenants, or by none on record.";
+    TENANT_AMBIGUOUS = "BC0821", "several tenants have it", "What was named exists for several tenants.";
 
     // BC09xx: ledger
     LEDGER_KEY = "BC0901", "ledger key cannot be used", "The key that signs or verifies the ledger is missing or is not a key.";

@@ -1,4 +1,5 @@
-//! In which boundaries the data of each dataset was written, beside the datasets themselves.
+//! In which boundaries the data of each dataset was written, beside the datasets themselves, and
+//! like them by tenant.
 //!
 //! A manifest says how strict the stage is that writes a dataset, but what lies in the table may be
 //! older than the manifest, or another pipeline's. So each commit leaves its boundary here, and
@@ -15,7 +16,7 @@ use barecount_agent::{AccessError, DataError};
 use barecount_dataset::{
     decision::{Committed, Decision, WriteMode},
     disk::{Disk, LocalDisk},
-    name::TableName,
+    name::{TableName, Tenant},
     table::Tables,
 };
 use barecount_model::{
@@ -57,10 +58,11 @@ impl Boundaries {
     /// [`AccessError::StricterData`] if it may not.
     pub(super) fn let_read(
         &self,
+        tenant: &Tenant,
         dataset: &DatasetName,
         stage: &StagePlan,
     ) -> Result<Vec<Boundary>, DataError> {
-        let written = self.of(dataset.as_str());
+        let written = self.of(tenant, dataset.as_str());
         let written = written.map_err(|error| unusable(dataset.as_str(), &error))?;
         // A plan that is older than boundaries was accepted before there were any to hold.
         if let Some(reader) = &stage.boundary {
@@ -74,10 +76,10 @@ impl Boundaries {
     /// # Errors
     /// If that cannot be made durable, or a mark cannot be understood: then nothing may be
     /// committed.
-    pub(super) fn note(&self, staged: &Staged) -> Result<(), DataError> {
+    pub(super) fn note(&self, tenant: &Tenant, staged: &Staged) -> Result<(), DataError> {
         for staged in &staged.datasets {
             if let Some(boundary) = marked(staged)? {
-                let noted = self.add(&staged.dataset, &boundary);
+                let noted = self.add(tenant, &staged.dataset, &boundary);
                 noted.map_err(|error| unusable(&staged.dataset, &error))?;
             }
         }
@@ -114,9 +116,9 @@ impl Boundaries {
             let latest = tables.snapshot(&done.dataset, None).await;
             let is_latest = latest.is_ok_and(|latest| latest.version == done.version);
             let noted = if whole && is_latest {
-                self.replace(name, &boundary)
+                self.replace(tables.tenant(), name, &boundary)
             } else {
-                self.add(name, &boundary)
+                self.add(tables.tenant(), name, &boundary)
             };
             noted.map_err(|error| unusable(name, &error))?;
         }
@@ -127,8 +129,8 @@ impl Boundaries {
     ///
     /// # Errors
     /// Any error of the file system: then nothing may be committed.
-    fn add(&self, dataset: &str, boundary: &Boundary) -> io::Result<()> {
-        self.change(dataset, |known| {
+    fn add(&self, tenant: &Tenant, dataset: &str, boundary: &Boundary) -> io::Result<()> {
+        self.change(tenant, dataset, |known| {
             if !known.contains(boundary) {
                 known.push(boundary.clone());
             }
@@ -139,8 +141,8 @@ impl Boundaries {
     ///
     /// # Errors
     /// Any error of the file system.
-    fn replace(&self, dataset: &str, boundary: &Boundary) -> io::Result<()> {
-        self.change(dataset, |known| *known = vec![boundary.clone()])
+    fn replace(&self, tenant: &Tenant, dataset: &str, boundary: &Boundary) -> io::Result<()> {
+        self.change(tenant, dataset, |known| *known = vec![boundary.clone()])
     }
 
     /// The boundaries that the data of a dataset was written in; none for data that is older than
@@ -148,30 +150,53 @@ impl Boundaries {
     ///
     /// # Errors
     /// Any error of the file system, and a record that is damaged.
-    fn of(&self, dataset: &str) -> io::Result<Vec<Boundary>> {
-        match crate::manifest::read_bounded(&self.path(dataset), MAX_BYTES) {
+    fn of(&self, tenant: &Tenant, dataset: &str) -> io::Result<Vec<Boundary>> {
+        match crate::manifest::read_bounded(&self.path(tenant, dataset), MAX_BYTES) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
 
-    fn change(&self, dataset: &str, change: impl FnOnce(&mut Vec<Boundary>)) -> io::Result<()> {
+    fn change(
+        &self,
+        tenant: &Tenant,
+        dataset: &str,
+        change: impl FnOnce(&mut Vec<Boundary>),
+    ) -> io::Result<()> {
         let _held = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.of(dataset)?;
+        let before = self.of(tenant, dataset)?;
         let mut known = before.clone();
         change(&mut known);
         if known == before {
             return Ok(());
         }
         let disk = LocalDisk::default();
-        disk.create_dir_all(&self.folder)?;
-        disk.replace(&self.path(dataset), &serde_json::to_vec(&known)?)
+        disk.create_dir_all(&self.folder.join(tenant.as_str()))?;
+        disk.replace(&self.path(tenant, dataset), &serde_json::to_vec(&known)?)
     }
 
-    fn path(&self, dataset: &str) -> PathBuf {
-        self.folder.join(format!("{dataset}.json"))
+    /// Moves a record that was kept when a dataset was nobody's in particular to the tenant whose
+    /// the dataset is. Blocks. Idempotent.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub(super) fn give(&self, dataset: &str, tenant: &Tenant) -> io::Result<()> {
+        let (disk, from) = (LocalDisk::default(), self.folder.join(file_of(dataset)));
+        if !from.exists() {
+            return Ok(());
+        }
+        disk.create_dir_all(&self.folder.join(tenant.as_str()))?;
+        disk.rename(&from, &self.path(tenant, dataset))
     }
+
+    fn path(&self, tenant: &Tenant, dataset: &str) -> PathBuf {
+        self.folder.join(tenant.as_str()).join(file_of(dataset))
+    }
+}
+
+fn file_of(dataset: &str) -> String {
+    format!("{dataset}.json")
 }
 
 /// Writes into a staged commit in which boundary it was written.
@@ -260,6 +285,10 @@ mod tests {
 
     type TestResult = Result<(), Box<dyn std::error::Error>>;
 
+    fn acme() -> Tenant {
+        "acme".parse().expect("the test names a tenant")
+    }
+
     fn boundary(network_profile: NetworkProfile) -> Boundary {
         Boundary {
             network_profile,
@@ -304,15 +333,23 @@ mod tests {
     fn boundaries_add_up_until_everything_is_replaced() -> TestResult {
         let folder = tempfile::tempdir()?;
         let records = Boundaries::new(folder.path().join("boundaries"));
-        assert_eq!(records.of("raw.a")?, []);
+        assert_eq!(records.of(&acme(), "raw.a")?, []);
         for profile in [PRIVATE, PUBLIC, PRIVATE] {
-            records.add("raw.a", &boundary(profile))?;
+            records.add(&acme(), "raw.a", &boundary(profile))?;
         }
         let again = Boundaries::new(folder.path().join("boundaries"));
-        assert_eq!(again.of("raw.a")?, [boundary(PRIVATE), boundary(PUBLIC)]);
-        assert_eq!(again.of("raw.b")?, []);
-        again.replace("raw.a", &boundary(PUBLIC))?;
-        assert_eq!(records.of("raw.a")?, [boundary(PUBLIC)]);
+        assert_eq!(
+            again.of(&acme(), "raw.a")?,
+            [boundary(PRIVATE), boundary(PUBLIC)]
+        );
+        assert_eq!(again.of(&acme(), "raw.b")?, []);
+        assert_eq!(
+            again.of(&"globex".parse()?, "raw.a")?,
+            [],
+            "another tenant's"
+        );
+        again.replace(&acme(), "raw.a", &boundary(PUBLIC))?;
+        assert_eq!(records.of(&acme(), "raw.a")?, [boundary(PUBLIC)]);
         Ok(())
     }
 
@@ -334,25 +371,25 @@ mod tests {
         let folder = tempfile::tempdir()?;
         let records = Boundaries::new(folder.path().to_owned());
         for older in [json!({}), json!({ MARK: null })] {
-            records.note(&staged(older))?;
-            assert_eq!(records.of("raw.a")?, []);
+            records.note(&acme(), &staged(older))?;
+            assert_eq!(records.of(&acme(), "raw.a")?, []);
         }
         let mut whole = json!({});
         mark(&mut whole, Some(&boundary(PRIVATE)));
         let mut part = whole.clone();
         part[MARK]["network_profile"] = json!("moon");
         for damaged in [json!({ MARK: "private" }), json!({ MARK: {} }), part] {
-            let failed = records.note(&staged(damaged));
+            let failed = records.note(&acme(), &staged(damaged));
             let Err(DataError::Host { code, message }) = failed else {
                 return Err(format!("it was taken for none: {failed:?}").into());
             };
             assert_eq!(code, "BC0802");
             assert!(message.contains("raw.a"), "{message}");
             assert!(message.contains("restore it from a copy"), "{message}");
-            assert_eq!(records.of("raw.a")?, []);
+            assert_eq!(records.of(&acme(), "raw.a")?, []);
         }
-        records.note(&staged(whole))?;
-        assert_eq!(records.of("raw.a")?, [boundary(PRIVATE)]);
+        records.note(&acme(), &staged(whole))?;
+        assert_eq!(records.of(&acme(), "raw.a")?, [boundary(PRIVATE)]);
         Ok(())
     }
 
@@ -360,10 +397,10 @@ mod tests {
     fn a_damaged_record_is_an_error_and_not_an_open_dataset() -> TestResult {
         let folder = tempfile::tempdir()?;
         let records = Boundaries::new(folder.path().to_owned());
-        records.add("raw.a", &boundary(PRIVATE))?;
-        std::fs::write(folder.path().join("raw.a.json"), "[{}]")?;
-        assert!(records.of("raw.a").is_err());
-        assert!(records.add("raw.a", &boundary(PUBLIC)).is_err());
+        records.add(&acme(), "raw.a", &boundary(PRIVATE))?;
+        std::fs::write(folder.path().join("acme/raw.a.json"), "[{}]")?;
+        assert!(records.of(&acme(), "raw.a").is_err());
+        assert!(records.add(&acme(), "raw.a", &boundary(PUBLIC)).is_err());
         Ok(())
     }
 }

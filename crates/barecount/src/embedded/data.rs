@@ -14,7 +14,7 @@ use barecount_dataset::{
     decision::{AppTransaction, Committed, DatasetCommit, Decision, PartitionValues},
     input::InputFolder,
     stage::{self, Limits, OutputSpec, StageError, Staged as StagedFiles},
-    table::Tables,
+    table::{StateTables, Tables},
 };
 use barecount_engine::job::{JobSpec, OutputTable};
 use barecount_engine::process::Request;
@@ -53,7 +53,7 @@ const SPILL_DIR: &str = "/barecount/output/.spill";
 /// Datasets in the tables of a state folder.
 pub(crate) struct StateData {
     state: PathBuf,
-    tables: Tables,
+    tables: StateTables,
     artifacts: Store,
     acceptance: Acceptance,
     checkpoints: Checkpoints,
@@ -64,7 +64,7 @@ impl StateData {
     /// The datasets of a state folder, which is named by an absolute path.
     pub(crate) fn new(
         state: PathBuf,
-        tables: Tables,
+        tables: StateTables,
         artifacts: Store,
         acceptance: Acceptance,
     ) -> Arc<Self> {
@@ -95,13 +95,15 @@ impl DataPlane for StateData {
                 ..
             } => {
                 let table = schema::table(dataset)?;
-                let written = self.boundaries.let_read(dataset, &assignment.stage)?;
+                let tables = self.tables_of(&assignment.tenant)?;
+                let written =
+                    self.boundaries
+                        .let_read(tables.tenant(), dataset, &assignment.stage)?;
                 let unavailable = |error: &(dyn std::error::Error + 'static)| DataError::Data {
                     code: "BC0701",
                     message: format!("input {dataset} cannot be provided: {}", chain(error)),
                 };
-                let snapshot = self
-                    .tables
+                let snapshot = tables
                     .snapshot(&table, None)
                     .await
                     .map_err(|error| unavailable(&error))?;
@@ -239,8 +241,9 @@ impl DataPlane for StateData {
         let sql = job::text(&self.artifacts, &digest, &ArtifactLimits::default())
             .map_err(|error| unreadable(&error))?;
         let mut inputs = Vec::new();
+        let tables = self.tables_of(&assignment.tenant)?;
         for input in &stage.inputs {
-            inputs.extend(self.input_table(input).await?);
+            inputs.extend(input_table(&tables, input).await?);
         }
         let outputs = stage
             .outputs
@@ -270,41 +273,50 @@ impl DataPlane for StateData {
 }
 
 impl StateData {
-    /// A dataset as the engine sees it inside its sandbox. Files beside the manifest are no tables.
-    async fn input_table(&self, input: &InputPlan) -> Result<Option<InputTable>, DataError> {
-        let InputPlan::Dataset {
-            dataset,
-            format,
-            columns,
-            ..
-        } = input
-        else {
-            return Ok(None);
-        };
-        let table = schema::table(dataset)?;
-        let partitions = match self.tables.snapshot(&table, None).await {
-            Ok(snapshot) => snapshot.schema.partition_by().to_vec(),
-            // That there is nothing to read was said when the input was provided.
-            Err(_) => Vec::new(),
-        };
-        let format = match schema::input_format(*format) {
-            barecount_dataset::read::InputFormat::Csv => TableFormat::Csv,
-            barecount_dataset::read::InputFormat::Ndjson => TableFormat::Ndjson,
-            _ => TableFormat::Parquet,
-        };
-        // As text, a partition's value is in the rows; else it is in the folders' names.
-        let partition_by = if format == TableFormat::Parquet {
-            partitions
-        } else {
-            Vec::new()
-        };
-        Ok(Some(InputTable {
-            schema: schema::of_columns(dataset, columns, partition_by)?,
-            table,
-            format,
-            path: Path::new(inside::INPUT).join(dataset.as_str()),
-        }))
+    /// The tables of one tenant; no other's can be reached by them.
+    fn tables_of(&self, tenant: &str) -> Result<Tables, DataError> {
+        let tenant = tenant.parse().map_err(|error| DataError::Host {
+            code: "BC0802",
+            message: chain(&error),
+        })?;
+        Ok(self.tables.of(&tenant))
     }
+}
+
+/// A dataset as the engine sees it inside its sandbox. Files beside the manifest are no tables.
+async fn input_table(tables: &Tables, input: &InputPlan) -> Result<Option<InputTable>, DataError> {
+    let InputPlan::Dataset {
+        dataset,
+        format,
+        columns,
+        ..
+    } = input
+    else {
+        return Ok(None);
+    };
+    let table = schema::table(dataset)?;
+    let partitions = match tables.snapshot(&table, None).await {
+        Ok(snapshot) => snapshot.schema.partition_by().to_vec(),
+        // That there is nothing to read was said when the input was provided.
+        Err(_) => Vec::new(),
+    };
+    let format = match schema::input_format(*format) {
+        barecount_dataset::read::InputFormat::Csv => TableFormat::Csv,
+        barecount_dataset::read::InputFormat::Ndjson => TableFormat::Ndjson,
+        _ => TableFormat::Parquet,
+    };
+    // As text, a partition's value is in the rows; else it is in the folders' names.
+    let partition_by = if format == TableFormat::Parquet {
+        partitions
+    } else {
+        Vec::new()
+    };
+    Ok(Some(InputTable {
+        schema: schema::of_columns(dataset, columns, partition_by)?,
+        table,
+        format,
+        path: Path::new(inside::INPUT).join(dataset.as_str()),
+    }))
 }
 
 /// What an engine gets of an attempt's resources.
@@ -323,9 +335,11 @@ pub(super) fn engine_resources(memory: u64, spill: u64, partitions: u32) -> Reso
 impl Committer for StateData {
     async fn roll_forward(
         &self,
+        tenant: &str,
         staged: &Staged,
         decided_at_ms: i64,
     ) -> Result<Vec<CommittedDataset>, DataError> {
+        let tables = self.tables_of(tenant)?;
         let failed = |message: String| DataError::Host {
             code: "BC0706",
             message,
@@ -340,11 +354,11 @@ impl Committer for StateData {
             decided_at_ms,
             datasets,
         };
-        self.boundaries.note(staged)?;
-        let committed = self.tables.roll_forward(&decision).await;
+        self.boundaries.note(tables.tenant(), staged)?;
+        let committed = tables.roll_forward(&decision).await;
         let committed = committed.map_err(|error| failed(chain(&error)))?;
         self.boundaries
-            .settle(staged, &decision, &committed, &self.tables)
+            .settle(staged, &decision, &committed, &tables)
             .await?;
         if let Some(checkpoint) = staged.checkpoint.clone() {
             let checkpoints = self.checkpoints.clone();

@@ -37,10 +37,11 @@ const ROLL_FORWARD_TRIES: u32 = 5;
 /// Rolls a commit decision forward into tables.
 #[async_trait]
 pub(crate) trait Committer: Send + Sync {
-    /// Makes all datasets of a decision versions of their tables, then its checkpoint that of its
-    /// stage and partition. Idempotent.
+    /// Makes all datasets of a decision versions of their tenant's tables, then its checkpoint that
+    /// of its stage and partition. Idempotent.
     async fn roll_forward(
         &self,
+        tenant: &str,
         staged: &Staged,
         decided_at_ms: i64,
     ) -> Result<Vec<CommittedDataset>, DataError>;
@@ -474,6 +475,7 @@ impl Driver {
         let current = update.run.tasks[attempt.task].current();
         let staged = current.and_then(|found| found.staged.clone());
         let staged = staged.unwrap_or_default();
+        let tenant = update.run.tenant.clone();
         let decided_at = current.and_then(|found| found.ended_at).unwrap_or_default();
         let (committer, done, clock) = (
             Arc::clone(&self.committer),
@@ -482,7 +484,7 @@ impl Driver {
         );
         tokio::spawn(async move {
             let moment = decided_at.as_millisecond();
-            let result = roll_forward(&*committer, &staged, moment, &*clock).await;
+            let result = roll_forward(&*committer, &tenant, &staged, moment, &*clock).await;
             // The loop has ended only if the program is ending.
             let _ = done.send(Done::RolledForward { attempt, result });
         });
@@ -502,13 +504,14 @@ fn unwritable(reason: String) -> Notice {
 
 async fn roll_forward(
     committer: &dyn Committer,
+    tenant: &str,
     staged: &Staged,
     decided_at_ms: i64,
     clock: &dyn Clock,
 ) -> Result<Vec<CommittedDataset>, DataError> {
     let mut tries = 1;
     loop {
-        match committer.roll_forward(staged, decided_at_ms).await {
+        match committer.roll_forward(tenant, staged, decided_at_ms).await {
             Err(error) if tries < ROLL_FORWARD_TRIES => {
                 tracing::warn!(%error, tries, "a commit decision was not rolled forward");
                 let pause = Duration::from_millis(100 << tries);

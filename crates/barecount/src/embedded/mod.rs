@@ -9,6 +9,7 @@ mod checkpoints;
 mod data;
 pub(crate) mod driver;
 pub(crate) mod files;
+pub(crate) mod layout;
 pub(crate) mod ledger;
 pub(crate) mod lock;
 mod networks;
@@ -30,7 +31,7 @@ use barecount_control::{
     clock::{Clock, SystemClock},
     store::OpenError,
 };
-use barecount_dataset::table::Tables;
+use barecount_dataset::table::StateTables;
 use barecount_model::{environment::Environment, run::TaskState, text::SecretName};
 use barecount_runner::launch::AttemptToken;
 use barecount_sandbox::{Launcher, LauncherConfig};
@@ -111,6 +112,7 @@ impl Platform {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (updates_tx, mut updates) = mpsc::unbounded_channel();
         let (entries_tx, entries) = mpsc::unbounded_channel();
+        layout::bring_up_to_date(state)?;
         let control = Control::open(state, Arc::clone(&clock), updates_tx, entries_tx)
             .map_err(|error| open_failure(&error))?;
         let folders = StagingFolders::new(state);
@@ -123,7 +125,7 @@ impl Platform {
             Arc::clone(&runners.tests),
             state.join("runners/acceptance/files"),
         );
-        let tables = Tables::new(state.to_owned());
+        let tables = StateTables::new(state.to_owned());
         let data = StateData::new(state.to_owned(), tables, artifacts.clone(), acceptance);
         let secrets = secrets::locate(found, state)?.map(|location| location.service(state));
         let memory = secrets.as_ref().map(|service| service.memory.clone());
@@ -276,7 +278,7 @@ fn caps(environment: &Environment) -> Caps {
     Caps { total, class }
 }
 
-fn open_failure(error: &OpenError) -> Failure {
+pub(crate) fn open_failure(error: &OpenError) -> Failure {
     let failure = Failure::from_error(Status::Unavailable, error);
     match error {
         OpenError::Locked { .. } => failure.with_code("BC0803").with_help(
@@ -288,7 +290,7 @@ fn open_failure(error: &OpenError) -> Failure {
         OpenError::Folder { .. } | OpenError::Database { .. } => failure
             .with_code("BC0804")
             .with_help("Make it writable, or name another one with `--state`."),
-        OpenError::Unreadable { .. } => failure.with_code("BC0802"),
+        OpenError::Older { .. } | OpenError::Unreadable { .. } => failure.with_code("BC0802"),
     }
 }
 

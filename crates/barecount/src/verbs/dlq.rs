@@ -8,6 +8,7 @@ use crate::{
     failure::{Failure, Status},
     printer::{Printer, Table},
     state,
+    tenant::{OfTenant, several},
 };
 
 /// Look at records that were set aside, and why.
@@ -18,6 +19,8 @@ pub(crate) enum Dlq {
         /// Only those of this run.
         #[arg(long, value_name = "RUN")]
         run: Option<String>,
+        #[command(flatten)]
+        of: OfTenant,
         /// At most so many.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         limit: u32,
@@ -32,27 +35,33 @@ pub(crate) enum Dlq {
 impl Dlq {
     pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
         match self {
-            Self::Ls { run, limit } => list(global, printer, run.as_deref(), limit),
+            Self::Ls { run, of, limit } => list(global, printer, run.as_deref(), &of, limit),
             Self::Show { id } => show(global, printer, id),
         }
     }
 }
 
-fn list(global: &Global, printer: &Printer, run: Option<&str>, limit: u32) -> Result<(), Failure> {
+fn list(
+    global: &Global,
+    printer: &Printer,
+    run: Option<&str>,
+    of: &OfTenant,
+    limit: u32,
+) -> Result<(), Failure> {
     let run = run
         .map(|text| state::find_run(&global.state, text))
         .transpose()?;
     let run = run.as_ref().map(|(_, run, _)| run.id.as_str());
     let letters = match state::reader(&global.state)? {
         Some(reader) => reader
-            .dead_letters(run, limit)
+            .dead_letters(of.name(), run, limit)
             .map_err(state::store_failure)?,
         None => Vec::new(),
     };
     let items: Vec<Value> = letters.iter().map(|letter| json!(letter)).collect();
     printer.list("dead_letters", &items, || {
         let mut table = Table::new(
-            &["id", "run", "stage", "dataset", "error"],
+            &["id", "tenant", "run", "stage", "dataset", "error"],
             "no dead letters",
         );
         for stored in &letters {
@@ -60,13 +69,17 @@ fn list(global: &Global, printer: &Printer, run: Option<&str>, limit: u32) -> Re
             let run = stored.run.get(..12).unwrap_or(&stored.run);
             table.row([
                 &stored.id.to_string(),
+                stored.tenant.as_str(),
                 run,
                 &stored.stage,
                 dataset,
                 &stored.letter.error,
             ]);
         }
-        table
+        match several(letters.iter().map(|stored| stored.tenant.as_str())) {
+            true => table,
+            false => table.without("tenant"),
+        }
     })
 }
 
@@ -83,8 +96,9 @@ fn show(global: &Global, printer: &Printer, id: u64) -> Result<(), Failure> {
     value["schema"] = json!("barecount/dead_letter/v1");
     printer.data(&value, || {
         format!(
-            "dead letter {}\n  run      {}\n  stage    {}\n  attempt  {}\n  dataset  {}\n  error    {}\n  at       {}\n\n{}\n",
+            "dead letter {}\n  tenant   {}\n  run      {}\n  stage    {}\n  attempt  {}\n  dataset  {}\n  error    {}\n  at       {}\n\n{}\n",
             stored.id,
+            stored.tenant,
             stored.run,
             stored.stage,
             stored.attempt,

@@ -8,7 +8,7 @@ use std::{
 use barecount_agent::StagingFolders;
 use barecount_artifact::{Digest, Limits, Store, image};
 use barecount_control::store::reader::Reader;
-use barecount_dataset::table::Tables;
+use barecount_dataset::table::StateTables;
 use barecount_model::run::{Run, TaskState};
 use barecount_runner::launch::AttemptToken;
 use clap::Args;
@@ -86,14 +86,17 @@ fn artifact_store(folder: &std::path::Path) -> Result<Store, Failure> {
 }
 
 fn sweep_tables(folder: &std::path::Path, retention: Duration) -> Result<(u64, u64), Failure> {
-    let tables = Tables::new(folder.to_owned());
+    let all = StateTables::new(folder.to_owned());
     let runtime = preparation::runtime()?;
     let (mut files, mut freed) = (0, 0);
-    for table in tables.names().map_err(|error| failed("datasets", &error))? {
-        let swept = runtime.block_on(tables.sweep_table(&table, SystemTime::now(), retention));
-        let swept = swept.map_err(|error| failed(&table.to_string(), &error))?;
-        files += swept.files;
-        freed += swept.bytes;
+    for tenant in all.tenants().map_err(|error| failed("datasets", &error))? {
+        let tables = all.of(&tenant);
+        for table in tables.names().map_err(|error| failed("datasets", &error))? {
+            let swept = runtime.block_on(tables.sweep_table(&table, SystemTime::now(), retention));
+            let swept = swept.map_err(|error| failed(&format!("{tenant}'s {table}"), &error))?;
+            files += swept.files;
+            freed += swept.bytes;
+        }
     }
     Ok((files, freed))
 }

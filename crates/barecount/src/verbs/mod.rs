@@ -13,4 +13,5 @@ pub(crate) mod run;
 pub(crate) mod runs;
 pub(crate) mod schema;
 pub(crate) mod secrets;
+pub(crate) mod state;
 pub(crate) mod validate;

@@ -10,7 +10,7 @@ use barecount_control::store::OutputVersion;
 use barecount_dataset::{
     name::TableName,
     read::InputFormat,
-    table::{Snapshot, TableError, Tables},
+    table::{Snapshot, StateTables, TableError},
 };
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -21,6 +21,7 @@ use crate::{
     preparation,
     printer::{Printer, Table},
     state,
+    tenant::{OfTenant, several, tenant},
     view::{bytes, short},
 };
 
@@ -28,7 +29,10 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(crate) enum Outputs {
     /// List the datasets, each at its latest version.
-    Ls,
+    Ls {
+        #[command(flatten)]
+        of: OfTenant,
+    },
     /// Show a dataset: its schema, where it is, its first rows.
     Show {
         #[command(flatten)]
@@ -59,6 +63,8 @@ pub(crate) struct Dataset {
     /// The version; the latest one if absent.
     #[arg(long)]
     version: Option<u64>,
+    #[command(flatten)]
+    of: OfTenant,
 }
 
 /// The format of an export.
@@ -77,7 +83,7 @@ pub(crate) enum ExportFormat {
 impl Outputs {
     pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
         match self {
-            Self::Ls => list(global, printer),
+            Self::Ls { of } => list(global, printer, &of),
             Self::Show { dataset, rows } => show(global, printer, &dataset, rows),
             Self::Export {
                 dataset,
@@ -88,14 +94,15 @@ impl Outputs {
     }
 }
 
-fn tables(global: &Global) -> Result<Tables, Failure> {
+fn tables(global: &Global) -> Result<StateTables, Failure> {
+    state::reader(&global.state)?;
     let folder = global.state.canonicalize().map_err(|error| {
         let what = format!("there is no state folder {}", global.state.display());
         Failure::new(Status::NotFound, what)
             .because(&error)
             .with_help("`barecount run` makes one; `--state` names another.")
     })?;
-    Ok(Tables::new(folder))
+    Ok(StateTables::new(folder))
 }
 
 fn snapshot(global: &Global, dataset: &Dataset) -> Result<Snapshot, Failure> {
@@ -106,7 +113,7 @@ fn snapshot(global: &Global, dataset: &Dataset) -> Result<Snapshot, Failure> {
         )
         .because(&error)
     })?;
-    let tables = tables(global)?;
+    let tables = dataset.of.tables_with(&tables(global)?, &table)?;
     let runtime = preparation::runtime()?;
     runtime
         .block_on(async {
@@ -138,29 +145,42 @@ fn snapshot(global: &Global, dataset: &Dataset) -> Result<Snapshot, Failure> {
 }
 
 /// The commit that made a version: the newest one, where a version was made by several tasks.
-fn latest(global: &Global) -> Result<Vec<OutputVersion>, Failure> {
+fn latest(global: &Global, of: &OfTenant) -> Result<Vec<OutputVersion>, Failure> {
     match state::reader(&global.state)? {
-        Some(reader) => reader.latest_outputs(None).map_err(state::store_failure),
+        Some(reader) => reader
+            .latest_outputs(of.name(), None)
+            .map_err(state::store_failure),
         None => Ok(Vec::new()),
     }
 }
 
-fn list(global: &Global, printer: &Printer) -> Result<(), Failure> {
-    let found = latest(global)?;
+fn list(global: &Global, printer: &Printer, of: &OfTenant) -> Result<(), Failure> {
+    let found = latest(global, of)?;
     let runtime = preparation::runtime()?;
     let mut items = Vec::new();
     let mut table = Table::new(
-        &["dataset", "version", "rows", "size", "digest", "run"],
+        &[
+            "tenant", "dataset", "version", "rows", "size", "digest", "run",
+        ],
         "nothing was committed yet",
     );
     for output in &found {
         let Ok(name) = output.dataset.parse::<TableName>() else {
             continue;
         };
-        let snapshot = runtime.block_on(tables(global)?.snapshot(&name, None));
-        let snapshot = snapshot.map_err(|error| Failure::from_error(Status::Failed, &error))?;
+        let tables = tables(global)?.of(&tenant(&output.tenant)?);
+        let snapshot = runtime.block_on(tables.snapshot(&name, None));
+        let snapshot = match snapshot {
+            // Its runs are still on record.
+            Err(TableError::NotFound { .. }) => {
+                printer.note(&format!("{}'s {name} is not there any more", output.tenant));
+                continue;
+            }
+            other => other.map_err(|error| Failure::from_error(Status::Failed, &error))?,
+        };
         let summary = Summary::of(&snapshot)?;
         table.row([
+            output.tenant.clone(),
             output.dataset.clone(),
             snapshot.version.to_string(),
             summary.rows.to_string(),
@@ -169,11 +189,16 @@ fn list(global: &Global, printer: &Printer) -> Result<(), Failure> {
             output.run.get(..12).unwrap_or(&output.run).to_owned(),
         ]);
         let mut item = summary.json(&snapshot);
+        item["tenant"] = json!(output.tenant);
         item["run"] = json!(output.run);
         item["committed_at"] = json!(output.at);
         items.push(item);
     }
-    printer.list("outputs", &items, || table)
+    let several = several(found.iter().map(|output| output.tenant.as_str()));
+    printer.list("outputs", &items, || match several {
+        true => table,
+        false => table.without("tenant"),
+    })
 }
 
 /// What is told of a table as a whole.

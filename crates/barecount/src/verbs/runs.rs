@@ -15,6 +15,7 @@ use crate::{
     failure::{Failure, Status},
     printer::{Printer, Table},
     state,
+    tenant::{OfTenant, several},
     view::{self, RunView},
 };
 
@@ -26,6 +27,8 @@ const MAX_LOG_BYTES: u64 = 64 << 20;
 pub(crate) enum Runs {
     /// List runs, newest first.
     Ls {
+        #[command(flatten)]
+        of: OfTenant,
         /// At most so many.
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
@@ -61,7 +64,7 @@ pub(crate) enum Runs {
 impl Runs {
     pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
         match self {
-            Self::Ls { limit } => list(global, printer, limit),
+            Self::Ls { of, limit } => list(global, printer, &of, limit),
             Self::Show { run } => show(global, printer, &run),
             Self::Logs { run, stage } => logs(global, printer, &run, stage.as_deref()),
             Self::Flows(selection) => records::print_flows(&selection, global, printer),
@@ -70,27 +73,33 @@ impl Runs {
     }
 }
 
-fn list(global: &Global, printer: &Printer, limit: u32) -> Result<(), Failure> {
+fn list(global: &Global, printer: &Printer, of: &OfTenant, limit: u32) -> Result<(), Failure> {
     let runs = match state::reader(&global.state)? {
-        Some(reader) => reader.runs(limit).map_err(state::store_failure)?,
+        Some(reader) => reader
+            .runs_of(of.name(), limit)
+            .map_err(state::store_failure)?,
         None => Vec::new(),
     };
     let items: Vec<Value> = runs.iter().map(|(run, _)| summary(run)).collect();
     printer.list("runs", &items, || {
         let mut table = Table::new(
-            &["run", "pipeline", "state", "tasks", "submitted"],
+            &["run", "tenant", "pipeline", "state", "tasks", "submitted"],
             "no runs yet; `barecount run FILE` makes one",
         );
         for (run, _) in &runs {
             table.row([
                 run.id.to_string(),
+                run.tenant.clone(),
                 run.pipeline.clone(),
                 run.state.as_str().to_owned(),
                 run.tasks.len().to_string(),
                 run.submitted_at.to_string(),
             ]);
         }
-        table
+        match several(runs.iter().map(|(run, _)| run.tenant.as_str())) {
+            true => table,
+            false => table.without("tenant"),
+        }
     })
 }
 

@@ -1,13 +1,14 @@
 //! The store's tables, and how an older file becomes a newer one.
 
-use std::path::Path;
+use std::{cmp::Ordering, path::Path};
 
 use rusqlite::Connection;
 
 use super::OpenError;
 
 /// One step per format version: step `n` takes a file of version `n` to `n + 1`.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE plans (
         digest TEXT PRIMARY KEY,
         body   TEXT NOT NULL
@@ -77,7 +78,24 @@ const MIGRATIONS: &[&str] = &["
         at          TEXT NOT NULL
     );
     CREATE INDEX dead_letters_run ON dead_letters(run);
-"];
+",
+    "
+    -- Whose an output and a dead letter is. A table lies in its tenant's folder from here on.
+    ALTER TABLE outputs ADD COLUMN tenant TEXT NOT NULL DEFAULT '';
+    UPDATE outputs SET tenant =
+        coalesce((SELECT tenant FROM runs WHERE runs.id = outputs.run), '');
+    UPDATE outputs SET uri =
+        substr(uri, 1, length(uri) - length(dataset) - length('datasets//'))
+        || 'datasets/' || tenant || '/' || replace(dataset, '.', '/') || '/'
+        WHERE substr(uri, -length(dataset) - length('datasets//'))
+            = 'datasets/' || replace(dataset, '.', '/') || '/';
+    DROP INDEX outputs_dataset;
+    CREATE INDEX outputs_dataset ON outputs(tenant, dataset, version);
+    ALTER TABLE dead_letters ADD COLUMN tenant TEXT NOT NULL DEFAULT '';
+    UPDATE dead_letters SET tenant =
+        coalesce((SELECT tenant FROM runs WHERE runs.id = dead_letters.run), '');
+",
+];
 
 /// Brings the file to the newest format.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
@@ -86,9 +104,7 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Op
         source,
     };
     let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
-    let found: u32 = connection
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(database)?;
+    let found = version(connection).map_err(database)?;
     if found > known {
         return Err(OpenError::Newer { found, known });
     }
@@ -103,4 +119,56 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Op
         transaction.commit().map_err(database)?;
     }
     Ok(())
+}
+
+/// Refuses a file of another format than the newest: a reader changes nothing.
+pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+    let found = version(connection).map_err(|source| OpenError::Database {
+        path: path.to_owned(),
+        source,
+    })?;
+    match found.cmp(&known) {
+        Ordering::Less => Err(OpenError::Older { found, known }),
+        Ordering::Equal => Ok(()),
+        Ordering::Greater => Err(OpenError::Newer { found, known }),
+    }
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    #[test]
+    fn rows_from_before_they_had_a_tenant_get_that_of_their_run() -> TestResult {
+        let mut connection = Connection::open_in_memory()?;
+        connection.execute_batch(MIGRATIONS[0])?;
+        connection.pragma_update(None, "user_version", 1)?;
+        connection.execute_batch(
+            "INSERT INTO plans VALUES ('p', '{}');
+             INSERT INTO runs VALUES (1, 'r', 'acme', 't', 'x', 'succeeded', '', 'p', '{}');
+             INSERT INTO outputs VALUES ('r', 'k', 'kpi.salary', NULL, 3,
+                 'file:///of/datasets/kpi/salary/datasets/kpi/salary/', 1, 2, 'd', 'at');
+             INSERT INTO dead_letters (run, task, attempt, stage, record, error, at)
+                 VALUES ('r', 'k', 1, 's', 'x', 'y', 'at');",
+        )?;
+        migrate(&mut connection, Path::new("memory"))?;
+        let found: (String, String, u64) =
+            connection.query_row("SELECT tenant, uri, version FROM outputs", [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?;
+        let uri = "file:///of/datasets/kpi/salary/datasets/acme/kpi/salary/".to_owned();
+        assert_eq!(found, ("acme".to_owned(), uri, 3));
+        let of: String =
+            connection.query_row("SELECT tenant FROM dead_letters", [], |row| row.get(0))?;
+        assert_eq!(of, "acme");
+        check(&connection, Path::new("memory"))?;
+        Ok(())
+    }
 }

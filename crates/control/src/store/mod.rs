@@ -47,6 +47,14 @@ pub enum OpenError {
         /// The newest known here.
         known: u32,
     },
+    /// An older program wrote it, and it is only being read. [`Store::open`] makes it newer.
+    #[error("the state is of format {found}, older than {known}")]
+    Older {
+        /// The file's format.
+        found: u32,
+        /// The newest known here.
+        known: u32,
+    },
     /// What the store holds cannot be read.
     #[error("the state in {} cannot be read", path.display())]
     Unreadable {

@@ -9,7 +9,7 @@ use barecount_model::{
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, params};
 
 use super::{
-    FILE, LedgerEntry, OpenError, OutputVersion, StoreError, damaged, failed,
+    FILE, LedgerEntry, OpenError, OutputVersion, StoreError, damaged, failed, format,
     rows::{DeadLetter, StoredDeadLetter},
 };
 
@@ -23,14 +23,19 @@ impl Reader {
     /// Opens an existing store; `None` where nothing has ever run.
     ///
     /// # Errors
-    /// [`OpenError::Database`] if there is a file that cannot be opened.
+    /// [`OpenError::Database`] if there is a file that cannot be opened; [`OpenError::Older`] and
+    /// [`OpenError::Newer`] if it is of another format.
     pub fn open(folder: &Path) -> Result<Option<Self>, OpenError> {
         let path = folder.join(FILE);
         if !path.exists() {
             return Ok(None);
         }
         let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)
-            .map_err(|source| OpenError::Database { path, source })?;
+            .map_err(|source| OpenError::Database {
+                path: path.clone(),
+                source,
+            })?;
+        format::check(&connection, &path)?;
         Ok(Some(Self { connection }))
     }
 
@@ -39,10 +44,22 @@ impl Reader {
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
     pub fn runs(&self, limit: u32) -> Result<Vec<(Run, Plan)>, StoreError> {
+        self.runs_of(None, limit)
+    }
+
+    /// As [`Reader::runs`], of one tenant.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn runs_of(
+        &self,
+        tenant: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<(Run, Plan)>, StoreError> {
         runs_where(
             &self.connection,
-            "1 ORDER BY runs.seq DESC LIMIT ?1",
-            params![limit],
+            "(?1 IS NULL OR tenant = ?1) ORDER BY runs.seq DESC LIMIT ?2",
+            params![tenant, limit],
         )
     }
 
@@ -66,17 +83,52 @@ impl Reader {
         self.outputs_where("run = ?1 ORDER BY dataset, partition", params![run])
     }
 
-    /// The latest visible version of every dataset, or of the one named.
+    /// The latest visible version of every dataset, or of the one named: of one tenant, or of all.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
-    pub fn latest_outputs(&self, dataset: Option<&str>) -> Result<Vec<OutputVersion>, StoreError> {
+    pub fn latest_outputs(
+        &self,
+        tenant: Option<&str>,
+        dataset: Option<&str>,
+    ) -> Result<Vec<OutputVersion>, StoreError> {
         self.outputs_where(
-            "(?1 IS NULL OR dataset = ?1) AND version =
-               (SELECT max(version) FROM outputs AS other WHERE other.dataset = outputs.dataset)
-             ORDER BY dataset",
+            "(?1 IS NULL OR tenant = ?1) AND (?2 IS NULL OR dataset = ?2) AND version =
+               (SELECT max(version) FROM outputs AS other
+                WHERE other.tenant = outputs.tenant AND other.dataset = outputs.dataset)
+             ORDER BY tenant, dataset",
+            params![tenant, dataset],
+        )
+    }
+
+    /// The tenants whose runs have committed a dataset, in order.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn writers_of(&self, dataset: &str) -> Result<Vec<String>, StoreError> {
+        self.texts(
+            "SELECT DISTINCT tenant FROM outputs WHERE dataset = ?1 ORDER BY tenant",
             params![dataset],
         )
+    }
+
+    /// The tenants that have runs, in order.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn tenants(&self) -> Result<Vec<String>, StoreError> {
+        self.texts("SELECT DISTINCT tenant FROM runs ORDER BY tenant", [])
+    }
+
+    fn texts(&self, sql: &str, parameters: impl Params) -> Result<Vec<String>, StoreError> {
+        let mut query = self
+            .connection
+            .prepare_cached(sql)
+            .map_err(failed("read tenants"))?;
+        query
+            .query_map(parameters, |row| row.get(0))
+            .and_then(Iterator::collect)
+            .map_err(failed("read tenants"))
     }
 
     /// Ledger entries, oldest first: of one run, or all of them.
@@ -106,12 +158,13 @@ impl Reader {
         rows.and_then(Iterator::collect).map_err(read)
     }
 
-    /// Records set aside, newest first: of one run, or of all.
+    /// Records set aside, newest first: of one run or tenant, or of all.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
     pub fn dead_letters(
         &self,
+        tenant: Option<&str>,
         run: Option<&str>,
         limit: u32,
     ) -> Result<Vec<StoredDeadLetter>, StoreError> {
@@ -120,10 +173,12 @@ impl Reader {
             .connection
             .prepare(&format!(
                 "SELECT {DEAD_LETTER_COLUMNS}
-                 FROM dead_letters WHERE ?1 IS NULL OR run = ?1 ORDER BY id DESC LIMIT ?2",
+                 FROM dead_letters
+                 WHERE (?1 IS NULL OR tenant = ?1) AND (?2 IS NULL OR run = ?2)
+                 ORDER BY id DESC LIMIT ?3",
             ))
             .map_err(failed("read dead letters"))?;
-        let rows = query.query_map(params![run, limit], dead_letter);
+        let rows = query.query_map(params![tenant, run, limit], dead_letter);
         rows.and_then(Iterator::collect).map_err(read)
     }
 
@@ -145,7 +200,7 @@ impl Reader {
         parameters: impl Params,
     ) -> Result<Vec<OutputVersion>, StoreError> {
         let sql = format!(
-            "SELECT dataset, partition, run, version, uri, rows, bytes, digest, at
+            "SELECT dataset, partition, run, version, uri, rows, bytes, digest, at, tenant
              FROM outputs WHERE {condition}"
         );
         let read = failed("read outputs");
@@ -164,6 +219,7 @@ impl Reader {
                 bytes: row.get(6)?,
                 digest: row.get(7)?,
                 at: row.get(8)?,
+                tenant: row.get(9)?,
             })
         });
         rows.and_then(Iterator::collect).map_err(read)
@@ -172,7 +228,7 @@ impl Reader {
 
 /// What [`dead_letter`] reads, in its order.
 const DEAD_LETTER_COLUMNS: &str =
-    "id, run, task, attempt, stage, dataset, record, error, schema_hash, at";
+    "id, run, task, attempt, stage, dataset, record, error, schema_hash, at, tenant";
 
 fn dead_letter(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredDeadLetter> {
     Ok(StoredDeadLetter {
@@ -188,6 +244,7 @@ fn dead_letter(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredDeadLetter> {
             schema_hash: row.get(8)?,
         },
         at: row.get(9)?,
+        tenant: row.get(10)?,
     })
 }
 

@@ -30,6 +30,8 @@ pub struct DeadLetter {
 pub struct StoredDeadLetter {
     /// Its number in the queue.
     pub id: u64,
+    /// The tenant.
+    pub tenant: String,
     /// The run.
     pub run: String,
     /// The task.
@@ -67,6 +69,8 @@ pub struct LedgerEntry {
 /// A version of a dataset, as the catalog shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputVersion {
+    /// Whose it is.
+    pub tenant: String,
     /// The dataset.
     pub dataset: String,
     /// The partition that the task covered, if it covered one.
@@ -210,8 +214,8 @@ impl Batch<'_> {
             .connection
             .prepare_cached(
                 "INSERT OR REPLACE INTO outputs
-                 (run, task, dataset, partition, version, uri, rows, bytes, digest, at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                 (run, task, dataset, partition, version, uri, rows, bytes, digest, at, tenant)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             )
             .map_err(failed("publish outputs"))?;
         let task = &run.tasks[task];
@@ -226,7 +230,8 @@ impl Batch<'_> {
                 output.rows,
                 output.bytes,
                 output.digest,
-                now.to_string()
+                now.to_string(),
+                run.tenant
             ];
             insert.execute(row).map_err(failed("publish outputs"))?;
         }
@@ -246,8 +251,8 @@ impl Batch<'_> {
             .connection
             .prepare_cached(
                 "INSERT INTO dead_letters
-                 (run, task, attempt, stage, dataset, record, error, schema_hash, at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                 (run, task, attempt, stage, dataset, record, error, schema_hash, at, tenant)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             )
             .map_err(failed("keep dead letters"))?;
         let task = &run.tasks[task];
@@ -261,7 +266,8 @@ impl Batch<'_> {
                 letter.record,
                 letter.error,
                 letter.schema_hash,
-                now.to_string()
+                now.to_string(),
+                run.tenant
             ];
             insert.execute(row).map_err(failed("keep dead letters"))?;
         }

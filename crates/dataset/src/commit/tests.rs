@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::decision::{AppTransaction, PartitionValues};
 use crate::disk::LocalDisk;
+use crate::name::Tenant;
 use crate::read::InputFormat;
 use crate::schema::{Column, ColumnType, TableSchema};
 use crate::stage::{Limits, OutputFormat, OutputSpec, Staged, stage_output};
+use crate::table::StateTables;
 
 type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
@@ -74,6 +76,14 @@ fn decision(
     })
 }
 
+fn acme() -> Tenant {
+    "acme".parse().expect("the test names a tenant")
+}
+
+fn tables_in(state: &Path) -> Tables {
+    StateTables::new(state.to_owned()).of(&acme())
+}
+
 fn csv_of(tables: &Tables, snapshot: &Snapshot) -> TestResult<String> {
     let into = tables.state().join(format!("out-{}", snapshot.version));
     let _ = fs::remove_dir_all(&into);
@@ -84,7 +94,7 @@ fn csv_of(tables: &Tables, snapshot: &Snapshot) -> TestResult<String> {
 #[tokio::test]
 async fn a_decision_rolled_forward_twice_commits_once() -> TestResult {
     let state = tempfile::tempdir()?;
-    let tables = Tables::new(state.path().to_owned());
+    let tables = tables_in(state.path());
     let schema = schema()?;
     let staged = staged(
         state.path(),
@@ -114,7 +124,7 @@ async fn a_decision_rolled_forward_twice_commits_once() -> TestResult {
 #[tokio::test]
 async fn an_earlier_decision_is_found_behind_later_ones() -> TestResult {
     let state = tempfile::tempdir()?;
-    let tables = Tables::new(state.path().to_owned());
+    let tables = tables_in(state.path());
     let schema = schema()?;
     let mut decisions = Vec::new();
     for attempt in ["a1", "a2", "a3"] {
@@ -160,7 +170,7 @@ async fn an_earlier_decision_is_found_behind_later_ones() -> TestResult {
 #[tokio::test]
 async fn replacing_a_partition_leaves_the_others_and_the_digest_is_of_all() -> TestResult {
     let state = tempfile::tempdir()?;
-    let tables = Tables::new(state.path().to_owned());
+    let tables = tables_in(state.path());
     let schema = schema()?;
     let whole = staged(
         state.path(),
@@ -197,7 +207,7 @@ async fn replacing_a_partition_leaves_the_others_and_the_digest_is_of_all() -> T
 #[tokio::test]
 async fn a_new_nullable_column_widens_the_table_and_old_rows_read_as_null() -> TestResult {
     let state = tempfile::tempdir()?;
-    let tables = Tables::new(state.path().to_owned());
+    let tables = tables_in(state.path());
     let old = schema()?;
     let rows = staged(state.path(), "a1", &old, "year,rate\n2023,1\n")?;
     tables
@@ -236,7 +246,7 @@ async fn a_new_nullable_column_widens_the_table_and_old_rows_read_as_null() -> T
 #[tokio::test]
 async fn partition_values_of_any_text_are_read_back() -> TestResult {
     let state = tempfile::tempdir()?;
-    let tables = Tables::new(state.path().to_owned());
+    let tables = tables_in(state.path());
     let columns = vec![
         Column::required("region", ColumnType::String),
         Column::required("n", ColumnType::Int64),
@@ -264,7 +274,7 @@ async fn partition_values_of_any_text_are_read_back() -> TestResult {
 #[tokio::test]
 async fn a_damaged_or_missing_staged_file_is_not_committed() -> TestResult {
     let state = tempfile::tempdir()?;
-    let tables = Tables::new(state.path().to_owned());
+    let tables = tables_in(state.path());
     let schema = schema()?;
     let rows = staged(state.path(), "a1", &schema, "year,rate\n2023,1\n")?;
     let decision = decision("a1", &schema, &rows, WriteMode::Append)?;
@@ -295,13 +305,13 @@ async fn the_same_decision_from_two_processes_at_once_commits_once() -> TestResu
     let mut racing = tokio::task::JoinSet::new();
     for _ in 0..6 {
         // A `Tables` of its own shares no lock: as another process would.
-        let (tables, decision) = (Tables::new(state.path().to_owned()), Arc::clone(&decision));
+        let (tables, decision) = (tables_in(state.path()), Arc::clone(&decision));
         racing.spawn(async move { tables.roll_forward(&decision).await });
     }
     while let Some(committed) = racing.join_next().await {
         assert_eq!(committed??[0].version, 0);
     }
-    let tables = Tables::new(state.path().to_owned());
+    let tables = tables_in(state.path());
     let snapshot = tables.snapshot(&"gdp.rates".parse()?, None).await?;
     assert_eq!((snapshot.version, snapshot.digest()?.0), (0, 2));
     Ok(())
@@ -346,6 +356,10 @@ impl Disk for FaultyDisk {
         self.step(|| self.disk.create_dir_all(path))
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step(|| self.disk.rename(from, to))
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.step(|| self.disk.sync_dir(path))
     }
@@ -358,7 +372,7 @@ async fn every_durable_step_may_fail_once_with_or_without_effect() -> TestResult
         let mut failures = 0;
         for fail_at in 0.. {
             let state = tempfile::tempdir()?;
-            let good = Tables::new(state.path().to_owned());
+            let good = tables_in(state.path());
             let before = staged(state.path(), "a0", &schema, "year,rate\n2023,5\n")?;
             good.roll_forward(&decision("a0", &schema, &before, WriteMode::Append)?)
                 .await?;
@@ -377,11 +391,9 @@ async fn every_durable_step_may_fail_once_with_or_without_effect() -> TestResult
                 persisted,
             };
             let disk = Arc::new(disk);
-            let faulty = Tables::on_disk(state.path().to_owned(), disk.clone());
+            let faulty = StateTables::on_disk(state.path().to_owned(), disk.clone()).of(&acme());
             let failed = faulty.roll_forward(&decision).await.is_err();
-            let committed = Tables::new(state.path().to_owned())
-                .roll_forward(&decision)
-                .await?;
+            let committed = tables_in(state.path()).roll_forward(&decision).await?;
 
             let summary: Vec<_> = committed
                 .iter()
@@ -411,7 +423,7 @@ async fn every_durable_step_may_fail_once_with_or_without_effect() -> TestResult
 #[tokio::test]
 async fn many_commits_are_summed_up_in_a_durable_checkpoint() -> TestResult {
     let state = tempfile::tempdir()?;
-    let tables = Tables::new(state.path().join("with space % and #"));
+    let tables = tables_in(&state.path().join("with space % and #"));
     let schema = schema()?;
     let rows = staged(tables.state(), "a", &schema, "year,rate\n2024,1\n")?;
     let mut last = None;

@@ -189,7 +189,7 @@ fn canary_record() -> Outcome {
         let files = files_with(&place.state(), word);
         for path in &files {
             let text = path.display().to_string();
-            let is_own = text.starts_with(&format!("datasets/raw/{whose}/"))
+            let is_own = text.starts_with(&format!("datasets/demo/raw/{whose}/"))
                 || own.iter().any(|task| text.starts_with(&format!("logs/{task}")))
                 || text.starts_with("checkpoints/")
                 || text.starts_with("cache/")

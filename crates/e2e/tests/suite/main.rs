@@ -19,4 +19,5 @@ mod records;
 mod rows;
 mod secrets;
 mod storage;
+mod tenants;
 mod verbs;

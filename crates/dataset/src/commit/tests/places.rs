@@ -9,7 +9,7 @@ use super::*;
 
 /// Commits a row, and another one beside it; reads both back from the latest version.
 async fn commit_and_read(state: &Path, rates: [&str; 2]) -> TestResult<String> {
-    let tables = Tables::new(state.to_owned());
+    let tables = tables_in(state);
     let schema = schema()?;
     let mut uri = String::new();
     for (number, rate) in (0..).zip(rates) {
