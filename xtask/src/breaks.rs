@@ -350,3 +350,21 @@ fn write_changed(path: &Path, content: &[u8]) -> io::Result<()> {
     }
     fs::write(path, content)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::BREAKS;
+
+    #[test]
+    fn every_break_still_finds_the_line_that_it_breaks() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for broken in BREAKS {
+            let code = std::fs::read_to_string(root.join(broken.file)).unwrap_or_default();
+            let found = code.matches(broken.from).count();
+            let (name, file) = (broken.name, broken.file);
+            assert_eq!(found, 1, "`{name}`: adapt it to what {file} is now");
+        }
+    }
+}
