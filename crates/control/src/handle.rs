@@ -1,6 +1,10 @@
 //! What the rest of the program holds of the control plane.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
 
 use barecount_model::{
     evidence::Statement,
@@ -8,7 +12,7 @@ use barecount_model::{
     identity::SignedIdentity,
     plan::Plan,
     run::{
-        Rejection, Run, RunState, WaitingReason,
+        Rejection, Run, WaitingReason,
         outcome::{CommittedDataset, Outcome},
     },
 };
@@ -17,23 +21,34 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
+    authority::{Authorised, NotCovered},
     clock::Clock,
     entries::Entries,
-    governance::{Action, Permit},
+    governance::Permit,
     identity::{IdentityError, Issuer},
+    journal::Storage,
+    shard::{Command, Verb},
     store::{DeadLetter, OpenError, Store, StoreError},
-    writer::{self, Command, Reply, Verb, Writer},
+    writer::{self, Listeners, Message, Writer},
 };
 
 /// Commands that wait for the writer at most; further callers wait for a place.
 const QUEUE: usize = 4096;
 
-/// A handle on the control plane. Cheap to clone; the writer ends with the last one.
+/// A handle on the control plane. Cheap to clone; the writer ends with the last one, or when it is
+/// [closed](Control::close).
 #[derive(Clone)]
 pub struct Control {
-    commands: mpsc::Sender<(Command, Reply)>,
+    commands: mpsc::Sender<Message>,
     length: watch::Receiver<u64>,
     issuer: Arc<Issuer>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+/// What the ledger may tell the control plane. It keeps nothing alive.
+#[derive(Debug, Clone)]
+pub struct LedgerPort {
+    commands: mpsc::WeakSender<Message>,
 }
 
 /// A run to be accepted.
@@ -41,8 +56,8 @@ pub struct Control {
 pub struct Submission {
     /// The run, its tasks all waiting.
     pub run: Run,
-    /// What it carries out.
-    pub plan: Arc<Plan>,
+    /// What it carries out, and by which permit.
+    pub plan: Authorised,
     /// Tasks whose first attempts are opened in the same transaction, because there is room for
     /// them: their launches may follow at once. Nothing is placed where the token names a run that
     /// exists already.
@@ -87,8 +102,8 @@ pub enum CommandError {
     #[error("the command does not apply")]
     Rejected(#[from] Rejection),
     /// The permit is for something else.
-    #[error("governance has not permitted run {0}")]
-    NotPermitted(RunId),
+    #[error("governance has not permitted this of run {0}")]
+    NotPermitted(RunId, #[source] NotCovered),
     /// The report hands over a dataset that the task's stage does not write.
     #[error("a task of run {run} handed over {dataset}, which its stage does not write")]
     OutOfPlan {
@@ -111,6 +126,13 @@ pub enum CommandError {
     /// The change could not be made durable; nothing of it has happened.
     #[error("the change could not be made durable")]
     Store(#[source] Arc<StoreError>),
+    /// The change may be durable or not: the store failed while it wrote it, and cannot be read.
+    /// What it holds is announced once it can be.
+    #[error("whether the change is durable is not known")]
+    Unknown(#[source] Arc<StoreError>),
+    /// Another process has taken the state over; this one changes nothing any more.
+    #[error("another process has taken this state over")]
+    NotOwner,
     /// The writer has ended.
     #[error("the control plane has shut down")]
     Closed,
@@ -129,26 +151,65 @@ impl Control {
         entries: mpsc::UnboundedSender<Entries>,
     ) -> Result<Self, OpenError> {
         let store = Store::open(folder)?;
-        let (commands, queue) = mpsc::channel(QUEUE);
-        let (writer, length) = Writer::new(store, clock, updates, entries).map_err(|source| {
-            OpenError::Unreadable {
-                path: folder.to_owned(),
-                source: Box::new(source),
-            }
-        })?;
-        writer::spawn(writer, queue).map_err(|source| OpenError::Folder {
+        let issuer = Issuer::open(folder).map_err(|source| OpenError::Folder {
             path: folder.to_owned(),
             source,
         })?;
-        let issuer = Issuer::new().map_err(|source| OpenError::Folder {
-            path: folder.to_owned(),
-            source: source.into(),
-        })?;
+        let listeners = Listeners { updates, entries };
+        Self::over(Box::new(store), issuer, clock, listeners).map_err(|error| match error {
+            StartError::Storage(source) => OpenError::Unreadable {
+                path: folder.to_owned(),
+                source: Box::new(source),
+            },
+            StartError::Thread(source) => OpenError::Folder {
+                path: folder.to_owned(),
+                source,
+            },
+        })
+    }
+
+    /// Starts the writer of any storage.
+    pub(crate) fn over(
+        storage: Box<dyn Storage>,
+        issuer: Issuer,
+        clock: Arc<dyn Clock>,
+        listeners: Listeners,
+    ) -> Result<Self, StartError> {
+        let issuer = Arc::new(issuer);
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let (writer, length) = Writer::new(storage, clock, Arc::clone(&issuer), listeners)?;
+        let thread = writer::spawn(writer, queue)?;
         Ok(Self {
             commands,
             length,
-            issuer: Arc::new(issuer),
+            issuer,
+            thread: Arc::new(Mutex::new(Some(thread))),
         })
+    }
+
+    /// Ends the control plane in good order: no more commands are taken, those that wait are carried
+    /// out, everything is told, and the writer has let go of its state when this returns. Other
+    /// handles answer with [`CommandError::Closed`] from then on.
+    pub async fn close(self) {
+        // It fails only where the writer has ended already.
+        let _ = self.commands.send(Message::Close).await;
+        self.commands.closed().await;
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread {
+            // The thread's own panic was reported when it happened.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+
+    /// What the ledger may tell.
+    pub fn ledger_port(&self) -> LedgerPort {
+        LedgerPort {
+            commands: self.commands.downgrade(),
+        }
     }
 
     /// The ledger's durable length, as it grows.
@@ -156,49 +217,21 @@ impl Control {
         self.length.clone()
     }
 
-    /// Accepts a run, or answers with the one that has its token. Governance's permit has to be
-    /// for exactly this run: its tenant, environment, pipeline, version, and every stage.
+    /// Accepts a run, or answers with the one that has its token. The run has to be one of the plan
+    /// that was permitted.
     ///
     /// # Errors
-    /// [`CommandError::NotPermitted`] if the permit is for something else;
+    /// [`CommandError::NotPermitted`] if the run is another plan's;
     /// [`CommandError::TokenConflict`] if the token belongs to another version's run; a rejection
     /// if a task to be placed needs another one first.
-    pub async fn submit(
-        &self,
-        submission: Submission,
-        permit: &Permit,
-    ) -> Result<Submitted, CommandError> {
-        let run = &submission.run;
-        let whole = permit.covers(
-            Action::Run,
-            &run.tenant,
-            &run.environment,
-            &run.pipeline,
-            &run.version,
-        );
-        if !whole
-            || !run
-                .tasks
-                .iter()
-                .all(|task| permit.covers_stage(&task.stage))
-        {
-            return Err(CommandError::NotPermitted(run.id.clone()));
-        }
+    pub async fn submit(&self, submission: Submission) -> Result<Submitted, CommandError> {
         let id = submission.run.id.clone();
-        let environment = submission.run.environment.clone();
+        submission
+            .plan
+            .admits(&submission.run)
+            .map_err(|error| CommandError::NotPermitted(id.clone(), error))?;
         let update = self.send(Command::Submit(Box::new(submission))).await?;
         let update = update.ok_or(CommandError::Closed)?;
-        // The token may name a run of another environment, or of other stages.
-        let permitted = update.run.environment == environment
-            && update
-                .run
-                .tasks
-                .iter()
-                .all(|task| permit.covers_stage(&task.stage));
-        let is_over = matches!(update.run.state, RunState::Succeeded | RunState::Refused);
-        if permitted && !is_over {
-            self.issuer.permit(&update);
-        }
         Ok(if update.run.id == id {
             Submitted::New(update)
         } else {
@@ -232,7 +265,7 @@ impl Control {
     /// submitted with a permit.
     ///
     /// # Errors
-    /// [`IdentityError::NotPermitted`] unless the run was submitted with a permit in this process.
+    /// [`IdentityError::NotPermitted`] unless the run is under way by a permit.
     pub fn identify(
         &self,
         attempt: &Fenced,
@@ -241,7 +274,7 @@ impl Control {
         self.issuer.mint(attempt, now)
     }
 
-    /// The key that identities of this process are verified with.
+    /// The key that identities of this state are verified with.
     pub fn identity_key(&self) -> VerifyingKey {
         self.issuer.verifying_key()
     }
@@ -318,20 +351,25 @@ impl Control {
         .await
     }
 
-    /// Cancels a run.
+    /// Cancels a run, by a permit to [`Action::Cancel`](crate::governance::Action::Cancel) it.
     ///
     /// # Errors
-    /// [`CommandError`]; a rejection if the run has ended.
-    pub async fn cancel(&self, run: &RunId) -> Result<Update, CommandError> {
-        self.apply(run, Verb::Cancel).await
+    /// [`CommandError::NotPermitted`] if the permit is for something else; a rejection if the run
+    /// has ended.
+    pub async fn cancel(&self, run: &RunId, permit: &Permit) -> Result<Update, CommandError> {
+        let by = permit.shared();
+        self.apply(run, Verb::Cancel { by }).await
     }
 
-    /// Takes a run up again that failed or was cancelled.
+    /// Takes a run up again that failed or was cancelled, by a permit to
+    /// [`Action::Resume`](crate::governance::Action::Resume) every stage of its plan.
     ///
     /// # Errors
-    /// [`CommandError`]; a rejection if the run did neither.
-    pub async fn resume(&self, run: &RunId) -> Result<Update, CommandError> {
-        self.apply(run, Verb::Resume).await
+    /// [`CommandError::NotPermitted`] if the permit is for something else; a rejection if the run
+    /// did neither.
+    pub async fn resume(&self, run: &RunId, permit: &Permit) -> Result<Update, CommandError> {
+        let by = permit.shared();
+        self.apply(run, Verb::Resume { by }).await
     }
 
     /// Enters a fact in the ledger that belongs to no run: a refusal, a build.
@@ -342,15 +380,6 @@ impl Control {
         self.send(Command::Enter(statement)).await.map(drop)
     }
 
-    /// Lets the store forget the bytes of entries that a durable checkpoint covers, with its next
-    /// transaction.
-    ///
-    /// # Errors
-    /// [`CommandError::Closed`] once the control plane has shut down.
-    pub async fn integrated(&self, size: u64) -> Result<(), CommandError> {
-        self.send(Command::Integrated { size }).await.map(drop)
-    }
-
     async fn apply(&self, run: &RunId, verb: Verb) -> Result<Update, CommandError> {
         let update = self
             .send(Command::Apply {
@@ -358,22 +387,47 @@ impl Control {
                 verb,
             })
             .await?;
-        let update = update.ok_or(CommandError::Closed)?;
-        if update.run.state == RunState::Succeeded {
-            // Others may be resumed.
-            self.issuer.forget(&update.run.id);
-        }
-        Ok(update)
+        update.ok_or(CommandError::Closed)
     }
 
     /// Cancel-safe in the sense that a command, once sent, takes effect whether or not its answer
     /// is awaited.
     async fn send(&self, command: Command) -> Result<Option<Update>, CommandError> {
-        let (reply, answer) = oneshot::channel();
-        self.commands
-            .send((command, reply))
-            .await
-            .map_err(|_| CommandError::Closed)?;
-        answer.await.map_err(|_| CommandError::Closed)?
+        send(&self.commands, command).await
     }
+}
+
+impl LedgerPort {
+    /// Lets the store forget the bytes of entries that a durable checkpoint covers, with its next
+    /// batch.
+    ///
+    /// # Errors
+    /// [`CommandError::Closed`] once the control plane has shut down.
+    pub async fn integrated(&self, size: u64) -> Result<(), CommandError> {
+        let commands = self.commands.upgrade().ok_or(CommandError::Closed)?;
+        send(&commands, Command::Integrated { size })
+            .await
+            .map(drop)
+    }
+}
+
+async fn send(
+    commands: &mpsc::Sender<Message>,
+    command: Command,
+) -> Result<Option<Update>, CommandError> {
+    let (reply, answer) = oneshot::channel();
+    commands
+        .send(Message::Do(command, reply))
+        .await
+        .map_err(|_| CommandError::Closed)?;
+    answer.await.map_err(|_| CommandError::Closed)?
+}
+
+/// Why a writer did not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error(transparent)]
+    Storage(#[from] StoreError),
+    #[error(transparent)]
+    Thread(#[from] std::io::Error),
 }

@@ -1,35 +1,69 @@
 //! Identities of attempts, minted where attempts are placed.
 //!
-//! Only what governance has permitted gets one: a run is known here once it was submitted with a
-//! [`Permit`](crate::governance::Permit), in this process. The signing key is made anew by each
-//! process and never leaves it, so that an identity is worth nothing beyond the process that minted
-//! it; an agent holds the public half, checks identities, and cannot make any.
+//! Only what governance has permitted gets one: the writer makes a run known here, with what is
+//! stored of its permit, before anybody hears of it. The signing key is the state folder's own, made
+//! once and readable by its owner alone: a process that starts again goes on minting what agents
+//! that outlived it can check. An agent holds the public half, and cannot make any.
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use barecount_model::{
-    id::RunId,
+    id::{RunId, TaskId},
     identity::{Identity, SignedIdentity, Workload},
+    plan::Plan,
+    run::Run,
 };
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use jiff::Timestamp;
 
-use crate::handle::{Fenced, Update};
+use crate::{handle::Fenced, shard::Active};
+
+/// The file of the signing key, in a state folder.
+const KEY_FILE: &str = "identity.key";
 
 /// Mints identities.
 pub(crate) struct Issuer {
     key: SigningKey,
-    permitted: Mutex<HashMap<RunId, Update>>,
+    permitted: Mutex<HashMap<RunId, Arc<Permitted>>>,
+}
+
+/// What of a run never changes.
+struct Permitted {
+    environment: String,
+    tenant: String,
+    pipeline: String,
+    /// Tasks, and their stages.
+    tasks: Vec<(TaskId, String)>,
+    plan: Arc<Plan>,
+}
+
+impl Permitted {
+    fn of(run: &Run, plan: &Arc<Plan>) -> Self {
+        let tasks = run.tasks.iter();
+        Self {
+            environment: run.environment.clone(),
+            tenant: run.tenant.clone(),
+            pipeline: run.pipeline.clone(),
+            tasks: tasks
+                .map(|task| (task.id.clone(), task.stage.clone()))
+                .collect(),
+            plan: Arc::clone(plan),
+        }
+    }
 }
 
 /// Why an attempt gets no identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
-    /// Governance has not permitted the run, or not in this process.
-    #[error("governance has not permitted run {0} here")]
+    /// Governance has not permitted the run, or it is not under way.
+    #[error("no permit is known for run {0}")]
     NotPermitted(RunId),
     /// The run has no such task, or its plan no such stage.
     #[error("run {run} has no task {task} that could be carried out")]
@@ -42,17 +76,19 @@ pub enum IdentityError {
 }
 
 impl Issuer {
-    /// With a key of its own.
+    /// With the key of a state folder, which is made if absent.
     ///
     /// # Errors
-    /// Where the system has no randomness.
-    pub(crate) fn new() -> Result<Self, getrandom::Error> {
-        let mut seed = zeroize::Zeroizing::new([0; 32]);
-        getrandom::fill(&mut *seed)?;
-        Ok(Self {
-            key: SigningKey::from_bytes(&seed),
+    /// If the key cannot be read or made, is no key, or is open to others.
+    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
+        Ok(Self::with(key(&folder.join(KEY_FILE))?))
+    }
+
+    pub(crate) fn with(key: SigningKey) -> Self {
+        Self {
+            key,
             permitted: Mutex::new(HashMap::new()),
-        })
+        }
     }
 
     /// The key that identities are verified with.
@@ -60,14 +96,18 @@ impl Issuer {
         self.key.verifying_key()
     }
 
-    /// Notes that governance permits a run, with the plan that it carries out.
-    pub(crate) fn permit(&self, run: &Update) {
-        self.runs().insert(run.run.id.clone(), run.clone());
-    }
-
-    /// Forgets a run that has ended.
-    pub(crate) fn forget(&self, run: &RunId) {
-        self.runs().remove(run);
+    /// Notes what is permitted of a run: all of it while it is under way by a permit for its plan,
+    /// and nothing otherwise.
+    pub(crate) fn know(&self, active: &Active) {
+        let authority = active.authority.as_ref();
+        let lets = authority.is_some_and(|authority| authority.lets(&active.plan));
+        let mut runs = self.runs();
+        if lets && !active.run.state.is_final() {
+            runs.entry(active.run.id.clone())
+                .or_insert_with(|| Arc::new(Permitted::of(&active.run, &active.plan.plan)));
+        } else {
+            runs.remove(&active.run.id);
+        }
     }
 
     /// Mints the identity of an attempt. What it opens follows from the plan that was permitted,
@@ -87,18 +127,18 @@ impl Issuer {
             run: run.clone(),
             task: *task,
         };
-        let placed = permitted.run.tasks.get(*task).ok_or_else(none)?;
-        let stage = permitted.plan.stage(&placed.stage).ok_or_else(none)?;
+        let (id, stage) = permitted.tasks.get(*task).ok_or_else(none)?;
+        let planned = permitted.plan.stage(stage).ok_or_else(none)?;
         let workload = Workload {
-            environment: permitted.run.environment.clone(),
-            tenant: permitted.run.tenant.clone(),
-            pipeline: permitted.run.pipeline.clone(),
-            stage: placed.stage.clone(),
+            environment: permitted.environment.clone(),
+            tenant: permitted.tenant.clone(),
+            pipeline: permitted.pipeline.clone(),
+            stage: stage.clone(),
             run: run.clone(),
-            task: placed.id.clone(),
+            task: id.clone(),
             attempt: *number,
         };
-        let identity = Identity::issue(workload, stage, now);
+        let identity = Identity::issue(workload, planned, now);
         let signature = self.key.sign(&identity.signed_bytes()).to_bytes();
         Ok(SignedIdentity {
             identity,
@@ -106,10 +146,52 @@ impl Issuer {
         })
     }
 
-    fn runs(&self) -> MutexGuard<'_, HashMap<RunId, Update>> {
+    fn runs(&self) -> MutexGuard<'_, HashMap<RunId, Arc<Permitted>>> {
         // A map of what was permitted has no half-made state.
         self.permitted
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Reads the key; makes one, durably, where there is none.
+fn key(path: &Path) -> io::Result<SigningKey> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return make_key(path),
+        Err(error) => return Err(error),
+    };
+    let invalid = |text| io::Error::new(io::ErrorKind::InvalidData, text);
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        return Err(invalid(
+            "the key of identities is open to others than its owner",
+        ));
+    }
+    let mut seed = zeroize::Zeroizing::new(Vec::new());
+    io::Read::read_to_end(&mut file, &mut seed)?;
+    let seed: &[u8; 32] = seed
+        .as_slice()
+        .try_into()
+        .map_err(|_| invalid("the key of identities is not one"))?;
+    Ok(SigningKey::from_bytes(seed))
+}
+
+/// The folder's lock is held, so nobody else makes one. Dying half-way leaves a temporary file.
+fn make_key(path: &Path) -> io::Result<SigningKey> {
+    let mut seed = zeroize::Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).map_err(io::Error::from)?;
+    let temporary = path.with_extension("key.new");
+    let mut file = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(&*seed)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    if let Some(folder) = path.parent() {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(SigningKey::from_bytes(&seed))
 }

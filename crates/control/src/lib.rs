@@ -6,14 +6,20 @@
 //! reads a dataset: what is to be done follows from the state ([`barecount_model::run::Pending`])
 //! and is done by an agent.
 
+mod authority;
 pub mod clock;
 mod entries;
 pub mod governance;
 mod handle;
 mod identity;
+mod journal;
+mod shard;
 pub mod store;
+#[cfg(test)]
+mod tests;
 mod writer;
 
+pub use authority::{Authorised, NotCovered};
 pub use entries::{Entries, EntryQueue};
-pub use handle::{CommandError, Control, Fenced, Submission, Submitted, Update};
+pub use handle::{CommandError, Control, Fenced, LedgerPort, Submission, Submitted, Update};
 pub use identity::IdentityError;

@@ -1,545 +1,331 @@
-//! The one writer: applies commands in memory, persists them in group commits.
+//! The one writer: has the shard step, makes its batches durable, and only then tells anybody.
 //!
-//! Commands that wait while a transaction is being synchronised go into the next one together, so
-//! the cost of durability is shared. After a failed commit memory is discarded and read again: what
-//! the disk holds is the truth, also where a commit failed but persisted.
+//! Commands that wait while a batch is being synchronised go into the next one together, so the
+//! cost of durability is shared. A batch that failed voids memory, which is read again. Where a
+//! batch failed and nobody knows whether it persisted, the storage is asked: what it holds is true,
+//! and is announced like any other.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{sync::Arc, thread::JoinHandle};
 
-use barecount_model::{
-    evidence::{self, Statement},
-    id::RunId,
-    plan::Plan,
-    run::{
-        Effects, Moment, Record, Run, WaitingReason,
-        outcome::{AttemptResult, CommittedDataset, FailureKind, Outcome},
-    },
-};
-use jiff::Timestamp;
-use sha2::{Digest, Sha256};
+use barecount_model::id::RunId;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     clock::Clock,
     entries::Entries,
-    handle::{CommandError, Submission, Update},
-    store::{Batch, DeadLetter, Store, StoreError},
+    handle::{CommandError, Update},
+    identity::Issuer,
+    journal::{Appended, Batch, Position, Storage, Stored},
+    shard::{Command, Missing, Shard, Stepped},
+    store::StoreError,
 };
 
-/// Commands in one transaction at most.
+/// Commands in one batch at most.
 const BATCH: usize = 1024;
 
-pub(crate) type Reply = oneshot::Sender<Result<Option<Update>, CommandError>>;
+pub(crate) type Answer = Result<Option<Update>, CommandError>;
+pub(crate) type Reply = oneshot::Sender<Answer>;
 
-pub(crate) enum Command {
-    Submit(Box<Submission>),
-    Apply { run: RunId, verb: Verb },
-    Enter(Statement),
-    Integrated { size: u64 },
+/// What reaches the writer.
+pub(crate) enum Message {
+    /// Something to be done, and who waits for it.
+    Do(Command, Reply),
+    /// Nothing more is taken from here on; what was sent before is carried out.
+    Close,
 }
 
-pub(crate) enum Verb {
-    Place {
-        task: usize,
-    },
-    Hold {
-        task: usize,
-        reason: WaitingReason,
-    },
-    Started {
-        task: usize,
-        number: u32,
-        runner: String,
-    },
-    Report {
-        task: usize,
-        number: u32,
-        outcome: Box<Outcome>,
-        dead_letters: Vec<DeadLetter>,
-    },
-    Committed {
-        task: usize,
-        number: u32,
-        outputs: Vec<CommittedDataset>,
-    },
-    Lost {
-        task: usize,
-        number: u32,
-    },
-    Cancel,
-    Resume,
-}
-
-struct Active {
-    run: Run,
-    plan: Arc<Plan>,
-}
-
-/// What a batch of commands leaves to be written.
-#[derive(Default)]
-struct Pending {
-    inserts: Vec<RunId>,
-    updates: BTreeMap<RunId, Effects>,
-    statements: Vec<(Option<RunId>, Statement)>,
-    published: Vec<(RunId, usize, Vec<CommittedDataset>)>,
-    dead_letters: Vec<(RunId, usize, u32, Vec<DeadLetter>)>,
-    integrated: Option<u64>,
-}
-
-impl Pending {
-    fn is_empty(&self) -> bool {
-        self.inserts.is_empty() && self.updates.is_empty() && self.statements.is_empty()
-    }
+/// Where the writer tells what became durable.
+pub(crate) struct Listeners {
+    pub(crate) updates: mpsc::UnboundedSender<Update>,
+    pub(crate) entries: mpsc::UnboundedSender<Entries>,
 }
 
 pub(crate) struct Writer {
-    store: Store,
+    storage: Box<dyn Storage>,
     clock: Arc<dyn Clock>,
-    active: HashMap<RunId, Active>,
-    tokens: HashMap<(String, String), RunId>,
-    next_index: u64,
-    /// The ledger's length under a durable checkpoint, if the store has not heard of it yet.
-    integrated: Option<u64>,
-    entropy: u64,
-    updates: mpsc::UnboundedSender<Update>,
-    entries: mpsc::UnboundedSender<Entries>,
+    issuer: Arc<Issuer>,
+    shard: Shard,
+    /// A batch of which nobody knows whether it persisted.
+    doubt: Option<Batch>,
+    /// Memory is not what the storage says, which could not be read.
+    stale: bool,
+    /// Somebody else owns the shard.
+    fenced: bool,
+    listeners: Listeners,
     length: watch::Sender<u64>,
 }
 
-/// Starts the writer's thread; it ends when every handle is gone.
+/// What a batch has come to.
+enum Fate {
+    Durable,
+    Void(CommandError),
+}
+
+/// Starts the writer's thread; it ends when it is told to, when every handle is gone, or when it no
+/// longer owns the shard.
 pub(crate) fn spawn(
     mut writer: Writer,
-    mut queue: mpsc::Receiver<(Command, Reply)>,
-) -> std::io::Result<()> {
+    mut queue: mpsc::Receiver<Message>,
+) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("control-writer".to_owned())
         .spawn(move || {
-            let mut batch = Vec::with_capacity(BATCH);
-            while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
-                writer.commit(std::mem::take(&mut batch));
+            let mut messages = Vec::with_capacity(BATCH);
+            while queue.blocking_recv_many(&mut messages, BATCH) > 0 {
+                let mut batch = Vec::with_capacity(messages.len());
+                for message in messages.drain(..) {
+                    match message {
+                        Message::Do(command, reply) => batch.push((command, reply)),
+                        // What is in the queue is still received.
+                        Message::Close => queue.close(),
+                    }
+                }
+                writer.commit(batch);
+                if writer.fenced {
+                    queue.close();
+                }
             }
-            writer.trim();
-        })?;
-    Ok(())
+            writer.end();
+        })
 }
 
 impl Writer {
     pub(crate) fn new(
-        store: Store,
+        storage: Box<dyn Storage>,
         clock: Arc<dyn Clock>,
-        updates: mpsc::UnboundedSender<Update>,
-        entries: mpsc::UnboundedSender<Entries>,
+        issuer: Arc<Issuer>,
+        listeners: Listeners,
     ) -> Result<(Self, watch::Receiver<u64>), StoreError> {
-        let (length, watcher) = watch::channel(0);
-        let entropy = u64::from_le_bytes(seed());
-        let mut writer = Self {
-            store,
+        let shard = load(&*storage, u64::from_le_bytes(seed()))?;
+        let (length, watcher) = watch::channel(shard.next_entry());
+        let writer = Self {
+            storage,
             clock,
-            active: HashMap::new(),
-            tokens: HashMap::new(),
-            next_index: 0,
-            integrated: None,
-            entropy,
-            updates,
-            entries,
+            issuer,
+            shard,
+            doubt: None,
+            stale: false,
+            fenced: false,
+            listeners,
             length,
         };
-        writer.reload()?;
-        for queued in writer.store.queued_entries()? {
+        for queued in writer.storage.queued_entries()? {
             // Nobody receives only while the program ends; the entries stay queued on disk.
-            let _ = writer.entries.send(queued);
+            let _ = writer.listeners.entries.send(queued);
         }
-        for active in writer.active.values() {
-            let _ = writer.updates.send(active.update(writer.next_index));
+        for active in writer.shard.active() {
+            writer.issuer.know(active);
+            let update = active.update(writer.shard.next_entry());
+            let _ = writer.listeners.updates.send(update);
         }
         Ok((writer, watcher))
     }
 
-    /// Makes memory what the disk says.
-    fn reload(&mut self) -> Result<(), StoreError> {
-        self.active.clear();
-        self.tokens.clear();
-        for (run, plan) in self.store.active_runs()? {
-            self.remember(run, Arc::new(plan));
+    /// Applies commands, makes what they change durable, and only then answers.
+    pub(crate) fn commit(&mut self, commands: Vec<(Command, Reply)>) {
+        if let Err(error) = self.settle_doubt() {
+            for (_, reply) in commands {
+                let _ = reply.send(Err(error.clone()));
+            }
+            return;
         }
-        self.next_index = self.store.next_ledger_index()?;
-        self.length.send_replace(self.next_index);
-        Ok(())
-    }
-
-    fn remember(&mut self, run: Run, plan: Arc<Plan>) {
-        self.tokens
-            .insert((run.tenant.clone(), run.token.clone()), run.id.clone());
-        self.active.insert(run.id.clone(), Active { run, plan });
-    }
-
-    /// Applies a batch of commands, makes it durable, and only then answers.
-    fn commit(&mut self, batch: Vec<(Command, Reply)>) {
+        let (commands, replies) = self.recall(commands);
         let now = self.clock.now();
-        let mut pending = Pending::default();
-        let mut answers = Vec::with_capacity(batch.len());
-        for (command, reply) in batch {
-            answers.push((self.apply(command, now, &mut pending), reply));
-        }
-        if pending.is_empty() {
-            return self.announce(pending, answers);
-        }
-        // What the ledger has taken over is forgotten in passing: that never waits for the disk,
-        // and nothing waits for it. If it is lost, those entries are integrated again, to no effect.
-        pending.integrated = self.integrated.take();
-        match self.persist(&pending, now) {
-            Ok(()) => self.announce(pending, answers),
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "a group commit failed"
-                );
-                self.abandon(error, answers);
+        let Stepped { batch, answers } = self.shard.step(commands, now);
+        let fate = if batch.is_empty() {
+            Fate::Durable
+        } else {
+            self.append(batch)
+        };
+        match fate {
+            Fate::Durable => {
+                for (answer, reply) in answers.into_iter().zip(replies) {
+                    let answer = answer.map(|id| id.and_then(|id| self.update(&id)));
+                    // The caller may have stopped waiting; the change stands all the same.
+                    let _ = reply.send(answer);
+                }
+                self.shard.settle();
+            }
+            Fate::Void(error) => {
+                for (answer, reply) in answers.into_iter().zip(replies) {
+                    let _ = reply.send(answer.and_then(|_| Err(error.clone())));
+                }
             }
         }
     }
 
-    /// Forgets what the ledger has taken over since the last transaction.
-    fn trim(&mut self) {
-        let Some(size) = self.integrated.take() else {
+    /// Has what commands are about in memory. A command that is about something that cannot be read
+    /// is answered here.
+    fn recall(&mut self, commands: Vec<(Command, Reply)>) -> (Vec<Command>, Vec<Reply>) {
+        let mut ready = (
+            Vec::with_capacity(commands.len()),
+            Vec::with_capacity(commands.len()),
+        );
+        for (command, reply) in commands {
+            let found = match self.shard.missing(&command) {
+                None => Ok(None),
+                Some(Missing::Run(id)) => self.storage.run(id),
+                Some(Missing::Token { tenant, token }) => self.storage.run_by_token(tenant, token),
+            };
+            match found {
+                Ok(stored) => {
+                    if let Some(stored) = stored {
+                        self.shard.recall(stored);
+                    }
+                    ready.0.push(command);
+                    ready.1.push(reply);
+                }
+                Err(error) => {
+                    let _ = reply.send(Err(CommandError::Store(Arc::new(error))));
+                }
+            }
+        }
+        ready
+    }
+
+    /// Makes a batch durable, and tells of it.
+    fn append(&mut self, batch: Batch) -> Fate {
+        // If the process dies before this, none of the batch has happened and no caller was told
+        // that it had; after it, all of it has, and recovery derives what is left to do.
+        match self.storage.append(&batch) {
+            Appended::Done => {
+                self.announce(batch);
+                Fate::Durable
+            }
+            Appended::Fenced => self.stop_owning(),
+            Appended::Failed(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "a batch was not written"
+                );
+                self.reload();
+                Fate::Void(CommandError::Store(Arc::new(error)))
+            }
+            Appended::Unknown(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "a batch may or may not have been written"
+                );
+                self.resolve(batch, Arc::new(error))
+            }
+        }
+    }
+
+    /// Finds out whether a batch persisted.
+    fn resolve(&mut self, batch: Batch, cause: Arc<StoreError>) -> Fate {
+        match self.storage.position() {
+            Ok(found) if found.epoch != batch.position.epoch => self.stop_owning(),
+            Ok(found) if found == batch.position => {
+                self.announce(batch);
+                Fate::Durable
+            }
+            Ok(_) => {
+                self.reload();
+                Fate::Void(CommandError::Store(cause))
+            }
+            Err(_) => {
+                self.doubt = Some(batch);
+                Fate::Void(CommandError::Unknown(cause))
+            }
+        }
+    }
+
+    /// What was in doubt is found out before anything else is done.
+    fn settle_doubt(&mut self) -> Result<(), CommandError> {
+        if let Some(batch) = self.doubt.take() {
+            match self.storage.position() {
+                Ok(found) if found.epoch != batch.position.epoch => {
+                    self.stop_owning();
+                }
+                Ok(found) if found == batch.position => {
+                    self.announce(batch);
+                    self.shard.settle();
+                }
+                Ok(_) => self.reload(),
+                Err(error) => {
+                    self.doubt = Some(batch);
+                    return Err(CommandError::Store(Arc::new(error)));
+                }
+            }
+        }
+        if self.fenced {
+            return Err(CommandError::NotOwner);
+        }
+        if self.stale {
+            self.load()
+                .map_err(|error| CommandError::Store(Arc::new(error)))?;
+        }
+        Ok(())
+    }
+
+    fn stop_owning(&mut self) -> Fate {
+        tracing::error!("another process owns this state; this one stops");
+        self.fenced = true;
+        Fate::Void(CommandError::NotOwner)
+    }
+
+    /// Tells of what is durable: entries, updates, the ledger's length.
+    fn announce(&mut self, batch: Batch) {
+        let length = self.shard.next_entry();
+        if !batch.entries.is_empty() {
+            let bytes = batch.entries.into_iter().map(|entry| entry.bytes).collect();
+            let first = batch.first_entry;
+            let _ = self.listeners.entries.send(Entries { first, bytes });
+            self.length.send_replace(length);
+        }
+        for id in batch.runs.keys() {
+            if let Some(active) = self.shard.get(id) {
+                // Before anybody hears of the run: an attempt may be launched by the first who does.
+                self.issuer.know(active);
+                let _ = self.listeners.updates.send(active.update(length));
+            }
+        }
+    }
+
+    fn update(&self, id: &RunId) -> Option<Update> {
+        let active = self.shard.get(id)?;
+        Some(active.update(self.shard.next_entry()))
+    }
+
+    /// Makes memory what the storage says; where that cannot be read, before the next command.
+    fn reload(&mut self) {
+        self.stale = true;
+        if let Err(error) = self.load() {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the store cannot be read"
+            );
+        }
+    }
+
+    fn load(&mut self) -> Result<(), StoreError> {
+        self.shard = load(&*self.storage, self.shard.entropy())?;
+        self.stale = false;
+        Ok(())
+    }
+
+    /// Forgets what the ledger has taken over since the last batch.
+    fn end(mut self) {
+        if let Err(error) = self.settle_doubt() {
+            tracing::error!(%error, "the last batch is left to the next owner");
+            return;
+        }
+        let Some(size) = self.shard.take_integrated() else {
             return;
         };
-        if let Err(error) = self.store.transaction(|batch| batch.drop_integrated(size)) {
+        if let Err(error) = self.storage.trim(size) {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "the ledger's queue was not trimmed"
             );
         }
     }
-
-    fn persist(&mut self, pending: &Pending, now: Timestamp) -> Result<(), StoreError> {
-        let Self {
-            store,
-            active,
-            next_index,
-            ..
-        } = self;
-        // If the process dies before the commit, none of the batch has happened and no caller was
-        // told that it had; after it, all of it has, and recovery derives what is left to do.
-        store.transaction(|batch| write(batch, pending, active, *next_index, now))
-    }
-
-    fn announce(
-        &mut self,
-        pending: Pending,
-        answers: Vec<(Result<Option<RunId>, CommandError>, Reply)>,
-    ) {
-        let first = self.next_index;
-        if !pending.statements.is_empty() {
-            let bytes: Vec<_> = pending
-                .statements
-                .into_iter()
-                .map(|(_, statement)| statement.bytes)
-                .collect();
-            self.next_index += bytes.len() as u64;
-            let _ = self.entries.send(Entries { first, bytes });
-            self.length.send_replace(self.next_index);
-        }
-        let changed = pending
-            .inserts
-            .into_iter()
-            .chain(pending.updates.into_keys());
-        let mut updates: HashMap<RunId, Update> = HashMap::new();
-        for id in changed {
-            if let Some(active) = self.active.get(&id) {
-                let update = active.update(self.next_index);
-                let _ = self.updates.send(update.clone());
-                updates.insert(id, update);
-            }
-        }
-        for (answer, reply) in answers {
-            let answer = answer.map(|id| {
-                id.and_then(|id| {
-                    updates.get(&id).cloned().or_else(|| {
-                        self.active
-                            .get(&id)
-                            .map(|active| active.update(self.next_index))
-                    })
-                })
-            });
-            // The caller may have stopped waiting; the change stands all the same.
-            let _ = reply.send(answer);
-        }
-        self.active.retain(|_, active| !active.run.state.is_final());
-        self.tokens.retain(|_, id| self.active.contains_key(id));
-    }
-
-    fn abandon(
-        &mut self,
-        error: StoreError,
-        answers: Vec<(Result<Option<RunId>, CommandError>, Reply)>,
-    ) {
-        let error = Arc::new(error);
-        if let Err(error) = self.reload() {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "the store cannot be read"
-            );
-        }
-        for (answer, reply) in answers {
-            let answer = answer.and_then(|_| Err(CommandError::Store(Arc::clone(&error))));
-            let _ = reply.send(answer);
-        }
-    }
-
-    fn apply(
-        &mut self,
-        command: Command,
-        now: Timestamp,
-        pending: &mut Pending,
-    ) -> Result<Option<RunId>, CommandError> {
-        match command {
-            Command::Submit(submission) => self.submit(*submission, now, pending).map(Some),
-            Command::Apply { run, verb } => {
-                self.load(&run)?;
-                self.transition(&run, verb, now, pending)?;
-                Ok(Some(run))
-            }
-            Command::Enter(statement) => {
-                pending.statements.push((None, statement));
-                Ok(None)
-            }
-            Command::Integrated { size } => {
-                self.integrated = self.integrated.max(Some(size));
-                Ok(None)
-            }
-        }
-    }
-
-    fn submit(
-        &mut self,
-        submission: Submission,
-        now: Timestamp,
-        pending: &mut Pending,
-    ) -> Result<RunId, CommandError> {
-        let Submission {
-            mut run,
-            plan,
-            place,
-        } = submission;
-        let key = (run.tenant.clone(), run.token.clone());
-        if let Some(existing) = self.find_token(&key)? {
-            self.load(&existing)?;
-            let found = &self.active[&existing].run;
-            if found.version != run.version {
-                let version = found.version.clone();
-                return Err(CommandError::TokenConflict {
-                    run: existing,
-                    version,
-                });
-            }
-            return Ok(existing);
-        }
-        let mut effects = run.submit(&self.moment(now))?;
-        for task in place {
-            let placed = run.place(task, &self.moment(now))?;
-            effects.records.extend(placed.records);
-        }
-        for record in &effects.records {
-            let statement = evidence::of_record(record, &run, &plan, &[], now);
-            pending.statements.push((Some(run.id.clone()), statement));
-        }
-        let id = run.id.clone();
-        pending.inserts.push(id.clone());
-        self.remember(run, plan);
-        Ok(id)
-    }
-
-    fn find_token(&self, key: &(String, String)) -> Result<Option<RunId>, CommandError> {
-        if let Some(id) = self.tokens.get(key) {
-            return Ok(Some(id.clone()));
-        }
-        let stored = self
-            .store
-            .run_id_by_token(&key.0, &key.1)
-            .map_err(store_error)?;
-        Ok(stored.and_then(|id| id.parse().ok()))
-    }
-
-    /// Brings a run into memory that has ended.
-    fn load(&mut self, id: &RunId) -> Result<(), CommandError> {
-        if self.active.contains_key(id) {
-            return Ok(());
-        }
-        let (run, plan) = self
-            .store
-            .run(id.as_str())
-            .map_err(store_error)?
-            .ok_or_else(|| CommandError::UnknownRun(id.clone()))?;
-        self.remember(run, Arc::new(plan));
-        Ok(())
-    }
-
-    fn transition(
-        &mut self,
-        id: &RunId,
-        verb: Verb,
-        now: Timestamp,
-        pending: &mut Pending,
-    ) -> Result<(), CommandError> {
-        let moment = self.moment(now);
-        let Active { run, plan } = self.active.get_mut(id).ok_or(CommandError::Closed)?;
-        let mut committed = Vec::new();
-        let effects = match verb {
-            Verb::Place { task } => run.place(task, &moment)?,
-            Verb::Hold { task, reason } => run.hold(task, reason, &moment)?,
-            Verb::Started {
-                task,
-                number,
-                runner,
-            } => run.started(task, number, &runner, &moment)?,
-            Verb::Report {
-                task,
-                number,
-                outcome,
-                mut dead_letters,
-            } => {
-                within_plan(plan, run, task, &outcome)?;
-                dead_letters.extend(letter_of_failure(&outcome));
-                let effects = run.report(task, number, *outcome, &moment)?;
-                pending
-                    .dead_letters
-                    .push((id.clone(), task, number, dead_letters));
-                effects
-            }
-            Verb::Committed {
-                task,
-                number,
-                outputs,
-            } => {
-                let effects = run.committed(task, number, &moment)?;
-                pending.published.push((id.clone(), task, outputs.clone()));
-                committed = outputs;
-                effects
-            }
-            Verb::Lost { task, number } => run.lost(task, number, &moment)?,
-            Verb::Cancel => run.cancel(&moment)?,
-            Verb::Resume => run.resume(&moment)?,
-        };
-        for record in &effects.records {
-            let outputs: &[CommittedDataset] = if matches!(record, Record::TaskCommitted { .. }) {
-                &committed
-            } else {
-                &[]
-            };
-            let statement = evidence::of_record(record, run, plan, outputs, now);
-            pending.statements.push((Some(id.clone()), statement));
-        }
-        let merged = pending.updates.entry(id.clone()).or_default();
-        merged.run_changed |= effects.run_changed;
-        merged.tasks_changed.extend(effects.tasks_changed);
-        Ok(())
-    }
-
-    /// The time, and the next random bits (SplitMix64, Steele et al. 2014).
-    fn moment(&mut self, now: Timestamp) -> Moment {
-        self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.entropy;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Moment {
-            now,
-            entropy: bits ^ (bits >> 31),
-        }
-    }
 }
 
-impl Active {
-    fn update(&self, ledger_length: u64) -> Update {
-        Update {
-            run: Arc::new(self.run.clone()),
-            plan: Arc::clone(&self.plan),
-            ledger_length,
-        }
-    }
-}
-
-fn write(
-    batch: &Batch<'_>,
-    pending: &Pending,
-    active: &HashMap<RunId, Active>,
-    next_index: u64,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    for id in &pending.inserts {
-        let Active { run, plan } = &active[id];
-        let digest = plan_digest(plan)?;
-        batch.insert_plan(&digest, plan)?;
-        batch.insert_run(run, &digest)?;
-    }
-    for (id, effects) in &pending.updates {
-        batch.update_run(&active[id].run, effects)?;
-    }
-    for (id, task, outputs) in &pending.published {
-        batch.publish_outputs(&active[id].run, *task, outputs, now)?;
-    }
-    for (id, task, number, letters) in &pending.dead_letters {
-        batch.insert_dead_letters(&active[id].run, *task, *number, letters, now)?;
-    }
-    for (offset, (id, statement)) in pending.statements.iter().enumerate() {
-        let run = id.as_ref().map(|id| &active[id].run);
-        batch.append_evidence(next_index + offset as u64, statement, run, now)?;
-    }
-    match pending.integrated {
-        Some(size) => batch.drop_integrated(size),
-        None => Ok(()),
-    }
-}
-
-fn plan_digest(plan: &Plan) -> Result<String, StoreError> {
-    let body = serde_json::to_vec(plan).map_err(|source| StoreError::Damaged {
-        row: "plan",
-        source,
-    })?;
-    let digest: [u8; 32] = Sha256::digest(&body).into();
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// Bad data that fails a whole attempt is a dead letter of its own: there is no record to show.
-fn letter_of_failure(outcome: &Outcome) -> Option<DeadLetter> {
-    match &outcome.result {
-        AttemptResult::Failed(failure) if failure.kind == FailureKind::Data => Some(DeadLetter {
-            dataset: None,
-            record: String::new(),
-            error: failure.message.clone(),
-            schema_hash: None,
-        }),
-        _ => None,
-    }
-}
-
-/// Whether a report hands over nothing but what the task's stage writes by the plan that was
-/// permitted: what is accepted here becomes visible.
-fn within_plan(plan: &Plan, run: &Run, task: usize, outcome: &Outcome) -> Result<(), CommandError> {
-    let AttemptResult::Done(staged) = &outcome.result else {
-        return Ok(());
-    };
-    let placed = run.tasks.get(task);
-    let stage = placed.and_then(|task| plan.stage(&task.stage));
-    let outputs = || stage.into_iter().flat_map(|stage| &stage.outputs);
-    let foreign = staged
-        .datasets
-        .iter()
-        .find(|staged| !outputs().any(|output| output.dataset.as_str() == staged.dataset));
-    match foreign {
-        None => Ok(()),
-        Some(staged) => Err(CommandError::OutOfPlan {
-            run: run.id.clone(),
-            dataset: staged.dataset.clone(),
-        }),
-    }
-}
-
-fn store_error(error: StoreError) -> CommandError {
-    CommandError::Store(Arc::new(error))
+fn load(storage: &dyn Storage, entropy: u64) -> Result<Shard, StoreError> {
+    let position: Position = storage.position()?;
+    let open: Vec<Stored> = storage.open_runs()?;
+    Ok(Shard::new(position, storage.next_entry()?, open, entropy))
 }
 
 /// Unpredictable enough for jitter: nothing else uses it.

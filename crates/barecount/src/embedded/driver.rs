@@ -473,10 +473,16 @@ impl Driver {
 
     fn roll_forward(&self, update: &Update, attempt: Fenced) {
         let current = update.run.tasks[attempt.task].current();
-        let staged = current.and_then(|found| found.staged.clone());
-        let staged = staged.unwrap_or_default();
         let tenant = update.run.tenant.clone();
-        let decided_at = current.and_then(|found| found.ended_at).unwrap_or_default();
+        let decided = current.and_then(|found| Some((found.staged.clone()?, found.ended_at?)));
+        // An empty decision would be rolled forward to nothing, and the outputs were lost.
+        let Some((staged, decided_at)) = decided else {
+            let text = format!(
+                "task {} of {} has no decision to commit",
+                attempt.task, attempt.run
+            );
+            return self.notify(unwritable(text));
+        };
         let (committer, done, clock) = (
             Arc::clone(&self.committer),
             self.done.clone(),
@@ -544,7 +550,7 @@ fn assignment(update: &Update, attempt: Attempt, identity: SignedIdentity) -> Op
     let task = &run.tasks[attempt.index];
     let stage = plan.stage(&task.stage)?.clone();
     // The boundary too: what a warm process or a cache holds is of the data that it worked on.
-    let boundary = serde_json::to_string(&stage.boundary).unwrap_or_default();
+    let boundary = serde_json::to_string(&stage.boundary).ok()?;
     let shared = [
         &plan.tenant,
         &plan.pipeline,

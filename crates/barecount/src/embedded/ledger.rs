@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use barecount_control::{Control, Entries, EntryQueue};
+use barecount_control::{Entries, EntryQueue, LedgerPort};
 use barecount_ledger::{
     checkpoint::SignedCheckpoint,
     integrate::{IntegrateError, Integrator},
@@ -247,7 +247,7 @@ fn create_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// Integrates whatever the store queues, until nobody sends any more.
 pub(crate) fn spawn(
     mut log: Log,
-    control: Control,
+    control: LedgerPort,
     entries: mpsc::UnboundedReceiver<Entries>,
     runtime: tokio::runtime::Handle,
 ) -> std::io::Result<watch::Receiver<Progress>> {

@@ -189,6 +189,7 @@ impl Platform {
             .await
             .map(|progress| progress.clone())
             .map_err(|error| unusable("the ledger's thread has ended", &error))?;
+        self.control.close().await;
         match progress.failed {
             Some(reason) => Err(Failure::new(
                 Status::Unavailable,
@@ -234,7 +235,7 @@ fn ledger(
             )
     })?;
     let runtime = tokio::runtime::Handle::current();
-    ledger::spawn(log, control.clone(), entries, runtime)
+    ledger::spawn(log, control.ledger_port(), entries, runtime)
         .map_err(|error| unusable("the ledger's thread cannot be started", &error))
 }
 

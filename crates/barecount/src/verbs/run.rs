@@ -4,15 +4,17 @@ use std::{path::PathBuf, sync::Arc};
 
 use barecount_artifact::build::Cancel;
 use barecount_control::{
-    CommandError, Submission, Submitted, Update,
+    Authorised, CommandError, Submission, Submitted, Update,
     governance::{Action, Permit},
 };
 use barecount_model::{
+    lock::Lock,
     pipeline::Loaded,
     run::{Run as RunOf, RunState},
 };
 use clap::Args;
 use jiff::Timestamp;
+use serde_json::Value;
 
 use crate::{
     cli::Global,
@@ -110,27 +112,22 @@ impl Run {
             stage: self.stage,
             requester: requester::name(),
         };
-        let submitted = submit(&request, platform, permit, preparation.printer).await?;
+        let submitted = submit(&request, platform, permit, preparation, &lock).await?;
         let (Followed::New(update) | Followed::Existing(update)) = &submitted;
         if update.run.state.is_final() {
             return Ok(Arc::clone(&update.run));
         }
         let cancelled_before = update.run.cancel_requested;
-        let run = follow(submitted, platform, preparation.printer, &mut interrupts).await?;
+        let run = follow(submitted, platform, preparation, &lock, &mut interrupts).await?;
         let resumes = cancelled_before && !interrupts.heard && run.state == RunState::Cancelled;
         if !resumes {
             return Ok(run);
         }
         // An earlier process was ended while it cancelled the run. Now that is done, and the run
         // can be taken up again, which is what it was asked for this time.
-        let update = resume(&run, platform, preparation.printer).await?;
-        follow(
-            Followed::Existing(update),
-            platform,
-            preparation.printer,
-            &mut interrupts,
-        )
-        .await
+        let update = resume(&run, platform, preparation, &lock).await?;
+        let resumed = Followed::Existing(update);
+        follow(resumed, platform, preparation, &lock, &mut interrupts).await
     }
 }
 
@@ -162,27 +159,32 @@ async fn submit(
     request: &Request<'_>,
     platform: &Platform,
     permit: Permit,
-    printer: &Printer,
+    preparation: &Preparation<'_>,
+    lock: &Lock,
 ) -> Result<Followed, Failure> {
-    let decision = serde_json::to_value(permit.explanation()).unwrap_or_default();
-    let plan = request.plan(&platform.artifacts, decision)?;
+    // The decision enters the plan where the two are bound to each other.
+    let plan = request.plan(&platform.artifacts, Value::Null)?;
     let run = request.run(&plan, Timestamp::now())?;
-    let submission = Submission {
-        place: platform.caps.first(&run, &plan),
-        run,
-        plan: Arc::new(plan),
-    };
+    let place = platform.caps.first(&run, &plan);
+    let plan = Authorised::mint(plan, &permit).map_err(|error| {
+        Failure::from_error(Status::Refused, &error)
+            .with_code("BC0401")
+            .with_help("Nothing has started. Run it again; what was decided is not what would run.")
+    })?;
+    let submission = Submission { run, plan, place };
     match platform
         .control
-        .submit(submission, &permit)
+        .submit(submission)
         .await
         .map_err(|error| command_failure(&error))?
     {
         Submitted::New(update) => {
-            printer.note(&format!("run {} submitted", update.run.id));
+            preparation
+                .printer
+                .note(&format!("run {} submitted", update.run.id));
             Ok(Followed::New(update))
         }
-        Submitted::Existing(update) => existing(update, platform, printer)
+        Submitted::Existing(update) => existing(update, platform, preparation, lock)
             .await
             .map(Followed::Existing),
     }
@@ -192,8 +194,10 @@ async fn submit(
 async fn existing(
     update: Update,
     platform: &Platform,
-    printer: &Printer,
+    preparation: &Preparation<'_>,
+    lock: &Lock,
 ) -> Result<Update, Failure> {
+    let printer = preparation.printer;
     let (id, state) = (&update.run.id, update.run.state);
     match state {
         RunState::Succeeded | RunState::Refused => {
@@ -203,7 +207,9 @@ async fn existing(
             ));
             Ok(update)
         }
-        RunState::Failed | RunState::Cancelled => resume(&update.run, platform, printer).await,
+        RunState::Failed | RunState::Cancelled => {
+            resume(&update.run, platform, preparation, lock).await
+        }
         RunState::Waiting | RunState::Running | RunState::Finishing => {
             printer.note(&format!("run {id} was interrupted; going on with it"));
             Ok(update)
@@ -211,11 +217,19 @@ async fn existing(
     }
 }
 
-/// Opens a run again that failed or was cancelled.
-async fn resume(run: &RunOf, platform: &Platform, printer: &Printer) -> Result<Update, Failure> {
+/// Opens a run again that failed or was cancelled, if governance lets it.
+async fn resume(
+    run: &RunOf,
+    platform: &Platform,
+    preparation: &Preparation<'_>,
+    lock: &Lock,
+) -> Result<Update, Failure> {
     let (id, state) = (&run.id, run.state.as_str());
-    printer.note(&format!("run {id} was {state}; resuming it"));
-    let resumed = platform.control.resume(id).await;
+    let permit = preparation.decide(platform, Action::Resume, lock).await?;
+    preparation
+        .printer
+        .note(&format!("run {id} was {state}; resuming it"));
+    let resumed = platform.control.resume(id, &permit).await;
     resumed.map_err(|error| command_failure(&error))
 }
 
@@ -223,12 +237,13 @@ async fn resume(run: &RunOf, platform: &Platform, printer: &Printer) -> Result<U
 async fn follow(
     followed: Followed,
     platform: &mut Platform,
-    printer: &Printer,
+    preparation: &Preparation<'_>,
+    lock: &Lock,
     interrupts: &mut Interrupts,
 ) -> Result<Arc<RunOf>, Failure> {
     let (Followed::New(update) | Followed::Existing(update)) = &followed;
     let id = update.run.id.clone();
-    let mut progress = Progress::new(printer, &update.run);
+    let mut progress = Progress::new(preparation.printer, &update.run);
     platform.follow(followed);
     loop {
         tokio::select! {
@@ -251,7 +266,8 @@ async fn follow(
             },
             () = interrupts.next() => {
                 progress.line("stopping; once more to stop at once");
-                match platform.control.cancel(&id).await {
+                let permit = preparation.decide(platform, Action::Cancel, lock).await?;
+                match platform.control.cancel(&id, &permit).await {
                     Ok(_) | Err(CommandError::Rejected(_)) => {}
                     Err(error) => return Err(command_failure(&error)),
                 }

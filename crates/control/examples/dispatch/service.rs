@@ -1,6 +1,7 @@
 //! The control plane behind a socket, with a runner that succeeds at once and a ledger.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use barecount_control::{
-    Control, Entries, EntryQueue, Fenced, Submission, Submitted,
+    Authorised, Control, Entries, EntryQueue, Fenced, LedgerPort, Submission, Submitted,
     clock::SystemClock,
     governance::{
         Action, Allowed, EnvironmentFacts, EnvironmentKind, Governance, Isolation, Matrix,
@@ -23,9 +24,10 @@ use barecount_ledger::{
     storage::{DirBlobs, DirCheckpoint},
 };
 use barecount_model::{
-    class::{NetworkProfile, RunnerClass, Size},
+    class::{NetworkProfile, Phase, RunnerClass, Size},
     id::{RunId, TaskId},
-    plan::Plan,
+    manifest::EgressMode,
+    plan::{EgressLimits, Pin, Plan, Resources, StagePlan, WorkPlan},
     run::{
         RetryBudget, Run, RunState, Task, TaskState,
         outcome::{AttemptResult, Metrics, Outcome, Staged},
@@ -71,13 +73,12 @@ impl Service {
         let control = Control::open(&state, Arc::new(SystemClock), updates_in, entries_in)?;
         // What follows from a change is done by whoever submitted the run, who is told as well.
         tokio::spawn(async move { while updates.recv().await.is_some() {} });
-        let integrated = integrate(folder, control.clone(), entries)?;
+        let integrated = integrate(folder, control.ledger_port(), entries)?;
         let socket = folder.join("socket");
         let listener = UnixListener::bind(&socket)?;
         let dispatcher = Dispatcher {
             control: control.clone(),
             governance: Arc::new(Decider::new()?),
-            plan: Arc::new(plan()),
             next: Arc::new(AtomicU64::new(0)),
         };
         tokio::spawn(async move {
@@ -107,7 +108,7 @@ impl Service {
 /// Integrates what becomes durable, on a thread of its own.
 fn integrate(
     folder: &Path,
-    control: Control,
+    control: LedgerPort,
     entries: mpsc::UnboundedReceiver<Entries>,
 ) -> Result<watch::Receiver<u64>, Failure> {
     let folder = folder.join("ledger");
@@ -137,7 +138,6 @@ fn integrate(
 struct Dispatcher {
     control: Control,
     governance: Arc<Decider>,
-    plan: Arc<Plan>,
     next: Arc<AtomicU64>,
 }
 
@@ -176,12 +176,10 @@ impl Dispatcher {
         };
         let submission = Submission {
             run,
-            plan: self.plan,
+            plan: self.governance.authorise()?,
             place: vec![0],
         };
-        // Governance is asked for every run, as it would be in earnest.
-        let permit = self.governance.permit()?;
-        let Submitted::New(_) = self.control.submit(submission, &permit).await? else {
+        let Submitted::New(_) = self.control.submit(submission).await? else {
             return Err("the token was used before".into());
         };
         let outcome = Outcome {
@@ -203,6 +201,7 @@ impl Dispatcher {
 struct Decider {
     governance: Governance,
     question: Question,
+    plan: Authorised,
 }
 
 impl Decider {
@@ -250,17 +249,26 @@ impl Decider {
             approvals: vec![],
             now: Timestamp::now(),
         };
+        let governance = Governance::load(&[])?;
+        let plan = Authorised::mint(plan(), &permit(&governance, &question)?)?;
         Ok(Self {
-            governance: Governance::load(&[])?,
+            governance,
             question,
+            plan,
         })
     }
 
-    fn permit(&self) -> Result<Permit, Failure> {
-        match self.governance.decide(&self.question) {
-            Verdict::Permitted(permit) => Ok(permit),
-            Verdict::Refused(refusal) => Err(refusal.into()),
-        }
+    /// Governance is asked for every run, as it would be in earnest.
+    fn authorise(&self) -> Result<Authorised, Failure> {
+        let permit = permit(&self.governance, &self.question)?;
+        Ok(self.plan.again(&permit)?)
+    }
+}
+
+fn permit(governance: &Governance, question: &Question) -> Result<Permit, Failure> {
+    match governance.decide(question) {
+        Verdict::Permitted(permit) => Ok(permit),
+        Verdict::Refused(refusal) => Err(refusal.into()),
     }
 }
 
@@ -277,7 +285,55 @@ fn plan() -> Plan {
         requester: "benchmark".into(),
         decision: Value::Null,
         event: None,
-        stages: vec![],
+        stages: vec![stage()],
+    }
+}
+
+fn stage() -> StagePlan {
+    StagePlan {
+        name: "only".into(),
+        phase: Phase::Utility,
+        class: RunnerClass::Container,
+        size: Size::Small,
+        network_profile: NetworkProfile::PrivateVpc,
+        egress: vec![],
+        egress_mode: EgressMode::Enforce,
+        egress_limits: EgressLimits::default(),
+        boundary: None,
+        secrets: BTreeMap::new(),
+        crossings: vec![],
+        backend: "local".into(),
+        isolation: "sandbox".into(),
+        resources: Resources {
+            cpu_millis: 1_000,
+            memory_bytes: 1 << 30,
+            pids: 64,
+            open_files: 1_024,
+            scratch_bytes: 1 << 30,
+            log_bytes: 1 << 20,
+            workers: 1,
+        },
+        concurrency_limit: 1,
+        work: WorkPlan::Package {
+            package: Pin {
+                name: "nothing".into(),
+                digest: "sha256:00".into(),
+            },
+            command: vec![],
+        },
+        drivers: vec![],
+        inputs: vec![],
+        outputs: vec![],
+        needs: vec![],
+        partition_column: None,
+        partitions: vec![],
+        application_retries: 3,
+        infrastructure_retries: 3,
+        initial_backoff_ms: 1_000,
+        max_backoff_ms: 60_000,
+        timeout_ms: 60_000,
+        grace_ms: 1_000,
+        env: BTreeMap::new(),
     }
 }
 

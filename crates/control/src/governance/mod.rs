@@ -23,6 +23,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::sync::Arc;
 
 use barecount_model::boundary::Crossing;
 use cedar_policy::{Entities, PolicyId};
@@ -105,7 +106,7 @@ impl Governance {
             policies_digest: self.policies_digest().to_owned(),
         };
         if permitted {
-            Verdict::Permitted(Permit::mint(explanation))
+            Verdict::Permitted(Permit::mint(Arc::new(explanation)))
         } else {
             Verdict::Refused(Refusal { explanation })
         }

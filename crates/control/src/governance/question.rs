@@ -28,6 +28,10 @@ pub const MAX_TEXT_BYTES: usize = 1024;
 pub enum Action {
     /// Start a run; every stage is decided.
     Run,
+    /// Take a run up again that failed or was cancelled; every stage is decided.
+    Resume,
+    /// End a run before its work is done; the pipeline is decided as a whole.
+    Cancel,
     /// Put a version in place; every stage is decided.
     Deploy,
     /// Write new digests into the lock; the pipeline is decided as a whole.
@@ -41,6 +45,8 @@ impl Action {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Run => "run",
+            Self::Resume => "resume",
+            Self::Cancel => "cancel",
             Self::Deploy => "deploy",
             Self::RefreshLock => "refresh_lock",
             Self::Replay => "replay",
@@ -49,7 +55,7 @@ impl Action {
 
     /// True where the pipeline as a whole is decided, false where each stage is.
     pub fn concerns_pipeline(self) -> bool {
-        matches!(self, Self::RefreshLock)
+        matches!(self, Self::RefreshLock | Self::Cancel)
     }
 }
 

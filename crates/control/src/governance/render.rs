@@ -75,6 +75,8 @@ fn counts(explanation: &Explanation) -> (usize, usize) {
 fn action(action: Action) -> &'static str {
     match action {
         Action::Run => "run",
+        Action::Resume => "resume",
+        Action::Cancel => "cancel",
         Action::Deploy => "deploy",
         Action::RefreshLock => "refresh the lock",
         Action::Replay => "replay",

@@ -1,9 +1,11 @@
 //! What governance answers. A [`Permit`] is proof of permission as a type: only governance makes one.
 
+use std::sync::Arc;
+
 use barecount_model::boundary::Crossing;
 use barecount_model::class::{NetworkProfile, RunnerClass, Size};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::question::{Action, ApprovalScope, EnvironmentFacts};
 
@@ -70,13 +72,19 @@ impl Verdict {
 /// ```
 #[derive(Debug, Serialize)]
 pub struct Permit {
-    explanation: Explanation,
+    #[serde(serialize_with = "shared")]
+    explanation: Arc<Explanation>,
 }
 
 impl Permit {
     /// Only for [`super::Governance::decide`].
-    pub(super) fn mint(explanation: Explanation) -> Self {
+    pub(super) fn mint(explanation: Arc<Explanation>) -> Self {
         Self { explanation }
+    }
+
+    /// The same, to be kept with what was permitted.
+    pub(crate) fn shared(&self) -> Arc<Explanation> {
+        Arc::clone(&self.explanation)
     }
 
     /// Why it was permitted.
@@ -100,17 +108,10 @@ impl Permit {
             && asked.pipeline == pipeline
             && asked.version == version
     }
+}
 
-    /// True when the permit covers a stage of this name; a permit for the pipeline as a whole
-    /// covers no stage.
-    pub fn covers_stage(&self, stage: &str) -> bool {
-        self.explanation.decisions.iter().any(|decision| {
-            decision
-                .stage
-                .as_ref()
-                .is_some_and(|decided| decided.name == stage)
-        })
-    }
+fn shared<S: Serializer>(explanation: &Arc<Explanation>, to: S) -> Result<S::Ok, S::Error> {
+    explanation.as_ref().serialize(to)
 }
 
 /// A refusal, with the reasons.

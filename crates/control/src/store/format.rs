@@ -95,6 +95,17 @@ const MIGRATIONS: &[&str] = &[
     UPDATE dead_letters SET tenant =
         coalesce((SELECT tenant FROM runs WHERE runs.id = dead_letters.run), '');
 ",
+    "
+    -- Who owns the shard, and how many batches it has written: what every batch is fenced by.
+    CREATE TABLE shard (
+        id    INTEGER PRIMARY KEY CHECK (id = 0),
+        epoch INTEGER NOT NULL,
+        seq   INTEGER NOT NULL
+    );
+    INSERT INTO shard (id, epoch, seq) VALUES (0, 0, 0);
+    -- What governance permitted of the run, and by which decision; absent of runs that are older.
+    ALTER TABLE runs ADD COLUMN permit TEXT;
+",
 ];
 
 /// Brings the file to the newest format.

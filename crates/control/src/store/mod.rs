@@ -12,11 +12,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use barecount_model::{plan::Plan, run::Run};
-use rusqlite::{Connection, OptionalExtension, params};
+use barecount_model::id::RunId;
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::entries::Entries;
+use crate::{
+    entries::Entries,
+    journal::{Appended, Batch, Position, Storage, Stored},
+};
 pub use rows::{DeadLetter, LedgerEntry, OutputVersion, StoredDeadLetter};
 
 /// The store's file inside a state folder.
@@ -130,52 +133,67 @@ impl Store {
             .map_err(database)?;
         format::migrate(&mut connection, &path)?;
         connection.set_prepared_statement_cache_capacity(64);
+        Self::take_over(&connection).map_err(database)?;
         Ok(Self {
             connection,
             _lock: lock,
         })
     }
 
-    /// Runs and their plans that have not ended.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store cannot be read.
-    pub fn active_runs(&self) -> Result<Vec<(Run, Plan)>, StoreError> {
-        reader::runs_where(
-            &self.connection,
-            "state NOT IN ('succeeded','failed','cancelled','refused')",
-            params![],
+    /// Takes the shard over: batches of whoever had it before collide from here on.
+    fn take_over(connection: &Connection) -> rusqlite::Result<u64> {
+        connection.query_row(
+            "UPDATE shard SET epoch = epoch + 1 RETURNING epoch",
+            [],
+            |row| row.get(0),
         )
     }
 
-    /// A run and its plan, by identifier.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store cannot be read.
-    pub fn run(&self, id: &str) -> Result<Option<(Run, Plan)>, StoreError> {
-        Ok(reader::runs_where(&self.connection, "id = ?1", params![id])?.pop())
+    /// Writes a batch in a transaction that is not committed yet; `None` if somebody else owns the
+    /// shard.
+    fn write(&mut self, batch: &Batch) -> Result<Option<Transaction<'_>>, StoreError> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed("begin a transaction"))?;
+        let rows = Rows {
+            connection: &transaction,
+        };
+        if !rows.advance(batch.position)? {
+            return Ok(None);
+        }
+        rows.write(batch)?;
+        Ok(Some(transaction))
+    }
+}
+
+impl Storage for Store {
+    fn append(&mut self, batch: &Batch) -> Appended {
+        match self.write(batch) {
+            Ok(Some(transaction)) => match transaction.commit() {
+                Ok(()) => Appended::Done,
+                Err(source) => Appended::Unknown(failed("commit")(source)),
+            },
+            Ok(None) => Appended::Fenced,
+            Err(error) => Appended::Failed(error),
+        }
     }
 
-    /// The identifier of the run with that token.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store cannot be read.
-    pub fn run_id_by_token(&self, tenant: &str, token: &str) -> Result<Option<String>, StoreError> {
+    fn position(&self) -> Result<Position, StoreError> {
         self.connection
-            .prepare_cached("SELECT id FROM runs WHERE tenant = ?1 AND token = ?2")
+            .prepare_cached("SELECT epoch, seq FROM shard")
             .and_then(|mut query| {
-                query
-                    .query_row(params![tenant, token], |row| row.get(0))
-                    .optional()
+                query.query_row([], |row| {
+                    Ok(Position {
+                        epoch: row.get(0)?,
+                        seq: row.get(1)?,
+                    })
+                })
             })
-            .map_err(failed("look a run token up"))
+            .map_err(failed("read the shard's position"))
     }
 
-    /// The index that the next ledger entry gets.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store cannot be read.
-    pub fn next_ledger_index(&self) -> Result<u64, StoreError> {
+    fn next_entry(&self) -> Result<u64, StoreError> {
         self.connection
             .query_row(
                 "SELECT coalesce(max(idx) + 1, 0) FROM ledger_entries",
@@ -185,11 +203,24 @@ impl Store {
             .map_err(failed("read the ledger's length"))
     }
 
-    /// Entries that no durable checkpoint is known to cover, oldest first, in pieces.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store cannot be read.
-    pub(crate) fn queued_entries(&self) -> Result<Vec<Entries>, StoreError> {
+    fn open_runs(&self) -> Result<Vec<Stored>, StoreError> {
+        reader::stored_where(
+            &self.connection,
+            "state NOT IN ('succeeded','failed','cancelled','refused')",
+            params![],
+        )
+    }
+
+    fn run(&self, id: &RunId) -> Result<Option<Stored>, StoreError> {
+        Ok(reader::stored_where(&self.connection, "id = ?1", params![id.as_str()])?.pop())
+    }
+
+    fn run_by_token(&self, tenant: &str, token: &str) -> Result<Option<Stored>, StoreError> {
+        let condition = "tenant = ?1 AND token = ?2";
+        Ok(reader::stored_where(&self.connection, condition, params![tenant, token])?.pop())
+    }
+
+    fn queued_entries(&self) -> Result<Vec<Entries>, StoreError> {
         let mut query = self
             .connection
             .prepare("SELECT idx, bytes FROM ledger_queue ORDER BY idx")
@@ -198,41 +229,27 @@ impl Store {
             .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
             .and_then(Iterator::collect)
             .map_err(failed("read the ledger's queue"))?;
-        Ok(rows
-            .chunks(1024)
-            .filter_map(|piece| {
-                let first = piece.first()?.0;
-                Some(Entries {
-                    first,
-                    bytes: piece.iter().map(|row| row.1.clone()).collect(),
-                })
-            })
-            .collect())
+        let mut rows = rows.into_iter().peekable();
+        let mut pieces = Vec::new();
+        while let Some((first, _)) = rows.peek() {
+            let first = *first;
+            let bytes = rows.by_ref().take(1024).map(|row| row.1).collect();
+            pieces.push(Entries { first, bytes });
+        }
+        Ok(pieces)
     }
 
-    /// Applies `write` in one transaction: all of it is durable when this returns, or none.
-    ///
-    /// # Errors
-    /// [`StoreError`]; after one, whatever memory held of the batch is to be discarded.
-    pub fn transaction<T>(
-        &mut self,
-        write: impl FnOnce(&Batch<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let transaction = self
-            .connection
-            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
-            .map_err(failed("begin a transaction"))?;
-        let value = write(&Batch {
-            connection: &transaction,
-        })?;
-        transaction.commit().map_err(failed("commit"))?;
-        Ok(value)
+    fn trim(&mut self, size: u64) -> Result<(), StoreError> {
+        Rows {
+            connection: &self.connection,
+        }
+        .drop_integrated(size)
     }
 }
 
-/// The writes of one transaction.
+/// The rows of one batch.
 #[derive(Debug)]
-pub struct Batch<'a> {
+pub(crate) struct Rows<'a> {
     connection: &'a Connection,
 }
 

@@ -1,6 +1,6 @@
 //! Reading the store. Any process may, also while another one writes.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use barecount_model::{
     plan::Plan,
@@ -12,6 +12,7 @@ use super::{
     FILE, LedgerEntry, OpenError, OutputVersion, StoreError, damaged, failed, format,
     rows::{DeadLetter, StoredDeadLetter},
 };
+use crate::{authority::PlanRecord, journal::Stored};
 
 /// The reading side of a state folder's store.
 #[derive(Debug)]
@@ -272,6 +273,55 @@ pub(super) fn runs_where(
             Ok((run, serde_json::from_str(&plan).map_err(damaged("plan"))?))
         })
         .collect()
+}
+
+/// Runs that satisfy a condition, as their owner keeps them.
+pub(super) fn stored_where(
+    connection: &Connection,
+    condition: &str,
+    parameters: impl Params,
+) -> Result<Vec<Stored>, StoreError> {
+    let sql = format!(
+        "SELECT runs.body, plans.digest, plans.body, runs.permit
+         FROM runs JOIN plans ON plans.digest = runs.plan WHERE {condition}"
+    );
+    let mut query = connection
+        .prepare_cached(&sql)
+        .map_err(failed("read runs"))?;
+    let mut rows = query.query(parameters).map_err(failed("read runs"))?;
+    // Runs of one plan share it.
+    let mut plans: HashMap<String, Arc<PlanRecord>> = HashMap::new();
+    let mut found = Vec::new();
+    while let Some(row) = rows.next().map_err(failed("read runs"))? {
+        let text = |index| row.get::<_, String>(index).map_err(failed("read runs"));
+        let mut run: Run = serde_json::from_str(&text(0)?).map_err(damaged("run"))?;
+        run.tasks = tasks_of(connection, run.id.as_str())?;
+        let digest = text(1)?;
+        let plan = match plans.get(&digest) {
+            Some(plan) => Arc::clone(plan),
+            None => {
+                let body = text(2)?;
+                let plan = serde_json::from_str(&body).map_err(damaged("plan"))?;
+                let record = Arc::new(PlanRecord::stored(plan, digest.clone(), body));
+                plans.insert(digest, Arc::clone(&record));
+                record
+            }
+        };
+        let permit: Option<String> = row.get(3).map_err(failed("read runs"))?;
+        let authority = permit
+            .map(|text| {
+                serde_json::from_str(&text)
+                    .map(Arc::new)
+                    .map_err(damaged("permit"))
+            })
+            .transpose()?;
+        found.push(Stored {
+            run,
+            plan,
+            authority,
+        });
+    }
+    Ok(found)
 }
 
 fn tasks_of(connection: &Connection, run: &str) -> Result<Vec<Task>, StoreError> {

@@ -1,16 +1,15 @@
 //! Writing rows: the only place that knows how a run is laid out in tables.
 
-use barecount_model::{
-    evidence::Statement,
-    plan::Plan,
-    run::{Effects, Run, outcome::CommittedDataset},
-};
-use jiff::Timestamp;
+use barecount_model::{id::RunId, run::Run};
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Batch, StoreError, damaged, failed};
+use super::{Rows, StoreError, damaged, failed};
+use crate::{
+    authority::PlanRecord,
+    journal::{Batch, Entry, Position, Published, RunChange, SetAside},
+};
 
 /// A record that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,24 +99,66 @@ pub(crate) fn leaf_hash(entry: &[u8]) -> [u8; 32] {
         .into()
 }
 
-impl Batch<'_> {
+impl Rows<'_> {
+    /// Takes the next place, unless it is not the owner's who asks.
+    pub(crate) fn advance(&self, to: Position) -> Result<bool, StoreError> {
+        let changed = self
+            .connection
+            .prepare_cached("UPDATE shard SET seq = ?2 WHERE epoch = ?1 AND seq = ?2 - 1")
+            .and_then(|mut update| update.execute(params![to.epoch, to.seq]))
+            .map_err(failed("take a batch's place"))?;
+        Ok(changed == 1)
+    }
+
+    /// Writes everything that a batch changed.
+    pub(crate) fn write(&self, batch: &Batch) -> Result<(), StoreError> {
+        batch.runs.values().try_for_each(|change| {
+            if change.is_new {
+                self.insert_plan(&change.plan)?;
+                self.insert_run(change)
+            } else {
+                self.update_run(change)
+            }
+        })?;
+        let at = batch.at.to_string();
+        let run_of = |id: &RunId| batch.runs.get(id).map(|change| &*change.run);
+        for published in &batch.outputs {
+            if let Some(run) = run_of(&published.run) {
+                self.publish_outputs(run, published, &at)?;
+            }
+        }
+        for set_aside in &batch.dead_letters {
+            if let Some(run) = run_of(&set_aside.run) {
+                self.insert_dead_letters(run, set_aside, &at)?;
+            }
+        }
+        for (index, entry) in (batch.first_entry..).zip(&batch.entries) {
+            let run = entry.run.as_ref().and_then(run_of);
+            self.append_evidence(index, entry, run, &at)?;
+        }
+        match batch.integrated {
+            Some(size) => self.drop_integrated(size),
+            None => Ok(()),
+        }
+    }
+
     /// Stores a plan under its digest, once.
-    pub(crate) fn insert_plan(&self, digest: &str, plan: &Plan) -> Result<(), StoreError> {
-        let body = serde_json::to_string(plan).map_err(damaged("plan"))?;
+    fn insert_plan(&self, plan: &PlanRecord) -> Result<(), StoreError> {
         self.connection
             .prepare_cached("INSERT OR IGNORE INTO plans (digest, body) VALUES (?1, ?2)")
-            .and_then(|mut insert| insert.execute(params![digest, body]))
+            .and_then(|mut insert| insert.execute(params![plan.digest, plan.body]))
             .map_err(failed("write a plan"))?;
         Ok(())
     }
 
     /// Stores a new run, with all its tasks.
-    pub(crate) fn insert_run(&self, run: &Run, plan: &str) -> Result<(), StoreError> {
+    fn insert_run(&self, change: &RunChange) -> Result<(), StoreError> {
+        let run = &change.run;
         let mut insert = self
             .connection
             .prepare_cached(
-                "INSERT INTO runs (id, tenant, token, pipeline, state, submitted, plan, body)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                "INSERT INTO runs (id, tenant, token, pipeline, state, submitted, plan, body, permit)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             )
             .map_err(failed("write a run"))?;
         let row = params![
@@ -127,26 +168,29 @@ impl Batch<'_> {
             run.pipeline,
             run.state.as_str(),
             run.submitted_at.to_string(),
-            plan,
-            header(run)?
+            change.plan.digest,
+            header(run)?,
+            permit(change)?,
         ];
         insert.execute(row).map_err(failed("write a run"))?;
         (0..run.tasks.len()).try_for_each(|index| self.write_task(run, index))
     }
 
-    /// Stores what a command changed.
-    pub(crate) fn update_run(&self, run: &Run, effects: &Effects) -> Result<(), StoreError> {
-        if effects.run_changed {
+    /// Stores what commands changed of a run.
+    fn update_run(&self, change: &RunChange) -> Result<(), StoreError> {
+        let run = &change.run;
+        if change.header {
             let body = header(run)?;
+            let permit = permit(change)?;
             self.connection
-                .prepare_cached("UPDATE runs SET state = ?2, body = ?3 WHERE id = ?1")
+                .prepare_cached("UPDATE runs SET state = ?2, body = ?3, permit = ?4 WHERE id = ?1")
                 .and_then(|mut update| {
-                    update.execute(params![run.id.as_str(), run.state.as_str(), body])
+                    update.execute(params![run.id.as_str(), run.state.as_str(), body, permit])
                 })
                 .map_err(failed("write a run"))?;
         }
-        effects
-            .tasks_changed
+        change
+            .tasks
             .iter()
             .try_for_each(|&index| self.write_task(run, index))
     }
@@ -162,12 +206,12 @@ impl Batch<'_> {
 
     /// Enters a statement in the ledger's sequence. Its place and leaf hash are durable with the
     /// fact itself; tiles and checkpoint follow from this sequence alone.
-    pub(crate) fn append_evidence(
+    fn append_evidence(
         &self,
         index: u64,
-        statement: &Statement,
+        entry: &Entry,
         run: Option<&Run>,
-        now: Timestamp,
+        at: &str,
     ) -> Result<(), StoreError> {
         self.connection
             .prepare_cached(
@@ -177,18 +221,18 @@ impl Batch<'_> {
             .and_then(|mut insert| {
                 insert.execute(params![
                     index,
-                    statement.kind.as_str(),
+                    entry.kind.as_str(),
                     run.map(|run| run.id.as_str()),
                     run.map(|run| &run.pipeline),
                     run.map(|run| &run.tenant),
-                    now.to_string(),
-                    leaf_hash(&statement.bytes),
+                    at,
+                    leaf_hash(&entry.bytes),
                 ])
             })
             .map_err(failed("append evidence"))?;
         self.connection
             .prepare_cached("INSERT INTO ledger_queue (idx, bytes) VALUES (?1, ?2)")
-            .and_then(|mut insert| insert.execute(params![index, statement.bytes]))
+            .and_then(|mut insert| insert.execute(params![index, entry.bytes]))
             .map_err(failed("append evidence"))?;
         Ok(())
     }
@@ -203,12 +247,11 @@ impl Batch<'_> {
     }
 
     /// Makes a task's datasets visible, all at once.
-    pub(crate) fn publish_outputs(
+    fn publish_outputs(
         &self,
         run: &Run,
-        task: usize,
-        outputs: &[CommittedDataset],
-        now: Timestamp,
+        published: &Published,
+        at: &str,
     ) -> Result<(), StoreError> {
         let mut insert = self
             .connection
@@ -218,8 +261,8 @@ impl Batch<'_> {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             )
             .map_err(failed("publish outputs"))?;
-        let task = &run.tasks[task];
-        for output in outputs {
+        let task = &run.tasks[published.task];
+        for output in &published.outputs {
             let row = params![
                 run.id.as_str(),
                 task.id.as_str(),
@@ -230,7 +273,7 @@ impl Batch<'_> {
                 output.rows,
                 output.bytes,
                 output.digest,
-                now.to_string(),
+                at,
                 run.tenant
             ];
             insert.execute(row).map_err(failed("publish outputs"))?;
@@ -239,13 +282,11 @@ impl Batch<'_> {
     }
 
     /// Keeps records that an attempt set aside.
-    pub(crate) fn insert_dead_letters(
+    fn insert_dead_letters(
         &self,
         run: &Run,
-        task: usize,
-        number: u32,
-        letters: &[DeadLetter],
-        now: Timestamp,
+        set_aside: &SetAside,
+        at: &str,
     ) -> Result<(), StoreError> {
         let mut insert = self
             .connection
@@ -255,18 +296,18 @@ impl Batch<'_> {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             )
             .map_err(failed("keep dead letters"))?;
-        let task = &run.tasks[task];
-        for letter in letters {
+        let task = &run.tasks[set_aside.task];
+        for letter in &set_aside.letters {
             let row = params![
                 run.id.as_str(),
                 task.id.as_str(),
-                number,
+                set_aside.number,
                 task.stage,
                 letter.dataset,
                 letter.record,
                 letter.error,
                 letter.schema_hash,
-                now.to_string(),
+                at,
                 run.tenant
             ];
             insert.execute(row).map_err(failed("keep dead letters"))?;
@@ -278,4 +319,11 @@ impl Batch<'_> {
 /// The run's own row: everything but its tasks, which have rows of their own.
 fn header(run: &Run) -> Result<String, StoreError> {
     serde_json::to_string(&run.header()).map_err(damaged("run"))
+}
+
+fn permit(change: &RunChange) -> Result<Option<String>, StoreError> {
+    let authority = change.authority.as_deref();
+    authority
+        .map(|authority| serde_json::to_string(authority).map_err(damaged("permit")))
+        .transpose()
 }

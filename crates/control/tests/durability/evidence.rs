@@ -1,6 +1,6 @@
 //! What is queued for the ledger.
 
-use barecount_control::{Fenced, store::reader::Reader};
+use barecount_control::{Fenced, governance::Action, store::reader::Reader};
 use barecount_ledger::MAX_ENTRY_BYTES;
 use barecount_model::{
     digest::Digest,
@@ -18,15 +18,15 @@ async fn evidence_is_queued_until_a_checkpoint_covers_it() -> TestResult {
     let mut opened = open(folder.path())?;
     opened
         .control
-        .submit(submission(1, "one", "sha256:aa"), &permit("sha256:aa"))
+        .submit(submission(1, "one", "sha256:aa"))
         .await?;
     opened
         .control
-        .submit(submission(2, "two", "sha256:aa"), &permit("sha256:aa"))
+        .submit(submission(2, "two", "sha256:aa"))
         .await?;
     let first = opened.entries.recv().await.ok_or("entries are announced")?;
     assert_eq!((first.first, first.bytes.len()), (0, 1));
-    opened.control.integrated(1).await?;
+    opened.control.ledger_port().integrated(1).await?;
     close(opened).await;
 
     let mut opened = open(folder.path())?;
@@ -67,7 +67,7 @@ async fn no_run_is_so_large_that_its_evidence_does_not_fit_the_ledger() -> TestR
         number: 1,
     };
     let control = &opened.control;
-    control.submit(submitted, &permit("sha256:aa")).await?;
+    control.submit(submitted).await?;
     control.place(&attempt.run, 0).await?;
     let path: Value = (0..5_000)
         .map(|number| json!({ "address": format!("10.0.0.{number}") }))
@@ -77,7 +77,8 @@ async fn no_run_is_so_large_that_its_evidence_does_not_fit_the_ledger() -> TestR
     control.report(&attempt, outcome, vec![]).await?;
     let last = control.committed(&attempt, vec![output()]).await?;
     assert_eq!(last.run.state, RunState::Running);
-    control.cancel(&attempt.run).await?;
+    let permit = permit_to(Action::Cancel, "local", "sha256:aa");
+    control.cancel(&attempt.run, &permit).await?;
 
     let told = Reader::open(folder.path())?
         .ok_or("the store exists")?

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use barecount_control::{
-    Control, Entries, Submission, Update,
+    Authorised, Control, Entries, Submission, Update,
     clock::SystemClock,
     governance::{
         Action, Allowed, EnvironmentFacts, EnvironmentKind, Governance, Isolation, Matrix,
@@ -45,18 +45,23 @@ pub(crate) fn open(folder: &Path) -> Result<Opened, OpenError> {
     })
 }
 
-/// Ends the writer and waits until it has let go of the folder, as a process's end would.
+/// Ends the writer, which has let go of the folder then, as at a process's end.
 pub(crate) async fn close(opened: Opened) {
-    let Opened {
-        control,
-        mut updates,
-        entries,
-    } = opened;
-    drop((control, entries));
-    while updates.recv().await.is_some() {}
+    opened.control.close().await;
 }
 
+/// A run of version `version`, by governance's permit for it.
 pub(crate) fn submission(seed: u8, token: &str, version: &str) -> Submission {
+    let (run, plan) = work(seed, token, version);
+    let plan = Authorised::mint(plan, &permit(version)).expect("the permit covers the plan");
+    Submission {
+        run,
+        plan,
+        place: vec![],
+    }
+}
+
+pub(crate) fn work(seed: u8, token: &str, version: &str) -> (Run, Plan) {
     let plan = Plan {
         pipeline: "example".into(),
         tenant: "demo".into(),
@@ -69,7 +74,7 @@ pub(crate) fn submission(seed: u8, token: &str, version: &str) -> Submission {
         requester: "tester".into(),
         decision: Value::Null,
         event: None,
-        stages: vec![],
+        stages: vec![stage()],
     };
     let task = Task {
         id: TaskId::from_bytes([seed; 16]),
@@ -108,19 +113,15 @@ pub(crate) fn submission(seed: u8, token: &str, version: &str) -> Submission {
         ended_at: None,
         tasks: vec![task],
     };
-    with_stage(Submission {
-        run,
-        plan: Arc::new(plan),
-        place: vec![],
-    })
+    (run, plan)
 }
 
 /// Governance's permit to run version `version` of the example.
 pub(crate) fn permit(version: &str) -> Permit {
-    permit_in("local", version)
+    permit_to(Action::Run, "local", version)
 }
 
-pub(crate) fn permit_in(environment: &str, version: &str) -> Permit {
+pub(crate) fn permit_to(action: Action, environment: &str, version: &str) -> Permit {
     let row = MatrixRow {
         name: "everything".to_owned(),
         classes: Allowed::ANY,
@@ -128,7 +129,7 @@ pub(crate) fn permit_in(environment: &str, version: &str) -> Permit {
         network_profiles: Allowed::ANY,
     };
     let question = Question {
-        action: Action::Run,
+        action,
         tenant: "demo".to_owned(),
         environment: EnvironmentFacts {
             name: environment.to_owned(),
@@ -199,9 +200,9 @@ pub(crate) fn output() -> CommittedDataset {
     }
 }
 
-/// A plan in which the task's stage reads nothing, and writes what [`done`] stages.
-fn with_stage(mut submission: Submission) -> Submission {
-    let stage = StagePlan {
+/// A stage that reads nothing, and writes what [`done`] stages.
+fn stage() -> StagePlan {
+    StagePlan {
         name: "only".into(),
         phase: Phase::Utility,
         class: RunnerClass::Container,
@@ -252,9 +253,5 @@ fn with_stage(mut submission: Submission) -> Submission {
         timeout_ms: 1_000,
         grace_ms: 1_000,
         env: BTreeMap::new(),
-    };
-    let mut plan = Plan::clone(&submission.plan);
-    plan.stages.push(stage);
-    submission.plan = Arc::new(plan);
-    submission
+    }
 }

@@ -5,13 +5,18 @@ mod fixture;
 mod identity;
 
 use barecount_control::{
-    CommandError, Fenced, Submitted,
+    Authorised, CommandError, Fenced, NotCovered, Submitted,
+    governance::Action,
     store::{OpenError, reader::Reader},
 };
-use barecount_model::run::{
-    Pending, RunState,
-    outcome::{AttemptResult, Staged, StagedDataset},
+use barecount_model::{
+    class::Size,
+    run::{
+        Pending, RunState,
+        outcome::{AttemptResult, Staged, StagedDataset},
+    },
 };
+use jiff::Timestamp;
 use serde_json::Value;
 
 use fixture::*;
@@ -28,8 +33,7 @@ async fn what_was_answered_is_there_after_every_restart() -> TestResult {
     };
 
     let opened = open(folder.path())?;
-    let permit = permit("sha256:aa");
-    let answer = opened.control.submit(submitted, &permit).await?;
+    let answer = opened.control.submit(submitted).await?;
     assert!(matches!(answer, Submitted::New(_)));
     close(opened).await;
 
@@ -92,10 +96,7 @@ async fn a_report_of_a_dataset_that_the_stage_does_not_write_commits_nothing() -
         task: 0,
         number: 1,
     };
-    opened
-        .control
-        .submit(submitted, &permit("sha256:aa"))
-        .await?;
+    opened.control.submit(submitted).await?;
     opened.control.place(&attempt.run, 0).await?;
     let mut foreign = done();
     foreign.result = AttemptResult::Done(Staged {
@@ -125,18 +126,17 @@ async fn a_report_of_a_dataset_that_the_stage_does_not_write_commits_nothing() -
 #[tokio::test]
 async fn what_is_placed_with_its_submission_is_there_with_it_or_not_at_all() -> TestResult {
     let folder = tempfile::tempdir()?;
-    let permit = permit("sha256:aa");
     let mut opened = open(folder.path())?;
     let mut impossible = submission(1, "impossible", "sha256:aa");
     impossible.place = vec![0, 0];
-    let refused = opened.control.submit(impossible, &permit).await;
+    let refused = opened.control.submit(impossible).await;
     assert!(
         matches!(refused, Err(CommandError::Rejected(_))),
         "{refused:?}"
     );
     let mut placed = submission(2, "placed", "sha256:aa");
     placed.place = vec![0];
-    opened.control.submit(placed, &permit).await?;
+    opened.control.submit(placed).await?;
     let update = opened.updates.recv().await.ok_or("it is announced")?;
     assert_eq!(update.run.token, "placed", "nothing is left of the other");
     close(opened).await;
@@ -162,13 +162,13 @@ async fn a_token_answers_with_its_first_run_also_after_that_has_ended() -> TestR
         task: 0,
         number: 1,
     };
-    opened.control.submit(first, &permit("sha256:aa")).await?;
+    opened.control.submit(first).await?;
     opened.control.place(&attempt.run, 0).await?;
     opened.control.report(&attempt, done(), vec![]).await?;
     opened.control.committed(&attempt, vec![]).await?;
     let second = opened
         .control
-        .submit(submission(2, "token", "sha256:aa"), &permit("sha256:aa"))
+        .submit(submission(2, "token", "sha256:aa"))
         .await?;
     let Submitted::Existing(update) = second else {
         return Err("the token was used".into());
@@ -176,7 +176,7 @@ async fn a_token_answers_with_its_first_run_also_after_that_has_ended() -> TestR
     assert_eq!(update.run.id, attempt.run);
     let other = opened
         .control
-        .submit(submission(3, "token", "sha256:bb"), &permit("sha256:bb"))
+        .submit(submission(3, "token", "sha256:bb"))
         .await;
     assert!(
         matches!(other, Err(CommandError::TokenConflict { .. })),
@@ -196,7 +196,7 @@ async fn many_callers_share_group_commits_and_each_hears_of_its_own() -> TestRes
         calls.spawn(async move {
             let submission = submission(seed, &format!("token-{seed}"), "sha256:aa");
             let id = submission.run.id.clone();
-            control.submit(submission, &permit("sha256:aa")).await?;
+            control.submit(submission).await?;
             let update = control.place(&id, 0).await?;
             Ok::<_, CommandError>((id, update))
         });
@@ -235,9 +235,9 @@ fn a_store_of_a_newer_program_is_refused() -> TestResult {
     file.pragma_update(None, "user_version", 999)?;
     drop(file);
     let refused = open(folder.path()).err().ok_or("the format is unknown")?;
-    assert_eq!(
-        refused.to_string(),
-        "the state is of format 999, and this program knows up to 1"
+    assert!(
+        matches!(refused, OpenError::Newer { found: 999, .. }),
+        "{refused}"
     );
     Ok(())
 }
@@ -246,12 +246,18 @@ fn a_store_of_a_newer_program_is_refused() -> TestResult {
 async fn a_permit_for_something_else_lets_nothing_in() -> TestResult {
     let folder = tempfile::tempdir()?;
     let opened = open(folder.path())?;
-    let answer = opened
-        .control
-        .submit(submission(1, "token", "sha256:aa"), &permit("sha256:bb"))
-        .await;
+    let (_, plan) = work(1, "token", "sha256:aa");
+    let foreign = Authorised::mint(plan.clone(), &permit("sha256:bb"));
+    assert!(matches!(foreign, Err(NotCovered::OtherWork)), "{foreign:?}");
+    let mut larger = plan;
+    larger.stages[0].size = Size::Large;
+    let larger = Authorised::mint(larger, &permit("sha256:aa"));
+    assert!(matches!(larger, Err(NotCovered::Stage(_))), "{larger:?}");
+    let mut other = submission(1, "token", "sha256:aa");
+    other.run.environment = "live".to_owned();
+    let answer = opened.control.submit(other).await;
     assert!(
-        matches!(answer, Err(CommandError::NotPermitted(_))),
+        matches!(answer, Err(CommandError::NotPermitted(..))),
         "{answer:?}"
     );
     assert!(
@@ -260,5 +266,82 @@ async fn a_permit_for_something_else_lets_nothing_in() -> TestResult {
             .runs(10)?
             .is_empty()
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_is_cancelled_and_resumed_by_a_permit_for_that_alone() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let opened = open(folder.path())?;
+    let control = &opened.control;
+    let submitted = submission(1, "token", "sha256:aa");
+    let id = submitted.run.id.clone();
+    control.submit(submitted).await?;
+    let to = |action, environment| permit_to(action, environment, "sha256:aa");
+    for foreign in [to(Action::Run, "local"), to(Action::Cancel, "live")] {
+        let refused = control.cancel(&id, &foreign).await;
+        assert!(
+            matches!(refused, Err(CommandError::NotPermitted(..))),
+            "{refused:?}"
+        );
+    }
+    let update = control.cancel(&id, &to(Action::Cancel, "local")).await?;
+    assert_eq!(update.run.state, RunState::Cancelled);
+    let refused = control.resume(&id, &to(Action::Cancel, "local")).await;
+    assert!(
+        matches!(refused, Err(CommandError::NotPermitted(..))),
+        "{refused:?}"
+    );
+    let update = control.resume(&id, &to(Action::Resume, "local")).await?;
+    assert_eq!(update.run.state, RunState::Waiting);
+    let attempt = Fenced {
+        run: id,
+        task: 0,
+        number: 1,
+    };
+    assert!(control.identify(&attempt, Timestamp::UNIX_EPOCH).is_ok());
+    close(opened).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_sent_before_the_end_is_carried_out_and_nothing_after() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let mut opened = open(folder.path())?;
+    let kept = opened.control.clone();
+    let port = opened.control.ledger_port();
+    let mut calls = tokio::task::JoinSet::new();
+    for seed in 0..50u8 {
+        let control = opened.control.clone();
+        let submission = submission(seed, &format!("token-{seed}"), "sha256:aa");
+        calls.spawn(async move { control.submit(submission).await });
+    }
+    let first = calls.join_next().await.ok_or("there are calls")??;
+    assert!(matches!(first, Ok(Submitted::New(_))));
+    opened.control.clone().close().await;
+    let mut accepted = 1;
+    while let Some(call) = calls.join_next().await {
+        match call? {
+            Ok(_) => accepted += 1,
+            Err(CommandError::Closed) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let late = kept.submit(submission(99, "late", "sha256:aa")).await;
+    assert!(matches!(late, Err(CommandError::Closed)), "{late:?}");
+    assert!(matches!(
+        port.integrated(1).await,
+        Err(CommandError::Closed)
+    ));
+    let mut announced = 0;
+    while opened.updates.recv().await.is_some() {
+        announced += 1;
+    }
+    assert_eq!(announced, accepted, "everything was told before the end");
+    // The folder is free although handles are left.
+    let again = open(folder.path())?;
+    let reader = Reader::open(folder.path())?.ok_or("the store exists")?;
+    assert_eq!(reader.runs(100)?.len(), accepted);
+    close(again).await;
     Ok(())
 }

@@ -21,7 +21,6 @@ fn a_stage_inside_the_matrix_is_permitted_and_names_policy_and_row() -> TestResu
     assert_eq!(decision.determining[0].id, "stages-may-run");
     assert_eq!(decision.matrix_rows, ["batch"]);
     assert!(permit.covers(Action::Run, "demo", "live", "fx-rates", "3"));
-    assert!(permit.covers_stage("consolidate"));
     Ok(())
 }
 
@@ -33,7 +32,6 @@ fn a_permit_covers_nothing_but_what_was_asked() -> TestResult {
     assert!(!permit.covers(Action::Run, "demo", "test", "fx-rates", "3"));
     assert!(!permit.covers(Action::Run, "demo", "live", "fx", "3"));
     assert!(!permit.covers(Action::Run, "demo", "live", "fx-rates", "4"));
-    assert!(!permit.covers_stage("publish"));
     Ok(())
 }
 

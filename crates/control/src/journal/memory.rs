@@ -1,0 +1,192 @@
+//! A storage in memory that fails as it is told to.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use barecount_model::{id::RunId, run::Run};
+
+use super::{Appended, Batch, Position, Storage, Stored};
+use crate::{entries::Entries, store::StoreError};
+
+/// What goes wrong with one append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing is written.
+    Failed,
+    /// The storage fails; nothing was written.
+    FailedAtTheEnd,
+    /// The storage fails; all was written.
+    FailedButPersisted,
+}
+
+/// What is durable.
+#[derive(Debug, Default)]
+pub(crate) struct Durable {
+    pub(crate) journal: Vec<Batch>,
+    pub(crate) views: Views,
+    position: Position,
+    faults: VecDeque<(Fault, u32)>,
+    /// So many questions are answered with a failure.
+    pub(crate) unreadable: u32,
+}
+
+/// What can be asked: a function of the journal.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Views {
+    pub(crate) runs: BTreeMap<RunId, Stored>,
+    pub(crate) entries: Vec<Vec<u8>>,
+    /// Entries below are under a checkpoint.
+    pub(crate) integrated: u64,
+    /// Datasets that are visible: run, task, dataset.
+    pub(crate) outputs: Vec<(RunId, usize, String)>,
+}
+
+/// An owner's access to what is durable.
+#[derive(Debug, Clone)]
+pub(crate) struct Memory {
+    durable: Arc<Mutex<Durable>>,
+    epoch: u64,
+}
+
+impl Views {
+    /// The views of a journal, from nothing.
+    pub(crate) fn rebuilt(journal: &[Batch]) -> Self {
+        let mut views = Self::default();
+        journal.iter().for_each(|batch| views.apply(batch));
+        views
+    }
+
+    fn apply(&mut self, batch: &Batch) {
+        for (id, change) in &batch.runs {
+            let stored = Stored {
+                run: Run::clone(&change.run),
+                plan: Arc::clone(&change.plan),
+                authority: change.authority.clone(),
+            };
+            self.runs.insert(id.clone(), stored);
+        }
+        self.entries
+            .extend(batch.entries.iter().map(|entry| entry.bytes.clone()));
+        for published in &batch.outputs {
+            let datasets = published.outputs.iter();
+            self.outputs.extend(datasets.map(|output| {
+                (
+                    published.run.clone(),
+                    published.task,
+                    output.dataset.clone(),
+                )
+            }));
+        }
+        self.integrated = self.integrated.max(batch.integrated.unwrap_or(0));
+    }
+}
+
+impl Memory {
+    /// Nothing yet.
+    pub(crate) fn new() -> Self {
+        let durable = Arc::new(Mutex::new(Durable::default()));
+        Self { durable, epoch: 0 }
+    }
+
+    /// The next owner's access: batches of this one collide from here on.
+    pub(crate) fn take_over(&self) -> Self {
+        let mut durable = self.durable();
+        durable.position.epoch += 1;
+        let epoch = durable.position.epoch;
+        drop(durable);
+        let durable = Arc::clone(&self.durable);
+        Self { durable, epoch }
+    }
+
+    pub(crate) fn durable(&self) -> MutexGuard<'_, Durable> {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the next append fail, and so many questions after it.
+    pub(crate) fn fail_next(&self, fault: Fault, unreadable: u32) {
+        self.durable().faults.push_back((fault, unreadable));
+    }
+
+    fn read(&self) -> Result<MutexGuard<'_, Durable>, StoreError> {
+        let mut durable = self.durable();
+        if durable.unreadable > 0 {
+            durable.unreadable -= 1;
+            return Err(failure());
+        }
+        Ok(durable)
+    }
+}
+
+impl Storage for Memory {
+    fn append(&mut self, batch: &Batch) -> Appended {
+        let mut durable = self.durable();
+        let (fault, unreadable) = durable.faults.pop_front().unzip();
+        durable.unreadable += unreadable.unwrap_or(0);
+        if fault == Some(Fault::Failed) {
+            return Appended::Failed(failure());
+        }
+        let is_next =
+            durable.position.epoch == self.epoch && batch.position == durable.position.next();
+        if !is_next {
+            return Appended::Fenced;
+        }
+        if fault != Some(Fault::FailedAtTheEnd) {
+            durable.position = batch.position;
+            durable.views.apply(batch);
+            durable.journal.push(batch.clone());
+        }
+        match fault {
+            None => Appended::Done,
+            Some(_) => Appended::Unknown(failure()),
+        }
+    }
+
+    fn position(&self) -> Result<Position, StoreError> {
+        Ok(self.read()?.position)
+    }
+
+    fn next_entry(&self) -> Result<u64, StoreError> {
+        Ok(self.read()?.views.entries.len() as u64)
+    }
+
+    fn open_runs(&self) -> Result<Vec<Stored>, StoreError> {
+        let durable = self.read()?;
+        let runs = durable.views.runs.values();
+        let open = runs.filter(|stored| !stored.run.state.is_final());
+        Ok(open.cloned().collect())
+    }
+
+    fn run(&self, id: &RunId) -> Result<Option<Stored>, StoreError> {
+        Ok(self.read()?.views.runs.get(id).cloned())
+    }
+
+    fn run_by_token(&self, tenant: &str, token: &str) -> Result<Option<Stored>, StoreError> {
+        let durable = self.read()?;
+        let mut runs = durable.views.runs.values();
+        let found = runs.find(|stored| stored.run.tenant == tenant && stored.run.token == token);
+        Ok(found.cloned())
+    }
+
+    fn queued_entries(&self) -> Result<Vec<Entries>, StoreError> {
+        let durable = self.read()?;
+        let first = durable.views.integrated;
+        let bytes = durable.views.entries[first as usize..].to_vec();
+        Ok(vec![Entries { first, bytes }])
+    }
+
+    fn trim(&mut self, size: u64) -> Result<(), StoreError> {
+        let mut durable = self.read()?;
+        durable.views.integrated = size;
+        Ok(())
+    }
+}
+
+/// What a full disk says.
+fn failure() -> StoreError {
+    StoreError::Database {
+        operation: "write what it was told to fail at",
+        source: rusqlite::Error::InvalidQuery,
+    }
+}

@@ -1,0 +1,548 @@
+//! The shard: what commands change, as data. Pure: no input or output, and no clock.
+//!
+//! [`Shard::step`] applies commands in their order and answers with the [`Batch`] that has to be
+//! durable before anybody is told. Runs that a command is about and that are not in memory are
+//! given to it first ([`Shard::missing`], [`Shard::recall`]). Where a batch did not become durable,
+//! the shard's memory is void and is made anew.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use barecount_model::{
+    evidence::{self, Statement},
+    id::RunId,
+    plan::Plan,
+    run::{
+        Effects, Moment, Record, Run, WaitingReason,
+        outcome::{AttemptResult, CommittedDataset, FailureKind, Outcome},
+    },
+};
+use jiff::Timestamp;
+
+use crate::{
+    authority::{self, Authorised, Authority, PlanRecord},
+    governance::{Action, Explanation},
+    handle::{CommandError, Submission, Update},
+    journal::{Batch, Entry, Position, Published, RunChange, SetAside, Stored},
+    store::DeadLetter,
+};
+
+pub(crate) enum Command {
+    Submit(Box<Submission>),
+    Apply { run: RunId, verb: Verb },
+    Enter(Statement),
+    Integrated { size: u64 },
+}
+
+pub(crate) enum Verb {
+    Place {
+        task: usize,
+    },
+    Hold {
+        task: usize,
+        reason: WaitingReason,
+    },
+    Started {
+        task: usize,
+        number: u32,
+        runner: String,
+    },
+    Report {
+        task: usize,
+        number: u32,
+        outcome: Box<Outcome>,
+        dead_letters: Vec<DeadLetter>,
+    },
+    Committed {
+        task: usize,
+        number: u32,
+        outputs: Vec<CommittedDataset>,
+    },
+    Lost {
+        task: usize,
+        number: u32,
+    },
+    Cancel {
+        by: Arc<Explanation>,
+    },
+    Resume {
+        by: Arc<Explanation>,
+    },
+}
+
+/// What a step makes: to be written, and then to be answered.
+pub(crate) struct Stepped {
+    pub(crate) batch: Batch,
+    /// For each command the run that it was about.
+    pub(crate) answers: Vec<Result<Option<RunId>, CommandError>>,
+}
+
+/// What a command is about that may not be in memory.
+pub(crate) enum Missing<'c> {
+    Run(&'c RunId),
+    Token { tenant: &'c str, token: &'c str },
+}
+
+pub(crate) struct Active {
+    pub(crate) run: Arc<Run>,
+    pub(crate) plan: Arc<PlanRecord>,
+    pub(crate) authority: Option<Arc<Authority>>,
+}
+
+/// Every run that has not ended, and where the journal stands.
+pub(crate) struct Shard {
+    active: HashMap<RunId, Active>,
+    /// By tenant and token.
+    tokens: HashMap<String, HashMap<String, RunId>>,
+    /// Of the last batch.
+    position: Position,
+    next_entry: u64,
+    /// The ledger's length under a durable checkpoint, if no batch has told it yet.
+    integrated: Option<u64>,
+    entropy: u64,
+    /// Runs that ended or were looked up in this step: forgotten after it.
+    passing: Vec<RunId>,
+}
+
+impl Shard {
+    pub(crate) fn new(
+        position: Position,
+        next_entry: u64,
+        open: Vec<Stored>,
+        entropy: u64,
+    ) -> Self {
+        let mut shard = Self {
+            active: HashMap::new(),
+            tokens: HashMap::new(),
+            position,
+            next_entry,
+            integrated: None,
+            entropy,
+            passing: Vec::new(),
+        };
+        for stored in open {
+            shard.remember(Active {
+                run: Arc::new(stored.run),
+                plan: stored.plan,
+                authority: stored.authority,
+            });
+        }
+        shard
+    }
+
+    pub(crate) fn entropy(&self) -> u64 {
+        self.entropy
+    }
+
+    pub(crate) fn next_entry(&self) -> u64 {
+        self.next_entry
+    }
+
+    pub(crate) fn active(&self) -> impl Iterator<Item = &Active> {
+        self.active.values()
+    }
+
+    pub(crate) fn get(&self, id: &RunId) -> Option<&Active> {
+        self.active.get(id)
+    }
+
+    /// What has to be looked for before a command is applied.
+    pub(crate) fn missing<'c>(&self, command: &'c Command) -> Option<Missing<'c>> {
+        match command {
+            Command::Submit(submission) => {
+                let (tenant, token) = (&submission.run.tenant, &submission.run.token);
+                let known = self.by_token(tenant, token).is_some();
+                (!known).then_some(Missing::Token { tenant, token })
+            }
+            Command::Apply { run, .. } => {
+                (!self.active.contains_key(run)).then_some(Missing::Run(run))
+            }
+            Command::Enter(_) | Command::Integrated { .. } => None,
+        }
+    }
+
+    /// Takes a stored run into memory for one step, longer if that opens it again.
+    pub(crate) fn recall(&mut self, stored: Stored) {
+        self.passing.push(stored.run.id.clone());
+        self.remember(Active {
+            run: Arc::new(stored.run),
+            plan: stored.plan,
+            authority: stored.authority,
+        });
+    }
+
+    fn remember(&mut self, active: Active) {
+        let run = &active.run;
+        self.tokens
+            .entry(run.tenant.clone())
+            .or_default()
+            .insert(run.token.clone(), run.id.clone());
+        self.active.insert(run.id.clone(), active);
+    }
+
+    fn by_token(&self, tenant: &str, token: &str) -> Option<&RunId> {
+        self.tokens.get(tenant)?.get(token)
+    }
+
+    /// Applies commands in their order. `None` in the place of a command is one that was answered
+    /// before.
+    pub(crate) fn step(&mut self, commands: Vec<Command>, now: Timestamp) -> Stepped {
+        let mut batch = Batch {
+            position: self.position.next(),
+            at: now,
+            runs: BTreeMap::new(),
+            first_entry: self.next_entry,
+            entries: Vec::new(),
+            outputs: Vec::new(),
+            dead_letters: Vec::new(),
+            integrated: None,
+        };
+        let answers = commands
+            .into_iter()
+            .map(|command| self.apply(command, now, &mut batch))
+            .collect();
+        for (id, change) in &mut batch.runs {
+            if let Some(active) = self.active.get(id) {
+                change.run = Arc::clone(&active.run);
+                change.authority.clone_from(&active.authority);
+                if active.run.state.is_final() {
+                    self.passing.push(id.clone());
+                }
+            }
+        }
+        if !batch.is_empty() {
+            self.position = batch.position;
+            self.next_entry += batch.entries.len() as u64;
+            // What the ledger has taken over is forgotten in passing: that never waits for the
+            // disk, and nothing waits for it. If it is lost, those entries are integrated again, to
+            // no effect.
+            batch.integrated = self.integrated.take();
+        }
+        Stepped { batch, answers }
+    }
+
+    /// Forgets runs that have ended, once everybody was told.
+    pub(crate) fn settle(&mut self) {
+        for id in std::mem::take(&mut self.passing) {
+            let over = self.active.get(&id).filter(|a| a.run.state.is_final());
+            let Some(run) = over.map(|active| Arc::clone(&active.run)) else {
+                continue;
+            };
+            self.active.remove(&id);
+            if let Some(of_tenant) = self.tokens.get_mut(&run.tenant) {
+                of_tenant.remove(&run.token);
+                if of_tenant.is_empty() {
+                    self.tokens.remove(&run.tenant);
+                }
+            }
+        }
+    }
+
+    /// What the ledger has taken over and no batch has told.
+    pub(crate) fn take_integrated(&mut self) -> Option<u64> {
+        self.integrated.take()
+    }
+
+    fn apply(
+        &mut self,
+        command: Command,
+        now: Timestamp,
+        batch: &mut Batch,
+    ) -> Result<Option<RunId>, CommandError> {
+        match command {
+            Command::Submit(submission) => self.submit(*submission, now, batch).map(Some),
+            Command::Apply { run, verb } => {
+                self.transition(&run, verb, now, batch)?;
+                Ok(Some(run))
+            }
+            Command::Enter(statement) => {
+                batch.entries.push(Entry {
+                    kind: statement.kind,
+                    run: None,
+                    bytes: statement.bytes,
+                });
+                Ok(None)
+            }
+            Command::Integrated { size } => {
+                self.integrated = self.integrated.max(Some(size));
+                Ok(None)
+            }
+        }
+    }
+
+    fn submit(
+        &mut self,
+        submission: Submission,
+        now: Timestamp,
+        batch: &mut Batch,
+    ) -> Result<RunId, CommandError> {
+        let Submission {
+            mut run,
+            plan,
+            place,
+        } = submission;
+        if let Some(existing) = self.by_token(&run.tenant, &run.token).cloned() {
+            return self.take_up(existing, &run, &plan, batch);
+        }
+        let mut effects = run.submit(&self.moment(now))?;
+        for task in place {
+            let placed = run.place(task, &self.moment(now))?;
+            effects.records.extend(placed.records);
+        }
+        enter(&effects.records, &run, &plan.record.plan, &[], now, batch);
+        let id = run.id.clone();
+        let active = Active {
+            run: Arc::new(run),
+            plan: plan.record,
+            authority: Some(plan.authority),
+        };
+        batch.runs.insert(id.clone(), active.change(true));
+        self.remember(active);
+        Ok(id)
+    }
+
+    /// Answers with the run that has the token. A run that no permit is known of gets this one, if
+    /// it covers what the run carries out.
+    fn take_up(
+        &mut self,
+        id: RunId,
+        asked: &Run,
+        by: &Authorised,
+        batch: &mut Batch,
+    ) -> Result<RunId, CommandError> {
+        let Some(active) = self.active.get_mut(&id) else {
+            return Err(CommandError::UnknownRun(id));
+        };
+        if active.run.version != asked.version {
+            let version = active.run.version.clone();
+            return Err(CommandError::TokenConflict { run: id, version });
+        }
+        let known = active.authority.as_ref();
+        let lacks = !known.is_some_and(|authority| authority.lets(&active.plan));
+        let covered = authority::covers(&by.explanation, Action::Run, &active.plan.plan).is_ok();
+        if lacks && covered {
+            let authority = Authority::new(&by.explanation, &active.plan.digest)
+                .map_err(|error| CommandError::NotPermitted(id.clone(), error))?;
+            active.authority = Some(Arc::new(authority));
+            let change = batch.runs.entry(id.clone());
+            change.or_insert_with(|| active.change(false)).header = true;
+        }
+        Ok(id)
+    }
+
+    fn transition(
+        &mut self,
+        id: &RunId,
+        verb: Verb,
+        now: Timestamp,
+        batch: &mut Batch,
+    ) -> Result<(), CommandError> {
+        let moment = self.moment(now);
+        let active = self
+            .active
+            .get_mut(id)
+            .ok_or_else(|| CommandError::UnknownRun(id.clone()))?;
+        let mut committed = Vec::new();
+        let effects = match verb {
+            Verb::Committed {
+                task,
+                number,
+                outputs,
+            } => {
+                let effects = Arc::make_mut(&mut active.run).committed(task, number, &moment)?;
+                batch.outputs.push(Published {
+                    run: id.clone(),
+                    task,
+                    outputs: outputs.clone(),
+                });
+                committed = outputs;
+                effects
+            }
+            Verb::Report {
+                task,
+                number,
+                outcome,
+                dead_letters,
+            } => report(active, task, number, *outcome, dead_letters, &moment, batch)?,
+            other => active.turn(other, &moment)?,
+        };
+        enter(
+            &effects.records,
+            &active.run,
+            &active.plan.plan,
+            &committed,
+            now,
+            batch,
+        );
+        let change = batch
+            .runs
+            .entry(id.clone())
+            .or_insert_with(|| active.change(false));
+        change.merge(effects);
+        Ok(())
+    }
+
+    /// The time, and the next random bits (SplitMix64, Steele et al. 2014).
+    fn moment(&mut self, now: Timestamp) -> Moment {
+        self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.entropy;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Moment {
+            now,
+            entropy: bits ^ (bits >> 31),
+        }
+    }
+}
+
+impl Active {
+    pub(crate) fn update(&self, ledger_length: u64) -> Update {
+        Update {
+            run: Arc::clone(&self.run),
+            plan: Arc::clone(&self.plan.plan),
+            ledger_length,
+        }
+    }
+
+    fn change(&self, is_new: bool) -> RunChange {
+        RunChange {
+            run: Arc::clone(&self.run),
+            plan: Arc::clone(&self.plan),
+            authority: self.authority.clone(),
+            is_new,
+            header: false,
+            tasks: Default::default(),
+        }
+    }
+
+    /// A transition that brings nothing but itself.
+    fn turn(&mut self, verb: Verb, moment: &Moment) -> Result<Effects, CommandError> {
+        let allowed = match &verb {
+            Verb::Cancel { by } => authority::covers(by, Action::Cancel, &self.plan.plan),
+            Verb::Resume { by } => authority::covers(by, Action::Resume, &self.plan.plan),
+            _ => Ok(()),
+        };
+        allowed.map_err(|error| CommandError::NotPermitted(self.run.id.clone(), error))?;
+        let run = Arc::make_mut(&mut self.run);
+        Ok(match verb {
+            Verb::Place { task } => run.place(task, moment)?,
+            Verb::Hold { task, reason } => run.hold(task, reason, moment)?,
+            Verb::Started {
+                task,
+                number,
+                runner,
+            } => run.started(task, number, &runner, moment)?,
+            Verb::Lost { task, number } => run.lost(task, number, moment)?,
+            Verb::Cancel { .. } => run.cancel(moment)?,
+            Verb::Resume { by } => {
+                let authority = Authority::new(&by, &self.plan.digest)
+                    .map_err(|error| CommandError::NotPermitted(run.id.clone(), error))?;
+                let effects = run.resume(moment)?;
+                self.authority = Some(Arc::new(authority));
+                effects
+            }
+            // Both bring more than themselves, and are applied where that is kept.
+            Verb::Report { .. } | Verb::Committed { .. } => Effects::default(),
+        })
+    }
+}
+
+impl RunChange {
+    fn merge(&mut self, effects: Effects) {
+        self.header |= effects.run_changed;
+        self.tasks.extend(effects.tasks_changed);
+    }
+}
+
+impl Batch {
+    /// Whether there is nothing that anybody waits for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.entries.is_empty()
+    }
+}
+
+fn report(
+    active: &mut Active,
+    task: usize,
+    number: u32,
+    outcome: Outcome,
+    mut letters: Vec<DeadLetter>,
+    moment: &Moment,
+    batch: &mut Batch,
+) -> Result<Effects, CommandError> {
+    within_plan(&active.plan.plan, &active.run, task, &outcome)?;
+    letters.extend(letter_of_failure(&outcome));
+    let run = Arc::make_mut(&mut active.run);
+    let effects = run.report(task, number, outcome, moment)?;
+    if !letters.is_empty() {
+        let run = run.id.clone();
+        batch.dead_letters.push(SetAside {
+            run,
+            task,
+            number,
+            letters,
+        });
+    }
+    Ok(effects)
+}
+
+/// Enters what a transition records: the statements are of the run as it is after it.
+fn enter(
+    records: &[Record],
+    run: &Run,
+    plan: &Plan,
+    committed: &[CommittedDataset],
+    now: Timestamp,
+    batch: &mut Batch,
+) {
+    for record in records {
+        let outputs: &[CommittedDataset] = if matches!(record, Record::TaskCommitted { .. }) {
+            committed
+        } else {
+            &[]
+        };
+        let statement = evidence::of_record(record, run, plan, outputs, now);
+        batch.entries.push(Entry {
+            kind: statement.kind,
+            run: Some(run.id.clone()),
+            bytes: statement.bytes,
+        });
+    }
+}
+
+/// Bad data that fails a whole attempt is a dead letter of its own: there is no record to show.
+fn letter_of_failure(outcome: &Outcome) -> Option<DeadLetter> {
+    match &outcome.result {
+        AttemptResult::Failed(failure) if failure.kind == FailureKind::Data => Some(DeadLetter {
+            dataset: None,
+            record: String::new(),
+            error: failure.message.clone(),
+            schema_hash: None,
+        }),
+        _ => None,
+    }
+}
+
+/// Whether a report hands over nothing but what the task's stage writes by the plan that was
+/// permitted: what is accepted here becomes visible.
+fn within_plan(plan: &Plan, run: &Run, task: usize, outcome: &Outcome) -> Result<(), CommandError> {
+    let AttemptResult::Done(staged) = &outcome.result else {
+        return Ok(());
+    };
+    let placed = run.tasks.get(task);
+    let stage = placed.and_then(|task| plan.stage(&task.stage));
+    let outputs = || stage.into_iter().flat_map(|stage| &stage.outputs);
+    let foreign = staged
+        .datasets
+        .iter()
+        .find(|staged| !outputs().any(|output| output.dataset.as_str() == staged.dataset));
+    match foreign {
+        None => Ok(()),
+        Some(staged) => Err(CommandError::OutOfPlan {
+            run: run.id.clone(),
+            dataset: staged.dataset.clone(),
+        }),
+    }
+}
