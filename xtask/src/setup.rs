@@ -94,7 +94,26 @@ const NETWORK_BENCH_TOOLS: &[Tool] = &[
 /// Makes sure of what the tests need.
 pub(crate) fn for_tests(project: &Project) -> Result<(), Failure> {
     tools(TEST_TOOLS, project)?;
+    tunnel_device()?;
     python(project)
+}
+
+/// Opens the device of tunnels to everybody, as udev does everywhere: what it makes belongs to the
+/// network namespace of who opens it. A machine without udev may have it closed.
+fn tunnel_device() -> Result<(), Failure> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let device = Path::new("/dev/net/tun");
+    // Where there is none, the tests of tunnels say so.
+    let Ok(found) = fs::metadata(device) else {
+        return Ok(());
+    };
+    if found.permissions().mode() & 0o666 == 0o666 {
+        return Ok(());
+    }
+    fs::set_permissions(device, fs::Permissions::from_mode(0o666)).map_err(|error| {
+        let reason = format!("{} is closed to others: {error}", device.display());
+        Failure::new("setup", reason)
+    })
 }
 
 /// Makes sure of what a benchmark compares with.
