@@ -111,7 +111,7 @@ impl Cli {
             Verb::EngineJob(verb) => return verb.execute(&printer),
             Verb::Run(verb) => verb.execute(&self.global, &printer),
             Verb::Build(verb) => verb.execute(&self.global, &printer),
-            Verb::Validate(verb) => verb.execute(&printer),
+            Verb::Validate(verb) => verb.execute(&self.global, &printer),
             Verb::Runs(verb) => verb.execute(&self.global, &printer),
             Verb::Init(verb) => verb.execute(&printer),
             Verb::Outputs(verb) => verb.execute(&self.global, &printer),

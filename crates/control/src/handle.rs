@@ -12,7 +12,7 @@ use barecount_model::{
     identity::SignedIdentity,
     plan::Plan,
     run::{
-        Rejection, Run, WaitingReason,
+        Abandonment, Rejection, Run, WaitingReason,
         outcome::{CommittedDataset, Outcome},
     },
 };
@@ -359,6 +359,22 @@ impl Control {
     pub async fn cancel(&self, run: &RunId, permit: &Permit) -> Result<Update, CommandError> {
         let by = permit.shared();
         self.apply(run, Verb::Cancel { by }).await
+    }
+
+    /// Gives a run up, by a permit to [`Action::Cancel`](crate::governance::Action::Cancel) it: its
+    /// commit decisions that are not rolled forward are struck, on record.
+    ///
+    /// # Errors
+    /// [`CommandError::NotPermitted`] if the permit is for something else; a rejection if the run
+    /// has ended.
+    pub async fn abandon(
+        &self,
+        run: &RunId,
+        abandonment: Abandonment,
+        permit: &Permit,
+    ) -> Result<Update, CommandError> {
+        let by = permit.shared();
+        self.apply(run, Verb::Abandon { by, abandonment }).await
     }
 
     /// Takes a run up again that failed or was cancelled, by a permit to

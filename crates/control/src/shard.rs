@@ -15,7 +15,7 @@ use barecount_model::{
     id::RunId,
     plan::Plan,
     run::{
-        Effects, Moment, Record, Run, WaitingReason,
+        Abandonment, Effects, Moment, Record, Run, WaitingReason,
         outcome::{AttemptResult, CommittedDataset, FailureKind, Outcome},
     },
 };
@@ -66,6 +66,10 @@ pub(crate) enum Verb {
     },
     Cancel {
         by: Arc<Explanation>,
+    },
+    Abandon {
+        by: Arc<Explanation>,
+        abandonment: Abandonment,
     },
     Resume {
         by: Arc<Explanation>,
@@ -420,7 +424,9 @@ impl Active {
     /// A transition that brings nothing but itself.
     fn turn(&mut self, verb: Verb, moment: &Moment) -> Result<Effects, CommandError> {
         let allowed = match &verb {
-            Verb::Cancel { by } => authority::covers(by, Action::Cancel, &self.plan.plan),
+            Verb::Cancel { by } | Verb::Abandon { by, .. } => {
+                authority::covers(by, Action::Cancel, &self.plan.plan)
+            }
             Verb::Resume { by } => authority::covers(by, Action::Resume, &self.plan.plan),
             _ => Ok(()),
         };
@@ -436,6 +442,7 @@ impl Active {
             } => run.started(task, number, &runner, moment)?,
             Verb::Lost { task, number } => run.lost(task, number, moment)?,
             Verb::Cancel { .. } => run.cancel(moment)?,
+            Verb::Abandon { abandonment, .. } => run.abandon(abandonment, moment)?,
             Verb::Resume { by } => {
                 let authority = Authority::new(&by, &self.plan.digest)
                     .map_err(|error| CommandError::NotPermitted(run.id.clone(), error))?;

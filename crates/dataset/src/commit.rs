@@ -1,5 +1,7 @@
 //! Rolling a decision forward into the tables: idempotent, durable step by step.
 //!
+//! What could stand against it for good is asked before the decision ([`Tables::foresee`]).
+//!
 //! For each dataset: (1) look for the application transaction in the log, and stop if it is
 //! there; (2) link the staged files into the table's folder under names that only this decision
 //! uses, and sync the folders; (3) put the log entry, if absent, synced. Dying after (2) leaves
@@ -9,6 +11,7 @@
 
 mod actions;
 mod files;
+mod widen;
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -25,10 +28,12 @@ use files::{create_folder, name, place, sync};
 use crate::decision::{Committed, DatasetCommit, Decision, StagedFile, WriteMode};
 use crate::digest::RowsHash;
 use crate::disk::Disk;
+use crate::evolution::{Evolution, Present, Refusal, compatible};
 use crate::name::TableName;
 use crate::partition::matches;
 use crate::read::ReadError;
-use crate::schema::SchemaDifference;
+use crate::schema::TableSchema;
+use crate::stage::StageError;
 use crate::table::{DataFile, Snapshot, TableError, Tables, log_error};
 
 /// How often a commit starts over because another writer was faster.
@@ -51,8 +56,16 @@ pub enum CommitError {
     Schema {
         /// The table.
         table: TableName,
-        /// What differs.
-        source: SchemaDifference,
+        /// What stands against it.
+        source: Refusal,
+    },
+    /// Rows that stay could not be written with wider types.
+    #[error("cannot write what dataset {table} holds with wider types")]
+    Widen {
+        /// The table.
+        table: TableName,
+        /// Why.
+        source: Box<StageError>,
     },
     /// The decision contradicts itself.
     #[error("the decision for dataset {table} is not valid: {reason}")]
@@ -150,7 +163,7 @@ impl Tables {
                 return Ok(committed);
             }
             let plan = self.plan(commit, at_ms, delta.as_ref()).await?;
-            self.place_files(commit).await?;
+            self.place_files(commit, &plan.incoming).await?;
             match self.write_log(commit, delta, &plan).await {
                 Ok(()) => return Ok(plan.committed),
                 Err(error) if is_conflict(&error) => {}
@@ -208,6 +221,23 @@ impl Tables {
         })
     }
 
+    /// Holds a commit against its table as it stands: what would become of the table's schema.
+    /// Nothing is changed.
+    ///
+    /// Cancel-safe: it only reads.
+    ///
+    /// # Errors
+    /// [`CommitError::Schema`] and [`CommitError::Decision`] if it could never be rolled forward,
+    /// [`CommitError::Table`] if the table cannot be read.
+    pub async fn foresee(&self, commit: &DatasetCommit) -> Result<Option<Evolution>, CommitError> {
+        check(commit)?;
+        let Some(delta) = self.load(&commit.table, None).await? else {
+            return Ok(None);
+        };
+        let before = self.describe(&commit.table, &delta).await?;
+        evolve(commit, &before).map(Some)
+    }
+
     /// What the commit changes, given the table as it is now.
     async fn plan(
         &self,
@@ -219,37 +249,51 @@ impl Tables {
             Some(delta) => Some(self.describe(&commit.table, delta).await?),
             None => None,
         };
-        let difference = |source| CommitError::Schema {
-            table: commit.table.clone(),
-            source,
+        let (schema, present) = match &before {
+            Some(before) => {
+                let evolution = evolve(commit, before)?;
+                (evolution.schema, evolution.present)
+            }
+            None => (commit.schema.clone(), Present::Stay),
         };
-        let schema = match &before {
-            Some(before) => before.schema.evolve(&commit.schema).map_err(difference)?,
-            None => commit.schema.clone(),
+        let is_removed = |file: &DataFile| {
+            present == Present::Removed
+                || commit.mode == WriteMode::Overwrite
+                    && matches(&file.partition_values, &commit.replace_partition)
         };
-        let is_replaced = |file: &&DataFile| {
-            commit.mode == WriteMode::Overwrite
-                && matches(&file.partition_values, &commit.replace_partition)
-        };
-        let present: &[DataFile] = before.as_ref().map_or(&[], |before| &before.files);
-        let (removed, kept): (Vec<&DataFile>, Vec<&DataFile>) =
-            present.iter().partition(|file| is_replaced(file));
+        let files = before.as_ref().map_or(&[][..], |before| &before.files);
+        let (mut removed, mut kept): (Vec<DataFile>, Vec<DataFile>) =
+            files.iter().cloned().partition(is_removed);
+        let mut incoming = Vec::new();
+        if present == Present::Widened {
+            incoming = self.widen(commit, &schema, &kept).await?;
+            removed.append(&mut kept);
+        }
 
         let mut totals = Totals::default();
-        for file in kept {
+        for file in &kept {
             totals.add_present(commit, before.as_ref(), file).await?;
+        }
+        for file in &incoming {
+            totals.add_staged(&file.file);
         }
         let mut written = Totals::default();
         commit
             .files
             .iter()
-            .for_each(|file| written.add(file.rows, file.bytes, &file.rows_hash));
+            .for_each(|file| written.add_staged(file));
         totals.add(written.rows, written.bytes, &written.hash);
 
+        incoming.extend(commit.files.iter().map(|file| Incoming {
+            from: commit.staging.join(&file.path),
+            name: name(commit, file),
+            modified_ms: at_ms,
+            file: file.clone(),
+        }));
         let mut actions = metadata_actions(commit, &schema, before.as_ref(), delta)
             .map_err(|source| log_error(&commit.table, source))?;
-        actions.extend(removed.into_iter().map(|file| remove(file, at_ms)));
-        actions.extend(commit.files.iter().map(|file| add(commit, file, at_ms)));
+        actions.extend(removed.iter().map(|file| remove(file, at_ms)));
+        actions.extend(incoming.iter().map(add));
         let committed = Committed {
             dataset: commit.table.clone(),
             version: before.as_ref().map_or(0, |before| before.version + 1),
@@ -261,34 +305,44 @@ impl Tables {
             written_bytes: written.bytes,
             written_digest: written.hash.digest(&commit.schema, written.rows),
         };
-        Ok(Plan { actions, committed })
+        Ok(Plan {
+            actions,
+            incoming,
+            committed,
+        })
     }
 
-    /// Links the staged files into the table's folder. Dying in between leaves links that no log
-    /// entry names; the repeat finds them in place, and a sweep would remove them.
-    async fn place_files(&self, commit: &DatasetCommit) -> Result<(), CommitError> {
+    async fn widen(
+        &self,
+        commit: &DatasetCommit,
+        schema: &TableSchema,
+        kept: &[DataFile],
+    ) -> Result<Vec<Incoming>, CommitError> {
+        let (state, commit) = (self.state().to_owned(), commit.clone());
+        let (schema, kept) = (schema.clone(), kept.to_vec());
+        self.blocking(move |_| widen::rewrite(&state, &commit, &schema, &kept))
+            .await
+    }
+
+    /// Links new files into the table's folder. Dying in between leaves links that no log entry
+    /// names; the repeat finds them in place, and a sweep would remove them.
+    async fn place_files(
+        &self,
+        commit: &DatasetCommit,
+        incoming: &[Incoming],
+    ) -> Result<(), CommitError> {
         let root = self.root(&commit.table);
-        let staging = self.state().join(&commit.staging);
-        let files: Vec<(PathBuf, PathBuf, StagedFile)> = commit
-            .files
-            .iter()
-            .map(|file| {
-                (
-                    staging.join(&file.path),
-                    root.join(name(commit, file)),
-                    file.clone(),
-                )
-            })
-            .collect();
+        let (state, incoming) = (self.state().to_owned(), incoming.to_vec());
         self.blocking(move |disk| {
             create_folder(disk, &root)?;
             let mut folders = BTreeSet::new();
-            for (from, to, file) in &files {
+            for new in &incoming {
+                let (from, to) = (state.join(&new.from), root.join(&new.name));
                 if let Some(folder) = to.parent().filter(|folder| !folders.contains(*folder)) {
                     create_folder(disk, folder)?;
                     folders.insert(folder.to_owned());
                 }
-                place(disk, from, to, file)?;
+                place(disk, &from, &to, &new.file)?;
             }
             folders.iter().try_for_each(|folder| sync(disk, folder))
         })
@@ -348,7 +402,31 @@ impl Tables {
 
 struct Plan {
     actions: Vec<Action>,
+    incoming: Vec<Incoming>,
     committed: Committed,
+}
+
+/// A file that becomes part of the table.
+#[derive(Debug, Clone)]
+struct Incoming {
+    /// Where it is, relative to the state folder.
+    from: PathBuf,
+    /// Its path in the table.
+    name: String,
+    /// When its rows were decided for, in Unix milliseconds.
+    modified_ms: i64,
+    /// What is in it.
+    file: StagedFile,
+}
+
+/// What the commit makes of the table's schema.
+fn evolve(commit: &DatasetCommit, before: &Snapshot) -> Result<Evolution, CommitError> {
+    let rule = commit.schema_evolution;
+    let evolution = compatible(&before.schema, &commit.schema, commit.rows(), rule);
+    evolution.map_err(|source| CommitError::Schema {
+        table: commit.table.clone(),
+        source,
+    })
 }
 
 #[derive(Default)]
@@ -363,6 +441,10 @@ impl Totals {
         self.rows += rows;
         self.bytes += bytes;
         self.hash.add(hash);
+    }
+
+    fn add_staged(&mut self, file: &StagedFile) {
+        self.add(file.rows, file.bytes, &file.rows_hash);
     }
 
     /// Adds a file of the table; one that another writer brought is read for its digest.

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::RowsHash;
+use crate::evolution::{Rows, SchemaEvolution};
 use crate::name::TableName;
 pub use crate::partition::PartitionValues;
 use crate::schema::TableSchema;
@@ -63,12 +64,32 @@ pub struct DatasetCommit {
     pub replace_partition: PartitionValues,
     /// The declared schema, partition columns included.
     pub schema: TableSchema,
+    /// What may become of the table's schema.
+    #[serde(default)]
+    pub schema_evolution: SchemaEvolution,
     /// The staging folder, relative to the state folder.
     pub staging: PathBuf,
     /// The files that become part of the table.
     pub files: Vec<StagedFile>,
     /// The transaction identity of this commit.
     pub transaction: AppTransaction,
+}
+
+impl WriteMode {
+    /// Which rows a commit leaves that covers one partition, or all of the table.
+    pub fn rows(self, one_partition: bool) -> Rows {
+        match self {
+            Self::Overwrite if !one_partition => Rows::AllReplaced,
+            Self::Overwrite | Self::Append => Rows::SomeStay,
+        }
+    }
+}
+
+impl DatasetCommit {
+    /// Whether rows stay that the table has already.
+    pub fn rows(&self) -> Rows {
+        self.mode.rows(!self.replace_partition.is_empty())
+    }
 }
 
 /// Everything that one task commits.

@@ -2,7 +2,8 @@
 //!
 //! The way of a row: an attempt writes files into its output folder; [`stage`] reads them as
 //! hostile input, validates every row against the declared [`schema`], writes Parquet files into
-//! a staging folder and syncs them; the control plane records a [`decision::Decision`]; and
+//! a staging folder and syncs them; what they would make of the table is held against it
+//! ([`evolution`]); the control plane records a [`decision::Decision`]; and
 //! [`commit`] rolls that decision forward into the tables, as often as it takes, with the effect
 //! of once. [`digest`] names content whatever its layout, [`read`] hands it out again.
 //!
@@ -15,6 +16,7 @@ pub mod dead_letter;
 pub mod decision;
 pub mod digest;
 pub mod disk;
+pub mod evolution;
 pub mod export;
 pub mod gc;
 pub mod input;

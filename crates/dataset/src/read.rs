@@ -11,8 +11,9 @@ use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, new_null_array};
-use arrow::compute::cast;
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchReader as _, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options};
+use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde::{Deserialize, Serialize};
 
@@ -251,6 +252,11 @@ impl Snapshot {
             create_dir(&into.join(&relative))?;
             relative.push(format!("part-{number:05}.parquet"));
             let to = into.join(&relative);
+            if !has_all_columns(&self.schema, file)? {
+                self.write_whole(file, &to)?;
+                linked.push(relative);
+                continue;
+            }
             // Another file system cannot be linked to; data files never change, so a copy is as good.
             let placed = fs::hard_link(&file.path, &to).or_else(|error| match error.kind() {
                 io::ErrorKind::CrossesDevices => fs::copy(&file.path, &to).map(drop),
@@ -260,6 +266,30 @@ impl Snapshot {
             linked.push(relative);
         }
         Ok(linked)
+    }
+
+    /// Writes a file that is older than a column of the table anew, with nulls in it: readers of
+    /// several files take the first one's columns for those of all.
+    fn write_whole(&self, file: &DataFile, to: &Path) -> Result<(), ReadError> {
+        let encode = |source| ReadError::Encode { source };
+        let schema = self.schema.file_arrow();
+        let names = schema.fields().iter().map(|field| field.name());
+        let places: Vec<usize> = names
+            .filter_map(|name| self.schema.to_arrow().index_of(name).ok())
+            .collect();
+        let out = File::create_new(to).map_err(|source| ReadError::Write {
+            path: to.to_owned(),
+            source,
+        })?;
+        let mut writer = ArrowWriter::try_new(out, schema, None).map_err(encode)?;
+        for batch in rows_as(&self.schema, file)? {
+            let part = batch?.project(&places).map_err(|source| ReadError::Rows {
+                path: file.path.clone(),
+                source,
+            })?;
+            writer.write(&part).map_err(encode)?;
+        }
+        writer.close().map(drop).map_err(encode)
     }
 
     fn write_text(
@@ -298,6 +328,23 @@ fn create_dir(path: &Path) -> Result<(), ReadError> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// Whether a data file has every column that the table keeps in its files.
+fn has_all_columns(schema: &TableSchema, file: &DataFile) -> Result<bool, ReadError> {
+    let rows = FileRows::open(schema, file)?;
+    let found = rows.reader.schema();
+    let wanted = schema.file_arrow();
+    let mut names = wanted.fields().iter().map(|field| field.name());
+    Ok(names.all(|name| found.index_of(name).is_ok()))
+}
+
+/// The rows of one data file, as a table of `schema` has them.
+pub(crate) fn rows_as<'a>(
+    schema: &'a TableSchema,
+    file: &'a DataFile,
+) -> Result<impl Iterator<Item = Result<RecordBatch, ReadError>> + 'a, ReadError> {
+    FileRows::open(schema, file)
 }
 
 /// The rows of one data file, widened to the table's columns.
@@ -347,10 +394,17 @@ impl<'a> FileRows<'a> {
         }
         match batch.column_by_name(&column.name) {
             Some(array) if array.data_type() == &data_type => Ok(Arc::clone(array)),
-            Some(array) => cast(array, &data_type).map_err(|source| ReadError::Rows {
-                path: self.file.path.clone(),
-                source,
-            }),
+            // A value that does not fit is damage, and no null.
+            Some(array) => {
+                let strict = CastOptions {
+                    safe: false,
+                    ..CastOptions::default()
+                };
+                cast_with_options(array, &data_type, &strict).map_err(|source| ReadError::Rows {
+                    path: self.file.path.clone(),
+                    source,
+                })
+            }
             // The column was added after this file was written.
             None => Ok(new_null_array(&data_type, batch.num_rows())),
         }

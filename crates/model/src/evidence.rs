@@ -44,11 +44,15 @@ pub enum EvidenceKind {
     Run,
     /// An artifact was built.
     Build,
+    /// A run was given up, and what was decided for with it.
+    Abandonment,
+    /// A dataset was restored or dropped by hand.
+    Dataset,
 }
 
 impl EvidenceKind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Submission,
         Self::Refusal,
         Self::Resumption,
@@ -56,6 +60,8 @@ impl EvidenceKind {
         Self::Commit,
         Self::Run,
         Self::Build,
+        Self::Abandonment,
+        Self::Dataset,
     ];
 
     /// The kind as JSON spells it.
@@ -68,6 +74,8 @@ impl EvidenceKind {
             Self::Commit => "commit",
             Self::Run => "run",
             Self::Build => "build",
+            Self::Abandonment => "abandonment",
+            Self::Dataset => "dataset",
         }
     }
 
@@ -118,6 +126,8 @@ pub(crate) fn schema() -> Value {
         EvidenceKind::Commit => json!(["run", "task", "attempt", "outputs", "at"]),
         EvidenceKind::Run => json!(["run", "state", "submitted_at", "ended_at", "tasks"]),
         EvidenceKind::Build => json!(["kind", "name", "size", "source", "recipe"]),
+        EvidenceKind::Abandonment => json!(["run", "at", "by", "reason", "given_up"]),
+        EvidenceKind::Dataset => json!(["dataset", "action", "at", "by", "reason"]),
     };
     let by_kind: Vec<Value> = EvidenceKind::ALL
         .iter()
@@ -233,6 +243,38 @@ pub fn of_record(
             });
             statement(EvidenceKind::Commit, &subjects, predicate)
         }
+        Record::RunAbandoned {
+            struck,
+            abandonment,
+        } => {
+            let given_up: Vec<&Attempt> = struck
+                .iter()
+                .filter_map(|(task, _)| run.tasks.get(*task)?.current())
+                .collect();
+            let staged = given_up
+                .iter()
+                .filter_map(|attempt| attempt.staged.as_ref());
+            let outputs = staged.flat_map(|staged| &staged.datasets);
+            subjects.extend(outputs.map(|output| Subject::new(&output.dataset, &output.digest)));
+            let given_up: Vec<Value> = struck
+                .iter()
+                .filter_map(|(task, number)| {
+                    let task = run.tasks.get(*task)?;
+                    Some(json!({
+                        "task": task_facts(task), "attempt": number,
+                        "outputs": task.current().map(staged_facts),
+                    }))
+                })
+                .collect();
+            let predicate = json!({
+                "run": run_facts(run),
+                "at": now,
+                "by": abandonment.by,
+                "reason": abandonment.reason,
+                "given_up": given_up,
+            });
+            statement(EvidenceKind::Abandonment, &subjects, predicate)
+        }
         Record::RunEnded => statement(EvidenceKind::Run, &subjects, end_of_run(run, plan)),
     }
 }
@@ -296,16 +338,6 @@ fn stage_facts(stage: &StagePlan) -> Value {
 
 fn attempt_facts(run: &Run, plan: &Plan, task: &Task, attempt: &Attempt) -> Value {
     let staged = attempt.staged.as_ref();
-    let outputs: Vec<Value> = staged
-        .into_iter()
-        .flat_map(|staged| &staged.datasets)
-        .map(|output| {
-            json!({
-                "dataset": output.dataset, "rows": output.rows,
-                "bytes": output.bytes, "digest": output.digest,
-            })
-        })
-        .collect();
     json!({
         "run": run_facts(run),
         "task": task_facts(task),
@@ -320,13 +352,27 @@ fn attempt_facts(run: &Run, plan: &Plan, task: &Task, attempt: &Attempt) -> Valu
         "exit_code": attempt.exit_code,
         "failure": attempt.failure.as_ref().map(failure_facts),
         "metrics": attempt.metrics,
-        "staged": outputs,
+        "staged": staged_facts(attempt),
         "dead_letters": staged.map_or(0, |staged| staged.dead_letters),
         "checkpoint": staged.and_then(|staged| staged.checkpoint.as_ref()).map(|saved| json!({
             "digest": saved.digest, "files": saved.files, "bytes": saved.bytes,
         })),
         "detail": attempt.detail,
     })
+}
+
+/// What an attempt handed over.
+fn staged_facts(attempt: &Attempt) -> Vec<Value> {
+    let staged = attempt.staged.iter();
+    let outputs = staged.flat_map(|staged| &staged.datasets);
+    outputs
+        .map(|output| {
+            json!({
+                "dataset": output.dataset, "rows": output.rows,
+                "bytes": output.bytes, "digest": output.digest,
+            })
+        })
+        .collect()
 }
 
 /// A failure without its message, which may quote what the work said, and that may quote its data:

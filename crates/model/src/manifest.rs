@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use output::{
     AcceptanceTest, Columns, CrossingSpec, Format, InputFormat, InputSpec, OutputSpec, RangeTest,
-    RowCountTest, SqlTest, Tolerance, WriteMode,
+    RowCountTest, SchemaEvolution, SqlTest, Tolerance, WriteMode,
 };
 pub use stage::{
     Contract, Egress, EgressMode, EgressProtocol, EventSpec, EventType, Isolation, PartitionUnit,

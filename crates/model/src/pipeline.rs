@@ -23,7 +23,7 @@ use crate::diagnostic::{self, Diagnostic};
 use crate::document::Document;
 use crate::manifest::{
     self, AcceptanceTest, Classification, Egress, EgressMode, Format, Isolation, Manifest,
-    PartitionUnit, Schedule, SecretSpec, Tolerance, WriteMode,
+    PartitionUnit, Schedule, SchemaEvolution, SecretSpec, Tolerance, WriteMode,
 };
 use crate::text::{
     ByteSize, ColumnName, ColumnType, DatasetName, DriverName, Duration, ImageSource, Name,
@@ -381,6 +381,9 @@ pub struct Output {
     pub format: Format,
     /// What a commit does with what is there.
     pub mode: WriteMode,
+    /// What a commit may do to the schema.
+    #[serde(default)]
+    pub schema_evolution: SchemaEvolution,
     /// Columns by whose values it is split.
     pub partition_by: Vec<ColumnName>,
     /// Its columns in order; none exactly if the format is `files`.

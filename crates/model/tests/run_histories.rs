@@ -6,8 +6,8 @@ use barecount_model::{
     class::{NetworkProfile, RunnerClass, Size},
     id::{RunId, TaskId},
     run::{
-        AttemptState, Moment, Pending, Record, RetryBudget, Run, RunState, Task, TaskState,
-        WaitingReason,
+        Abandonment, AttemptState, Moment, Pending, Record, RetryBudget, Run, RunState, Task,
+        TaskState, WaitingReason,
         outcome::{AttemptResult, Failure, FailureKind, Metrics, Outcome, Staged, StagedDataset},
     },
 };
@@ -93,6 +93,7 @@ enum Event {
     Committed(usize, u32),
     Lost(usize, u32),
     Cancel,
+    Abandon,
     Resume,
     Wait,
 }
@@ -108,6 +109,7 @@ fn event() -> impl Strategy<Value = Event> {
         6 => (task.clone(), back.clone()).prop_map(|(task, back)| Event::Committed(task, back)),
         2 => (task, back).prop_map(|(task, back)| Event::Lost(task, back)),
         1 => Just(Event::Cancel),
+        1 => Just(Event::Abandon),
         1 => Just(Event::Resume),
         3 => Just(Event::Wait),
     ]
@@ -122,6 +124,13 @@ fn result(choice: u8) -> AttemptResult {
         // What staged nothing is done with its report.
         4 => AttemptResult::Done(Staged::default()),
         _ => AttemptResult::Done(staged()),
+    }
+}
+
+fn abandonment() -> Abandonment {
+    Abandonment {
+        by: "ada".to_owned(),
+        reason: "planted".to_owned(),
     }
 }
 
@@ -165,6 +174,17 @@ impl Witness {
                         self.committed.insert(*task),
                         "task {task} was committed twice"
                     );
+                }
+                Record::RunAbandoned { struck, .. } => {
+                    for (task, number) in struck {
+                        assert!(
+                            self.decided.contains(&(*task, *number)),
+                            "what is struck was decided for"
+                        );
+                        assert_eq!(run.tasks[*task].state, TaskState::Failed);
+                    }
+                    let committing = |task: &Task| task.state == TaskState::Committing;
+                    assert!(!run.tasks.iter().any(committing), "no decision is left");
                 }
                 _ => {}
             }
@@ -266,6 +286,7 @@ proptest! {
                     run.lost(task, number, &moment)
                 }
                 Event::Cancel => run.cancel(&moment),
+                Event::Abandon => run.abandon(abandonment(), &moment),
                 Event::Resume => run.resume(&moment),
                 Event::Wait => {
                     moment.now = moment.now.checked_add(SignedDuration::from_secs(2)).expect("in range");
@@ -410,4 +431,39 @@ fn retries_end_with_their_budget_and_budgets_are_kept_apart() {
         TaskState::Ready,
         "what does not goes on"
     );
+}
+
+#[test]
+fn a_decision_that_was_given_up_is_never_rolled_forward_and_the_work_can_be_done_again() {
+    let mut run = diamond();
+    let moment = Moment {
+        now: Timestamp::UNIX_EPOCH,
+        entropy: 0,
+    };
+    run.submit(&moment).expect("ordered");
+    run.place(0, &moment).expect("ready");
+    run.place(4, &moment).expect("ready");
+    let done = outcome(AttemptResult::Done(staged()));
+    run.report(0, 1, done.clone(), &moment).expect("open");
+    let effects = run
+        .abandon(abandonment(), &moment)
+        .expect("it is under way");
+    let record = Record::RunAbandoned {
+        struck: vec![(0, 1)],
+        abandonment: abandonment(),
+    };
+    assert_eq!(effects.records, [record]);
+    run.committed(0, 1, &moment).expect_err("it was struck");
+    // What was under way is stopped first.
+    assert_eq!(run.pending(), [Pending::Stop { task: 4, number: 1 }]);
+    run.report(4, 1, outcome(AttemptResult::Stopped), &moment)
+        .expect("open");
+    assert_eq!(run.state, RunState::Failed);
+    run.abandon(abandonment(), &moment)
+        .expect_err("it has ended");
+    run.resume(&moment).expect("it failed");
+    run.place(0, &moment).expect("ready");
+    run.report(0, 2, done, &moment).expect("open");
+    run.committed(0, 2, &moment).expect("decided for");
+    assert_eq!(run.tasks[0].state, TaskState::Succeeded);
 }

@@ -34,7 +34,7 @@ use super::{
     boundaries::{self, Boundaries},
     checkpoints::Checkpoints,
     driver::Committer,
-    files, schema,
+    evolution, files, schema,
 };
 use crate::failure::chain;
 
@@ -164,6 +164,7 @@ impl DataPlane for StateData {
             mode: schema::write_mode(output.mode),
             replace_partition: own,
             schema: table_schema,
+            schema_evolution: schema::evolution(output.schema_evolution),
             staging: folder
                 .strip_prefix(&self.state)
                 .unwrap_or(&folder)
@@ -174,6 +175,11 @@ impl DataPlane for StateData {
                 version: assignment.attempt.number.into(),
             },
         };
+        // The last moment at which a refusal costs nothing but the attempt: what is reported as
+        // done is the commit decision, and must go forward.
+        let tables = self.tables_of(&assignment.tenant)?;
+        let foreseen = tables.foresee(&commit).await;
+        foreseen.map_err(|error| evolution::refused(output, &error))?;
         let boundary = assignment.stage.boundary.as_ref();
         staged_output(output, staged, &commit, boundary, tests)
     }

@@ -8,6 +8,7 @@ pub(crate) mod build;
 mod checkpoints;
 mod data;
 pub(crate) mod driver;
+pub(crate) mod evolution;
 pub(crate) mod files;
 pub(crate) mod layout;
 pub(crate) mod ledger;

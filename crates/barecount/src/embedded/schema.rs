@@ -3,6 +3,7 @@
 use barecount_agent::DataError;
 use barecount_dataset::{
     decision::{PartitionValues, WriteMode},
+    evolution::SchemaEvolution,
     name::TableName,
     read::InputFormat,
     schema::{Column, ColumnType, TableSchema},
@@ -91,6 +92,15 @@ pub(super) fn write_mode(mode: manifest::WriteMode) -> WriteMode {
     match mode {
         manifest::WriteMode::Overwrite => WriteMode::Overwrite,
         manifest::WriteMode::Append => WriteMode::Append,
+    }
+}
+
+/// What a commit may do to the schema of the table.
+pub(super) fn evolution(declared: manifest::SchemaEvolution) -> SchemaEvolution {
+    match declared {
+        manifest::SchemaEvolution::None => SchemaEvolution::None,
+        manifest::SchemaEvolution::Additive => SchemaEvolution::Additive,
+        manifest::SchemaEvolution::Replace => SchemaEvolution::Replace,
     }
 }
 

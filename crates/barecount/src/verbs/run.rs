@@ -7,6 +7,7 @@ use barecount_control::{
     Authorised, CommandError, Submission, Submitted, Update,
     governance::{Action, Permit},
 };
+use barecount_dataset::table::StateTables;
 use barecount_model::{
     lock::Lock,
     pipeline::Loaded,
@@ -21,6 +22,7 @@ use crate::{
     embedded::{
         self, Platform,
         driver::{Followed, Notice},
+        evolution,
         submission::Request,
     },
     environment::{self, Found},
@@ -97,6 +99,11 @@ impl Run {
         preparation: &Preparation<'_>,
         platform: &mut Platform,
     ) -> Result<Arc<RunOf>, Failure> {
+        let fitting = StateTables::new(preparation.state.to_owned());
+        let unfit = evolution::unfit(&fitting, preparation.pipeline, self.stage.as_deref());
+        if let Some(first) = unfit.await?.first() {
+            return Err(first.failure());
+        }
         let cancel = Cancel::default();
         let mut interrupts = Interrupts::listen(cancel.clone())?;
         let lock = preparation.lock(platform, &cancel).await?;

@@ -6,6 +6,8 @@ use barecount_model::diagnostic;
 use clap::Args;
 
 use crate::{
+    cli::Global,
+    embedded::evolution,
     failure::{Failure, Status},
     manifest,
     printer::Printer,
@@ -20,17 +22,25 @@ pub(crate) struct Validate {
 }
 
 impl Validate {
-    pub(crate) fn execute(self, printer: &Printer) -> Result<(), Failure> {
+    pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
         let mut all = Vec::new();
         let mut text = String::new();
         for file in &self.files {
             let read = manifest::read(file)?;
-            let rendered = read.rendered();
+            let mut found = read.diagnostics().to_vec();
+            if let Ok(loaded) = &read.result {
+                let name = file.display().to_string();
+                let unfit = evolution::diagnose(&global.state, loaded, &name, &read.source)?;
+                found.extend(unfit);
+            }
+            let rendered = diagnostic::render(&found, &read.source);
             if !rendered.is_empty() {
                 text.push_str(&rendered);
                 text.push('\n');
             }
-            if let Ok(loaded) = &read.result {
+            if let Ok(loaded) = &read.result
+                && !diagnostic::has_errors(&found)
+            {
                 let stages = loaded.pipeline.stages.len();
                 let noun = if stages == 1 { "stage" } else { "stages" };
                 text.push_str(&format!(
@@ -39,7 +49,7 @@ impl Validate {
                     loaded.pipeline.name
                 ));
             }
-            all.extend_from_slice(read.diagnostics());
+            all.extend(found);
         }
         printer.data(&diagnostic::report(&all), || text)?;
         if diagnostic::has_errors(&all) {

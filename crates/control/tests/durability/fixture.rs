@@ -14,7 +14,7 @@ use barecount_control::{
 use barecount_model::{
     class::{NetworkProfile, Phase, RunnerClass, Size},
     id::{RunId, TaskId},
-    manifest::{EgressMode, Format, WriteMode},
+    manifest::{EgressMode, Format, SchemaEvolution, WriteMode},
     pipeline::Output,
     plan::{EgressLimits, Pin, Plan, Resources, StagePlan, WorkPlan},
     run::{
@@ -239,6 +239,7 @@ fn stage() -> StagePlan {
             dataset: "raw.example".parse().expect("it is a name"),
             format: Format::Csv,
             mode: WriteMode::Append,
+            schema_evolution: SchemaEvolution::default(),
             partition_by: vec![],
             columns: vec![],
             tests: vec![],

@@ -4,16 +4,19 @@ use std::collections::HashMap;
 
 use deltalake_core::{
     DeltaTable, DeltaTableError,
-    kernel::{Action, Add, MetadataExt as _, Protocol, Remove, StructType, new_metadata},
+    kernel::{Action, Add, Metadata, MetadataExt as _, Protocol, Remove, StructType, new_metadata},
 };
 
-use super::{CHECKPOINT_INTERVAL, files::name};
+use super::{CHECKPOINT_INTERVAL, Incoming};
 use crate::{
-    decision::{DatasetCommit, StagedFile},
+    decision::DatasetCommit,
+    evolution::changes,
     schema::{ColumnType, TableSchema},
     table::{DataFile, ROWS_HASH_TAG, Snapshot},
 };
 
+/// What the commit says of the table itself: everything where it makes the table, what differs
+/// where it changes it. The table's identity and properties stay.
 pub(super) fn metadata_actions(
     commit: &DatasetCommit,
     schema: &TableSchema,
@@ -22,32 +25,26 @@ pub(super) fn metadata_actions(
 ) -> Result<Vec<Action>, DeltaTableError> {
     let struct_type = delta_schema(schema)?;
     match (before, delta) {
-        (Some(before), _) if before.schema == *schema || same_columns(&before.schema, schema) => {
-            Ok(vec![])
-        }
+        (Some(before), _) if changes(&before.schema, schema).is_empty() => Ok(vec![]),
         (Some(_), Some(delta)) => {
-            let metadata = delta
-                .snapshot()?
-                .metadata()
-                .clone()
-                .with_schema(&struct_type)?;
+            let metadata = delta.snapshot()?.metadata().clone();
+            let metadata = metadata.with_schema(&struct_type)?;
+            let mut fields = serde_json::to_value(metadata)?;
+            fields["partitionColumns"] = serde_json::json!(schema.partition_by());
+            let metadata: Metadata = serde_json::from_value(fields)?;
             Ok(vec![Action::Metadata(metadata)])
         }
         _ => {
             let protocol: Protocol = serde_json::from_value(serde_json::json!({
                 "minReaderVersion": 1, "minWriterVersion": 2,
             }))?;
-            let partitions = commit.schema.partition_by();
+            let partitions = schema.partition_by();
             let properties = [("delta.checkpointInterval", CHECKPOINT_INTERVAL)];
             let metadata = new_metadata(&struct_type, partitions, properties)?
                 .with_name(commit.table.to_string())?;
             Ok(vec![Action::Protocol(protocol), Action::Metadata(metadata)])
         }
     }
-}
-
-fn same_columns(a: &TableSchema, b: &TableSchema) -> bool {
-    a.columns().len() == b.columns().len()
 }
 
 fn delta_schema(schema: &TableSchema) -> Result<StructType, DeltaTableError> {
@@ -68,13 +65,14 @@ fn delta_schema(schema: &TableSchema) -> Result<StructType, DeltaTableError> {
     )?)
 }
 
-pub(super) fn add(commit: &DatasetCommit, file: &StagedFile, at_ms: i64) -> Action {
+pub(super) fn add(incoming: &Incoming) -> Action {
+    let file = &incoming.file;
     let hash = String::from(file.rows_hash.clone());
     Action::Add(Add {
-        path: name(commit, file),
+        path: incoming.name.clone(),
         partition_values: file.partition_values.clone().into_iter().collect(),
         size: i64::try_from(file.bytes).unwrap_or(i64::MAX),
-        modification_time: at_ms,
+        modification_time: incoming.modified_ms,
         data_change: true,
         stats: Some(file.stats.clone()),
         tags: Some(HashMap::from([(ROWS_HASH_TAG.to_owned(), Some(hash))])),

@@ -11,16 +11,20 @@ use crate::{
     partition::folder,
 };
 
-/// The file's path in the table: its partition's folder, and a name that only this transaction
-/// and content have, so that a present file of that name is this file.
+/// The path in the table of a file that was staged.
 pub(super) fn name(commit: &DatasetCommit, file: &StagedFile) -> String {
+    let stem = file.path.rsplit('/').next().unwrap_or(&file.path);
+    in_table(commit, file, stem.strip_suffix(".parquet").unwrap_or(stem))
+}
+
+/// A file's path in the table: its partition's folder, and a name that only this transaction and
+/// content have, so that a present file of that name is this file.
+pub(super) fn in_table(commit: &DatasetCommit, file: &StagedFile, stem: &str) -> String {
     let transaction = format!(
         "{}\0{}",
         commit.transaction.app_id, commit.transaction.version
     );
     let transaction = blake3::hash(transaction.as_bytes()).to_hex();
-    let stem = file.path.rsplit('/').next().unwrap_or(&file.path);
-    let stem = stem.strip_suffix(".parquet").unwrap_or(stem);
     let content = file.sha256.trim_start_matches("sha256:");
     let content = content.get(..16).unwrap_or(content);
     let mut parts = folder(commit.schema.partition_by(), &file.partition_values);

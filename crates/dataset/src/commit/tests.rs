@@ -1,3 +1,4 @@
+mod evolution;
 mod places;
 
 use std::fs;
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::decision::{AppTransaction, PartitionValues};
 use crate::disk::LocalDisk;
+use crate::evolution::SchemaEvolution;
 use crate::name::Tenant;
 use crate::read::InputFormat;
 use crate::schema::{Column, ColumnType, TableSchema};
@@ -63,6 +65,7 @@ fn decision(
         mode,
         replace_partition: PartitionValues::new(),
         schema: schema.clone(),
+        schema_evolution: SchemaEvolution::default(),
         staging: Path::new("staging").join(attempt),
         files: staged.files.clone(),
         transaction: AppTransaction {

@@ -7,6 +7,7 @@ mod documentation;
 mod engines;
 mod erp;
 mod evidence;
+mod evolution;
 mod example;
 mod functions;
 mod interruptions;

@@ -86,6 +86,10 @@ pub struct OutputSpec {
     /// Whether a commit replaces what is there or adds to it; `overwrite` unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<WriteMode>,
+    /// What a commit may do to the schema of a dataset that it adds to; `additive` unless set. A
+    /// commit that replaces the whole dataset replaces its schema, unless this is `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_evolution: Option<SchemaEvolution>,
     /// Columns by whose values the dataset is split.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
@@ -112,6 +116,20 @@ pub enum WriteMode {
     Overwrite,
     /// It adds to the dataset.
     Append,
+}
+
+/// What a commit may do to a dataset's schema.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SchemaEvolution {
+    /// The schema stays as it is, also where the whole dataset is replaced.
+    None,
+    /// Where rows stay, it may add columns that may be null, let columns be null, and widen
+    /// decimals and whole numbers to wider decimals.
+    #[default]
+    Additive,
+    /// Anything: rows that do not fit the new schema are removed with the old one.
+    Replace,
 }
 
 /// One column, or several that differ in nothing but their names.

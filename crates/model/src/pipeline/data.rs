@@ -281,6 +281,7 @@ fn output(findings: &mut Findings<'_>, at: &str, spec: &OutputSpec, stage: &Stag
         dataset: spec.dataset.clone(),
         format: spec.format,
         mode: spec.mode.unwrap_or_default(),
+        schema_evolution: spec.schema_evolution.unwrap_or_default(),
         partition_by: spec.partition_by.clone(),
         columns: columns(findings, at, spec),
         tests: spec.tests.clone(),

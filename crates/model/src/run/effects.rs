@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::RunState;
+use super::{Abandonment, RunState};
 use crate::id::TaskId;
 
 /// What the outside world contributes to a transition.
@@ -55,6 +55,13 @@ pub enum Record {
     TaskCommitted {
         /// The task's index.
         task: usize,
+    },
+    /// The run was given up.
+    RunAbandoned {
+        /// The tasks' indices and the attempts' numbers whose decisions were struck.
+        struck: Vec<(usize, u32)>,
+        /// By whom, and why: nothing else has it.
+        abandonment: Abandonment,
     },
     /// The run came to its end.
     RunEnded,

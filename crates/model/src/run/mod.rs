@@ -6,8 +6,9 @@
 //! a crash does exactly what its predecessor had left to do.
 //!
 //! One verb, one file: [`submit`], [`hold`], [`place`], [`started`], [`report`], [`committed`], [`lost`],
-//! [`cancel`], [`resume`]. Start reading at [`Run`], then [`report`].
+//! [`cancel`], [`abandon`], [`resume`]. Start reading at [`Run`], then [`report`].
 
+pub mod abandon;
 pub mod backoff;
 pub mod cancel;
 pub mod committed;
@@ -26,6 +27,7 @@ mod task;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use abandon::Abandonment;
 pub use effects::{Effects, Moment, Record, Rejection};
 pub use hold::{Held, WaitingReason};
 pub use pending::Pending;

@@ -158,6 +158,8 @@ pub enum AttemptState {
     Stopped,
     /// The platform's process ended under it; nothing is known of its end.
     Lost,
+    /// Its outputs were decided for and could not be rolled forward; the decision was struck.
+    Abandoned,
 }
 
 impl AttemptState {
