@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder,
-    Float64Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
+    Array, ArrayBuilder as _, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Date32Builder,
+    Decimal128Builder, Float64Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType,
@@ -12,10 +12,13 @@ use arrow::datatypes::{
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::dead_letter::Refusal;
 use crate::schema::ColumnType;
 
-/// The day that dates are counted from.
-const EPOCH: jiff::civil::Date = jiff::civil::date(1970, 1, 1);
+mod decimal;
+mod time;
+
+pub(crate) use time::date_text;
 
 /// A typed value, borrowing text where it can.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,37 +37,31 @@ pub(crate) enum Value<'a> {
     Binary(Vec<u8>),
 }
 
-/// Reads text as a value of the given type; the error says what was expected.
-pub(crate) fn parse(text: Cow<'_, str>, column_type: ColumnType) -> Result<Value<'_>, String> {
+/// Reads text as a value of the given type; the refusal says what was expected.
+pub(crate) fn parse(text: Cow<'_, str>, column_type: ColumnType) -> Result<Value<'_>, Refusal> {
     let value = match column_type {
         ColumnType::String => return Ok(Value::String(text)),
         ColumnType::Int64 => text.parse().ok().map(Value::Int64),
-        ColumnType::Float64 => text.parse().ok().map(Value::Float64),
+        ColumnType::Float64 => parse_float(&text).map(Value::Float64),
         ColumnType::Decimal { precision, scale } => {
-            return parse_decimal(&text, precision, scale).map(Value::Decimal);
+            return decimal::parse(&text, precision, scale).map(Value::Decimal);
         }
-        ColumnType::Date => parse_date(&text).map(Value::Date),
-        ColumnType::Timestamp => parse_timestamp(&text).map(Value::Timestamp),
+        ColumnType::Date => time::parse_date(&text).map(Value::Date),
+        ColumnType::Timestamp => return time::parse_timestamp(&text).map(Value::Timestamp),
         ColumnType::Bool => text.parse().ok().map(Value::Bool),
-        ColumnType::Binary => STANDARD.decode(text.as_bytes()).ok().map(Value::Binary),
+        ColumnType::Binary => from_base64(&text).map(Value::Binary),
     };
-    value.ok_or_else(|| {
-        format!(
-            "{} expected, found {}",
-            expectation(column_type),
-            quoted(&text)
-        )
-    })
+    value.ok_or_else(|| expected(column_type).found(quoted(&text)))
 }
 
-fn expectation(column_type: ColumnType) -> String {
-    match column_type {
+fn expected(column_type: ColumnType) -> Refusal {
+    let expectation = match column_type {
         ColumnType::Date => "date (YYYY-MM-DD)".to_owned(),
-        ColumnType::Timestamp => "timestamp (RFC 3339, with an offset)".to_owned(),
         ColumnType::Bool => "bool (true or false)".to_owned(),
         ColumnType::Binary => "binary (base64)".to_owned(),
         other => other.to_string(),
-    }
+    };
+    Refusal::new(format!("{expectation} expected"))
 }
 
 /// Text in quotes for a message, cut short.
@@ -74,77 +71,21 @@ pub(crate) fn quoted(text: &str) -> String {
     format!("`{}{more}`", short.escape_debug())
 }
 
-fn parse_date(text: &str) -> Option<i32> {
-    let bytes = text.as_bytes();
-    let shape = bytes.len() == 10
-        && bytes.iter().enumerate().all(|(at, byte)| match at {
-            4 | 7 => *byte == b'-',
-            _ => byte.is_ascii_digit(),
-        });
-    let date: jiff::civil::Date = shape.then(|| text.parse().ok())??;
-    date.since((jiff::Unit::Day, EPOCH))
-        .ok()
-        .map(|span| span.get_days())
+/// A float; a number that is too large for one is none, though infinity is.
+fn parse_float(text: &str) -> Option<f64> {
+    let number: f64 = text.parse().ok()?;
+    let has_digits = text.bytes().any(|byte| byte.is_ascii_digit());
+    (number.is_finite() || !has_digits).then_some(number)
 }
 
-fn parse_timestamp(text: &str) -> Option<i64> {
-    let timestamp: jiff::Timestamp = text.parse().ok()?;
-    Some(timestamp.as_microsecond())
+/// Bytes as text: base64 with padding, in every format that is text.
+pub(crate) fn to_base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
 }
 
-/// Reads a decimal, exponent allowed, exactly: digits that the scale cannot hold are an error.
-fn parse_decimal(text: &str, precision: u8, scale: u8) -> Result<i128, String> {
-    let wrong = || {
-        format!(
-            "decimal({precision},{scale}) expected, found {}",
-            quoted(text)
-        )
-    };
-    let (mantissa, exponent) = match text.find(['e', 'E']) {
-        Some(at) => (
-            &text[..at],
-            text[at + 1..].parse::<i32>().map_err(|_| wrong())?,
-        ),
-        None => (text, 0),
-    };
-    let (negative, digits) = match mantissa.strip_prefix('-') {
-        Some(digits) => (true, digits),
-        None => (false, mantissa),
-    };
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let all_digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
-    if whole.is_empty()
-        || !all_digits(whole)
-        || !all_digits(fraction)
-        || (fraction.is_empty() && digits.contains('.'))
-        || exponent.unsigned_abs() > 100
-    {
-        return Err(wrong());
-    }
-    let mut unscaled: i128 = 0;
-    for digit in whole.bytes().chain(fraction.bytes()) {
-        unscaled = unscaled
-            .checked_mul(10)
-            .and_then(|value| value.checked_add(i128::from(digit - b'0')))
-            .ok_or_else(wrong)?;
-    }
-    let shift = i64::from(scale) + i64::from(exponent) - fraction.len() as i64;
-    for _ in 0..shift.unsigned_abs() {
-        unscaled = if shift > 0 {
-            unscaled.checked_mul(10).ok_or_else(wrong)?
-        } else if unscaled % 10 == 0 {
-            unscaled / 10
-        } else {
-            return Err(format!(
-                "more than {scale} digits after the point in {}",
-                quoted(text)
-            ));
-        };
-    }
-    if unscaled >= 10_i128.pow(u32::from(precision)) {
-        return Err(format!("{} has more than {precision} digits", quoted(text)));
-    }
-    Ok(if negative { -unscaled } else { unscaled })
+/// The bytes of [`to_base64`]'s text.
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(text).ok()
 }
 
 /// An Arrow column under construction.
@@ -216,6 +157,20 @@ impl CellBuilder {
         }
     }
 
+    /// The values so far.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::String(b) => b.len(),
+            Self::Int64(b) => b.len(),
+            Self::Float64(b) => b.len(),
+            Self::Decimal(b, _) => b.len(),
+            Self::Date(b) => b.len(),
+            Self::Timestamp(b) => b.len(),
+            Self::Bool(b) => b.len(),
+            Self::Binary(b) => b.len(),
+        }
+    }
+
     pub(crate) fn finish(&mut self) -> ArrayRef {
         match self {
             Self::String(b) => std::sync::Arc::new(b.finish()),
@@ -267,33 +222,13 @@ pub(crate) fn to_text(value: &Value<'_>, column_type: ColumnType) -> Option<Stri
                 ColumnType::Decimal { scale, .. } => usize::from(scale),
                 _ => 0,
             };
-            decimal_text(*unscaled, scale)
+            decimal::text(*unscaled, scale)
         }
         Value::Date(days) => date_text(*days),
-        Value::Timestamp(micros) => jiff::Timestamp::from_microsecond(*micros)
-            .map_or_else(|_| micros.to_string(), |timestamp| timestamp.to_string()),
+        Value::Timestamp(micros) => time::timestamp_text(*micros),
         Value::Bool(flag) => flag.to_string(),
-        Value::Binary(bytes) => STANDARD.encode(bytes),
+        Value::Binary(bytes) => to_base64(bytes),
     })
-}
-
-/// A day as `YYYY-MM-DD`; a day that no calendar reaches as its number.
-pub(crate) fn date_text(days: i32) -> String {
-    let date = jiff::Span::new()
-        .try_days(days)
-        .and_then(|span| EPOCH.checked_add(span));
-    date.map_or_else(|_| days.to_string(), |date| date.to_string())
-}
-
-fn decimal_text(unscaled: i128, scale: usize) -> String {
-    let digits = format!("{:0>width$}", unscaled.unsigned_abs(), width = scale + 1);
-    let (whole, fraction) = digits.split_at(digits.len() - scale);
-    let sign = if unscaled < 0 { "-" } else { "" };
-    if fraction.is_empty() {
-        format!("{sign}{whole}")
-    } else {
-        format!("{sign}{whole}.{fraction}")
-    }
 }
 
 #[cfg(test)]
@@ -359,7 +294,35 @@ mod tests {
             noon,
             parse("2024-01-01T11:00:00Z".into(), ColumnType::Timestamp)
         );
-        assert!(parse("2024-01-01T11:00:00".into(), ColumnType::Timestamp).is_err());
+        for text in [
+            "2024-01-01T11:00:00",
+            "2024-01-01T23:59:60Z",
+            "2024-02-30T00:00:00Z",
+            "2024-01-01T24:00:00Z",
+            "2024-01-01T11:00:00.0000001Z",
+            "2024-01-01T11:00:00+01:00[Europe/Paris]",
+        ] {
+            let read = parse(text.into(), ColumnType::Timestamp);
+            assert!(read.is_err(), "{text} was accepted");
+        }
+        assert_eq!(
+            parse("0001-01-01T00:00:00Z".into(), ColumnType::Timestamp),
+            Ok(Value::Timestamp(-62_135_596_800_000_000))
+        );
+        assert_eq!(
+            parse(
+                "9999-12-31T23:59:59.999999000Z".into(),
+                ColumnType::Timestamp
+            ),
+            Ok(Value::Timestamp(253_402_300_799_999_999))
+        );
+    }
+
+    #[test]
+    fn a_number_beyond_a_floats_range_is_not_infinity() {
+        let read = |text: &'static str| parse(text.into(), ColumnType::Float64);
+        assert_eq!(read("-inf"), Ok(Value::Float64(f64::NEG_INFINITY)));
+        assert!(read("1e999").is_err() && read("-1e400").is_err());
     }
 
     proptest! {

@@ -20,6 +20,55 @@ pub struct BadRecord {
     pub line: u64,
 }
 
+/// Why a row is refused: what is wrong, in words that all rows share where it is, and what was
+/// found in this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// What is wrong: the column, what was expected.
+    pub(crate) reason: String,
+    detail: Option<String>,
+}
+
+impl Refusal {
+    pub(crate) fn new(reason: String) -> Self {
+        Self {
+            reason,
+            detail: None,
+        }
+    }
+
+    /// What was found instead.
+    pub(crate) fn found(self, found: String) -> Self {
+        self.at(format!("found {found}"))
+    }
+
+    /// Anything else that is told of this row alone.
+    pub(crate) fn at(self, detail: String) -> Self {
+        Self {
+            detail: Some(detail),
+            ..self
+        }
+    }
+
+    /// Puts the place before the reason.
+    pub(crate) fn within(self, place: &str) -> Self {
+        Self {
+            reason: format!("{place}{}", self.reason),
+            ..self
+        }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.reason)?;
+        match &self.detail {
+            Some(detail) => write!(f, ", {detail}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Cuts a record to a sample.
 pub(crate) fn sample(record: &[u8]) -> String {
     let cut = &record[..record.len().min(MAX_SAMPLE_BYTES)];

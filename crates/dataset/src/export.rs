@@ -4,24 +4,24 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 
-use arrow::array::{Array as _, ArrayRef, AsArray as _, RecordBatch};
+use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use parquet::arrow::ArrowWriter;
 
 use crate::cell::{Value, to_text, value_at};
 use crate::read::{InputFormat, ReadError};
-use crate::schema::{Column, ColumnType, TableSchema};
+use crate::schema::{ColumnType, TableSchema};
 use crate::stage::files_schema;
 use crate::table::Snapshot;
 
 /// Rows as text, in a fixed spelling: nulls are empty fields in CSV and `null` in NDJSON,
-/// decimals have all digits of their scale, timestamps are RFC 3339 in UTC, bytes are base64.
+/// an empty text is `""` in both, decimals have all digits of their scale, timestamps are RFC 3339 in UTC, bytes are base64.
 pub struct TextWriter<'a, W: Write> {
     schema: &'a TableSchema,
     out: Out<W>,
 }
 
 enum Out<W: Write> {
-    Csv(Box<csv::Writer<W>>),
+    Csv(W),
     Ndjson(W),
 }
 
@@ -29,7 +29,7 @@ impl<'a, W: Write> TextWriter<'a, W> {
     /// A writer of CSV if that is the format, and else of NDJSON.
     pub fn new(out: W, format: InputFormat, schema: &'a TableSchema) -> Self {
         let out = match format {
-            InputFormat::Csv => Out::Csv(Box::new(csv::Writer::from_writer(out))),
+            InputFormat::Csv => Out::Csv(out),
             _ => Out::Ndjson(out),
         };
         Self { schema, out }
@@ -41,9 +41,11 @@ impl<'a, W: Write> TextWriter<'a, W> {
     /// The writer's.
     pub fn header(&mut self) -> io::Result<()> {
         match &mut self.out {
-            Out::Csv(csv) => {
-                csv.write_record(self.schema.columns().iter().map(|column| &column.name))?;
-                Ok(())
+            Out::Csv(out) => {
+                for (place, column) in self.schema.columns().iter().enumerate() {
+                    write_field(out, place, Some(&column.name))?;
+                }
+                out.write_all(b"\n")
             }
             Out::Ndjson(_) => Ok(()),
         }
@@ -58,12 +60,13 @@ impl<'a, W: Write> TextWriter<'a, W> {
         for row in 0..batch.num_rows() {
             let cells = columns.iter().zip(batch.columns());
             match &mut self.out {
-                Out::Csv(csv) => {
-                    let text = |(column, array): (&Column, &ArrayRef)| {
+                Out::Csv(out) => {
+                    for (place, (column, array)) in cells.enumerate() {
                         let value = value_at(array.as_ref(), row);
-                        to_text(&value, column.column_type).unwrap_or_default()
-                    };
-                    csv.write_record(cells.map(text))?;
+                        let text = to_text(&value, column.column_type);
+                        write_field(out, place, text.as_deref())?;
+                    }
+                    out.write_all(b"\n")?;
                 }
                 Out::Ndjson(out) => {
                     out.write_all(b"{")?;
@@ -88,10 +91,27 @@ impl<'a, W: Write> TextWriter<'a, W> {
     /// The writer's.
     pub fn finish(self) -> io::Result<W> {
         match self.out {
-            Out::Csv(csv) => csv.into_inner().map_err(csv::IntoInnerError::into_error),
-            Out::Ndjson(out) => Ok(out),
+            Out::Csv(out) | Out::Ndjson(out) => Ok(out),
         }
     }
+}
+
+/// A field of a CSV record, in quotes where RFC 4180 needs them, and where it would else be taken
+/// for a null, or for the mark of a byte order.
+fn write_field(out: &mut impl Write, place: usize, text: Option<&str>) -> io::Result<()> {
+    if place > 0 {
+        out.write_all(b",")?;
+    }
+    let Some(text) = text else { return Ok(()) };
+    let is_plain = !text.is_empty()
+        && !text.starts_with('\u{feff}')
+        && !text.bytes().any(|byte| b",\"\r\n\0".contains(&byte));
+    if is_plain {
+        return out.write_all(text.as_bytes());
+    }
+    out.write_all(b"\"")?;
+    out.write_all(text.replace('"', "\"\"").as_bytes())?;
+    out.write_all(b"\"")
 }
 
 /// Whole numbers, finite floats and truth values as such, all else as a string: a decimal in a

@@ -419,10 +419,10 @@ impl<'a> FileRows<'a> {
             .flatten();
         let value = match text {
             None => Value::Null,
-            Some(text) => parse(text.into(), column.column_type).map_err(|reason| {
+            Some(text) => parse(text.into(), column.column_type).map_err(|refusal| {
                 ReadError::PartitionValue {
                     path: self.file.path.clone(),
-                    reason,
+                    reason: refusal.to_string(),
                 }
             })?,
         };

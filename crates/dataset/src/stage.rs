@@ -8,15 +8,17 @@
 mod check;
 mod csv;
 mod files;
+mod flat;
 mod ndjson;
 mod parquet;
+mod records;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::dead_letter::BadRecords;
+use crate::dead_letter::{BadRecord, BadRecords, Refusal, sample};
 use crate::decision::{PartitionValues, StagedFile};
 use crate::digest::RowsHash;
 use crate::input::{InputError, InputFile, InputFolder};
@@ -29,8 +31,10 @@ pub use files::files_schema;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputFormat {
-    /// RFC 4180 with a header row. An empty field is null, or an empty string in a string column
-    /// that is not nullable.
+    /// RFC 4180 with a header row, in UTF-8. An empty field is null; in quotes it is the empty text
+    /// where the column holds texts or bytes. In a string column that is not nullable both are the
+    /// empty text. What breaks the rules of quotes is a dead letter, and a file that ends inside
+    /// quotes is malformed.
     Csv,
     /// One JSON object a line.
     Ndjson,
@@ -246,7 +250,7 @@ pub fn stage_output(
     let mut sink = Sink::new(&spec.schema, staging, &spec.limits, &spec.only_partition);
     let mut stage = Stage {
         spec,
-        checker: check::RowChecker::new(&spec.schema)?,
+        schema_hash: spec.schema.hash(),
         sink: &mut sink,
         dead_letters: BadRecords::default(),
         seen_rows: 0,
@@ -286,7 +290,10 @@ fn data_files(folder: &InputFolder, spec: &OutputSpec) -> Result<Vec<InputFile>,
                 .path
                 .rsplit_once('.')
                 .map_or("", |(_, extension)| extension);
-            if !extensions.contains(&extension) {
+            if !extensions
+                .iter()
+                .any(|known| extension.eq_ignore_ascii_case(known))
+            {
                 let expected = extensions.join(" or .");
                 let (file, expected) = (file.path.clone(), format!(".{expected}"));
                 return Err(StageError::UnexpectedFile { file, expected });
@@ -319,7 +326,7 @@ fn prepare(staging: &Path) -> Result<(), StageError> {
 /// One output on its way.
 struct Stage<'a, 'b> {
     spec: &'a OutputSpec,
-    checker: check::RowChecker<'a>,
+    schema_hash: String,
     sink: &'b mut Sink<'a>,
     dead_letters: BadRecords,
     seen_rows: u64,
@@ -340,18 +347,23 @@ impl Stage<'_, '_> {
         Ok(())
     }
 
-    fn refuse(&mut self, file: &InputFile, line: u64, error: String, record: &[u8]) {
-        let schema_hash = self.checker.schema_hash();
+    fn refuse(
+        &mut self,
+        file: &InputFile,
+        line: u64,
+        refusal: &Refusal,
+        record: &[u8],
+    ) -> Result<(), StageError> {
+        let schema_hash = &self.schema_hash;
         self.dead_letters
-            .push(self.spec.limits.max_dead_letters, || {
-                crate::dead_letter::BadRecord {
-                    record: crate::dead_letter::sample(record),
-                    error,
-                    schema_hash: schema_hash.to_owned(),
-                    file: file.path.clone(),
-                    line,
-                }
+            .push(self.spec.limits.max_dead_letters, || BadRecord {
+                record: sample(record),
+                error: refusal.to_string(),
+                schema_hash: schema_hash.clone(),
+                file: file.path.clone(),
+                line,
             });
+        Ok(())
     }
 }
 

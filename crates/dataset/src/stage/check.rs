@@ -1,12 +1,17 @@
-//! Checks of single cells, and the collection of checked rows into batches.
+//! Checks of cells against their columns, and the collection of rows into batches.
+//!
+//! Cells go straight into the columns that they are of. A row that breaks off is filled up with
+//! nulls and left out when the batch is taken, so that nothing is copied for the rows that fit.
 
 use std::borrow::Cow;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow::compute::filter;
 use regex::Regex;
 
 use super::StageError;
 use crate::cell::{CellBuilder, Value, parse, quoted};
+use crate::dead_letter::Refusal;
 use crate::schema::{Column, TableSchema, compile_pattern};
 
 /// Rows are handed on in batches of so many,
@@ -14,121 +19,169 @@ const BATCH_ROWS: usize = 8192;
 /// or sooner, when their text has so many bytes.
 const BATCH_BYTES: usize = 16 << 20;
 
-/// Checks cells against their columns.
-pub(super) struct RowChecker<'a> {
-    schema: &'a TableSchema,
-    patterns: Vec<Option<Regex>>,
-    schema_hash: String,
+/// What one column's cells must be.
+pub(super) struct ColumnCheck<'a> {
+    declared: &'a Column,
+    pattern: Option<Regex>,
+    names_folders: bool,
 }
 
-impl<'a> RowChecker<'a> {
-    pub(super) fn new(schema: &'a TableSchema) -> Result<Self, StageError> {
-        let compile = |column: &Column| match &column.pattern {
-            // A `TableSchema` exists only with patterns that compile.
-            Some(pattern) => compile_pattern(&column.name, pattern).ok(),
-            None => None,
+impl<'a> ColumnCheck<'a> {
+    /// The checks of a schema's columns, in its order.
+    pub(super) fn of(schema: &'a TableSchema) -> Vec<Self> {
+        let check = |column: &'a Column| Self {
+            declared: column,
+            pattern: match &column.pattern {
+                // A `TableSchema` exists only with patterns that compile.
+                Some(pattern) => compile_pattern(&column.name, pattern).ok(),
+                None => None,
+            },
+            names_folders: schema.partition_by().contains(&column.name),
         };
-        let patterns = schema.columns().iter().map(compile).collect();
-        Ok(Self {
-            schema,
-            patterns,
-            schema_hash: schema.hash(),
-        })
+        schema.columns().iter().map(check).collect()
     }
 
-    pub(super) fn schema_hash(&self) -> &str {
-        &self.schema_hash
-    }
-
-    /// Reads a cell's text; `None` is null.
-    pub(super) fn text<'t>(
-        &self,
-        column: usize,
-        text: Option<Cow<'t, str>>,
-    ) -> Result<Value<'t>, String> {
-        let declared = &self.schema.columns()[column];
-        let name = &declared.name;
-        let Some(text) = text else {
-            return self.null(column).map(|()| Value::Null);
-        };
-        self.pattern(column, &text)?;
-        parse(text, declared.column_type).map_err(|error| format!("column `{name}`: {error}"))
-    }
-
-    /// Accepts a null where the column does.
-    pub(super) fn null(&self, column: usize) -> Result<(), String> {
-        let declared = &self.schema.columns()[column];
-        if declared.nullable {
-            return Ok(());
-        }
-        Err(format!(
-            "column `{}`: a value is required, found none",
-            declared.name
-        ))
+    /// Whether any text at all is accepted.
+    pub(super) fn takes_any_text(&self) -> bool {
+        self.pattern.is_none() && !self.names_folders
     }
 
     /// Checks the column's pattern, and that a partition value is not the empty string, which
     /// the Delta protocol cannot tell from null.
-    pub(super) fn pattern(&self, column: usize, text: &str) -> Result<(), String> {
-        let declared = &self.schema.columns()[column];
-        let name = &declared.name;
-        if text.is_empty() && self.schema.partition_by().contains(name) {
-            return Err(format!(
-                "column `{name}`: a partition cannot be named by empty text"
-            ));
+    pub(super) fn text(&self, text: &str) -> Result<(), Refusal> {
+        if self.names_folders && text.is_empty() {
+            return Err(self.refusal("a partition cannot be named by empty text"));
         }
-        match (&self.patterns[column], &declared.pattern) {
-            (Some(regex), Some(pattern)) if !regex.is_match(text) => Err(format!(
-                "column `{name}`: {} does not match `{pattern}`",
-                quoted(text)
-            )),
+        match &self.pattern {
+            Some(regex) if !regex.is_match(text) => {
+                let pattern = self.declared.pattern.as_deref().unwrap_or_default();
+                let reason = format!("does not match `{pattern}`");
+                Err(self.refusal(&reason).found(quoted(text)))
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Accepts a null where the column does.
+    pub(super) fn null(&self) -> Result<(), Refusal> {
+        if self.declared.nullable {
+            return Ok(());
+        }
+        Err(self.refusal("a value is required, found none"))
+    }
+
+    pub(super) fn refusal(&self, reason: &str) -> Refusal {
+        self.within(Refusal::new(reason.to_owned()))
+    }
+
+    fn within(&self, refusal: Refusal) -> Refusal {
+        refusal.within(&format!("column `{}`: ", self.declared.name))
     }
 }
 
 /// Collects rows into a batch.
-pub(super) struct RowBatch<'a> {
+pub(super) struct Rows<'a> {
     schema: &'a TableSchema,
-    columns: Vec<CellBuilder>,
+    columns: Vec<(ColumnCheck<'a>, CellBuilder)>,
     rows: usize,
     bytes: usize,
+    refused: Vec<usize>,
 }
 
-impl<'a> RowBatch<'a> {
+impl<'a> Rows<'a> {
     pub(super) fn new(schema: &'a TableSchema) -> Self {
-        let builder = |column: &Column| CellBuilder::new(column.column_type);
-        let columns = schema.columns().iter().map(builder).collect();
+        let column = |check: ColumnCheck<'a>| {
+            let builder = CellBuilder::new(check.declared.column_type);
+            (check, builder)
+        };
         Self {
             schema,
-            columns,
+            columns: ColumnCheck::of(schema).into_iter().map(column).collect(),
             rows: 0,
             bytes: 0,
+            refused: Vec::new(),
         }
     }
 
-    /// Adds a row of one value a column; `bytes` is its size as text.
-    pub(super) fn push(&mut self, row: &[Value<'_>], bytes: usize) {
-        for (builder, value) in self.columns.iter_mut().zip(row) {
-            builder.append(value);
+    /// Adds a cell of the row that is being written; `None` is null. Columns come in order.
+    pub(super) fn cell(&mut self, column: usize, text: Option<&str>) -> Result<(), Refusal> {
+        let (check, builder) = &mut self.columns[column];
+        let Some(text) = text else {
+            check.null()?;
+            builder.append(&Value::Null);
+            return Ok(());
+        };
+        if !check.takes_any_text() {
+            check.text(text)?;
         }
+        match parse(Cow::Borrowed(text), check.declared.column_type) {
+            Ok(value) => builder.append(&value),
+            Err(refusal) => return Err(check.within(refusal)),
+        }
+        Ok(())
+    }
+
+    /// Adds a cell whose value is known.
+    pub(super) fn value(&mut self, column: usize, value: &Value<'_>) {
+        self.columns[column].1.append(value);
+    }
+
+    /// Ends a row; `bytes` is its size as text.
+    pub(super) fn end_row(&mut self, bytes: usize) {
         self.rows += 1;
         self.bytes += bytes;
+    }
+
+    /// Leaves out the row that is being written.
+    pub(super) fn refuse_row(&mut self, bytes: usize) {
+        for (_, builder) in &mut self.columns {
+            if builder.len() == self.rows {
+                builder.append(&Value::Null);
+            }
+        }
+        self.refused.push(self.rows);
+        self.end_row(bytes);
     }
 
     pub(super) fn is_full(&self) -> bool {
         self.rows >= BATCH_ROWS || self.bytes >= BATCH_BYTES
     }
 
-    /// The rows since the last call, if any.
+    /// The rows that fit since the last call, if any.
     pub(super) fn take(&mut self) -> Result<Option<RecordBatch>, StageError> {
-        if self.rows == 0 {
+        let rows = std::mem::take(&mut self.rows);
+        self.bytes = 0;
+        let refused = std::mem::take(&mut self.refused);
+        let mut columns: Vec<ArrayRef> = self
+            .columns
+            .iter_mut()
+            .map(|(_, builder)| builder.finish())
+            .collect();
+        if rows == refused.len() {
             return Ok(None);
         }
-        (self.rows, self.bytes) = (0, 0);
-        let columns = self.columns.iter_mut().map(CellBuilder::finish).collect();
+        let arrange = |source| StageError::Arrange { source };
+        if !refused.is_empty() {
+            let mut fits = vec![true; rows];
+            refused.into_iter().for_each(|row| fits[row] = false);
+            columns = kept(&columns, &fits.into()).map_err(arrange)?;
+        }
         RecordBatch::try_new(self.schema.to_arrow(), columns)
             .map(Some)
-            .map_err(|source| StageError::Arrange { source })
+            .map_err(arrange)
     }
+}
+
+/// The rows of columns that are to be kept.
+pub(super) fn kept(
+    columns: &[ArrayRef],
+    fits: &BooleanArray,
+) -> Result<Vec<ArrayRef>, arrow::error::ArrowError> {
+    if fits.false_count() == 0 {
+        return Ok(columns.to_vec());
+    }
+    columns
+        .iter()
+        .map(|column| filter(column.as_ref() as &dyn Array, fits))
+        .collect()
 }

@@ -5,7 +5,7 @@ use std::io::Read as _;
 
 use sha2::{Digest as _, Sha256};
 
-use super::check::RowBatch;
+use super::check::Rows;
 use super::{Stage, StageError};
 use crate::cell::Value;
 use crate::input::InputFile;
@@ -55,14 +55,18 @@ impl Stage<'_, '_> {
             Value::String(format!("{:x}", Sha256::digest(&bytes)).into()),
             Value::Binary(bytes),
         ];
-        let mut batch = RowBatch::new(&self.spec.schema);
-        batch.push(&row, size);
-        self.flush(&mut batch)
+        let mut rows = Rows::new(&self.spec.schema);
+        for (column, value) in row.iter().enumerate() {
+            rows.value(column, value);
+        }
+        rows.end_row(size);
+        self.flush(&mut rows)
     }
 }
 
 fn media_type(path: &str) -> &'static str {
-    match path.rsplit_once('.').map_or("", |(_, extension)| extension) {
+    let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
+    match extension.to_ascii_lowercase().as_str() {
         "csv" => "text/csv",
         "html" | "htm" => "text/html",
         "json" => "application/json",

@@ -1,18 +1,22 @@
 //! Parquet that a stranger wrote: sizes are checked before pages are unpacked, columns are brought
 //! to the declared types without losing anything, and a reader's panic is a malformed file.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use arrow::array::{Array, ArrayRef, AsArray as _, BooleanArray, RecordBatch};
-use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::array::{Array, ArrayRef, AsArray as _, RecordBatch};
+use arrow::buffer::NullBuffer;
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, TimeUnit, TimestampNanosecondType};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
+use super::check::{ColumnCheck, kept};
 use super::{Stage, StageError};
 use crate::cell::{to_text, value_at};
+use crate::dead_letter::Refusal;
 use crate::input::InputFile;
-use crate::schema::{ColumnType, TableSchema};
+use crate::schema::{Column, ColumnType, TableSchema};
 
 /// Small batches bound what a few huge values can hold in memory at once.
 const BATCH_ROWS: usize = 2048;
@@ -35,6 +39,7 @@ impl Stage<'_, '_> {
         })?;
         let mut reader =
             guarded(|| builder.with_batch_size(BATCH_ROWS).build()).map_err(malformed)?;
+        let checks = ColumnCheck::of(&self.spec.schema);
         let mut row = 0;
         while let Some(batch) = guarded(|| reader.next().transpose()).map_err(malformed)? {
             self.count_rows(file, batch.num_rows() as u64)?;
@@ -44,7 +49,7 @@ impl Stage<'_, '_> {
                 .iter()
                 .map(|place| batch.column(*place))
                 .collect::<Vec<_>>();
-            self.parquet_rows(file, &sources, row)?;
+            self.parquet_rows(file, &checks, &sources, row)?;
             row += batch.num_rows() as u64;
         }
         Ok(())
@@ -78,72 +83,80 @@ impl Stage<'_, '_> {
     fn parquet_rows(
         &mut self,
         file: &InputFile,
+        checks: &[ColumnCheck<'_>],
         sources: &[&ArrayRef],
         first_row: u64,
     ) -> Result<(), StageError> {
         let schema = &self.spec.schema;
         let arrange = |source| StageError::Arrange { source };
-        let cast = |(source, column): (&&ArrayRef, &crate::schema::Column)| {
-            let options = CastOptions {
-                safe: true,
-                ..CastOptions::default()
-            };
-            cast_with_options(*source, &column.column_type.to_arrow(), &options)
+        let options = CastOptions {
+            safe: true,
+            ..CastOptions::default()
         };
-        let columns: Vec<ArrayRef> = sources
-            .iter()
-            .zip(schema.columns())
-            .map(cast)
-            .collect::<Result<_, _>>()
-            .map_err(arrange)?;
-        let rows = columns[0].len();
-        let mut good = vec![true; rows];
-        for (row, good) in good.iter_mut().enumerate() {
-            if let Err(error) = self.parquet_row(sources, &columns, row) {
-                *good = false;
-                let record = describe(schema, &columns, row);
-                self.refuse(file, first_row + row as u64 + 1, error, record.as_bytes());
-            }
+        let mut columns = Vec::with_capacity(sources.len());
+        let mut refused = BTreeMap::new();
+        for (place, column) in schema.columns().iter().enumerate() {
+            let (source, check) = (sources[place].as_ref(), &checks[place]);
+            let cast = cast_with_options(source, &column.column_type.to_arrow(), &options)
+                .map_err(arrange)?;
+            check_column(column, check, source, &cast, &mut refused);
+            columns.push(cast);
         }
-        // Columns are checked for nulls as the batch is made, so refused rows go first.
-        let nullable = arrow::datatypes::Schema::new(
-            schema
-                .to_arrow()
-                .fields()
-                .iter()
-                .map(|f| f.as_ref().clone().with_nullable(true))
-                .collect::<Vec<_>>(),
-        );
-        let all = RecordBatch::try_new(nullable.into(), columns).map_err(arrange)?;
-        let kept = filter_record_batch(&all, &BooleanArray::from(good)).map_err(arrange)?;
-        let kept =
-            RecordBatch::try_new(schema.to_arrow(), kept.columns().to_vec()).map_err(arrange)?;
-        self.sink.write(&kept)
+        let mut fits = vec![true; columns[0].len()];
+        for (row, refusal) in refused {
+            fits[row] = false;
+            let record = describe(schema, &columns, row);
+            let number = first_row + row as u64 + 1;
+            self.refuse(file, number, &refusal, record.as_bytes())?;
+        }
+        let fitting = kept(&columns, &fits.into()).map_err(arrange)?;
+        let batch = RecordBatch::try_new(schema.to_arrow(), fitting).map_err(arrange)?;
+        self.sink.write(&batch)
     }
+}
 
-    fn parquet_row(
-        &self,
-        sources: &[&ArrayRef],
-        columns: &[ArrayRef],
-        row: usize,
-    ) -> Result<(), String> {
-        for (place, column) in self.spec.schema.columns().iter().enumerate() {
-            let (source, array) = (sources[place], &columns[place]);
-            if array.is_valid(row) {
-                if column.column_type == ColumnType::String {
-                    self.checker
-                        .pattern(place, array.as_string::<i32>().value(row))?;
-                }
-            } else if source.is_valid(row) {
-                let (name, declared) = (&column.name, column.column_type);
-                return Err(format!(
-                    "column `{name}`: the value does not fit {declared}"
-                ));
-            } else {
-                self.checker.null(place)?;
+/// Refuses the rows whose value of a column does not fit; of the reasons that a row has, the first
+/// column's stays. A column without any is seen by its number of nulls.
+fn check_column(
+    column: &Column,
+    check: &ColumnCheck<'_>,
+    source: &dyn Array,
+    cast: &ArrayRef,
+    refused: &mut BTreeMap<usize, Refusal>,
+) {
+    let mut refuse = |row, refusal: Refusal| {
+        refused.entry(row).or_insert(refusal);
+    };
+    let given = source.logical_nulls();
+    let missing = given.as_ref().map_or(0, NullBuffer::null_count);
+    if cast.null_count() > missing || (!column.nullable && missing > 0) {
+        for row in (0..cast.len()).filter(|row| cast.is_null(*row)) {
+            let is_given = given.as_ref().is_none_or(|nulls| nulls.is_valid(row));
+            if is_given {
+                let declared = column.column_type;
+                refuse(
+                    row,
+                    check.refusal(&format!("the value does not fit {declared}")),
+                );
+            } else if let Err(refusal) = check.null() {
+                refuse(row, refusal);
             }
         }
-        Ok(())
+    }
+    if let DataType::Timestamp(TimeUnit::Nanosecond, _) = source.data_type() {
+        let nanoseconds = source.as_primitive::<TimestampNanosecondType>();
+        for (row, value) in nanoseconds.iter().enumerate() {
+            if value.is_some_and(|value| value % 1000 != 0) {
+                refuse(row, check.refusal("more than 6 digits after the second"));
+            }
+        }
+    }
+    if column.column_type == ColumnType::String && !check.takes_any_text() {
+        for (row, text) in cast.as_string::<i32>().iter().enumerate() {
+            if let Some(Err(refusal)) = text.map(|text| check.text(text)) {
+                refuse(row, refusal);
+            }
+        }
     }
 }
 
@@ -163,9 +176,15 @@ fn sources(schema: &TableSchema, file: &arrow::datatypes::Schema) -> Result<Vec<
         .iter()
         .find(|field| schema.column(field.name()).is_none())
     {
-        return Err(format!("column `{}` is not declared", field.name()));
+        let name = field.name();
+        let hint = if name.starts_with("__index_level_") {
+            "; pandas writes its index so, unless told `index=False`"
+        } else {
+            ""
+        };
+        return Err(format!("column `{name}` is not declared{hint}"));
     }
-    let place = |column: &crate::schema::Column| {
+    let place = |column: &Column| {
         let places: Vec<usize> = (0..file.fields().len())
             .filter(|place| file.field(*place).name() == &column.name)
             .collect();
@@ -181,8 +200,15 @@ fn sources(schema: &TableSchema, file: &arrow::datatypes::Schema) -> Result<Vec<
         if is_lossless(found, column.column_type) {
             return Ok(place);
         }
+        let hint = match (found, column.column_type) {
+            (DataType::Timestamp(_, None), ColumnType::Timestamp) => {
+                "; without a time zone it tells no instant: write it with one, such as UTC"
+            }
+            (DataType::Timestamp(..), ColumnType::Date) => "; write days, not instants",
+            _ => "",
+        };
         Err(format!(
-            "column `{}` is {found}, declared as {}",
+            "column `{}` is {found}, declared as {}{hint}",
             column.name, column.column_type
         ))
     };
@@ -197,6 +223,10 @@ fn is_lossless(found: &DataType, declared: ColumnType) -> bool {
         A::Dictionary(_, values) => values.as_ref(),
         other => other,
     };
+    // A column without a value has no type.
+    if matches!(found, A::Null) {
+        return true;
+    }
     match declared {
         ColumnType::String => matches!(found, A::Utf8 | A::LargeUtf8 | A::Utf8View),
         ColumnType::Int64 => found.is_integer(),
@@ -208,13 +238,7 @@ fn is_lossless(found: &DataType, declared: ColumnType) -> bool {
             _ => found.is_integer(),
         },
         ColumnType::Date => matches!(found, A::Date32),
-        ColumnType::Timestamp => matches!(
-            found,
-            A::Timestamp(
-                TimeUnit::Second | TimeUnit::Millisecond | TimeUnit::Microsecond,
-                Some(_)
-            )
-        ),
+        ColumnType::Timestamp => matches!(found, A::Timestamp(_, Some(_))),
         ColumnType::Bool => matches!(found, A::Boolean),
         ColumnType::Binary => matches!(
             found,
@@ -225,7 +249,7 @@ fn is_lossless(found: &DataType, declared: ColumnType) -> bool {
 
 /// A row as a JSON object of texts, for a dead letter.
 fn describe(schema: &TableSchema, columns: &[ArrayRef], row: usize) -> String {
-    let cell = |(column, array): (&crate::schema::Column, &ArrayRef)| {
+    let cell = |(column, array): (&Column, &ArrayRef)| {
         let text = to_text(&value_at(array.as_ref(), row), column.column_type);
         (column.name.clone(), serde_json::Value::from(text))
     };

@@ -89,7 +89,10 @@ fn bad_csv_rows_are_set_aside_with_their_line_and_the_rest_goes_on() -> TestResu
                 "column `date`: date (YYYY-MM-DD) expected, found `2024-13-01`"
             ),
             (7, "column `date`: a value is required, found none"),
-            (8, "column `currency`: `usd` does not match `[A-Z]{3}`"),
+            (
+                8,
+                "column `currency`: does not match `[A-Z]{3}`, found `usd`"
+            ),
             (9, "column `currency`: the text is not UTF-8"),
             (10, "the record has more than 1000 bytes or 4001 fields"),
         ]
@@ -101,6 +104,133 @@ fn bad_csv_rows_are_set_aside_with_their_line_and_the_rest_goes_on() -> TestResu
     );
     assert_eq!(first.schema_hash, output.spec.schema.hash());
     Ok(())
+}
+
+#[test]
+fn csv_that_breaks_the_rules_of_quotes_is_set_aside_and_never_repaired() -> TestResult {
+    let output = Output::new(OutputFormat::Csv)?;
+    let rows = [
+        "\u{feff}date,currency,rate\n2024-01-01,USD,1\n",
+        "2024-01-02,\"EUR\"x,1\n",
+        "2024-01-03,E\"UR,1\n",
+        "2024-01-04,\"EUR\n2024-01-05,USD,1\n2024-01-06,\"USD\",1\n",
+        "2024-01-07,GBP,1\r\n",
+        "2024-01-08,GBP\r,1\n",
+        "2024-01-09,G\0P,1\n",
+        "\n2024-01-10,CHF,1",
+    ];
+    let staged = output.write("a.CSV", rows.concat())?.stage()?;
+    assert_eq!(staged.rows, 3);
+    let broken = |reason: &str| format!("not valid CSV: {reason}");
+    let told: Vec<(u64, String)> = letters(&staged)
+        .into_iter()
+        .map(|(line, error)| (line, error.to_owned()))
+        .collect();
+    let after = broken("text follows a closing quote");
+    assert_eq!(
+        told,
+        [
+            (3, after.clone()),
+            (
+                4,
+                broken("there is a quote inside a field that is not quoted")
+            ),
+            (5, after),
+            (9, broken("a line ends otherwise than the file's first")),
+            (
+                10,
+                broken("there is a NUL byte in a field that is not quoted")
+            ),
+        ]
+    );
+    let swallowed = &staged.dead_letters.records[2].record;
+    assert!(swallowed.contains("2024-01-05,USD,1"), "{swallowed}");
+    Ok(())
+}
+
+#[test]
+fn a_csv_that_ends_inside_quotes_fails_the_output() -> TestResult {
+    let mut output = Output::new(OutputFormat::Csv)?;
+    output.spec.limits.max_record_bytes = 1000;
+    for rest in ["2024-01-03,USD,1\n".to_owned(), "x".repeat(400_000)] {
+        let rows = format!("date,currency,rate\n2024-01-01,USD,1\n2024-01-02,\"EUR,1\n{rest}");
+        match output.write("a.csv", rows)?.stage() {
+            Err(error @ StageError::Malformed { .. }) => {
+                assert!(error.is_data_fault());
+                assert!(error.to_string().contains("begins in line 3,"), "{error}");
+            }
+            other => return Err(format!("{other:?}").into()),
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_record_longer_than_is_read_at_once_is_set_aside_whole() -> TestResult {
+    let mut output = Output::new(OutputFormat::Csv)?;
+    output.spec.limits.max_record_bytes = 1000;
+    let long = "y\n\"\"".repeat(200_000);
+    let rows = format!(
+        "date,currency,rate\r\n2024-01-01,USD,1\r\n2024-01-02,\"{long}\",1\r\n2024-01-03,EUR,1\r\nx\r\n"
+    );
+    let staged = output.write("a.csv", rows)?.stage()?;
+    assert_eq!(staged.rows, 2);
+    let lines: Vec<u64> = letters(&staged).iter().map(|(line, _)| *line).collect();
+    assert_eq!(lines, [3, 200_005]);
+    Ok(())
+}
+
+#[test]
+fn files_of_carriage_returns_are_read_by_their_own_line_ends() -> TestResult {
+    let output = Output::new(OutputFormat::Csv)?;
+    let rows = "date,currency,rate\r2024-01-01,USD,1\r2024-01-02,\"A\nB\",1\rx\ny\r";
+    let staged = output.write("a.csv", rows)?.stage()?;
+    let lines: Vec<u64> = letters(&staged).iter().map(|(line, _)| *line).collect();
+    assert_eq!((staged.rows, lines), (1, vec![3, 4]));
+    Ok(())
+}
+
+#[test]
+fn json_that_says_a_thing_twice_or_has_something_after_it_is_set_aside() -> TestResult {
+    let output = Output::new(OutputFormat::Ndjson)?;
+    let row = r#""date":"2024-01-01","currency":"USD""#;
+    let lines = [
+        format!(r#"{{{row},"rate":1}}"#),
+        format!(r#"{{{row},"rate":1,"rate":2}}"#),
+        format!(r#"{{{row},"rate":1,"r\u0061te":2}}"#),
+        format!(r#"{{{row}}} {{}}"#),
+        format!(r#"{{{row},}}"#),
+        format!(r#"{{{row},"rate":01}}"#),
+        r#"{"date":"2024-01-01","currency":"\ud800"}"#.to_owned(),
+        r#"{"date":"2024-01-01","currency":"U\u0053D","rate":null}"#.to_owned(),
+    ];
+    let staged = output.write("a.JSONL", lines.join("\n"))?.stage()?;
+    assert_eq!((staged.rows, staged.dead_letters.count), (2, 6));
+    let told = letters(&staged);
+    let twice = "column `rate` is there twice";
+    assert_eq!(told[..2], [(2, twice), (3, twice)]);
+    assert!(
+        told[2]
+            .1
+            .starts_with("not a JSON object: trailing characters")
+    );
+    assert_eq!(told[5].1, "column `currency`: the string is not valid");
+    Ok(())
+}
+
+#[test]
+fn a_json_array_is_refused_with_a_word() -> TestResult {
+    let output = Output::new(OutputFormat::Ndjson)?;
+    let refused = output
+        .write("a.json", "[{\"date\":\"2024-01-01\"}]")?
+        .stage();
+    match refused {
+        Err(error @ StageError::Malformed { .. }) => {
+            assert!(error.to_string().contains("JSON array"), "{error}");
+            Ok(())
+        }
+        other => Err(format!("{other:?}").into()),
+    }
 }
 
 #[test]
@@ -323,11 +453,22 @@ fn files_become_rows_and_files_again() -> TestResult {
     Ok(())
 }
 
+/// None where the file as a whole is not of its format.
+fn staged_or_malformed(staged: TestResult<Staged>) -> Result<Option<Staged>, TestCaseError> {
+    match staged {
+        Ok(staged) => Ok(Some(staged)),
+        Err(error) => match error.downcast_ref::<StageError>() {
+            Some(StageError::Malformed { .. }) => Ok(None),
+            _ => Err(TestCaseError::fail(error.to_string())),
+        },
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn any_bytes_after_a_header_are_rows_or_dead_letters(
+    fn any_bytes_after_a_header_are_rows_or_dead_letters_or_malformed(
         body in prop_oneof![
             any::<Vec<u8>>(),
             prop::collection::vec(
@@ -341,17 +482,17 @@ proptest! {
             let bytes = [b"date,currency,rate\n".as_slice(), &body].concat();
             Ok(output.write("a.csv", bytes)?.stage()?)
         };
-        let staged = run().map_err(|error| TestCaseError::fail(error.to_string()))?;
+        let Some(staged) = staged_or_malformed(run())? else { return Ok(()) };
         let lines = body.iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count() as u64 + 1;
         prop_assert!(staged.rows + staged.dead_letters.count <= lines);
     }
 
     #[test]
-    fn any_bytes_as_json_lines_are_rows_or_dead_letters(body in any::<Vec<u8>>()) {
+    fn any_bytes_as_json_lines_are_rows_or_dead_letters_or_malformed(body in any::<Vec<u8>>()) {
         let run = || -> TestResult<Staged> {
             Ok(Output::new(OutputFormat::Ndjson)?.write("a.ndjson", &body)?.stage()?)
         };
-        let staged = run().map_err(|error| TestCaseError::fail(error.to_string()))?;
+        let Some(staged) = staged_or_malformed(run())? else { return Ok(()) };
         prop_assert_eq!(staged.rows, 0);
     }
 }
