@@ -21,7 +21,7 @@ use crate::decision::StagedFile;
 use crate::digest::{RowHasher, RowsHash};
 use crate::partition::{MAX_FOLDER_BYTES, PartitionValues, folder, group_rows, matches};
 use crate::schema::TableSchema;
-use crate::stage::{Limits, StageError};
+use crate::stage::{Limits, StageError, StageObserver};
 
 /// A file is closed, and the next begun, after so many rows.
 const ROWS_PER_FILE: u64 = 4 << 20;
@@ -205,9 +205,15 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
-    /// Closes all files; each is synced, their folder too.
-    pub(crate) fn finish(mut self) -> Result<Vec<StagedFile>, StageError> {
+    /// Closes all files; each is synced, their folder too. The observer may end that between two.
+    pub(crate) fn finish(
+        mut self,
+        observer: &dyn StageObserver,
+    ) -> Result<Vec<StagedFile>, StageError> {
         for file in std::mem::take(&mut self.open).into_values() {
+            if observer.advanced(0, 0).is_break() {
+                return Err(StageError::Stopped);
+            }
             self.done.push(file.finish(self.folder)?);
         }
         // Dying before these syncs loses files that nobody was told of: the attempt is staged anew.

@@ -10,6 +10,7 @@ mod csv;
 mod files;
 mod flat;
 mod ndjson;
+mod observer;
 mod parquet;
 mod records;
 
@@ -26,6 +27,7 @@ use crate::schema::TableSchema;
 use crate::sink::Sink;
 
 pub use files::files_schema;
+pub use observer::StageObserver;
 
 /// What an attempt writes for an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,6 +209,9 @@ pub enum StageError {
         /// Why.
         source: arrow::error::ArrowError,
     },
+    /// Its observer ended the staging.
+    #[error("the staging was stopped")]
+    Stopped,
     /// Parquet could not be written.
     #[error("cannot write staged file `{file}`")]
     Encode {
@@ -222,9 +227,11 @@ impl StageError {
     pub fn is_data_fault(&self) -> bool {
         match self {
             Self::Input(error) => !matches!(error, InputError::Io { .. }),
-            Self::Read { .. } | Self::Write { .. } | Self::Encode { .. } | Self::Arrange { .. } => {
-                false
-            }
+            Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Encode { .. }
+            | Self::Arrange { .. }
+            | Self::Stopped => false,
             _ => true,
         }
     }
@@ -235,7 +242,8 @@ impl StageError {
 ///
 /// Files whose names begin with `_` or `.` are ignored, as Hive and Spark do, except in
 /// [`OutputFormat::Files`]. Files are read in byte order of their paths, and rows keep their
-/// order within a partition.
+/// order within a partition. The `observer` hears how far that is, and may end it; `&()` does
+/// neither.
 ///
 /// # Errors
 /// See [`StageError`]; what was staged until then is left behind for the next try or a sweep.
@@ -243,6 +251,7 @@ pub fn stage_output(
     written: &Path,
     staging: &Path,
     spec: &OutputSpec,
+    observer: &dyn StageObserver,
 ) -> Result<Staged, StageError> {
     let folder = InputFolder::open(written)?;
     let files = data_files(&folder, spec)?;
@@ -252,6 +261,7 @@ pub fn stage_output(
         spec,
         schema_hash: spec.schema.hash(),
         sink: &mut sink,
+        observer,
         dead_letters: BadRecords::default(),
         seen_rows: 0,
         unpacked_bytes: 0,
@@ -266,7 +276,7 @@ pub fn stage_output(
         }
     }
     let dead_letters = stage.dead_letters;
-    let files = sink.finish()?;
+    let files = sink.finish(observer)?;
     let rows = files.iter().map(|file| file.rows).sum();
     let mut sum = RowsHash::default();
     files.iter().for_each(|file| sum.add(&file.rows_hash));
@@ -307,6 +317,15 @@ fn data_files(folder: &InputFolder, spec: &OutputSpec) -> Result<Vec<InputFile>,
     }
 }
 
+/// Why a file could not be read to its end.
+fn read_error(file: &InputFile, source: std::io::Error) -> StageError {
+    if observer::ended(&source) {
+        return StageError::Stopped;
+    }
+    let file = file.path.clone();
+    StageError::Read { file, source }
+}
+
 /// An empty folder, durable in its parent.
 fn prepare(staging: &Path) -> Result<(), StageError> {
     let emptied = match fs::remove_dir_all(staging) {
@@ -328,14 +347,24 @@ struct Stage<'a, 'b> {
     spec: &'a OutputSpec,
     schema_hash: String,
     sink: &'b mut Sink<'a>,
+    observer: &'a dyn StageObserver,
     dead_letters: BadRecords,
     seen_rows: u64,
     unpacked_bytes: u64,
 }
 
-impl Stage<'_, '_> {
+impl<'a> Stage<'a, '_> {
+    /// The file, so that its reading is watched and can be ended.
+    fn observed(&self, content: fs::File) -> observer::Observed<'a> {
+        observer::Observed::new(content, self.observer)
+    }
+
+    /// Counts rows as they are read; the observer hears of them.
     fn count_rows(&mut self, file: &InputFile, rows: u64) -> Result<(), StageError> {
         self.seen_rows += rows;
+        if self.observer.advanced(rows, 0).is_break() {
+            return Err(StageError::Stopped);
+        }
         let limit = self.spec.limits.max_rows;
         if self.seen_rows > limit {
             return Err(StageError::Limit {

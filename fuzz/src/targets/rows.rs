@@ -170,7 +170,7 @@ fn stage(
             ..Limits::default()
         },
     };
-    let staged = stage_output(written, staging, &spec)?;
+    let staged = stage_output(written, staging, &spec, &())?;
     let file = staged.files.first().map(|file| staging.join(&file.path));
     Ok((staged, file))
 }

@@ -152,7 +152,7 @@ impl DataPlane for StateData {
         let written = written.join(output.dataset.as_str());
         let folder = staging.join(output.dataset.as_str());
         let (from, into) = (written, folder.clone());
-        let staged = blocking(move || stage::stage_output(&from, &into, &spec))
+        let staged = blocking(move || stage::stage_output(&from, &into, &spec, &()))
             .await?
             .map_err(|error| stage_error(output, &error))?;
         let tests = self

@@ -51,6 +51,7 @@ fn staged(state: &Path, attempt: &str, schema: &TableSchema, csv: &str) -> TestR
         &written,
         &state.join("staging").join(attempt),
         &spec,
+        &(),
     )?)
 }
 

@@ -3,8 +3,9 @@
 use std::fs::File;
 
 use super::check::Rows;
+use super::observer::Observed;
 use super::records::{MAX_FIELDS, Next, Records};
-use super::{Stage, StageError};
+use super::{Stage, StageError, read_error};
 use crate::cell::quoted;
 use crate::dead_letter::Refusal;
 use crate::input::InputFile;
@@ -12,10 +13,7 @@ use crate::schema::{ColumnType, TableSchema};
 
 impl Stage<'_, '_> {
     pub(super) fn csv(&mut self, file: &InputFile, content: File) -> Result<(), StageError> {
-        let unreadable = |source| StageError::Read {
-            file: file.path.clone(),
-            source,
-        };
+        let unreadable = |source| read_error(file, source);
         let malformed = |reason: String| StageError::Malformed {
             file: file.path.clone(),
             format: "CSV",
@@ -27,6 +25,7 @@ impl Stage<'_, '_> {
             ))
         };
         let max = self.spec.limits.max_record_bytes;
+        let content = self.observed(content);
         let mut records = Records::new(content, max);
         let places = match records.next().map_err(unreadable)? {
             Next::Record => header(&records, &self.spec.schema),
@@ -86,7 +85,7 @@ impl Stage<'_, '_> {
 /// where the column holds texts or bytes. A column of texts that must be there takes both for
 /// the empty text.
 fn csv_row(
-    records: &Records,
+    records: &Records<Observed<'_>>,
     places: &[usize],
     schema: &TableSchema,
     rows: &mut Rows<'_>,
@@ -124,7 +123,7 @@ fn csv_row(
 }
 
 /// For each declared column, its place in the file.
-fn header(record: &Records, schema: &TableSchema) -> Result<Vec<usize>, String> {
+fn header(record: &Records<Observed<'_>>, schema: &TableSchema) -> Result<Vec<usize>, String> {
     let mut names = Vec::with_capacity(record.len());
     for place in 0..record.len() {
         let (bytes, _) = record.field(place);

@@ -6,7 +6,7 @@ use std::io::Read as _;
 use sha2::{Digest as _, Sha256};
 
 use super::check::Rows;
-use super::{Stage, StageError};
+use super::{Stage, StageError, read_error};
 use crate::cell::Value;
 use crate::input::InputFile;
 use crate::schema::{Column, ColumnType, InvalidSchema, TableSchema};
@@ -32,13 +32,10 @@ impl Stage<'_, '_> {
     pub(super) fn file(&mut self, file: &InputFile, content: File) -> Result<(), StageError> {
         let limit = self.spec.limits.max_file_bytes;
         let mut bytes = Vec::new();
-        content
+        self.observed(content)
             .take(limit.saturating_add(1))
             .read_to_end(&mut bytes)
-            .map_err(|source| StageError::Read {
-                file: file.path.clone(),
-                source,
-            })?;
+            .map_err(|source| read_error(file, source))?;
         if bytes.len() as u64 > limit {
             return Err(StageError::Limit {
                 file: file.path.clone(),

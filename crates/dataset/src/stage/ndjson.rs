@@ -11,7 +11,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::check::Rows;
-use super::{Stage, StageError, flat};
+use super::{Stage, StageError, flat, read_error};
 use crate::cell::quoted;
 use crate::dead_letter::Refusal;
 use crate::input::InputFile;
@@ -19,11 +19,8 @@ use crate::schema::{ColumnType, TableSchema};
 
 impl Stage<'_, '_> {
     pub(super) fn ndjson(&mut self, file: &InputFile, content: File) -> Result<(), StageError> {
-        let unreadable = |source| StageError::Read {
-            file: file.path.clone(),
-            source,
-        };
-        let mut content = BufReader::with_capacity(256 << 10, content);
+        let unreadable = |source| read_error(file, source);
+        let mut content = BufReader::with_capacity(256 << 10, self.observed(content));
         skip_bom(&mut content).map_err(unreadable)?;
         let max = self.spec.limits.max_record_bytes;
         let schema = &self.spec.schema;

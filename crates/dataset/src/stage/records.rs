@@ -4,8 +4,7 @@
 //! rule, the whole of it, to the end of the line where it broke, is one malformed record: no part
 //! of what may be the inside of a quoted field is ever taken for rows.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read};
 
 /// The most fields of a record that are told apart.
 pub(super) const MAX_FIELDS: usize = 1 + 2 * crate::schema::MAX_COLUMNS;
@@ -77,8 +76,8 @@ const SPECIAL: [bool; 256] = {
 };
 
 /// A reader of records.
-pub(super) struct Records {
-    content: File,
+pub(super) struct Records<R> {
+    content: R,
     buffer: Vec<u8>,
     /// Where the current record begins, ends, and the next one begins.
     start: usize,
@@ -99,8 +98,8 @@ pub(super) struct Records {
     began: bool,
 }
 
-impl Records {
-    pub(super) fn new(content: File, max_bytes: usize) -> Self {
+impl<R: Read> Records<R> {
+    pub(super) fn new(content: R, max_bytes: usize) -> Self {
         Self {
             content,
             buffer: vec![0; READ_BYTES],

@@ -1,4 +1,6 @@
 use std::fs;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 
@@ -45,9 +47,81 @@ impl Output {
     }
 
     fn stage(&self) -> Result<Staged, StageError> {
-        let home = self.home.path();
-        stage_output(&home.join("out"), &home.join("staging"), &self.spec)
+        self.observed_by(&())
     }
+
+    fn observed_by(&self, observer: &dyn StageObserver) -> Result<Staged, StageError> {
+        let home = self.home.path();
+        stage_output(
+            &home.join("out"),
+            &home.join("staging"),
+            &self.spec,
+            observer,
+        )
+    }
+}
+
+/// Counts what it hears, and ends the staging after so many bytes.
+struct Watcher {
+    rows: AtomicU64,
+    bytes: AtomicU64,
+    until: u64,
+}
+
+impl Watcher {
+    fn until(until: u64) -> Self {
+        let (rows, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { rows, bytes, until }
+    }
+}
+
+impl StageObserver for Watcher {
+    fn advanced(&self, rows: u64, bytes: u64) -> ControlFlow<()> {
+        self.rows.fetch_add(rows, Ordering::Relaxed);
+        if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > self.until {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn an_observer_hears_of_every_row_and_byte_that_is_read() -> TestResult {
+    for (format, name, text) in [
+        (
+            OutputFormat::Csv,
+            "a.csv",
+            "date,currency,rate\n2024-01-01,USD,1\n2024-01-02,x,1\n",
+        ),
+        (
+            OutputFormat::Ndjson,
+            "a.ndjson",
+            "{\"date\":\"2024-01-01\",\"currency\":\"USD\"}\n{\"date\":1}\n",
+        ),
+    ] {
+        let output = Output::new(format)?;
+        let watcher = Watcher::until(u64::MAX);
+        output.write(name, text)?.observed_by(&watcher)?;
+        let heard = (watcher.rows.into_inner(), watcher.bytes.into_inner());
+        assert_eq!(heard, (2, text.len() as u64), "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_observer_ends_a_long_staging_within_a_buffer_even_inside_one_endless_record() -> TestResult {
+    let row = "2024-01-01,USD,1\n";
+    let many = format!("date,currency,rate\n{}", row.repeat(100_000));
+    let endless = format!("date,currency,rate\n\"{}", "x".repeat(2 << 20));
+    for text in [many, endless] {
+        let output = Output::new(OutputFormat::Csv)?;
+        let watcher = Watcher::until(100_000);
+        let ended = output.write("a.csv", &text)?.observed_by(&watcher);
+        assert!(matches!(ended, Err(StageError::Stopped)), "{ended:?}");
+        let read = watcher.bytes.into_inner();
+        assert!(read < 300_000, "{read} bytes were read");
+    }
+    Ok(())
 }
 
 fn letters(staged: &Staged) -> Vec<(u64, &str)> {

@@ -168,7 +168,7 @@ impl Place {
             limits: Limits::default(),
         };
         let written = self.root.path().join("out").join(table);
-        Ok(stage_output(&written, &self.staging(table), &spec)?)
+        Ok(stage_output(&written, &self.staging(table), &spec, &())?)
     }
 
     /// Where an output is staged.

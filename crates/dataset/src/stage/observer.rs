@@ -1,0 +1,53 @@
+//! Watching a staging, which may be long, and ending it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::ControlFlow;
+
+/// Hears how far a staging is, and may end it.
+pub trait StageObserver: Send + Sync {
+    /// So many more rows were read, and so many more bytes of the attempt's files. Told at least
+    /// once a batch of rows, once for every 64 KiB of text and once for each file made durable, from
+    /// the thread that stages. [`ControlFlow::Break`] ends the staging there, with
+    /// [`StageError::Stopped`](super::StageError::Stopped).
+    fn advanced(&self, rows: u64, bytes: u64) -> ControlFlow<()>;
+}
+
+/// Watches nothing and ends nothing.
+impl StageObserver for () {
+    fn advanced(&self, _rows: u64, _bytes: u64) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+/// A file whose reading is told to an observer, and ends where that says so.
+pub(super) struct Observed<'a> {
+    content: File,
+    observer: &'a dyn StageObserver,
+}
+
+impl<'a> Observed<'a> {
+    pub(super) fn new(content: File, observer: &'a dyn StageObserver) -> Self {
+        Self { content, observer }
+    }
+}
+
+impl Read for Observed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.content.read(buffer)?;
+        match self.observer.advanced(0, read as u64) {
+            ControlFlow::Continue(()) => Ok(read),
+            ControlFlow::Break(()) => Err(io::Error::other(Stopped)),
+        }
+    }
+}
+
+/// What a reading ends with that its observer ended.
+#[derive(Debug, thiserror::Error)]
+#[error("the staging was stopped")]
+struct Stopped;
+
+/// Whether it was an observer that ended a reading.
+pub(super) fn ended(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Stopped>())
+}
