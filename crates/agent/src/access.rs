@@ -30,6 +30,7 @@ use serde_json::{Value, json};
 use crate::{
     assignment::Assignment,
     data::{DataError, DataPlane, SetAside, StagedOutput},
+    live::StagingWatch,
 };
 
 /// So many accesses of an attempt are in its ledger entry, and a refusal; all of them are in the
@@ -125,6 +126,9 @@ impl std::fmt::Display for Action {
     }
 }
 
+/// Tells the time.
+pub(crate) type Now<'a> = dyn Fn() -> Timestamp + Send + Sync + 'a;
+
 /// Checks identities with the key of who mints them; cannot mint any.
 #[derive(Debug, Clone)]
 pub struct IdentityVerifier {
@@ -137,7 +141,7 @@ impl IdentityVerifier {
         Self { key }
     }
 
-    /// The gate that an assignment's identity opens.
+    /// The gate that an assignment's identity opens, by the clock `now`.
     ///
     /// # Errors
     /// If the identity was not signed as it is, is another attempt's, or does not hold now.
@@ -145,15 +149,7 @@ impl IdentityVerifier {
         &self,
         assignment: &'a Assignment,
         data: &'a dyn DataPlane,
-    ) -> Result<Gate<'a>, AccessError> {
-        self.open_at(assignment, data, Timestamp::now)
-    }
-
-    fn open_at<'a>(
-        &self,
-        assignment: &'a Assignment,
-        data: &'a dyn DataPlane,
-        now: fn() -> Timestamp,
+        now: &'a Now<'a>,
     ) -> Result<Gate<'a>, AccessError> {
         let SignedIdentity {
             identity,
@@ -231,7 +227,7 @@ pub(crate) struct Gate<'a> {
     identity: &'a Identity,
     assignment: &'a Assignment,
     data: &'a dyn DataPlane,
-    now: fn() -> Timestamp,
+    now: &'a Now<'a>,
     log: Mutex<AccessLog>,
 }
 
@@ -248,11 +244,12 @@ impl Gate<'_> {
         output: &Output,
         written: &Path,
         staging: &Path,
+        watch: &StagingWatch,
     ) -> Result<StagedOutput, DataError> {
         let open = self.scopes().datasets_write.contains(&output.dataset);
         self.access(Action::Write, format!("dataset {}", output.dataset), open)?;
         self.data
-            .stage(output, self.assignment, written, staging)
+            .stage(output, self.assignment, written, staging, watch)
             .await
     }
 

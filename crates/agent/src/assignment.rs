@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use barecount_model::{
+    class::RunnerClass,
     id::{RunId, TaskId},
     identity::SignedIdentity,
     plan::{Pin, StagePlan},
@@ -11,11 +12,12 @@ use barecount_model::{
 };
 use barecount_network::health::PathHealth;
 use barecount_runner::launch::AttemptToken;
+use serde::{Deserialize, Serialize};
 
 use crate::data::SetAside;
 
 /// Names an attempt, with all that a report of it needs.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Attempt {
     /// The run.
     pub run: RunId,
@@ -82,28 +84,39 @@ impl Assignment {
     }
 }
 
-/// What an agent is told.
-#[derive(Debug)]
+/// What an agent is told. An order that comes twice, or after what overtook it, changes nothing.
+#[derive(Debug, Clone)]
 pub enum Order {
     /// Carry this attempt out.
     Launch(Box<Assignment>),
-    /// An earlier process had this attempt under way: find out what became of it, and clean up.
-    Recover(Attempt),
-    /// Stop this attempt: `SIGTERM`, and `SIGKILL` after the grace period.
+    /// An earlier process had this attempt under way: find out what became of it, and go on with it
+    /// from there if that can be.
+    Recover(Box<Assignment>),
+    /// Stop this attempt, whatever part of it is under way: its work with `SIGTERM`, and `SIGKILL`
+    /// after the grace period.
     Stop {
         /// The attempt.
         attempt: Attempt,
         /// The grace period.
         grace: Duration,
     },
-    /// Remove what this attempt staged: it is committed, or was not decided for.
-    Sweep(Attempt),
+    /// The end of this attempt is durable where it was told: it is not kept here any longer.
+    Acknowledge(Attempt),
+    /// Remove what this attempt left: it is committed, or was not decided for.
+    Sweep {
+        /// The attempt.
+        attempt: Attempt,
+        /// The class that carried it out.
+        class: RunnerClass,
+    },
     /// This run has ended: what is kept warm for it alone is not needed any more.
     Release(RunId),
 }
 
-/// What an agent tells.
-#[derive(Debug)]
+/// What an agent tells. Every attempt that it was told to launch or to recover ends in one
+/// [`Ended`](Event::Ended) or [`Lost`](Event::Lost), which is told again, as it was, to whoever
+/// orders that attempt again before it is acknowledged.
+#[derive(Debug, Clone)]
 pub enum Event {
     /// A runner has started the attempt.
     Started {

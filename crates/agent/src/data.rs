@@ -13,7 +13,7 @@ use barecount_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{access::AccessError, assignment::Assignment};
+use crate::{access::AccessError, assignment::Assignment, live::StagingWatch};
 
 /// A record that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,13 +111,15 @@ pub trait DataPlane: Send + Sync {
     ) -> Result<serde_json::Value, DataError>;
 
     /// Takes what the attempt wrote for one declared output: checks every row against the schema,
-    /// makes the rest durable in `staging`, and runs the acceptance tests on it.
+    /// makes the rest durable in `staging`, and runs the acceptance tests on it. Tells `watch` how
+    /// far that is, and fails soon after the watch is stopped; how does not matter then.
     async fn stage(
         &self,
         output: &Output,
         assignment: &Assignment,
         written: &Path,
         staging: &Path,
+        watch: &StagingWatch,
     ) -> Result<StagedOutput, DataError>;
 
     /// Records that the attempt itself set aside, by the task contract: those kept, and how many

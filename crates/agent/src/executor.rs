@@ -1,171 +1,90 @@
-//! Carrying orders out: each attempt is a task of its own, and tells its end exactly once.
+//! Carrying one attempt out, from what it needs to what it came to.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+mod conclude;
+
+use std::{path::Path, sync::Arc, time::Duration};
 
 use barecount_model::{
-    class::RunnerClass,
     codes,
-    id::RunId,
     plan::WorkPlan,
-    run::outcome::{AttemptResult, Failure, FailureKind, Metrics, Outcome, Staged},
+    run::outcome::{AttemptResult, Failure, FailureKind, Metrics, Outcome, Timeline},
 };
-use barecount_network::record::{FlowLog, Verdict};
 use barecount_runner::{
-    Runner, RunnerError,
-    launch::{End, Ended, HandlerProgram, Launch, ReuseKey, Root, Work},
+    Handle, Runner, RunnerError,
+    launch::{Ended, HandlerProgram, Launch, ReuseKey, Root, Work},
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio_util::task::TaskTracker;
 
 use crate::{
-    access::{Gate, IdentityVerifier},
-    assignment::{Assignment, Attempt, Event, Order},
-    bounds, classify, contract,
-    data::{Artifacts, DataError, DataPlane, Located, SetAside},
-    places::{self, StagingFolders},
-    secrets::{self, Given, SecretsService},
-    words,
+    access::Gate,
+    assignment::{Assignment, Attempt, Event},
+    bounds, contract,
+    data::{Located, SetAside},
+    dispatcher::{Agent, AgentConfig},
+    live::{Live, Phase},
+    secrets::{self, Given},
 };
 
-/// So many flows of an attempt are in its ledger entry; all of them are in the record beside it.
-const SHOWN_FLOWS: usize = 32;
-
-/// What an agent works with.
-pub struct AgentConfig {
-    /// The runner of each class that this agent serves.
-    pub runners: HashMap<RunnerClass, Arc<dyn Runner>>,
-    /// Datasets.
-    pub data: Arc<dyn DataPlane>,
-    /// Artifacts.
-    pub artifacts: Arc<dyn Artifacts>,
-    /// Where attempts' folders are.
-    pub folders: StagingFolders,
-    /// Where secrets come from; nowhere if absent.
-    pub secrets: Option<SecretsService>,
-    /// Checks identities: nothing is carried out, read or written without one.
-    pub identities: IdentityVerifier,
+/// What there is of an attempt that an earlier process launched.
+pub(crate) enum Found {
+    /// It runs.
+    Running {
+        handle: Handle,
+        launched_at: Timestamp,
+    },
+    /// Its work has ended, and what it left was not staged.
+    Ended {
+        ended: Box<Ended>,
+        launched_at: Timestamp,
+    },
 }
 
-/// Owns attempts. Cheap to clone.
-#[derive(Clone)]
-pub struct Agent {
-    inner: Arc<AgentConfig>,
-    events: mpsc::UnboundedSender<Event>,
-    orders: TaskTracker,
+/// How an attempt's work ended; the failure beside it says that it took too long and was stopped.
+/// What it reached and printed until then is in the end as in any other.
+pub(crate) struct Worked {
+    ended: Ended,
+    overdue: Option<Failure>,
+}
+
+/// One attempt while it is carried out.
+pub(crate) struct Course<'a> {
+    assignment: &'a Assignment,
+    gate: &'a Gate<'a>,
+    live: &'a Live,
+    timeline: Timeline,
+    detail: Value,
 }
 
 impl Agent {
-    /// An agent that tells what happens through `events`.
-    pub fn new(config: AgentConfig, events: mpsc::UnboundedSender<Event>) -> Self {
-        Self {
-            inner: Arc::new(config),
-            events,
-            orders: TaskTracker::new(),
-        }
-    }
-
-    /// Resolves when every order given so far is carried out. Cancel-safe.
-    pub async fn idle(&self) {
-        self.orders.close();
-        self.orders.wait().await;
-        self.orders.reopen();
-    }
-
-    /// Takes an order and carries it out in the background; the end of an attempt is an [`Event`].
-    pub fn order(&self, order: Order) {
-        let agent = self.clone();
-        self.orders.spawn(async move {
-            match order {
-                Order::Launch(assignment) => agent.attempt(&assignment).await,
-                Order::Recover(attempt) => agent.recover(attempt).await,
-                Order::Stop { attempt, grace } => agent.stop(&attempt, grace).await,
-                Order::Sweep(attempt) => agent.sweep(&attempt).await,
-                Order::Release(run) => agent.release(&run).await,
-            }
-        });
-    }
-
-    /// Ends and cleans up everything that the runners still hold of an attempt.
-    async fn sweep(&self, attempt: &Attempt) {
-        for runner in self.inner.runners.values() {
-            if let Err(error) = runner.destroy(&attempt.token()).await {
-                warn(attempt, "an attempt could not be cleaned up", &error);
-            }
-        }
-        if let Err(error) = self.inner.folders.sweep(&attempt.token()) {
-            warn(attempt, "an attempt's folder could not be removed", &error);
-        }
-    }
-
-    /// Ends what runners keep warm for a run that has ended.
-    async fn release(&self, run: &RunId) {
-        for runner in self.inner.runners.values() {
-            runner.release(run).await;
-        }
-    }
-
-    async fn recover(&self, attempt: Attempt) {
-        for runner in self.inner.runners.values() {
-            // Whatever comes back, the attempt is given up and done again: a local one died with its
-            // agent, and one that ended had not been accepted. Asking lets the runner clean up.
-            if let Err(error) = runner.recover(&attempt.token()).await {
-                warn(
-                    &attempt,
-                    "a runner could not say what became of an attempt",
-                    &error,
-                );
-            }
-        }
-        self.sweep(&attempt).await;
-        self.tell(Event::Lost { attempt });
-    }
-
-    async fn stop(&self, attempt: &Attempt, grace: Duration) {
-        let token = attempt.token();
-        for runner in self.inner.runners.values() {
-            let native = String::new();
-            let handle = barecount_runner::Handle {
-                token: token.clone(),
-                native,
-            };
-            match runner.stop(&handle, grace).await {
-                Ok(()) | Err(RunnerError::Unknown(_)) => {}
-                Err(error) => warn(attempt, "an attempt could not be stopped", &error),
-            }
-        }
-    }
-
-    async fn attempt(&self, assignment: &Assignment) {
-        let (outcome, set_aside) = self.carry_out(assignment).await;
-        let attempt = assignment.attempt.clone();
-        self.tell(Event::Ended {
-            attempt,
-            outcome: Box::new(outcome),
-            set_aside,
-        });
-    }
-
-    async fn carry_out(&self, assignment: &Assignment) -> (Outcome, Vec<SetAside>) {
-        let opened = self.inner.identities.open(assignment, &*self.inner.data);
+    /// Carries an attempt out, or goes on with what was found of it.
+    pub(crate) async fn carry_out(
+        &self,
+        assignment: &Assignment,
+        live: &Live,
+        found: Option<Found>,
+    ) -> (Outcome, Vec<SetAside>) {
+        let now = || self.inner.clock.timestamp();
+        let opened = self
+            .inner
+            .identities
+            .open(assignment, &*self.inner.data, &now);
         let gate = match opened {
             Ok(gate) => gate,
             Err(error) => {
-                warn(
-                    &assignment.attempt,
-                    "an attempt has no valid identity",
-                    &error,
-                );
+                let attempt = &assignment.attempt;
+                warn(attempt, "an attempt has no valid identity", &error);
                 return (failed(error.into(), json!({})), Vec::new());
             }
         };
-        let (mut outcome, set_aside) = self.carry_out_as(assignment, &gate).await;
+        let course = Course {
+            assignment,
+            gate: &gate,
+            live,
+            timeline: Timeline::default(),
+            detail: json!({}),
+        };
+        let (mut outcome, set_aside) = self.carry_out_as(course, found).await;
         let (identity, whole) = gate.evidence();
         outcome.detail["identity"] = identity;
         if let Some(lines) = whole {
@@ -177,35 +96,44 @@ impl Agent {
 
     async fn carry_out_as(
         &self,
-        assignment: &Assignment,
-        gate: &Gate<'_>,
+        mut course: Course<'_>,
+        found: Option<Found>,
     ) -> (Outcome, Vec<SetAside>) {
-        let AgentConfig {
-            secrets, folders, ..
-        } = &*self.inner;
-        let mut detail = json!({});
-        if let Err(refused) = gate.fetch(assignment.stage.secrets.values()) {
-            return (failed(refused.into(), detail), Vec::new());
-        }
-        let record = folders.accesses(&assignment.attempt.token());
-        let given = secrets::give(secrets.as_ref(), assignment, record, &mut detail).await;
-        let given = match given {
-            Ok(given) => given,
-            Err(failure) => return (failed(failure, detail), Vec::new()),
+        let mut given = None;
+        let worked = match found {
+            Some(found) => {
+                course.detail["recovered"] = json!(true);
+                self.go_on(&mut course, found).await
+            }
+            None => match self.give(&mut course).await {
+                Ok(secrets) => {
+                    given = secrets;
+                    self.launch_and_wait(&mut course, given.as_ref()).await
+                }
+                Err(failure) => Err(failure),
+            },
         };
-        let ended = self.launch_and_wait(assignment, gate, given.as_ref(), &mut detail);
-        let ended = ended.await;
         // Nothing of its work runs any more, or it never did.
         let redactor = given.map(Given::take_back);
-        let (mut outcome, mut set_aside) = match ended {
-            Ok((mut ended, overdue)) => {
+        let (mut outcome, mut set_aside) = match worked {
+            Ok(Some(mut worked)) => {
                 if let Some(redactor) = &redactor {
-                    secrets::redact_end(redactor, &mut ended.end);
+                    secrets::redact_end(redactor, &mut worked.ended.end);
                 }
-                let ended = self.conclude(assignment, gate, ended, overdue, detail);
-                ended.await
+                self.conclude(course, worked).await
             }
-            Err(failure) => (failed(failure, detail), Vec::new()),
+            Ok(None) => (stopped(course.detail), Vec::new()),
+            Err(failure) => {
+                let outcome = failed(failure, course.detail);
+                let timeline = course.timeline;
+                (
+                    Outcome {
+                        timeline,
+                        ..outcome
+                    },
+                    Vec::new(),
+                )
+            }
         };
         if let Some(redactor) = redactor {
             secrets::redact(&redactor, &mut outcome, &mut set_aside);
@@ -213,112 +141,132 @@ impl Agent {
         (outcome, set_aside)
     }
 
-    /// What an attempt came to whose work has ended: what it wrote is staged, or it has failed.
-    async fn conclude(
-        &self,
-        assignment: &Assignment,
-        gate: &Gate<'_>,
-        mut ended: Ended,
-        overdue: Option<Failure>,
-        mut detail: Value,
-    ) -> (Outcome, Vec<SetAside>) {
-        let log = self.inner.folders.log(&assignment.attempt.token());
-        let told = words::told(&assignment.stage, &log, &ended.end, &mut ended.log);
-        detail["enforcement"] = ended.enforcement.clone();
-        detail["log"] = json!(ended.log);
-        detail["warm"] = json!(ended.warm);
-        if let Some(path) = &assignment.path {
-            detail["path"] = json!(path);
-        }
-        if let Some(flows) = &ended.flows {
-            detail["network"] = self.keep_flows(&assignment.attempt, flows).await;
-        }
-        let kind = match assignment.stage.work {
-            WorkPlan::Job { .. } => classify::Kind::Job,
-            _ => classify::Kind::Program,
-        };
-        let (failure, exit_code) =
-            classify::failure(&told, kind, assignment.stage.resources.memory_bytes);
-        // Whatever it did when it was told to stop: what ended it is that it was late.
-        let failure = overdue.or(failure);
-        let mut outcome = Outcome {
-            result: AttemptResult::Stopped,
-            exit_code,
-            metrics: classify::metrics(&ended),
-            detail,
-        };
-        let mut set_aside = Vec::new();
-        outcome.result = match failure {
-            Some(mut failure) => {
-                let has_log = matches!(ended.end, End::Exited { .. } | End::Signalled { .. });
-                if has_log && !words::are_kept(&assignment.stage) {
-                    failure.message.push_str(&words::last(&log));
-                }
-                if failure.code == codes::TRY_AGAIN.id || ended.saved {
-                    failure = self.handed_on(assignment, gate, failure).await;
-                }
-                AttemptResult::Failed(failure)
-            }
-            None if ended.end == End::Stopped => {
-                if ended.saved {
-                    self.keep_for_resuming(assignment, gate).await;
-                }
-                AttemptResult::Stopped
-            }
-            None => match self
-                .stage(assignment, gate, &mut outcome.detail, &mut set_aside)
-                .await
-            {
-                Ok(staged) => AttemptResult::Done(staged),
-                Err(error) => AttemptResult::Failed(error.into()),
-            },
-        };
-        (outcome, set_aside)
+    /// Gives the attempt its secrets, if it has any.
+    async fn give(&self, course: &mut Course<'_>) -> Result<Option<Given>, Failure> {
+        let AgentConfig {
+            secrets,
+            folders,
+            clock,
+            ..
+        } = &*self.inner;
+        let assignment = course.assignment;
+        course.gate.fetch(assignment.stage.secrets.values())?;
+        let record = folders.accesses(&assignment.attempt.token());
+        let detail = &mut course.detail;
+        secrets::give(secrets.as_ref(), assignment, record, clock, detail).await
     }
 
-    /// Carries the work out; the failure beside its end says that it took too long and was stopped.
-    /// What it reached and printed until then is in the end as in any other.
+    /// Has the work done; none if it was stopped before it began.
     async fn launch_and_wait(
         &self,
-        assignment: &Assignment,
-        gate: &Gate<'_>,
+        course: &mut Course<'_>,
         given: Option<&Given>,
-        detail: &mut Value,
-    ) -> Result<(Ended, Option<Failure>), Failure> {
-        let runner = self.runner(assignment)?;
-        let mut launch = self.prepare(assignment, gate, detail).await?;
+    ) -> Result<Option<Worked>, Failure> {
+        let runner = self.runner(course.assignment)?;
+        let Some(mut launch) = self.prepare(course).await? else {
+            return Ok(None);
+        };
         if let Some(given) = given {
-            launch.reuse = Some(given.reuse(assignment));
+            launch.reuse = Some(given.reuse(course.assignment));
             launch.secrets = Some(given.launch());
         }
-        let handle = runner
-            .launch(&launch)
+        let clock = &self.inner.clock;
+        self.inner
+            .folders
+            .note_launch(&launch.token, clock.timestamp())
+            .map_err(|error| host("the attempt's launch cannot be noted", &error))?;
+        let launched = tokio::select! {
+            biased;
+            launched = runner.launch(&launch) => launched,
+            // It may wait for something that others have, and has not begun for all we know.
+            _ = course.live.stopped() => {
+                self.destroy(&*runner, course.assignment).await;
+                return Ok(None);
+            }
+        };
+        let handle = match launched {
+            Ok(handle) => handle,
+            Err(error) => {
+                // It may have started, and the answer got lost.
+                self.destroy(&*runner, course.assignment).await;
+                return Err(infrastructure(&error));
+            }
+        };
+        self.started(course, &handle, clock.timestamp());
+        self.wait(course, &*runner, &handle, launch.timeout)
             .await
-            .map_err(|error| infrastructure(&error))?;
-        let attempt = assignment.attempt.clone();
+            .map(Some)
+    }
+
+    /// Goes on with an attempt where an earlier process left it.
+    async fn go_on(
+        &self,
+        course: &mut Course<'_>,
+        found: Found,
+    ) -> Result<Option<Worked>, Failure> {
+        match found {
+            Found::Running {
+                handle,
+                launched_at,
+            } => {
+                let runner = self.runner(course.assignment)?;
+                self.started(course, &handle, launched_at);
+                let spent = self.inner.clock.timestamp().duration_since(launched_at);
+                let spent = Duration::try_from(spent).unwrap_or_default();
+                let left = course.assignment.timeout().saturating_sub(spent);
+                self.wait(course, &*runner, &handle, left).await.map(Some)
+            }
+            Found::Ended { ended, launched_at } => {
+                course.timeline.started_at = Some(launched_at);
+                let (ended, overdue) = (*ended, None);
+                Ok(Some(Worked { ended, overdue }))
+            }
+        }
+    }
+
+    fn started(&self, course: &mut Course<'_>, handle: &Handle, at: Timestamp) {
+        course.timeline.started_at = Some(at);
+        course.live.enter(Phase::Running, at);
         self.tell(Event::Started {
-            attempt,
+            attempt: course.assignment.attempt.clone(),
             runner: handle.native.clone(),
         });
-        let ended = tokio::time::timeout(launch.timeout, runner.wait(&handle)).await;
-        if let Ok(ended) = ended {
-            return Ok((ended.map_err(|error| infrastructure(&error))?, None));
-        }
-        runner
-            .stop(&handle, assignment.grace())
-            .await
-            .map_err(|error| infrastructure(&error))?;
-        let ended = runner.wait(&handle).await;
-        let ended = ended.map_err(|error| infrastructure(&error))?;
-        let overdue = Failure {
-            kind: FailureKind::Timeout,
-            code: codes::TIMEOUT.id.to_owned(),
-            message: format!(
-                "the attempt took longer than its {} s; raise `timeout`, or choose a larger size",
-                launch.timeout.as_secs_f64()
-            ),
+    }
+
+    /// Waits for the end of the work, and brings it about if that takes longer than `left` or the
+    /// attempt is stopped.
+    async fn wait(
+        &self,
+        course: &mut Course<'_>,
+        runner: &dyn Runner,
+        handle: &Handle,
+        left: Duration,
+    ) -> Result<Worked, Failure> {
+        let (assignment, clock) = (course.assignment, &self.inner.clock);
+        let (grace, overdue) = tokio::select! {
+            biased;
+            ended = runner.wait(handle) => {
+                course.timeline.work_ended_at = Some(clock.timestamp());
+                let ended = ended.map_err(|error| infrastructure(&error))?;
+                return Ok(Worked { ended, overdue: None });
+            }
+            grace = course.live.stopped() => (grace, None),
+            () = clock.sleep(left) => (assignment.grace(), Some(overdue(assignment))),
         };
-        Ok((ended, Some(overdue)))
+        let ended = match runner.stop(handle, grace).await {
+            Ok(()) => runner.wait(handle).await,
+            Err(error) => Err(error),
+        };
+        course.timeline.work_ended_at = Some(clock.timestamp());
+        let ended = ended.map_err(|error| infrastructure(&error))?;
+        Ok(Worked { ended, overdue })
+    }
+
+    async fn destroy(&self, runner: &dyn Runner, assignment: &Assignment) {
+        let attempt = &assignment.attempt;
+        if let Err(error) = runner.destroy(&attempt.token()).await {
+            warn(attempt, "an attempt could not be cleaned up", &error);
+        }
     }
 
     fn runner(&self, assignment: &Assignment) -> Result<Arc<dyn Runner>, Failure> {
@@ -334,16 +282,12 @@ impl Agent {
             })
     }
 
-    /// Everything before the launch: artifacts, folders, inputs.
-    async fn prepare(
-        &self,
-        assignment: &Assignment,
-        gate: &Gate<'_>,
-        detail: &mut Value,
-    ) -> Result<Launch, Failure> {
+    /// Everything before the launch: artifacts, folders, inputs. None if it is stopped meanwhile.
+    async fn prepare(&self, course: &mut Course<'_>) -> Result<Option<Launch>, Failure> {
         let AgentConfig {
             artifacts, folders, ..
         } = &*self.inner;
+        let (assignment, gate) = (course.assignment, course.gate);
         let stage = &assignment.stage;
         gate.reach(&stage.egress)?;
         let located = artifacts.locate(&stage.work, &stage.drivers).await?;
@@ -353,16 +297,21 @@ impl Agent {
             .map_err(|error| host("the attempt's folders cannot be made", &error))?;
         let mut inputs = Vec::new();
         for input in &stage.inputs {
+            if course.live.is_stopped() {
+                return Ok(None);
+            }
             inputs.push(gate.provide(input, &places.input).await?);
         }
-        detail["inputs"] = Value::Array(inputs);
+        course.detail["inputs"] = Value::Array(inputs);
         let found = gate.provide_checkpoint(&places.checkpoint).await?;
-        detail["checkpoint"] = json!(found);
+        course.detail["checkpoint"] = json!(found);
         let work = self.work(assignment, gate, &located).await?;
-        let deadline = Timestamp::now()
-            .as_millisecond()
-            .saturating_add_unsigned(stage.timeout_ms);
-        Ok(Launch {
+        if course.live.is_stopped() {
+            return Ok(None);
+        }
+        let now = self.inner.clock.timestamp().as_millisecond();
+        let deadline = now.saturating_add_unsigned(stage.timeout_ms);
+        Ok(Some(Launch {
             token: token.clone(),
             size: stage.size,
             work,
@@ -375,7 +324,7 @@ impl Agent {
             reuse: Some(ReuseKey::of_any_run(&assignment.reuse)),
             timeout: assignment.timeout(),
             log: folders.log(&token),
-        })
+        }))
     }
 
     async fn work(
@@ -422,102 +371,6 @@ impl Agent {
             },
         })
     }
-
-    async fn stage(
-        &self,
-        assignment: &Assignment,
-        gate: &Gate<'_>,
-        detail: &mut Value,
-        set_aside: &mut Vec<SetAside>,
-    ) -> Result<Staged, DataError> {
-        let folders = &self.inner.folders;
-        let token = assignment.attempt.token();
-        let written = folders.of(&token).join("output");
-        let staging = folders.staged(&token);
-        let mut staged = Staged::default();
-        let mut tests = Vec::new();
-        let (own, count) = gate.dead_letters(&written).await?;
-        set_aside.extend(own);
-        staged.dead_letters += count;
-        for output in &assignment.stage.outputs {
-            let done = gate.stage(output, &written, &staging).await?;
-            staged.dead_letters += done.set_aside_count;
-            staged.datasets.push(done.dataset);
-            set_aside.extend(done.set_aside);
-            tests.push(done.tests);
-        }
-        detail["tests"] = Value::Array(tests);
-        let saved = folders.of(&token).join("checkpoint");
-        staged.checkpoint = gate.stage_checkpoint(&saved, &staging).await?;
-        Ok(staged)
-    }
-
-    /// Writes the record of an attempt's flows beside the ledger, if there were any, and answers with
-    /// what evidence has of it: sums, the digest of the whole, and its beginning.
-    async fn keep_flows(&self, attempt: &Attempt, flows: &FlowLog) -> Value {
-        if !flows.records.is_empty() {
-            let record = self.inner.folders.flows(&attempt.token());
-            self.keep(record, flows.to_json_lines()).await;
-        }
-        // Refusals first, lest work that makes many connections push them out of sight.
-        let (refused, others): (Vec<_>, Vec<_>) = flows
-            .records
-            .iter()
-            .partition(|record| record.verdict == Verdict::Refused);
-        let shown: Vec<_> = refused.iter().chain(&others).take(SHOWN_FLOWS).collect();
-        json!({
-            "totals": flows.totals,
-            "digest": flows.digest(),
-            "left_out": flows.records.len() - shown.len(),
-            "records": shown,
-        })
-    }
-
-    /// Writes a record beside the ledger, whose digest goes into evidence.
-    async fn keep(&self, record: PathBuf, lines: String) {
-        let path = record.clone();
-        let kept = tokio::task::spawn_blocking(move || places::keep_record(&path, &lines));
-        if let Err(error) = kept.await.unwrap_or_else(|error| Err(error.into())) {
-            // The digest in evidence then tells of a record that is missing.
-            let record = record.display();
-            tracing::error!(%error, %record, "a record of an attempt was not kept");
-        }
-    }
-
-    /// Keeps the checkpoint of an attempt that asks to be tried again. Where that fails the attempt
-    /// has failed by it: another try would begin where it should not.
-    async fn handed_on(
-        &self,
-        assignment: &Assignment,
-        gate: &Gate<'_>,
-        failure: Failure,
-    ) -> Failure {
-        let folders = &self.inner.folders;
-        let saved = folders.of(&assignment.attempt.token()).join("checkpoint");
-        match gate.hand_on_checkpoint(&saved).await {
-            Ok(()) => failure,
-            Err(error) => error.into(),
-        }
-    }
-
-    /// Keeps the checkpoint of an attempt that was stopped. Where that fails, a run that is resumed
-    /// begins from the one before, which is as right.
-    async fn keep_for_resuming(&self, assignment: &Assignment, gate: &Gate<'_>) {
-        let attempt = &assignment.attempt;
-        let saved = self.inner.folders.of(&attempt.token()).join("checkpoint");
-        if let Err(error) = gate.hand_on_checkpoint(&saved).await {
-            warn(
-                attempt,
-                "the checkpoint of a stopped attempt is lost",
-                &error,
-            );
-        }
-    }
-
-    fn tell(&self, event: Event) {
-        // Nobody listens only while the program ends; the state that recovery finds says the rest.
-        let _ = self.events.send(event);
-    }
 }
 
 fn failed(failure: Failure, detail: Value) -> Outcome {
@@ -525,7 +378,30 @@ fn failed(failure: Failure, detail: Value) -> Outcome {
         result: AttemptResult::Failed(failure),
         exit_code: None,
         metrics: Metrics::default(),
+        timeline: Timeline::default(),
         detail,
+    }
+}
+
+/// Stopped before its work began.
+fn stopped(detail: Value) -> Outcome {
+    Outcome {
+        result: AttemptResult::Stopped,
+        exit_code: None,
+        metrics: Metrics::default(),
+        timeline: Timeline::default(),
+        detail,
+    }
+}
+
+fn overdue(assignment: &Assignment) -> Failure {
+    let seconds = assignment.timeout().as_secs_f64();
+    Failure {
+        kind: FailureKind::Timeout,
+        code: codes::TIMEOUT.id.to_owned(),
+        message: format!(
+            "the attempt took longer than its {seconds} s; raise `timeout`, or choose a larger size"
+        ),
     }
 }
 
@@ -561,9 +437,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn warn(attempt: &Attempt, what: &'static str, error: &dyn std::error::Error) {
+pub(crate) fn warn(attempt: &Attempt, what: &'static str, error: &dyn std::error::Error) {
     tracing::warn!(attempt = %attempt.token(), error = chain(error), "{what}");
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,9 +1,12 @@
 //! The agent: owns attempts. It takes [`Order`]s, drives a runner per class, stages outputs, and
-//! tells what happened in [`Event`]s.
+//! tells what happened in [`Event`]s. An end is kept on disk until it is acknowledged.
+//!
+//! The way in is the dispatcher, which decides what an order changes; the executor carries one
+//! attempt out.
 //!
 //! Knows nothing of policies, budgets or commits: whether an attempt is to be repeated, and whether
-//! what it staged becomes visible, is decided elsewhere. An order may come twice; an attempt's token
-//! makes that harmless.
+//! what it staged becomes visible, is decided elsewhere. An order may come twice, or late, and
+//! changes nothing then.
 
 mod access;
 mod assignment;
@@ -11,14 +14,19 @@ mod bounds;
 mod classify;
 mod contract;
 mod data;
+mod dispatcher;
 mod executor;
+mod live;
+mod outbox;
 mod places;
+mod register;
 mod secrets;
 mod words;
 
 pub use access::{AccessError, IdentityVerifier};
 pub use assignment::{Assignment, Attempt, Event, Order};
 pub use data::{Artifacts, DataError, DataPlane, Located, SetAside, StagedOutput};
-pub use executor::{Agent, AgentConfig};
+pub use dispatcher::{Agent, AgentConfig};
+pub use live::{Activity, Phase, StagingWatch};
 pub use places::StagingFolders;
 pub use secrets::SecretsService;

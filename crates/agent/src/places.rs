@@ -8,6 +8,22 @@ use std::{
 };
 
 use barecount_runner::launch::{AttemptToken, Places};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The file in an attempt's folder that tells of its launch.
+const NOTE: &str = "launch.json";
+
+#[derive(Serialize, Deserialize)]
+struct LaunchNote {
+    boot: String,
+    at: Timestamp,
+}
+
+/// What names the time since the host's last start.
+fn boot() -> io::Result<String> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+}
 
 /// Where attempts' folders are made.
 #[derive(Debug, Clone)]
@@ -87,6 +103,32 @@ impl StagingFolders {
         std::fs::create_dir_all(folder.join("staged"))?;
         std::fs::create_dir_all(&self.logs)?;
         Ok(places)
+    }
+
+    /// Makes the names of attempts' folders durable.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        std::fs::File::open(&self.root)?.sync_all()
+    }
+
+    /// Notes that an attempt is about to be launched. A later process that finds the attempt ended
+    /// believes in what it wrote only where this note is of the same start of the host: what work
+    /// writes is not synchronised, and may be torn by a loss of power.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub(crate) fn note_launch(&self, token: &AttemptToken, at: Timestamp) -> io::Result<()> {
+        let note = LaunchNote { boot: boot()?, at };
+        std::fs::write(self.of(token).join(NOTE), serde_json::to_string(&note)?)
+    }
+
+    /// When an attempt was launched, if that was since the host's last start.
+    pub(crate) fn launched_at(&self, token: &AttemptToken) -> Option<Timestamp> {
+        let text = std::fs::read(self.of(token).join(NOTE)).ok()?;
+        let note: LaunchNote = serde_json::from_slice(&text).ok()?;
+        (boot().ok()? == note.boot).then_some(note.at)
     }
 
     /// Removes an attempt's folder. Removing what is not there does nothing.

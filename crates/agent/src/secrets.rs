@@ -18,13 +18,16 @@ use barecount_model::{
     run::outcome::{AttemptResult, Failure, FailureKind, Outcome},
     text::{InvalidText, Name},
 };
-use barecount_runner::launch::{self, ReuseKey};
+use barecount_runner::{
+    clock::Clock,
+    launch::{self, ReuseKey},
+};
 use barecount_secrets::{
     Access, AccessLog, Expired, FetchError, Gate, Lease, MemoryFolder, MountError, Mounted,
     NotRecorded, ProviderError, Redactor, RedactorError, Reference, Scope, SecretName,
     SecretsProvider, StoreError,
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use crate::{assignment::Assignment, data::SetAside, executor::chain};
@@ -73,6 +76,7 @@ pub(crate) async fn give(
     service: Option<&SecretsService>,
     assignment: &Assignment,
     record: PathBuf,
+    clock: &Arc<dyn Clock>,
     detail: &mut Value,
 ) -> Result<Option<Given>, Failure> {
     if assignment.stage.secrets.is_empty() {
@@ -86,13 +90,14 @@ pub(crate) async fn give(
         });
     };
     let (given_to, runtime) = (assignment.clone(), tokio::runtime::Handle::current());
+    let clock = Arc::clone(clock);
     // Reading a store, stretching a passphrase and synchronising the record block.
     let given = tokio::task::spawn_blocking(move || {
         let log = match AccessFile::open(&record) {
             Ok(log) => log,
             Err(error) => return (Err(GiveError::Record(error)), json!(null)),
         };
-        let given = runtime.block_on(fetch_all(&service, &given_to, &log));
+        let given = runtime.block_on(fetch_all(&service, &given_to, &log, &*clock));
         (given, log.evidence(&given_to))
     });
     let (given, evidence) = given.await.map_err(|error| {
@@ -109,20 +114,21 @@ async fn fetch_all(
     service: &SecretsService,
     assignment: &Assignment,
     log: &AccessFile,
+    clock: &dyn Clock,
 ) -> Result<Given, GiveError> {
     let scope = scope(assignment)?;
     let gate = Gate::new(service.provider.clone(), log);
     let mut leases: Vec<(&Name, &SecretSpec, Lease)> = Vec::new();
     for (name, spec) in &assignment.stage.secrets {
         let wanted = reference(spec);
-        let lease = gate.fetch(&wanted, &scope, Timestamp::now()).await?;
+        let lease = gate.fetch(&wanted, &scope, clock.timestamp()).await?;
         leases.push((name, spec, lease));
     }
     let named = leases
         .iter()
         .map(|(_, _, lease)| (lease.reference().name.as_str(), lease.redactable()));
     let redactor = Redactor::new(named)?;
-    let now = Timestamp::now();
+    let now = clock.timestamp();
     let (mut files, mut variables) = (Vec::new(), BTreeMap::new());
     for (name, spec, lease) in &leases {
         let value = lease.value(now)?;

@@ -35,6 +35,7 @@ pub(crate) struct Printer {
     quiet: bool,
     verbose: bool,
     color: bool,
+    live: bool,
 }
 
 impl Printer {
@@ -49,6 +50,7 @@ impl Printer {
             quiet,
             verbose,
             color,
+            live: !quiet && io::stderr().is_terminal(),
         }
     }
 
@@ -80,6 +82,31 @@ impl Printer {
         if !self.quiet {
             eprint_line(line);
         }
+    }
+
+    /// Whether there is a terminal on which lines can be drawn again.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// Draws lines in place of the last `before` ones, which were drawn like this. Whoever wrote
+    /// them, they stay where they are: no line wraps, and none moves the cursor.
+    pub(crate) fn draw(&self, before: usize, lines: &[String]) {
+        if !self.live || (before == 0 && lines.is_empty()) {
+            return;
+        }
+        let mut text = String::new();
+        if before > 0 {
+            text.push_str(&format!("\x1b[{before}A\x1b[J"));
+        }
+        text.push_str("\x1b[?7l");
+        for line in lines {
+            text.push_str(&printable(line));
+            text.push('\n');
+        }
+        text.push_str("\x1b[?7h");
+        // Standard error may be closed; then there is nobody to tell.
+        let _ = io::stderr().lock().write_all(text.as_bytes());
     }
 
     /// Tells a person who asked for details (`--verbose`) something.

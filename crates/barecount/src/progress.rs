@@ -1,11 +1,18 @@
-//! Progress of a run on standard error: a line for each change of a task.
+//! Progress of a run on standard error: a line for each change of a task, and on a terminal, below
+//! these, a line for each task that is under way, drawn again as it goes on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use barecount_agent::{Activity, Phase};
 use barecount_model::run::{AttemptState, Run, Task, TaskState, WaitingReason};
 use jiff::Timestamp;
 
 use crate::{printer::Printer, view};
+
+/// So many tasks that are under way are drawn.
+const DRAWN: usize = 8;
+/// A staging that takes longer is worth a line where nothing is drawn.
+const LONG_STAGING_SECONDS: f64 = 1.0;
 
 /// What of a task is told when it changes.
 type Shown = (TaskState, usize, Option<WaitingReason>);
@@ -16,11 +23,16 @@ pub(crate) struct Progress<'a> {
     began: Timestamp,
     shown: HashMap<usize, Shown>,
     width: usize,
+    /// Lines that are drawn below all others.
+    drawn: usize,
+    /// Stagings that were told of, by task and attempt.
+    staging: HashSet<(usize, u32)>,
 }
 
 impl<'a> Progress<'a> {
-    /// Shows from here on; what the run has behind it is not told again.
-    pub(crate) fn new(printer: &'a Printer, run: &Run) -> Self {
+    /// Shows from here on. What a run has behind it that was there before is not told again; of one
+    /// that is `new`, nothing was told.
+    pub(crate) fn new(printer: &'a Printer, run: &Run, new: bool) -> Self {
         let width = run
             .tasks
             .iter()
@@ -32,9 +44,14 @@ impl<'a> Progress<'a> {
             began: Timestamp::now(),
             shown: HashMap::new(),
             width,
+            drawn: 0,
+            staging: HashSet::new(),
         };
-        for (index, task) in run.tasks.iter().enumerate() {
-            progress.shown.insert(index, shown(task));
+        if new {
+            progress.show(run);
+        } else {
+            let shown = run.tasks.iter().map(shown).enumerate();
+            progress.shown.extend(shown);
         }
         progress
     }
@@ -54,11 +71,106 @@ impl<'a> Progress<'a> {
         }
     }
 
+    /// Shows what is under way now.
+    pub(crate) fn watch(&mut self, run: &Run, activities: &[Activity]) {
+        if !self.printer.is_live() {
+            return self.tell_of_staging(run, activities);
+        }
+        let now = Timestamp::now();
+        let mut lines = Vec::new();
+        for task in &run.tasks {
+            if let Some(text) = under_way(task, activities, now) {
+                let name = view::task_name(task);
+                lines.push(format!(
+                    "          {name:width$}  {text}",
+                    width = self.width
+                ));
+            }
+        }
+        if lines.len() > DRAWN {
+            let more = lines.len() - DRAWN;
+            lines.truncate(DRAWN);
+            lines.push(format!("          … and {more} more"));
+        }
+        self.printer.draw(self.drawn, &lines);
+        self.drawn = lines.len();
+    }
+
+    /// Says once of each long staging that it goes on.
+    fn tell_of_staging(&mut self, run: &Run, activities: &[Activity]) {
+        let now = Timestamp::now();
+        for (index, task) in run.tasks.iter().enumerate() {
+            let Some(activity) = activity_of(task, activities) else {
+                continue;
+            };
+            let long = seconds_since(activity.since, now) >= LONG_STAGING_SECONDS;
+            if activity.phase == Phase::Staging
+                && long
+                && self.staging.insert((index, activity.attempt.number))
+            {
+                let name = view::task_name(task);
+                self.line(&format!(
+                    "{name:width$}  its work is done; staging what it wrote",
+                    width = self.width
+                ));
+            }
+        }
+    }
+
     /// A line with the time since the beginning.
-    pub(crate) fn line(&self, text: &str) {
+    pub(crate) fn line(&mut self, text: &str) {
+        self.printer.draw(self.drawn, &[]);
+        self.drawn = 0;
         let elapsed = Timestamp::now().duration_since(self.began).as_secs_f64();
         self.printer.note(&format!("{elapsed:7.2}s  {text}"));
     }
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        self.printer.draw(self.drawn, &[]);
+    }
+}
+
+fn activity_of<'b>(task: &Task, activities: &'b [Activity]) -> Option<&'b Activity> {
+    let number = task.current()?.number;
+    activities
+        .iter()
+        .find(|activity| activity.attempt.task == task.id && activity.attempt.number == number)
+}
+
+fn seconds_since(since: Timestamp, now: Timestamp) -> f64 {
+    now.duration_since(since).as_secs_f64().max(0.0)
+}
+
+/// What of a task is under way, if anything is: which part, for how long, how far.
+fn under_way(task: &Task, activities: &[Activity], now: Timestamp) -> Option<String> {
+    let attempt = task.current()?;
+    let (phase, since) = match (task.state, activity_of(task, activities)) {
+        (TaskState::Committing, _) => ("committing", attempt.ended_at?),
+        (TaskState::Active, Some(activity)) => {
+            let phase = match activity.phase {
+                Phase::Preparing => "preparing",
+                Phase::Running => "running",
+                Phase::Staging => return Some(staging(activity, now)),
+            };
+            (phase, activity.since)
+        }
+        _ => return None,
+    };
+    Some(format!("{phase:<10} {:6.1} s", seconds_since(since, now)))
+}
+
+fn staging(activity: &Activity, now: Timestamp) -> String {
+    let seconds = seconds_since(activity.since, now);
+    // Only a figure for people: what the conversions lose is below what is shown.
+    let rate = activity.rows as f64 / seconds.max(0.1);
+    format!(
+        "{:<10} {seconds:6.1} s  {} rows  {}  {rate:.0} rows/s",
+        "staging",
+        activity.rows,
+        view::bytes(activity.bytes)
+    )
 }
 
 fn shown(task: &Task) -> Shown {
@@ -103,8 +215,16 @@ fn change(task: &Task) -> Option<String> {
                 count => format!(", {count} dead letters"),
             };
             let seconds = attempt.and_then(view::seconds).unwrap_or_default();
+            let staging = attempt
+                .and_then(|attempt| Some((attempt.work_ended_at?, attempt.staged_at?)))
+                .map_or(0.0, |(from, to)| seconds_since(from, to));
+            let staging = if staging >= LONG_STAGING_SECONDS {
+                format!(", staged in {staging:.2} s")
+            } else {
+                String::new()
+            };
             Some(format!(
-                "done in {seconds:.2} s, {rows} rows committed{letters}"
+                "done in {seconds:.2} s, {rows} rows committed{letters}{staging}"
             ))
         }
         TaskState::Failed => {

@@ -62,7 +62,8 @@ impl RunView<'_> {
         })
     }
 
-    /// What the attempts that have ended would have cost on the services behind their classes.
+    /// What the work of the attempts that have ended would have cost on the services behind their
+    /// classes. The platform's own time has no price.
     fn cost(&self) -> Money {
         let prices = Prices::public();
         let attempts = self.run.tasks.iter().flat_map(|task| {
@@ -73,9 +74,8 @@ impl RunView<'_> {
         });
         attempts
             .filter_map(|(task, attempt, resources)| {
-                let started = attempt.started_at?;
-                let length = attempt.ended_at?.duration_since(started).as_millis();
-                let length = u64::try_from(length).unwrap_or(0);
+                let length = attempt.work_time()?.as_millis();
+                let length = u64::try_from(length).unwrap_or(u64::MAX);
                 let (class, size) = (task.class, task.size);
                 Some(cost::of_attempt(
                     &prices,
@@ -175,6 +175,7 @@ pub(crate) fn task_table(run: &Run) -> Table {
         "state",
         "attempts",
         "seconds",
+        "platform",
         "peak memory",
     ];
     let mut table = Table::new(&headings, "no tasks");
@@ -183,6 +184,9 @@ pub(crate) fn task_table(run: &Run) -> Table {
         let seconds = current
             .and_then(seconds)
             .map_or("-".to_owned(), |s| format!("{s:.2}"));
+        let platform = current
+            .and_then(Attempt::platform_time)
+            .map_or("-".to_owned(), |time| format!("{:.2}", time.as_secs_f64()));
         let memory = current.and_then(|attempt| attempt.metrics.memory_peak_bytes);
         table.row([
             task_name(task),
@@ -191,6 +195,7 @@ pub(crate) fn task_table(run: &Run) -> Table {
             state_text(task.state).to_owned(),
             task.attempts.len().to_string(),
             seconds,
+            platform,
             memory.map_or("-".to_owned(), bytes),
         ]);
     }
@@ -306,12 +311,9 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
-/// How long an attempt took, in seconds.
+/// How long the work of an attempt took, in seconds.
 pub(crate) fn seconds(attempt: &Attempt) -> Option<f64> {
-    let start = attempt.started_at.unwrap_or(attempt.intended_at);
-    attempt
-        .ended_at
-        .map(|end| end.duration_since(start).as_secs_f64())
+    attempt.work_time().map(|time| time.as_secs_f64())
 }
 
 /// What a run waits for, if nothing of it is under way.
@@ -370,8 +372,14 @@ fn attempt(attempt: &Attempt, digest: Option<&str>) -> Value {
         "state": attempt.state,
         "exit_code": attempt.exit_code,
         "failure": attempt.failure,
+        "intended_at": attempt.intended_at,
         "started_at": attempt.started_at,
+        "work_ended_at": attempt.work_ended_at,
+        "staged_at": attempt.staged_at,
         "ended_at": attempt.ended_at,
+        "committed_at": attempt.committed_at,
+        "work_seconds": attempt.work_time().map(|time| time.as_secs_f64()),
+        "platform_seconds": attempt.platform_time().map(|time| time.as_secs_f64()),
         "metrics": attempt.metrics,
         "network": flows::of_attempt(attempt),
         "secrets": accesses::of_attempt(attempt),

@@ -348,6 +348,8 @@ fn attempt_facts(run: &Run, plan: &Plan, task: &Task, attempt: &Attempt) -> Valu
         "intended_at": attempt.intended_at,
         "held": attempt.held,
         "started_at": attempt.started_at,
+        "work_ended_at": attempt.work_ended_at,
+        "staged_at": attempt.staged_at,
         "ended_at": attempt.ended_at,
         "exit_code": attempt.exit_code,
         "failure": attempt.failure.as_ref().map(failure_facts),

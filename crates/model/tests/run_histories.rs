@@ -8,7 +8,9 @@ use barecount_model::{
     run::{
         Abandonment, AttemptState, Moment, Pending, Record, RetryBudget, Run, RunState, Task,
         TaskState, WaitingReason,
-        outcome::{AttemptResult, Failure, FailureKind, Metrics, Outcome, Staged, StagedDataset},
+        outcome::{
+            AttemptResult, Failure, FailureKind, Metrics, Outcome, Staged, StagedDataset, Timeline,
+        },
     },
 };
 use jiff::{SignedDuration, Timestamp};
@@ -67,6 +69,7 @@ fn diamond() -> Run {
 
 fn outcome(result: AttemptResult) -> Outcome {
     Outcome {
+        timeline: Timeline::default(),
         result,
         exit_code: None,
         metrics: Metrics::default(),

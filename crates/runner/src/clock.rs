@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use jiff::Timestamp;
 use tokio::{sync::watch, time::Instant};
 
 /// A future that resolves when its time has come. Cancel-safe.
@@ -19,6 +20,12 @@ pub trait Clock: Send + Sync + fmt::Debug {
 
     /// Wall-clock time in milliseconds since 1970, for deadlines that work is told about.
     fn unix_millis(&self) -> u64;
+
+    /// Wall-clock time.
+    fn timestamp(&self) -> Timestamp {
+        let millis = i64::try_from(self.unix_millis()).unwrap_or(i64::MAX);
+        Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
+    }
 
     /// Resolves when [`now`](Clock::now) has reached `at`. Cancel-safe.
     fn sleep_until(&self, at: Duration) -> Sleep;
@@ -47,6 +54,10 @@ impl SystemClock {
 impl Clock for SystemClock {
     fn now(&self) -> Duration {
         self.origin.elapsed()
+    }
+
+    fn timestamp(&self) -> Timestamp {
+        Timestamp::now()
     }
 
     fn unix_millis(&self) -> u64 {

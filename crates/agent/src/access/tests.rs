@@ -66,6 +66,7 @@ impl DataPlane for Asked {
         _: &Assignment,
         _: &Path,
         _: &Path,
+        _: &StagingWatch,
     ) -> Result<StagedOutput, DataError> {
         self.note(format!("write {}", output.dataset));
         Ok(StagedOutput {
@@ -217,11 +218,16 @@ fn sign(identity: Identity) -> SignedIdentity {
 
 /// An attempt of stage `first`, which reads `raw.a` and writes `gdp.a`.
 fn assignment() -> Assignment {
+    assignment_of(2)
+}
+
+/// The same, of another task.
+pub(crate) fn assignment_of(task: u8) -> Assignment {
     let stage = stage("first", &["raw.a"], "gdp.a");
     let attempt = Attempt {
         run: RunId::from_bytes([1; 16]),
         index: 0,
-        task: TaskId::from_bytes([2; 16]),
+        task: TaskId::from_bytes([task; 16]),
         number: 1,
     };
     let workload = Workload {
@@ -248,23 +254,28 @@ fn assignment() -> Assignment {
     }
 }
 
-fn refused(assignment: &Assignment, now: fn() -> Timestamp) -> Result<(), Option<AccessError>> {
+fn refused(assignment: &Assignment, now: &Now<'_>) -> Result<(), Option<AccessError>> {
     let data = Asked::default();
-    let opened = verifier().open_at(assignment, &data, now);
+    let opened = verifier().open(assignment, &data, now);
     opened.map(drop).map_err(Some)
 }
 
 #[tokio::test]
 async fn an_attempt_reaches_what_its_stage_declares() -> TestResult {
     let (assignment, data) = (assignment(), Asked::default());
-    let gate = verifier().open_at(&assignment, &data, issued)?;
+    let gate = verifier().open(&assignment, &data, &issued)?;
     let place = Path::new("/place");
     gate.reach(&assignment.stage.egress)?;
     gate.provide(&assignment.stage.inputs[0], place).await?;
     gate.job(place).await?;
     gate.provide_checkpoint(place).await?;
-    gate.stage(&assignment.stage.outputs[0], place, place)
-        .await?;
+    gate.stage(
+        &assignment.stage.outputs[0],
+        place,
+        place,
+        &StagingWatch::default(),
+    )
+    .await?;
     gate.dead_letters(place).await?;
     gate.stage_checkpoint(place, place).await?;
     let expected = [
@@ -298,12 +309,14 @@ async fn an_attempt_that_asks_for_the_dataset_of_another_stage_is_refused_and_re
     assignment.stage.outputs = vec![output("gdp.b")];
     assignment.stage.egress = vec![destination("elsewhere.example.com")];
     let data = Asked::default();
-    let gate = verifier().open_at(&assignment, &data, issued)?;
+    let gate = verifier().open(&assignment, &data, &issued)?;
     let place = Path::new("/place");
     let stage = &assignment.stage;
     let read = gate.provide(&stage.inputs[0], place).await;
     let job = gate.job(place).await;
-    let write = gate.stage(&stage.outputs[0], place, place).await;
+    let write = gate
+        .stage(&stage.outputs[0], place, place, &StagingWatch::default())
+        .await;
     let reach = gate.reach(&stage.egress);
     // Datasets are read or written, and not because the other is allowed.
     let written = gate.provide(&dataset("gdp.a"), place).await;
@@ -343,7 +356,7 @@ fn an_attempt_is_given_the_secrets_that_were_placed_with_it_and_in_that_version_
     identity.scopes.secrets.insert("erp/token@2".to_owned());
     assignment.identity = sign(identity);
     let data = Asked::default();
-    let gate = verifier().open_at(&assignment, &data, issued)?;
+    let gate = verifier().open(&assignment, &data, &issued)?;
     gate.fetch([&secret("erp/token", Some(2))?])?;
     for other in [
         secret("erp/token", None)?,
@@ -366,16 +379,16 @@ fn an_identity_whose_scopes_were_widened_opens_nothing() {
     scopes
         .datasets_read
         .insert("raw.b".parse().expect("a dataset"));
-    assert_eq!(refused(&widened, issued), Err(Some(AccessError::Forged)));
+    assert_eq!(refused(&widened, &issued), Err(Some(AccessError::Forged)));
     let mut prolonged = assignment();
     prolonged.identity.identity.expires_at = Timestamp::MAX;
-    assert_eq!(refused(&prolonged, issued), Err(Some(AccessError::Forged)));
+    assert_eq!(refused(&prolonged, &issued), Err(Some(AccessError::Forged)));
     let mut signed_by_another = assignment();
     let identity = &signed_by_another.identity.identity;
     let other = SigningKey::from_bytes(&[8; 32]);
     signed_by_another.identity.signature = other.sign(&identity.signed_bytes()).to_bytes();
     assert_eq!(
-        refused(&signed_by_another, issued),
+        refused(&signed_by_another, &issued),
         Err(Some(AccessError::Forged))
     );
 }
@@ -395,7 +408,7 @@ fn an_identity_opens_nothing_for_another_attempt() {
         change(&mut assignment);
         let holder = assignment.identity.identity.workload.to_string();
         assert_eq!(
-            refused(&assignment, issued),
+            refused(&assignment, &issued),
             Err(Some(AccessError::NotOurs { holder }))
         );
     }
@@ -412,13 +425,13 @@ async fn an_identity_opens_nothing_once_it_has_expired() -> TestResult {
     let (assignment, data) = (assignment(), Asked::default());
     let expires_at = expired();
     assert_eq!(
-        refused(&assignment, expired),
+        refused(&assignment, &expired),
         Err(Some(AccessError::Expired { expires_at }))
     );
     let before: fn() -> Timestamp = || issued() - jiff::SignedDuration::from_millis(1);
-    assert!(refused(&assignment, before).is_err(), "it holds not yet");
-    let mut gate = verifier().open_at(&assignment, &data, issued)?;
-    gate.now = expired;
+    assert!(refused(&assignment, &before).is_err(), "it holds not yet");
+    let mut gate = verifier().open(&assignment, &data, &issued)?;
+    gate.now = &expired;
     let read = gate
         .provide(&assignment.stage.inputs[0], Path::new("/"))
         .await;
@@ -435,7 +448,7 @@ async fn an_identity_opens_nothing_once_it_has_expired() -> TestResult {
 async fn evidence_of_accesses_is_bounded_keeps_the_refusal_and_has_the_digest_of_the_rest()
 -> TestResult {
     let (assignment, data) = (assignment(), Asked::default());
-    let gate = verifier().open_at(&assignment, &data, issued)?;
+    let gate = verifier().open(&assignment, &data, &issued)?;
     for _ in 0..1_000 {
         gate.provide(&assignment.stage.inputs[0], Path::new("/"))
             .await?;

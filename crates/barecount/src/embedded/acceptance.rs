@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use barecount_agent::{Assignment, DataError};
+use barecount_agent::{Assignment, DataError, StagingWatch};
 use barecount_dataset::schema::TableSchema;
 use barecount_engine::{
     acceptance::{AcceptanceSpec, AcceptanceTest, TestResult},
@@ -42,7 +42,7 @@ impl Acceptance {
     }
 
     /// Puts an output's tests to what is staged of it in `staging/<dataset>`, and answers with
-    /// their results, for evidence.
+    /// their results, for evidence. Ends them when the watch is stopped.
     ///
     /// # Errors
     /// [`DataError::Data`] if one of them does not hold.
@@ -52,6 +52,7 @@ impl Acceptance {
         table_schema: &TableSchema,
         assignment: &Assignment,
         staging: &std::path::Path,
+        watch: &StagingWatch,
     ) -> Result<Value, DataError> {
         if output.tests.is_empty() {
             return Ok(json!([]));
@@ -69,7 +70,13 @@ impl Acceptance {
             timeout_ms: TIMEOUT.as_millis().try_into().unwrap_or(u64::MAX),
         });
         let token = token(assignment, output);
-        let results = self.run(&request, &token, staging).await;
+        let results = tokio::select! {
+            results = self.run(&request, &token, staging) => results,
+            () = watch.stopped() => Err(DataError::Host {
+                code: "BC0704",
+                message: "the tests were stopped".to_owned(),
+            }),
+        };
         self.clean_up(&token).await;
         judge(output, results?)
     }

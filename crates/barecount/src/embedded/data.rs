@@ -2,18 +2,19 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use async_trait::async_trait;
-use barecount_agent::{Assignment, DataError, DataPlane, SetAside, StagedOutput};
+use barecount_agent::{Assignment, DataError, DataPlane, SetAside, StagedOutput, StagingWatch};
 use barecount_artifact::{Limits as ArtifactLimits, Store, job};
 use barecount_dataset::{
     dead_letter::BadRecord,
     decision::{AppTransaction, Committed, DatasetCommit, Decision, PartitionValues},
     input::InputFolder,
-    stage::{self, Limits, OutputSpec, StageError, Staged as StagedFiles},
+    stage::{self, Limits, OutputSpec, StageError, StageObserver, Staged as StagedFiles},
     table::{StateTables, Tables},
 };
 use barecount_engine::job::{JobSpec, OutputTable};
@@ -137,6 +138,7 @@ impl DataPlane for StateData {
         assignment: &Assignment,
         written: &Path,
         staging: &Path,
+        watch: &StagingWatch,
     ) -> Result<StagedOutput, DataError> {
         let table_schema = schema::of_output(output)?;
         let own = own_of_output(assignment, output);
@@ -152,12 +154,13 @@ impl DataPlane for StateData {
         let written = written.join(output.dataset.as_str());
         let folder = staging.join(output.dataset.as_str());
         let (from, into) = (written, folder.clone());
-        let staged = blocking(move || stage::stage_output(&from, &into, &spec, &()))
+        let watched = Watched(watch.clone());
+        let staged = blocking(move || stage::stage_output(&from, &into, &spec, &watched))
             .await?
             .map_err(|error| stage_error(output, &error))?;
         let tests = self
             .acceptance
-            .check(output, &table_schema, assignment, staging)
+            .check(output, &table_schema, assignment, staging, watch)
             .await?;
         let commit = DatasetCommit {
             table: schema::table(&output.dataset)?,
@@ -323,6 +326,19 @@ async fn input_table(tables: &Tables, input: &InputPlan) -> Result<Option<InputT
         format,
         path: Path::new(inside::INPUT).join(dataset.as_str()),
     }))
+}
+
+/// A staging tells the agent how far it is, and ends when the agent says so.
+struct Watched(StagingWatch);
+
+impl StageObserver for Watched {
+    fn advanced(&self, rows: u64, bytes: u64) -> ControlFlow<()> {
+        self.0.advanced(rows, bytes);
+        if self.0.is_stopped() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// What an engine gets of an attempt's resources.

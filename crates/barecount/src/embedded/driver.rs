@@ -10,8 +10,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use barecount_agent::{Agent, Assignment, Attempt, DataError, Event, Order, SetAside};
-use barecount_control::{CommandError, Control, Fenced, Update, clock::Clock, store::DeadLetter};
+use barecount_agent::{Agent, Assignment, Attempt, DataError, Event, Order};
+use barecount_control::{CommandError, Control, Fenced, Update, clock::Clock};
 use barecount_model::{
     class::RunnerClass,
     codes,
@@ -28,11 +28,11 @@ use barecount_network::health::PathHealth;
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 
-use super::path_gate::PathGate;
+use super::{
+    path_gate::PathGate,
+    reporting::{durably, report, roll_forward},
+};
 use crate::failure::chain;
-
-/// Tries of one roll-forward before the process gives up; the decision stands all the same.
-const ROLL_FORWARD_TRIES: u32 = 5;
 
 /// Rolls a commit decision forward into tables.
 #[async_trait]
@@ -265,20 +265,30 @@ impl Driver {
         };
         let ours = self.opened.contains(&fenced);
         let attempt = attempt(update, task, number);
+        if let Pending::RollForward { .. } = pending {
+            return self.roll_forward(update, fenced);
+        }
+        if !ours {
+            self.give(update, attempt.clone(), Order::Recover);
+        }
         match pending {
-            Pending::RollForward { .. } => self.roll_forward(update, fenced),
-            _ if !ours => self.agent.order(Order::Recover(attempt)),
-            Pending::Launch { .. } => self.launch(update, attempt),
+            Pending::Launch { .. } if ours => self.give(update, attempt, Order::Launch),
             Pending::Stop { .. } => {
                 let grace = grace(update, task);
                 self.agent.order(Order::Stop { attempt, grace });
             }
-            // Launched by this process: its end comes as an event.
-            Pending::Await { .. } => {}
+            // Its end comes as an event.
+            _ => {}
         }
     }
 
-    fn launch(&mut self, update: &Update, attempt: Attempt) {
+    /// Gives the agent an attempt, to be launched or to be gone on with.
+    fn give(
+        &mut self,
+        update: &Update,
+        attempt: Attempt,
+        order: impl FnOnce(Box<Assignment>) -> Order,
+    ) {
         let fenced = fenced(&attempt);
         let identity = match self.control.identify(&fenced, self.clock.now()) {
             Ok(identity) => identity,
@@ -288,7 +298,7 @@ impl Driver {
         match assignment(update, attempt, identity) {
             Some(assignment) => {
                 let assignment = Assignment { path, ..assignment };
-                self.agent.order(Order::Launch(Box::new(assignment)));
+                self.agent.order(order(Box::new(assignment)));
             }
             None => {
                 let text = format!("the plan of {} lacks one of its stages", fenced.run);
@@ -312,8 +322,10 @@ impl Driver {
                 number: current.number,
             };
             if self.swept.insert(fenced) {
-                self.agent
-                    .order(Order::Sweep(attempt(update, index, current.number)));
+                self.agent.order(Order::Sweep {
+                    attempt: attempt(update, index, current.number),
+                    class: task.class,
+                });
             }
         }
     }
@@ -388,24 +400,20 @@ impl Driver {
         chosen
     }
 
+    /// Hands on what an attempt told, until it is durable. Only then the agent may forget it.
     fn told(&mut self, event: Event) {
-        let control = self.control.clone();
+        let (control, clock) = (self.control.clone(), Arc::clone(&self.clock));
+        let agent = self.agent.clone();
         self.reports.push(Box::pin(async move {
-            let result = match event {
-                Event::Started { attempt, runner } => {
-                    control.started(&fenced(&attempt), &runner).await
+            let result = durably(&*clock, || report(control.clone(), event.clone())).await;
+            let known = matches!(result, Ok(()) | Err(CommandError::Rejected(_)));
+            match event {
+                Event::Ended { attempt, .. } | Event::Lost { attempt } if known => {
+                    agent.order(Order::Acknowledge(attempt));
                 }
-                Event::Ended {
-                    attempt,
-                    outcome,
-                    set_aside,
-                } => {
-                    let letters = set_aside.into_iter().map(letter).collect();
-                    control.report(&fenced(&attempt), *outcome, letters).await
-                }
-                Event::Lost { attempt } => control.lost(&fenced(&attempt)).await,
-            };
-            result.map(drop)
+                _ => {}
+            }
+            result
         }));
     }
 
@@ -434,9 +442,14 @@ impl Driver {
                 attempt,
                 result: Ok(outputs),
             } => {
-                let control = self.control.clone();
+                let (control, clock) = (self.control.clone(), Arc::clone(&self.clock));
                 self.reports.push(Box::pin(async move {
-                    control.committed(&attempt, outputs).await.map(drop)
+                    durably(&*clock, || {
+                        let (control, outputs) = (control.clone(), outputs.clone());
+                        let attempt = attempt.clone();
+                        async move { control.committed(&attempt, outputs).await.map(drop) }
+                    })
+                    .await
                 }));
             }
             Done::RolledForward {
@@ -508,29 +521,6 @@ fn unwritable(reason: String) -> Notice {
     Notice::Broken { code, reason }
 }
 
-async fn roll_forward(
-    committer: &dyn Committer,
-    tenant: &str,
-    staged: &Staged,
-    decided_at_ms: i64,
-    clock: &dyn Clock,
-) -> Result<Vec<CommittedDataset>, DataError> {
-    let mut tries = 1;
-    loop {
-        match committer.roll_forward(tenant, staged, decided_at_ms).await {
-            Err(error) if tries < ROLL_FORWARD_TRIES => {
-                tracing::warn!(%error, tries, "a commit decision was not rolled forward");
-                let pause = Duration::from_millis(100 << tries);
-                if let Ok(instant) = clock.now().checked_add(pause) {
-                    clock.sleep_until(instant).await;
-                }
-                tries += 1;
-            }
-            result => return result,
-        }
-    }
-}
-
 /// Whether a task's stage has as many tasks under way as it may.
 fn stage_is_full(update: &Update, index: usize, placing: &HashSet<(RunId, usize)>) -> bool {
     let stage = &update.run.tasks[index].stage;
@@ -589,19 +579,10 @@ fn grace(update: &Update, task: usize) -> Duration {
     Duration::from_millis(stage.map_or(0, |stage| stage.grace_ms))
 }
 
-fn fenced(attempt: &Attempt) -> Fenced {
+pub(super) fn fenced(attempt: &Attempt) -> Fenced {
     Fenced {
         run: attempt.run.clone(),
         task: attempt.index,
         number: attempt.number,
-    }
-}
-
-fn letter(record: SetAside) -> DeadLetter {
-    DeadLetter {
-        dataset: record.dataset,
-        record: record.record,
-        error: record.error,
-        schema_hash: record.schema_hash,
     }
 }

@@ -17,6 +17,7 @@ mod networks;
 mod path_gate;
 pub(crate) mod policy;
 mod private_folder;
+mod reporting;
 mod runners;
 mod schema;
 pub(crate) mod secrets;
@@ -25,7 +26,7 @@ mod tunnel;
 
 use std::{collections::HashMap, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
-use barecount_agent::{Agent, AgentConfig, IdentityVerifier, StagingFolders};
+use barecount_agent::{Activity, Agent, AgentConfig, IdentityVerifier, StagingFolders};
 use barecount_artifact::Store;
 use barecount_control::{
     Control, Entries, Update,
@@ -33,7 +34,11 @@ use barecount_control::{
     store::OpenError,
 };
 use barecount_dataset::table::StateTables;
-use barecount_model::{environment::Environment, run::TaskState, text::SecretName};
+use barecount_model::{
+    environment::Environment,
+    run::{Task, TaskState},
+    text::SecretName,
+};
 use barecount_runner::launch::AttemptToken;
 use barecount_sandbox::{Launcher, LauncherConfig};
 use barecount_secrets::MemoryFolder;
@@ -138,6 +143,7 @@ impl Platform {
             folders,
             secrets,
             identities: IdentityVerifier::new(control.identity_key()),
+            clock: Arc::new(barecount_runner::clock::SystemClock::start()),
         };
         let agent = Agent::new(config, events_tx);
         let (follow, followed) = mpsc::unbounded_channel();
@@ -173,6 +179,11 @@ impl Platform {
     pub(crate) fn follow(&self, run: Followed) {
         // The loop ends only with the platform.
         let _ = self.follow.send(run);
+    }
+
+    /// What attempts that are under way do now.
+    pub(crate) fn activities(&self) -> Vec<Activity> {
+        self.agent.activities()
     }
 
     /// Waits until what runs have left behind is cleaned up and their evidence is in the ledger,
@@ -240,20 +251,18 @@ fn ledger(
         .map_err(|error| unusable("the ledger's thread cannot be started", &error))
 }
 
-/// Removes staging folders of attempts that no commit decision names. The control plane tells all
-/// open runs first; they are followed only when somebody asks for them.
+/// Removes staging folders of attempts that have ended and that no commit decision names. Those of
+/// attempts that an earlier process had under way stay until somebody asks for their runs: there may
+/// be an end in them that nobody has heard of. The control plane tells all open runs first.
 fn sweep(
     folders: &StagingFolders,
     updates: &mut mpsc::UnboundedReceiver<Update>,
 ) -> Result<(), Failure> {
     let mut keep = Vec::new();
     while let Ok(update) = updates.try_recv() {
-        let decided = update
-            .run
-            .tasks
-            .iter()
-            .filter(|task| task.state == TaskState::Committing);
-        keep.extend(decided.filter_map(|task| {
+        let open = |task: &&Task| matches!(task.state, TaskState::Active | TaskState::Committing);
+        let open = update.run.tasks.iter().filter(open);
+        keep.extend(open.filter_map(|task| {
             let number = task.current()?.number;
             Some(AttemptToken {
                 task: task.id.clone(),

@@ -240,6 +240,9 @@ async fn resume(
     resumed.map_err(|error| command_failure(&error))
 }
 
+/// How often what is under way is looked at.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(200);
+
 /// Watches a run until it has ended.
 async fn follow(
     followed: Followed,
@@ -250,15 +253,20 @@ async fn follow(
 ) -> Result<Arc<RunOf>, Failure> {
     let (Followed::New(update) | Followed::Existing(update)) = &followed;
     let id = update.run.id.clone();
-    let mut progress = Progress::new(preparation.printer, &update.run);
+    let new = matches!(followed, Followed::New(_));
+    let mut run = Arc::clone(&update.run);
+    let mut progress = Progress::new(preparation.printer, &run, new);
+    let mut looks = tokio::time::interval(LOOK);
     platform.follow(followed);
     loop {
         tokio::select! {
+            _ = looks.tick() => progress.watch(&run, &platform.activities()),
             notice = platform.notices.recv() => match notice {
                 Some(Notice::Changed(update)) if update.run.id == id => {
-                    progress.show(&update.run);
-                    if update.run.state.is_final() {
-                        return Ok(update.run);
+                    run = update.run;
+                    progress.show(&run);
+                    if run.state.is_final() {
+                        return Ok(run);
                     }
                 }
                 Some(Notice::Changed(_)) => {}

@@ -30,7 +30,7 @@ use barecount_model::{
     plan::{EgressLimits, Pin, Plan, Resources, StagePlan, WorkPlan},
     run::{
         RetryBudget, Run, RunState, Task, TaskState,
-        outcome::{AttemptResult, Metrics, Outcome, Staged},
+        outcome::{AttemptResult, Metrics, Outcome, Staged, Timeline},
     },
 };
 use jiff::Timestamp;
@@ -183,6 +183,7 @@ impl Dispatcher {
             return Err("the token was used before".into());
         };
         let outcome = Outcome {
+            timeline: Timeline::default(),
             result: AttemptResult::Done(Staged::default()),
             exit_code: Some(0),
             metrics: Metrics::default(),

@@ -19,7 +19,9 @@ use barecount_model::{
     plan::{EgressLimits, Pin, Plan, Resources, StagePlan, WorkPlan},
     run::{
         RetryBudget, Run, RunState, Task, TaskState,
-        outcome::{AttemptResult, CommittedDataset, Metrics, Outcome, Staged, StagedDataset},
+        outcome::{
+            AttemptResult, CommittedDataset, Metrics, Outcome, Staged, StagedDataset, Timeline,
+        },
     },
 };
 use jiff::Timestamp;
@@ -173,6 +175,7 @@ pub(crate) fn permit_to(action: Action, environment: &str, version: &str) -> Per
 
 pub(crate) fn done() -> Outcome {
     Outcome {
+        timeline: Timeline::default(),
         result: AttemptResult::Done(Staged {
             datasets: vec![StagedDataset {
                 dataset: "raw.example".into(),

@@ -14,7 +14,10 @@ impl Run {
         number: u32,
         moment: &Moment,
     ) -> Result<Effects, Rejection> {
-        self.fenced(index, number)?;
+        let attempt = self.fenced(index, number)?;
+        if attempt.committed_at.is_none() {
+            attempt.committed_at = Some(moment.now);
+        }
         let task = &mut self.tasks[index];
         if task.state != TaskState::Committing {
             return Err(Rejection::NotCommitting {

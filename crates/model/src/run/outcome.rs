@@ -1,5 +1,6 @@
 //! What is reported of an attempt's end.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// How an attempt ended, as the agent reports it.
@@ -11,8 +12,22 @@ pub struct Outcome {
     pub exit_code: Option<i32>,
     /// What it used.
     pub metrics: Metrics,
+    /// When its parts came to pass.
+    #[serde(default)]
+    pub timeline: Timeline,
     /// What only evidence needs.
     pub detail: serde_json::Value,
+}
+
+/// When the parts of an attempt came to pass, by the clock of whoever carried it out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeline {
+    /// The work had been started.
+    pub started_at: Option<Timestamp>,
+    /// The work had ended, however it did.
+    pub work_ended_at: Option<Timestamp>,
+    /// What the work left had been read, checked and tested.
+    pub staged_at: Option<Timestamp>,
 }
 
 /// The result of an attempt.

@@ -29,6 +29,10 @@ impl Run {
             });
         }
         attempt.ended_at = Some(moment.now);
+        // Who carried it out knows better than who only heard of it.
+        attempt.started_at = outcome.timeline.started_at.or(attempt.started_at);
+        attempt.work_ended_at = outcome.timeline.work_ended_at;
+        attempt.staged_at = outcome.timeline.staged_at;
         attempt.exit_code = outcome.exit_code;
         attempt.metrics = outcome.metrics;
         attempt.detail = outcome.detail;
@@ -51,6 +55,9 @@ impl Run {
             }
         };
         let ended = attempt.state;
+        if nothing_to_commit {
+            attempt.committed_at = Some(moment.now);
+        }
         let task = &mut self.tasks[index];
         task.state = match (ended, failure) {
             // There is nothing to roll forward: the decision is the whole commit.

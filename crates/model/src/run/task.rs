@@ -1,5 +1,7 @@
 //! Tasks and their attempts.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -127,8 +129,17 @@ pub struct Attempt {
     pub held: Option<Held>,
     /// When the runner had started it.
     pub started_at: Option<Timestamp>,
+    /// When its work had ended. From then on its time is the platform's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work_ended_at: Option<Timestamp>,
+    /// When what its work left had been read, checked and tested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staged_at: Option<Timestamp>,
     /// When its end was reported.
     pub ended_at: Option<Timestamp>,
+    /// When its commit decision had been rolled forward.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed_at: Option<Timestamp>,
     /// The program's exit status, where there was one.
     pub exit_code: Option<i32>,
     /// Why it failed, if it did.
@@ -140,6 +151,29 @@ pub struct Attempt {
     pub staged: Option<Staged>,
     /// What only evidence needs: log digest, enforcement, warm or cold.
     pub detail: serde_json::Value,
+}
+
+impl Attempt {
+    /// How long its work took, and nothing else: it is priced by that, and its `timeout` is for that.
+    /// None if the work never began, or its end is not known yet. Of an attempt whose end nobody
+    /// saw, the time until it was given up.
+    pub fn work_time(&self) -> Option<Duration> {
+        let end = self.work_ended_at.or(self.ended_at)?;
+        Some(between(self.started_at?, end))
+    }
+
+    /// How long the platform took over it so far, before the work and after: preparing, staging,
+    /// committing. None if it has not ended.
+    pub fn platform_time(&self) -> Option<Duration> {
+        let end = self.committed_at.or(self.ended_at)?;
+        let whole = between(self.intended_at, end);
+        Some(whole.saturating_sub(self.work_time().unwrap_or_default()))
+    }
+}
+
+/// None where a clock went back.
+fn between(start: Timestamp, end: Timestamp) -> Duration {
+    Duration::try_from(end.duration_since(start)).unwrap_or_default()
 }
 
 /// Where an attempt stands.

@@ -1,0 +1,267 @@
+//! Orders, taken as they come: each begins, stops, forgets or cleans up an attempt, or changes
+//! nothing.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use barecount_model::{class::RunnerClass, id::RunId, run::outcome::Outcome};
+use barecount_runner::{Recovered, Runner, clock::Clock};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    access::IdentityVerifier,
+    assignment::{Assignment, Attempt, Event, Order},
+    data::{Artifacts, DataPlane, SetAside},
+    executor::{Found, warn},
+    live::{Activity, Live},
+    outbox::Outbox,
+    places::StagingFolders,
+    register::{Opened, Register},
+    secrets::SecretsService,
+};
+
+/// So often a runner is asked what became of an attempt before that is given up.
+const RECOVERY_TRIES: u32 = 5;
+/// The first pause between two of these questions; doubled each time.
+const RECOVERY_PAUSE: Duration = Duration::from_millis(200);
+
+/// What an agent works with.
+pub struct AgentConfig {
+    /// The runner of each class that this agent serves.
+    pub runners: HashMap<RunnerClass, Arc<dyn Runner>>,
+    /// Datasets.
+    pub data: Arc<dyn DataPlane>,
+    /// Artifacts.
+    pub artifacts: Arc<dyn Artifacts>,
+    /// Where attempts' folders are.
+    pub folders: StagingFolders,
+    /// Where secrets come from; nowhere if absent.
+    pub secrets: Option<SecretsService>,
+    /// Checks identities: nothing is carried out, read or written without one.
+    pub identities: IdentityVerifier,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Owns attempts. Cheap to clone.
+#[derive(Clone)]
+pub struct Agent {
+    pub(crate) inner: Arc<AgentConfig>,
+    register: Arc<Register>,
+    outbox: Outbox,
+    events: mpsc::UnboundedSender<Event>,
+    orders: TaskTracker,
+}
+
+impl Agent {
+    /// An agent that tells what happens through `events`.
+    pub fn new(config: AgentConfig, events: mpsc::UnboundedSender<Event>) -> Self {
+        Self {
+            outbox: Outbox::new(config.folders.clone()),
+            inner: Arc::new(config),
+            register: Arc::default(),
+            events,
+            orders: TaskTracker::new(),
+        }
+    }
+
+    /// Resolves when every order given so far is carried out. Cancel-safe.
+    pub async fn idle(&self) {
+        self.orders.close();
+        self.orders.wait().await;
+        self.orders.reopen();
+    }
+
+    /// What the attempts that are under way do now, in no order. Cheap enough to be asked often.
+    pub fn activities(&self) -> Vec<Activity> {
+        self.register.activities()
+    }
+
+    /// Takes an order: what it changes is decided here, in the order of these calls, and carried out
+    /// in the background. The end of an attempt is an [`Event`].
+    pub fn order(&self, order: Order) {
+        let agent = self.clone();
+        match order {
+            Order::Launch(assignment) => {
+                if let Some(live) = self.open(&assignment.attempt) {
+                    let attempt = async move { agent.attempt(&assignment, &live, None).await };
+                    self.orders.spawn(attempt);
+                }
+            }
+            Order::Recover(assignment) => {
+                if let Some(live) = self.open(&assignment.attempt) {
+                    let recovery = async move { agent.recover(&assignment, &live).await };
+                    self.orders.spawn(recovery);
+                }
+            }
+            Order::Stop { attempt, grace } => self.register.stop(&attempt, grace),
+            Order::Acknowledge(attempt) => {
+                if self.register.acknowledge(&attempt) {
+                    let forget = async move { agent.forget(&attempt).await };
+                    self.orders.spawn(forget);
+                }
+            }
+            Order::Sweep { attempt, class } => {
+                if self.register.sweep(&attempt) {
+                    let sweep = async move { agent.sweep(&attempt, class).await };
+                    self.orders.spawn(sweep);
+                } else {
+                    let attempt = attempt.token();
+                    tracing::warn!(%attempt, "an attempt that is under way is not cleaned up");
+                }
+            }
+            Order::Release(run) => {
+                self.orders.spawn(async move { agent.release(&run).await });
+            }
+        }
+    }
+
+    /// What begins an attempt that is not under way and has not ended. An end that nobody has
+    /// acknowledged is told again.
+    fn open(&self, attempt: &Attempt) -> Option<Arc<Live>> {
+        match self.register.open(attempt, self.inner.clock.timestamp()) {
+            Opened::Begin(live) => Some(live),
+            Opened::Ended(told) => {
+                self.tell(told);
+                None
+            }
+            Opened::Nothing => None,
+        }
+    }
+
+    async fn attempt(&self, assignment: &Assignment, live: &Live, found: Option<Found>) {
+        let (outcome, set_aside) = self.carry_out(assignment, live, found).await;
+        let attempt = assignment.attempt.clone();
+        self.keep_end(&attempt, &outcome, &set_aside).await;
+        let outcome = Box::new(outcome);
+        self.ended(Event::Ended {
+            attempt,
+            outcome,
+            set_aside,
+        });
+    }
+
+    /// Goes on with an attempt of an earlier process: its end if that was kept, what its runner has
+    /// of it, or else its loss.
+    async fn recover(&self, assignment: &Assignment, live: &Live) {
+        let attempt = &assignment.attempt;
+        let (outbox, asked) = (self.outbox.clone(), attempt.clone());
+        match self.on_disk(move || outbox.find(&asked)).await {
+            Ok(Some(told)) => return self.ended(told),
+            Ok(None) => {}
+            // Then its runner may still know.
+            Err(error) => warn(
+                attempt,
+                "an attempt's end that was kept cannot be read",
+                &error,
+            ),
+        }
+        match self.found(assignment).await {
+            Some(found) => self.attempt(assignment, live, Some(found)).await,
+            None => {
+                self.sweep(attempt, assignment.stage.class).await;
+                let attempt = attempt.clone();
+                self.ended(Event::Lost { attempt });
+            }
+        }
+    }
+
+    /// What the attempt's runner has of it that can be gone on with. What was given secrets cannot:
+    /// nobody here could find them any more in what it says.
+    async fn found(&self, assignment: &Assignment) -> Option<Found> {
+        let attempt = &assignment.attempt;
+        let runner = self.inner.runners.get(&assignment.stage.class)?;
+        let launched_at = self.inner.folders.launched_at(&attempt.token());
+        let goes_on = assignment.stage.secrets.is_empty();
+        let launched_at = launched_at.filter(|_| goes_on)?;
+        let mut pause = RECOVERY_PAUSE;
+        for _ in 0..RECOVERY_TRIES {
+            match runner.recover(&attempt.token()).await {
+                Ok(Recovered::Running(handle)) => {
+                    return Some(Found::Running {
+                        handle,
+                        launched_at,
+                    });
+                }
+                Ok(Recovered::Ended(ended)) => return Some(Found::Ended { ended, launched_at }),
+                Ok(Recovered::Gone) => return None,
+                Err(error) => {
+                    warn(
+                        attempt,
+                        "a runner could not say what became of an attempt",
+                        &error,
+                    );
+                    self.inner.clock.sleep(pause).await;
+                    pause *= 2;
+                }
+            }
+        }
+        None
+    }
+
+    /// Makes an end durable before it is told. Where that fails it is told all the same: then it is
+    /// lost only if this process ends before it is heard.
+    async fn keep_end(&self, attempt: &Attempt, outcome: &Outcome, set_aside: &[SetAside]) {
+        let (outbox, kept) = (self.outbox.clone(), attempt.clone());
+        let (outcome, set_aside) = (outcome.clone(), set_aside.to_vec());
+        let keep = move || outbox.keep(kept, outcome, set_aside);
+        if let Err(error) = self.on_disk(keep).await {
+            warn(attempt, "an attempt's end is not kept", &error);
+        }
+    }
+
+    async fn forget(&self, attempt: &Attempt) {
+        let (outbox, token) = (self.outbox.clone(), attempt.token());
+        if let Err(error) = self.on_disk(move || outbox.remove(&token)).await {
+            warn(
+                attempt,
+                "an attempt's end that is known could not be removed",
+                &error,
+            );
+        }
+    }
+
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    ) -> std::io::Result<T> {
+        let done = tokio::task::spawn_blocking(work).await;
+        done.unwrap_or_else(|error| Err(error.into()))
+    }
+
+    /// Ends and cleans up everything that is still held of an attempt.
+    async fn sweep(&self, attempt: &Attempt, class: RunnerClass) {
+        if let Some(runner) = self.inner.runners.get(&class)
+            && let Err(error) = runner.destroy(&attempt.token()).await
+        {
+            warn(attempt, "an attempt could not be cleaned up", &error);
+        }
+        if let Err(error) = self.inner.folders.sweep(&attempt.token()) {
+            warn(attempt, "an attempt's folder could not be removed", &error);
+        }
+    }
+
+    /// Ends what runners keep warm for a run that has ended.
+    async fn release(&self, run: &RunId) {
+        for runner in self.inner.runners.values() {
+            runner.release(run).await;
+        }
+    }
+
+    fn ended(&self, told: Event) {
+        let (Event::Ended { attempt, .. }
+        | Event::Lost { attempt }
+        | Event::Started { attempt, .. }) = &told;
+        self.register.end(attempt, told.clone());
+        self.tell(told);
+    }
+
+    pub(crate) fn tell(&self, event: Event) {
+        // Nobody listens only while the program ends; what is kept and what recovery finds say the
+        // rest.
+        let _ = self.events.send(event);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! The end of an attempt: what its work left is staged, or what it failed by is told.
+
+use std::path::PathBuf;
+
+use barecount_model::{
+    codes,
+    plan::WorkPlan,
+    run::outcome::{AttemptResult, Failure, Outcome, Staged},
+};
+use barecount_network::record::{FlowLog, Verdict};
+use barecount_runner::launch::End;
+use serde_json::{Value, json};
+
+use super::{Course, Worked, warn};
+use crate::{
+    access::Gate,
+    assignment::{Assignment, Attempt},
+    classify,
+    data::{DataError, SetAside},
+    dispatcher::Agent,
+    live::Phase,
+    places, words,
+};
+
+/// So many flows of an attempt are in its ledger entry; all of them are in the record beside it.
+const SHOWN_FLOWS: usize = 32;
+
+impl Agent {
+    /// What an attempt came to whose work has ended: what it wrote is staged, or it has failed.
+    pub(super) async fn conclude(
+        &self,
+        mut course: Course<'_>,
+        worked: Worked,
+    ) -> (Outcome, Vec<SetAside>) {
+        let Worked { mut ended, overdue } = worked;
+        let (assignment, gate) = (course.assignment, course.gate);
+        let log = self.inner.folders.log(&assignment.attempt.token());
+        let told = words::told(&assignment.stage, &log, &ended.end, &mut ended.log);
+        let detail = &mut course.detail;
+        detail["enforcement"] = ended.enforcement.clone();
+        detail["log"] = json!(ended.log);
+        detail["warm"] = json!(ended.warm);
+        if let Some(path) = &assignment.path {
+            detail["path"] = json!(path);
+        }
+        if let Some(flows) = &ended.flows {
+            detail["network"] = self.keep_flows(&assignment.attempt, flows).await;
+        }
+        let kind = match assignment.stage.work {
+            WorkPlan::Job { .. } => classify::Kind::Job,
+            _ => classify::Kind::Program,
+        };
+        let (failure, exit_code) =
+            classify::failure(&told, kind, assignment.stage.resources.memory_bytes);
+        // Whatever it did when it was told to stop: what ended it is that it was late.
+        let failure = overdue.or(failure);
+        let mut set_aside = Vec::new();
+        let result = match failure {
+            Some(mut failure) => {
+                let has_log = matches!(ended.end, End::Exited { .. } | End::Signalled { .. });
+                if has_log && !words::are_kept(&assignment.stage) {
+                    failure.message.push_str(&words::last(&log));
+                }
+                if failure.code == codes::TRY_AGAIN.id || ended.saved {
+                    failure = self.handed_on(assignment, gate, failure).await;
+                }
+                AttemptResult::Failed(failure)
+            }
+            None if ended.end == End::Stopped => {
+                if ended.saved {
+                    self.keep_for_resuming(assignment, gate).await;
+                }
+                AttemptResult::Stopped
+            }
+            None => self.staged(&mut course, &mut set_aside).await,
+        };
+        let outcome = Outcome {
+            result,
+            exit_code,
+            metrics: classify::metrics(&ended),
+            timeline: course.timeline,
+            detail: course.detail,
+        };
+        (outcome, set_aside)
+    }
+
+    /// Stages what the work left. An attempt that is stopped meanwhile is stopped, however far that
+    /// came.
+    async fn staged(
+        &self,
+        course: &mut Course<'_>,
+        set_aside: &mut Vec<SetAside>,
+    ) -> AttemptResult {
+        course
+            .live
+            .enter(Phase::Staging, self.inner.clock.timestamp());
+        let staged = self.stage(course, set_aside).await;
+        if course.live.is_stopped() {
+            set_aside.clear();
+            return AttemptResult::Stopped;
+        }
+        course.timeline.staged_at = Some(self.inner.clock.timestamp());
+        match staged {
+            Ok(staged) => AttemptResult::Done(staged),
+            Err(error) => AttemptResult::Failed(error.into()),
+        }
+    }
+
+    async fn stage(
+        &self,
+        course: &mut Course<'_>,
+        set_aside: &mut Vec<SetAside>,
+    ) -> Result<Staged, DataError> {
+        let (assignment, gate) = (course.assignment, course.gate);
+        let watch = course.live.watch();
+        let folders = &self.inner.folders;
+        let token = assignment.attempt.token();
+        let written = folders.of(&token).join("output");
+        let staging = folders.staged(&token);
+        let mut staged = Staged::default();
+        let mut tests = Vec::new();
+        let (own, count) = gate.dead_letters(&written).await?;
+        set_aside.extend(own);
+        staged.dead_letters += count;
+        for output in &assignment.stage.outputs {
+            let done = gate.stage(output, &written, &staging, watch).await?;
+            staged.dead_letters += done.set_aside_count;
+            staged.datasets.push(done.dataset);
+            set_aside.extend(done.set_aside);
+            tests.push(done.tests);
+        }
+        course.detail["tests"] = Value::Array(tests);
+        let saved = folders.of(&token).join("checkpoint");
+        staged.checkpoint = gate.stage_checkpoint(&saved, &staging).await?;
+        Ok(staged)
+    }
+
+    /// Writes the record of an attempt's flows beside the ledger, if there were any, and answers with
+    /// what evidence has of it: sums, the digest of the whole, and its beginning.
+    async fn keep_flows(&self, attempt: &Attempt, flows: &FlowLog) -> Value {
+        if !flows.records.is_empty() {
+            let record = self.inner.folders.flows(&attempt.token());
+            self.keep(record, flows.to_json_lines()).await;
+        }
+        // Refusals first, lest work that makes many connections push them out of sight.
+        let (refused, others): (Vec<_>, Vec<_>) = flows
+            .records
+            .iter()
+            .partition(|record| record.verdict == Verdict::Refused);
+        let shown: Vec<_> = refused.iter().chain(&others).take(SHOWN_FLOWS).collect();
+        json!({
+            "totals": flows.totals,
+            "digest": flows.digest(),
+            "left_out": flows.records.len() - shown.len(),
+            "records": shown,
+        })
+    }
+
+    /// Writes a record beside the ledger, whose digest goes into evidence.
+    pub(super) async fn keep(&self, record: PathBuf, lines: String) {
+        let path = record.clone();
+        let kept = tokio::task::spawn_blocking(move || places::keep_record(&path, &lines));
+        if let Err(error) = kept.await.unwrap_or_else(|error| Err(error.into())) {
+            // The digest in evidence then tells of a record that is missing.
+            let record = record.display();
+            tracing::error!(%error, %record, "a record of an attempt was not kept");
+        }
+    }
+
+    /// Keeps the checkpoint of an attempt that asks to be tried again. Where that fails the attempt
+    /// has failed by it: another try would begin where it should not.
+    async fn handed_on(
+        &self,
+        assignment: &Assignment,
+        gate: &Gate<'_>,
+        failure: Failure,
+    ) -> Failure {
+        let folders = &self.inner.folders;
+        let saved = folders.of(&assignment.attempt.token()).join("checkpoint");
+        match gate.hand_on_checkpoint(&saved).await {
+            Ok(()) => failure,
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Keeps the checkpoint of an attempt that was stopped. Where that fails, a run that is resumed
+    /// begins from the one before, which is as right.
+    async fn keep_for_resuming(&self, assignment: &Assignment, gate: &Gate<'_>) {
+        let attempt = &assignment.attempt;
+        let saved = self.inner.folders.of(&attempt.token()).join("checkpoint");
+        if let Err(error) = gate.hand_on_checkpoint(&saved).await {
+            warn(
+                attempt,
+                "the checkpoint of a stopped attempt is lost",
+                &error,
+            );
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Ends of attempts, kept on the agent's disk until somebody acknowledges them, so that an agent
+//! which dies after the work is done does not have it done again.
+//!
+//! An end lies in the attempt's own folder: with what it staged, or not at all. By then everything
+//! that a successful end names is durable.
+
+use std::{io, path::PathBuf};
+
+use barecount_model::run::outcome::Outcome;
+use barecount_runner::launch::AttemptToken;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    assignment::{Attempt, Event},
+    data::SetAside,
+    places::{self, StagingFolders},
+};
+
+/// The only format so far.
+const VERSION: u32 = 1;
+/// An end that takes more is told and not kept: it comes of work that sets enormous records aside.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Where ends are kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Outbox {
+    folders: StagingFolders,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    version: u32,
+    attempt: Attempt,
+    outcome: Outcome,
+    set_aside: Vec<SetAside>,
+}
+
+impl Outbox {
+    pub(crate) fn new(folders: StagingFolders) -> Self {
+        Self { folders }
+    }
+
+    /// Makes an end durable. Blocks on the disk. Dying before it is leaves an attempt of which
+    /// nothing was told; after, [`find`](Self::find) has it.
+    ///
+    /// # Errors
+    /// Any error of the file system, and an end that is too large.
+    pub(crate) fn keep(
+        &self,
+        attempt: Attempt,
+        outcome: Outcome,
+        set_aside: Vec<SetAside>,
+    ) -> io::Result<()> {
+        let path = self.path(&attempt.token());
+        let kept = Kept {
+            version: VERSION,
+            attempt,
+            outcome,
+            set_aside,
+        };
+        let text = serde_json::to_string(&kept)?;
+        if text.len() as u64 > MAX_BYTES {
+            let message = format!("it has {} bytes, of {MAX_BYTES} at most", text.len());
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+        }
+        places::keep_record(&path, &text)?;
+        self.folders.sync()
+    }
+
+    /// The end of an attempt that was kept and not acknowledged. Blocks on the disk.
+    ///
+    /// # Errors
+    /// Any error of the file system; a record that is not one of this attempt.
+    pub(crate) fn find(&self, attempt: &Attempt) -> io::Result<Option<Event>> {
+        let path = self.path(&attempt.token());
+        let text = match std::fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let kept: Kept = serde_json::from_slice(&text)?;
+        if kept.version != VERSION || kept.attempt != *attempt {
+            let message = "it is another attempt's, or of another version";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        Ok(Some(Event::Ended {
+            attempt: kept.attempt,
+            outcome: Box::new(kept.outcome),
+            set_aside: kept.set_aside,
+        }))
+    }
+
+    /// Forgets an end. Blocks on the disk. Should it come back because the host lost power, it is of
+    /// an attempt that nobody asks for any more.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub(crate) fn remove(&self, token: &AttemptToken) -> io::Result<()> {
+        match std::fs::remove_file(self.path(token)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    fn path(&self, token: &AttemptToken) -> PathBuf {
+        self.folders.of(token).join("outcome.json")
+    }
+}
