@@ -12,7 +12,7 @@ use barecount_model::{
     plan::Plan,
     run::{
         RetryBudget, Run, RunState, Task, TaskState,
-        outcome::{AttemptResult, Failure, FailureKind, Metrics, Outcome, Staged},
+        outcome::{AttemptResult, Failure, FailureKind, Metrics, Outcome, Staged, Timeline},
     },
 };
 use ed25519_dalek::SigningKey;
@@ -172,6 +172,7 @@ fn outcome(result: AttemptResult) -> Box<Outcome> {
         result,
         exit_code: Some(0),
         metrics: Metrics::default(),
+        timeline: Timeline::default(),
         detail: Value::Null,
     })
 }

@@ -57,7 +57,7 @@ pub enum CommitError {
         /// The table.
         table: TableName,
         /// What stands against it.
-        source: Refusal,
+        source: Box<Refusal>,
     },
     /// Rows that stay could not be written with wider types.
     #[error("cannot write what dataset {table} holds with wider types")]
@@ -249,13 +249,7 @@ impl Tables {
             Some(delta) => Some(self.describe(&commit.table, delta).await?),
             None => None,
         };
-        let (schema, present) = match &before {
-            Some(before) => {
-                let evolution = evolve(commit, before)?;
-                (evolution.schema, evolution.present)
-            }
-            None => (commit.schema.clone(), Present::Stay),
-        };
+        let (schema, present) = schema_after(commit, before.as_ref())?;
         let is_removed = |file: &DataFile| {
             present == Present::Removed
                 || commit.mode == WriteMode::Overwrite
@@ -420,12 +414,26 @@ struct Incoming {
 }
 
 /// What the commit makes of the table's schema.
+/// The schema after a commit, and what becomes of the files that are there.
+fn schema_after(
+    commit: &DatasetCommit,
+    before: Option<&Snapshot>,
+) -> Result<(TableSchema, Present), CommitError> {
+    Ok(match before {
+        Some(before) => {
+            let evolution = evolve(commit, before)?;
+            (evolution.schema, evolution.present)
+        }
+        None => (commit.schema.clone(), Present::Stay),
+    })
+}
+
 fn evolve(commit: &DatasetCommit, before: &Snapshot) -> Result<Evolution, CommitError> {
     let rule = commit.schema_evolution;
     let evolution = compatible(&before.schema, &commit.schema, commit.rows(), rule);
     evolution.map_err(|source| CommitError::Schema {
         table: commit.table.clone(),
-        source,
+        source: Box::new(source),
     })
 }
 

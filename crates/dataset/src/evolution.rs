@@ -183,10 +183,9 @@ impl Refusal {
             }
             SchemaEvolution::Additive | SchemaEvolution::Replace => {
                 "Where rows stay, columns that may be null can be added and types be widened. \
-                 Declare the columns as the table has them (`barecount datasets show`), or set \
+                 Declare the columns as the table has them (`barecount outputs show`), or set \
                  `schema_evolution: replace` on the output: the new schema then replaces the \
-                 table's and the rows that do not fit it (`barecount datasets restore` brings \
-                 them back)."
+                 table's, and the rows that are there are removed with it."
             }
         }
     }

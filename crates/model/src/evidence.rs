@@ -16,7 +16,7 @@ use crate::{
     digest::Digest,
     plan::{Plan, StagePlan},
     run::{
-        Attempt, Record, Run, Task,
+        Abandonment, Attempt, Record, Run, Task,
         outcome::{CommittedDataset, Failure},
     },
 };
@@ -46,13 +46,11 @@ pub enum EvidenceKind {
     Build,
     /// A run was given up, and what was decided for with it.
     Abandonment,
-    /// A dataset was restored or dropped by hand.
-    Dataset,
 }
 
 impl EvidenceKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 8] = [
         Self::Submission,
         Self::Refusal,
         Self::Resumption,
@@ -61,7 +59,6 @@ impl EvidenceKind {
         Self::Run,
         Self::Build,
         Self::Abandonment,
-        Self::Dataset,
     ];
 
     /// The kind as JSON spells it.
@@ -75,7 +72,6 @@ impl EvidenceKind {
             Self::Run => "run",
             Self::Build => "build",
             Self::Abandonment => "abandonment",
-            Self::Dataset => "dataset",
         }
     }
 
@@ -108,9 +104,9 @@ pub fn statement(kind: EvidenceKind, subjects: &[Subject], predicate: Value) -> 
     }
 }
 
-/// The JSON Schema of statements. Predicates may gain members within a version, so they are open.
-pub(crate) fn schema() -> Value {
-    let required = |kind: EvidenceKind| match kind {
+/// What a predicate has in any case.
+fn required(kind: EvidenceKind) -> Value {
+    match kind {
         EvidenceKind::Submission => json!([
             "run",
             "at",
@@ -127,8 +123,11 @@ pub(crate) fn schema() -> Value {
         EvidenceKind::Run => json!(["run", "state", "submitted_at", "ended_at", "tasks"]),
         EvidenceKind::Build => json!(["kind", "name", "size", "source", "recipe"]),
         EvidenceKind::Abandonment => json!(["run", "at", "by", "reason", "given_up"]),
-        EvidenceKind::Dataset => json!(["dataset", "action", "at", "by", "reason"]),
-    };
+    }
+}
+
+/// The JSON Schema of statements. Predicates may gain members within a version, so they are open.
+pub(crate) fn schema() -> Value {
     let by_kind: Vec<Value> = EvidenceKind::ALL
         .iter()
         .map(|kind| {
@@ -247,36 +246,47 @@ pub fn of_record(
             struck,
             abandonment,
         } => {
-            let given_up: Vec<&Attempt> = struck
-                .iter()
-                .filter_map(|(task, _)| run.tasks.get(*task)?.current())
-                .collect();
-            let staged = given_up
-                .iter()
-                .filter_map(|attempt| attempt.staged.as_ref());
-            let outputs = staged.flat_map(|staged| &staged.datasets);
-            subjects.extend(outputs.map(|output| Subject::new(&output.dataset, &output.digest)));
-            let given_up: Vec<Value> = struck
-                .iter()
-                .filter_map(|(task, number)| {
-                    let task = run.tasks.get(*task)?;
-                    Some(json!({
-                        "task": task_facts(task), "attempt": number,
-                        "outputs": task.current().map(staged_facts),
-                    }))
-                })
-                .collect();
-            let predicate = json!({
-                "run": run_facts(run),
-                "at": now,
-                "by": abandonment.by,
-                "reason": abandonment.reason,
-                "given_up": given_up,
-            });
+            let (outputs, predicate) = abandoned(run, struck, abandonment, now);
+            subjects.extend(outputs);
             statement(EvidenceKind::Abandonment, &subjects, predicate)
         }
         Record::RunEnded => statement(EvidenceKind::Run, &subjects, end_of_run(run, plan)),
     }
+}
+
+/// What was given up with an abandoned run: its outputs, and the predicate that tells of them.
+fn abandoned(
+    run: &Run,
+    struck: &[(usize, u32)],
+    abandonment: &Abandonment,
+    now: Timestamp,
+) -> (Vec<Subject>, Value) {
+    let attempts = struck
+        .iter()
+        .filter_map(|(task, _)| run.tasks.get(*task)?.current());
+    let outputs = attempts
+        .filter_map(|attempt| attempt.staged.as_ref())
+        .flat_map(|staged| &staged.datasets)
+        .map(|output| Subject::new(&output.dataset, &output.digest))
+        .collect();
+    let given_up: Vec<Value> = struck
+        .iter()
+        .filter_map(|(task, number)| {
+            let task = run.tasks.get(*task)?;
+            Some(json!({
+                "task": task_facts(task), "attempt": number,
+                "outputs": task.current().map(staged_facts),
+            }))
+        })
+        .collect();
+    let predicate = json!({
+        "run": run_facts(run),
+        "at": now,
+        "by": abandonment.by,
+        "reason": abandonment.reason,
+        "given_up": given_up,
+    });
+    (outputs, predicate)
 }
 
 fn submission(run: &Run, plan: &Plan, now: Timestamp) -> Value {

@@ -362,6 +362,56 @@ fn order(task: u8, verb: &str) -> Order {
     }
 }
 
+/// What holds at every moment of a history.
+fn holds(world: &World, life: &Life, launched: usize) {
+    assert!(
+        world.cloud.started() <= launched as u64,
+        "an attempt was launched twice"
+    );
+    for activity in life.agent.activities() {
+        let folder = world.folders().of(&activity.attempt.token());
+        let running = activity.phase == crate::Phase::Running;
+        assert!(!running || folder.is_dir(), "a live attempt was swept");
+    }
+}
+
+impl Ledger {
+    /// Notes what is sent.
+    fn send(&mut self, task: u8, verb: &'static str, launched: &mut BTreeSet<u8>) {
+        match verb {
+            "launch" => drop(launched.insert(task)),
+            "acknowledge" => drop(self.acknowledged.insert(task)),
+            "sweep" => drop(self.swept.insert(task)),
+            _ => {}
+        }
+        self.sent.push((task, verb));
+    }
+
+    /// What may be sent about a task now, if the dice choose it.
+    fn verb(&self, roll: usize, task: u8, launched: &BTreeSet<u8>) -> Option<&'static str> {
+        let ended = self.ends.contains_key(&task);
+        match roll {
+            0..=2 if !ended => Some("launch"),
+            3 if launched.contains(&task) => Some("stop"),
+            4 if launched.contains(&task) && !ended => Some("recover"),
+            5 | 6 if ended => Some("acknowledge"),
+            7 if self.acknowledged.contains(&task) => Some("sweep"),
+            _ => None,
+        }
+    }
+
+    /// A new agent: what has not ended as far as anybody knows is asked for. What is known is not
+    /// sent to it, which would not know it: the control plane fences it off.
+    fn begin_again(&mut self, life: &Life, launched: &BTreeSet<u8>) {
+        for task in launched.iter().filter(|task| !self.ends.contains_key(task)) {
+            life.order(recover(*task));
+        }
+        let Self { sent, ends, .. } = self;
+        sent.retain(|(task, _)| !ends.contains_key(task));
+        self.acknowledged.extend(self.ends.keys());
+    }
+}
+
 /// One history: orders are sent, sent again, late and lost; the clock goes on; the agent dies.
 fn history(seed: u64) -> TestResult {
     const TASKS: usize = 3;
@@ -372,12 +422,8 @@ fn history(seed: u64) -> TestResult {
     let mut launched = BTreeSet::new();
     for _ in 0..60 {
         let task = u8::try_from(dice.roll(TASKS))? + 1;
-        let verb = match dice.roll(12) {
-            0..=2 if !ledger.ends.contains_key(&task) => "launch",
-            3 if launched.contains(&task) => "stop",
-            4 if launched.contains(&task) && !ledger.ends.contains_key(&task) => "recover",
-            5 | 6 if ledger.ends.contains_key(&task) => "acknowledge",
-            7 if ledger.acknowledged.contains(&task) => "sweep",
+        let roll = dice.roll(12);
+        let verb = match roll {
             8 => {
                 world.clock.advance(Duration::from_secs(1));
                 continue;
@@ -385,39 +431,24 @@ fn history(seed: u64) -> TestResult {
             9 if dice.roll(4) == 0 => {
                 drop(life);
                 life = world.begin()?;
-                // What has not ended as far as anybody knows is asked for.
-                for task in launched
-                    .iter()
-                    .filter(|task| !ledger.ends.contains_key(task))
-                {
-                    life.order(recover(*task));
-                }
-                // What is known is not sent to a new agent, which would not know it: the control
-                // plane fences it off.
-                ledger
-                    .sent
-                    .retain(|(task, _)| !ledger.ends.contains_key(task));
-                ledger.acknowledged.extend(ledger.ends.keys());
+                ledger.begin_again(&life, &launched);
                 continue;
             }
-            _ if !ledger.sent.is_empty() => {
-                // Something that was sent comes again.
-                let (task, verb) = ledger.sent[dice.roll(ledger.sent.len())];
-                life.order(order(task, verb));
-                "release"
-            }
-            _ => continue,
+            _ => match ledger.verb(roll, task, &launched) {
+                Some(verb) => verb,
+                None if !ledger.sent.is_empty() => {
+                    // Something that was sent comes again.
+                    let (task, verb) = ledger.sent[dice.roll(ledger.sent.len())];
+                    life.order(order(task, verb));
+                    "release"
+                }
+                None => continue,
+            },
         };
         if verb == "launch" && ledger.acknowledged.contains(&task) {
             continue;
         }
-        match verb {
-            "launch" => drop(launched.insert(task)),
-            "acknowledge" => drop(ledger.acknowledged.insert(task)),
-            "sweep" => drop(ledger.swept.insert(task)),
-            _ => {}
-        }
-        ledger.sent.push((task, verb));
+        ledger.send(task, verb, &mut launched);
         // One in eight is lost on the way, and sent again some time.
         if dice.roll(8) > 0 {
             life.order(order(task, verb));
@@ -425,15 +456,7 @@ fn history(seed: u64) -> TestResult {
         while let Ok(event) = life.told.try_recv() {
             ledger.hear(event);
         }
-        assert!(
-            world.cloud.started() <= launched.len() as u64,
-            "an attempt was launched twice"
-        );
-        for activity in life.agent.activities() {
-            let folder = world.folders().of(&activity.attempt.token());
-            let running = activity.phase == crate::Phase::Running;
-            assert!(!running || folder.is_dir(), "a live attempt was swept");
-        }
+        holds(&world, &life, launched.len());
     }
     for task in launched
         .iter()

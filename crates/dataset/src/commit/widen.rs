@@ -68,7 +68,7 @@ fn rewrite_one(
         sink.write(&batch.map_err(unreadable)?)
             .map_err(unwritable)?;
     }
-    let parts = sink.finish().map_err(unwritable)?;
+    let parts = sink.finish(&()).map_err(unwritable)?;
     Ok(parts
         .into_iter()
         .enumerate()

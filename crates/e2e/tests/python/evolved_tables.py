@@ -1,10 +1,15 @@
 """All rows of a Delta table, as two engines that others wrote have them, as sorted JSON."""
 
 import json
+import pathlib
 import sys
 
 import deltalake
 import duckdb
+import duckdb_extension_delta
+
+(extension,) = pathlib.Path(duckdb_extension_delta.__file__).parent.rglob("delta.duckdb_extension")
+duckdb.execute(f"LOAD '{extension}'")
 
 uri, columns = sys.argv[1], sys.argv[2].split(",")
 listed = ", ".join(f"CAST({column} AS VARCHAR)" for column in columns)
