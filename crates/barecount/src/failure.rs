@@ -3,6 +3,8 @@
 
 use std::{error::Error, fmt, io};
 
+use crate::harmless::SetOff;
+
 /// Exit statuses, as the command-line page lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
@@ -138,14 +140,14 @@ fn causes(mut error: Option<&(dyn Error + 'static)>) -> Vec<String> {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.code {
-            Some(code) => writeln!(f, "error[{code}]: {}", self.what)?,
-            None => writeln!(f, "error: {}", self.what)?,
+            Some(code) => writeln!(f, "error[{code}]: {}", SetOff(&self.what))?,
+            None => writeln!(f, "error: {}", SetOff(&self.what))?,
         }
         for cause in &self.causes {
-            writeln!(f, "  because {cause}")?;
+            writeln!(f, "  because {}", SetOff(cause))?;
         }
         if let Some(help) = &self.help {
-            writeln!(f, "  help: {help}")?;
+            writeln!(f, "  help: {}", SetOff(help))?;
         }
         Ok(())
     }

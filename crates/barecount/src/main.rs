@@ -9,6 +9,7 @@ mod embedded;
 mod environment;
 mod failure;
 mod flows;
+mod harmless;
 mod log;
 mod manifest;
 mod preparation;

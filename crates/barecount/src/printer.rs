@@ -4,7 +4,10 @@ use std::io::{self, IsTerminal, Write};
 
 use serde_json::{Value, json};
 
-use crate::failure::{Failure, Status};
+use crate::{
+    failure::{Failure, Status},
+    harmless::{self, Harmless},
+};
 
 /// How data is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -57,13 +60,27 @@ impl Printer {
     /// Prints data: as JSON or YAML if asked for, else as the text for people.
     pub(crate) fn data(&self, value: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
         let rendered = match self.format {
-            Format::Table => text(),
-            Format::Json => format!("{value:#}\n"),
+            Format::Table => harmless::text(&text()).into_owned(),
+            Format::Json => harmless::json(format!("{value:#}\n")),
             Format::Yaml => serde_saphyr::to_string(value).map_err(|error| {
                 Failure::new(Status::Bug, "the data cannot be written as YAML").because(&error)
             })?,
         };
         write_all(&mut io::stdout().lock(), &rendered)
+    }
+
+    /// Prints what somebody else wrote, byte for byte if `raw`; for people who look at a terminal
+    /// it does nothing to that otherwise. JSON and YAML have it as it is.
+    pub(crate) fn foreign(
+        &self,
+        value: &Value,
+        raw: bool,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        if self.format == Format::Table && (raw || !io::stdout().is_terminal()) {
+            return write_all(&mut io::stdout().lock(), &text());
+        }
+        self.data(value, text)
     }
 
     /// Prints a list: `{"schema": …, "items": […]}`, or a table of `columns`.
@@ -80,7 +97,7 @@ impl Printer {
     /// Tells a person something; nothing that a program would want.
     pub(crate) fn note(&self, line: &str) {
         if !self.quiet {
-            eprint_line(line);
+            eprint_line(&harmless::text(line));
         }
     }
 
@@ -112,13 +129,13 @@ impl Printer {
     /// Tells a person who asked for details (`--verbose`) something.
     pub(crate) fn detail(&self, line: &str) {
         if self.verbose && !self.quiet {
-            eprint_line(line);
+            eprint_line(&harmless::text(line));
         }
     }
 
     /// Tells a person something that `--quiet` does not hide.
     pub(crate) fn warn(&self, text: &str) {
-        eprint_line(text.trim_end());
+        eprint_line(&harmless::text(text.trim_end()));
     }
 
     /// Prints the failure that ends the program.
@@ -173,7 +190,7 @@ impl Table {
         self.rows.push(
             cells
                 .into_iter()
-                .map(|cell| printable(&cell.into()))
+                .map(|cell| Harmless(&cell.into()).to_string())
                 .collect(),
         );
     }
@@ -217,11 +234,4 @@ impl Table {
             })
             .collect()
     }
-}
-
-/// Text that cannot move the cursor or hide itself, whoever wrote it.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
 }

@@ -7,7 +7,7 @@ use barecount_agent::{Activity, Phase};
 use barecount_model::run::{AttemptState, Run, Task, TaskState, WaitingReason};
 use jiff::Timestamp;
 
-use crate::{printer::Printer, view};
+use crate::{harmless::Harmless, printer::Printer, view};
 
 /// So many tasks that are under way are drawn.
 const DRAWN: usize = 8;
@@ -122,6 +122,7 @@ impl<'a> Progress<'a> {
         self.printer.draw(self.drawn, &[]);
         self.drawn = 0;
         let elapsed = Timestamp::now().duration_since(self.began).as_secs_f64();
+        let text = Harmless(text);
         self.printer.note(&format!("{elapsed:7.2}s  {text}"));
     }
 }

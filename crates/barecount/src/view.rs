@@ -9,7 +9,7 @@ use barecount_model::{
 };
 use serde_json::{Value, json};
 
-use crate::{accesses, flows, printer::Table};
+use crate::{accesses, flows, harmless::Harmless, printer::Table};
 
 /// Everything that is shown of a run.
 pub(crate) struct RunView<'a> {
@@ -110,7 +110,8 @@ impl RunView<'_> {
                 let name = task_name(task);
                 text.push_str(&format!(
                     "\n{name}: [{}] {}\n",
-                    failure.code, failure.message
+                    failure.code,
+                    Harmless(&failure.message)
                 ));
             }
         }
@@ -226,10 +227,7 @@ pub(crate) fn first_rows(rows: &FirstRows) -> String {
     const COLUMNS: usize = 8;
     const WIDTH: usize = 24;
     let cut = |text: &str| {
-        let plain: String = text
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
+        let plain = Harmless(text).to_string();
         match plain.char_indices().nth(WIDTH) {
             Some((at, _)) => format!("{}…", &plain[..at]),
             None => plain,

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::{
     cli::Global,
     failure::{Failure, Status},
+    harmless::SetOff,
     printer::{Printer, Table},
     state,
     tenant::{OfTenant, several},
@@ -103,7 +104,7 @@ fn show(global: &Global, printer: &Printer, id: u64) -> Result<(), Failure> {
             stored.stage,
             stored.attempt,
             stored.letter.dataset.as_deref().unwrap_or("-"),
-            stored.letter.error,
+            SetOff(&stored.letter.error),
             stored.at,
             stored.letter.record
         )

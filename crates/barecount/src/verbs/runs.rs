@@ -46,6 +46,9 @@ pub(crate) enum Runs {
         /// Only this stage.
         #[arg(long, value_name = "STAGE")]
         stage: Option<String>,
+        /// Byte for byte also on a terminal, which will obey what is in it.
+        #[arg(long)]
+        raw: bool,
     },
     /// Print everything that a run's attempts reached over the network, and were refused.
     ///
@@ -66,7 +69,7 @@ impl Runs {
         match self {
             Self::Ls { of, limit } => list(global, printer, &of, limit),
             Self::Show { run } => show(global, printer, &run),
-            Self::Logs { run, stage } => logs(global, printer, &run, stage.as_deref()),
+            Self::Logs { run, stage, raw } => logs(global, printer, &run, stage.as_deref(), raw),
             Self::Flows(selection) => records::print_flows(&selection, global, printer),
             Self::Accesses(selection) => records::print_accesses(&selection, global, printer),
         }
@@ -133,6 +136,7 @@ fn logs(
     printer: &Printer,
     text: &str,
     stage: Option<&str>,
+    raw: bool,
 ) -> Result<(), Failure> {
     let (_, run, _) = state::find_run(&global.state, text)?;
     let stage = stage_of(&run, stage)?;
@@ -156,7 +160,7 @@ fn logs(
         }
     }
     let value = json!({ "schema": "barecount/logs/v1", "items": items });
-    printer.data(&value, || readable)
+    printer.foreign(&value, raw, || readable)
 }
 
 /// The stage that was asked for, which the run has.
