@@ -3,7 +3,8 @@
 use barecount_model::run::Window;
 use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
 
-/// Parses `2024`, `2024-05`, `2024-05-17` (all in UTC) or `START/END` (RFC 3339).
+/// Parses `2024`, `2024-05`, `2024-05-17` (all in UTC) or `START/END`, each a day or an instant with
+/// its offset (RFC 3339).
 pub(crate) fn parse(text: &str) -> Result<Window, String> {
     let window = match text.split_once('/') {
         Some((start, end)) => Some((instant(start), instant(end))).and_then(|(start, end)| {
@@ -15,7 +16,9 @@ pub(crate) fn parse(text: &str) -> Result<Window, String> {
         None => calendar(text),
     };
     let window = window.ok_or_else(|| {
-        "a window is `2024`, `2024-05`, `2024-05-17`, or two instants `START/END`".to_owned()
+        "a window is `2024`, `2024-05`, `2024-05-17`, or `START/END`, each a day or an instant with \
+         its offset as in `2024-05-17T15:00:00Z`"
+            .to_owned()
     })?;
     if window.start >= window.end {
         return Err("a window ends after it starts".to_owned());
@@ -24,7 +27,13 @@ pub(crate) fn parse(text: &str) -> Result<Window, String> {
 }
 
 fn instant(text: &str) -> Option<Timestamp> {
-    text.parse().ok().or_else(|| midnight(text.parse().ok()?))
+    text.parse().ok().or_else(|| midnight(day(text)?))
+}
+
+/// A day that is nothing but a day: a time beside it would be dropped.
+fn day(text: &str) -> Option<Date> {
+    let date: Date = text.parse().ok()?;
+    (date.to_string() == text).then_some(date)
 }
 
 fn calendar(text: &str) -> Option<Window> {
@@ -45,7 +54,7 @@ fn calendar(text: &str) -> Option<Window> {
             (start, start.checked_add(1.month()).ok()?)
         }
         _ => {
-            let start: Date = text.parse().ok()?;
+            let start = day(text)?;
             (start, start.tomorrow().ok()?)
         }
     };
@@ -100,6 +109,14 @@ mod tests {
             "now",
             "2024/",
             "-2024",
+            "2024-05-17T15:00:00",
+            "2024-05-17 15:00",
+            "2024-05-17T15:00:00Z",
+            "2024-05-17T00:00[Europe/Berlin]",
+            "20240517",
+            "2024-01-01T10:00/2024-01-02T18:00",
+            "2024-01-01/2024-01-02T18:00:00",
+            "2024-01-01T10:00:00Z/2024-01-02T18:00:00",
         ] {
             assert!(
                 shown(text).starts_with("a window is"),

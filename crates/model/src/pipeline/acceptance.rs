@@ -124,9 +124,10 @@ impl Bound {
                 })
             }
             ColumnType::Date => {
-                let date: jiff::civil::Date = text
-                    .parse()
-                    .map_err(|_| "a day as in \"2024-05-31\" bounds dates")?;
+                let parsed = text.parse().ok();
+                // A time beside the day would be dropped.
+                let date = parsed.filter(|date: &jiff::civil::Date| date.to_string() == text);
+                let date = date.ok_or("a day as in \"2024-05-31\" bounds dates")?;
                 let zoned = date.to_zoned(jiff::tz::TimeZone::UTC);
                 let zoned = zoned.map_err(|_| "the day is outside the calendar")?;
                 Ok(Self::Instant(zoned.timestamp().as_nanosecond()))
