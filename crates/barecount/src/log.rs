@@ -10,12 +10,14 @@ use barecount_ledger::{
     storage::{Blobs, CheckpointStore, DirBlobs, DirCheckpoint, StoreError},
     tile::{TileKind, TilePath, split_bundle},
 };
+use barecount_model::codes;
 
 use crate::{
     cli::Global,
     embedded::ledger,
     environment,
     failure::{Failure, Status},
+    state,
 };
 
 /// Entries in a bundle of the log.
@@ -38,7 +40,7 @@ impl Log {
     /// # Errors
     /// If there is no log, or the key did not sign its checkpoint.
     pub(crate) fn open(global: &Global) -> Result<Self, Failure> {
-        let folder = global.state.as_path();
+        let folder = &state::folder(&global.state)?;
         let path = folder.join("ledger");
         let note = DirCheckpoint::new(&path).load();
         let note = note
@@ -145,8 +147,20 @@ fn empty(folder: &Path) -> Failure {
         .with_help("`barecount run` makes one; `--state` names another state folder.")
 }
 
-/// A failure of a log that is not what was signed.
+/// A failure of a log that cannot be read, or is not what was signed.
 pub(crate) fn damaged(error: &(dyn std::error::Error + 'static)) -> Failure {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>()
+            && error.kind() == std::io::ErrorKind::PermissionDenied
+        {
+            return Failure::new(Status::Unavailable, "the ledger cannot be read")
+                .because(error)
+                .with_code(codes::STATE_CLOSED.id)
+                .with_help("Look as the account that ran the pipelines.");
+        }
+        cause = error.source();
+    }
     invalid("the ledger does not verify").because(error)
 }
 

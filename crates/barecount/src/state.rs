@@ -1,22 +1,52 @@
 //! Reading a state folder.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use barecount_control::store::{FILE, StoreError, reader::Reader};
-use barecount_model::{plan::Plan, run::Run};
+use barecount_model::{codes, plan::Plan, run::Run};
 
 use crate::{
     embedded::layout,
     failure::{Failure, Status},
 };
 
+/// The state folder that a verb looks at, named absolutely. Looking makes nothing.
+///
+/// # Errors
+/// One that is not there is not found; one that may not be looked into says so, and is never
+/// taken for an empty one.
+pub(crate) fn folder(path: &Path) -> Result<PathBuf, Failure> {
+    let entered = path
+        .canonicalize()
+        .and_then(|folder| std::fs::read_dir(&folder).map(|_| folder));
+    entered.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            let what = format!("there is no state folder at {}", path.display());
+            Failure::new(Status::NotFound, what).with_help(
+                "`barecount run FILE` makes one; `--state` names another, from where it is called.",
+            )
+        }
+        _ => {
+            let what = format!("the state folder {} cannot be looked into", path.display());
+            Failure::new(Status::Unavailable, what)
+                .because(&error)
+                .with_code(codes::STATE_CLOSED.id)
+                .with_help(
+                    "Look as the account that ran the pipelines, or name another with `--state`.",
+                )
+        }
+    })
+}
+
 /// The store of a state folder; `None` where nothing has ever run. One that an older program wrote
 /// is brought up to date first.
-pub(crate) fn reader(folder: &Path) -> Result<Option<Reader>, Failure> {
+pub(crate) fn reader(path: &Path) -> Result<Option<Reader>, Failure> {
+    let folder = folder(path)?;
+    // Where that cannot be told, opening it says why.
     if folder.join(FILE).exists() {
-        layout::bring_up_to_date(folder)?;
+        layout::bring_up_to_date(&folder)?;
     }
-    Reader::open(folder)
+    Reader::open(&folder)
         .map_err(|error| Failure::from_error(Status::Unavailable, &error).with_code("BC0802"))
 }
 

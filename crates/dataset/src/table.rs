@@ -32,6 +32,14 @@ pub enum TableError {
         /// The version that was asked for.
         version: Option<u64>,
     },
+    /// Its folder may not be looked into.
+    #[error("the folder of dataset {table} cannot be looked into")]
+    Closed {
+        /// The table.
+        table: TableName,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The log cannot be read.
     #[error("cannot read the log of dataset {table}")]
     Log {
@@ -196,7 +204,12 @@ impl Tables {
         table: &TableName,
         version: Option<u64>,
     ) -> Result<Option<DeltaTable>, TableError> {
-        if !self.root(table).join("_delta_log").is_dir() {
+        let unreadable = |source| TableError::Closed {
+            table: table.clone(),
+            source,
+        };
+        let log = self.root(table).join("_delta_log");
+        if !log.try_exists().map_err(unreadable)? {
             return Ok(None);
         }
         let mut delta = self.delta(table)?;

@@ -154,6 +154,7 @@ codes! {
     STATE_NEWER = "BC0805", "state is of a newer format", "A newer program wrote the state folder.";
     TOKEN_TAKEN = "BC0806", "token is taken", "The run token names a run of another version.";
     STATE_EXPOSED = "BC0808", "state folder is open to others", "Other users of the machine can enter or read the state folder.";
+    STATE_CLOSED = "BC0815", "state folder is closed to this account", "The account that looks may not look into the state folder, or into something in it.";
     TABLE_UNOWNED = "BC0820", "dataset of no known tenant", "A dataset of an older state folder was written by several tenants, or by none on record.";
     TENANT_AMBIGUOUS = "BC0821", "several tenants have it", "What was named exists for several tenants.";
 

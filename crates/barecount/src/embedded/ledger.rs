@@ -92,7 +92,13 @@ pub(crate) type Log = Integrator<DirBlobs, DirCheckpoint>;
 /// # Errors
 /// A log that has entries is never continued with a new key.
 pub(crate) fn open(state: &Path, key_file: &Path) -> Result<Log, LedgerError> {
-    if state.join("ledger/checkpoint").exists() && !key_file.exists() {
+    let is_there = |path: &Path| {
+        path.try_exists().map_err(|source| LedgerError::KeyFile {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    if is_there(&state.join("ledger/checkpoint"))? && !is_there(key_file)? {
         return Err(LedgerError::KeyGone {
             path: key_file.to_owned(),
         });

@@ -35,18 +35,15 @@ pub(crate) struct Gc {
 
 impl Gc {
     pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
-        let Some(reader) = state::reader(&global.state)? else {
-            let what = format!("there is no state folder {}", global.state.display());
+        let folder = state::folder(&global.state)?;
+        let Some(reader) = state::reader(&folder)? else {
+            let what = format!("nothing has ever run in {}", folder.display());
             return Err(Failure::new(Status::NotFound, what));
         };
         // Held to the end: nothing else may be writing meanwhile.
         let _store = barecount_control::store::Store::open(&global.state).map_err(|error| {
             Failure::from_error(Status::Unavailable, &error).with_code("BC0803")
         })?;
-        let folder = global
-            .state
-            .canonicalize()
-            .map_err(|error| failed("state folder", &error))?;
         let (keep_staging, keep_artifacts) = needed(&reader, &folder)?;
         let staging = StagingFolders::new(&folder)
             .sweep_all_but(&keep_staging)

@@ -96,13 +96,7 @@ impl Outputs {
 
 fn tables(global: &Global) -> Result<StateTables, Failure> {
     state::reader(&global.state)?;
-    let folder = global.state.canonicalize().map_err(|error| {
-        let what = format!("there is no state folder {}", global.state.display());
-        Failure::new(Status::NotFound, what)
-            .because(&error)
-            .with_help("`barecount run` makes one; `--state` names another.")
-    })?;
-    Ok(StateTables::new(folder))
+    Ok(StateTables::new(state::folder(&global.state)?))
 }
 
 fn snapshot(global: &Global, dataset: &Dataset) -> Result<Snapshot, Failure> {

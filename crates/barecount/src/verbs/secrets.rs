@@ -25,6 +25,7 @@ use crate::{
     failure::{Failure, Status},
     manifest,
     printer::{Printer, Table},
+    state,
 };
 
 /// Keep secrets: encrypted at rest, given to stages that declare them.
@@ -106,20 +107,16 @@ impl Secrets {
 }
 
 fn ls(global: &Global, tenant: &Name, printer: &Printer) -> Result<(), Failure> {
-    let opened = match Place::existing(global)? {
-        Some(place) => place.open(tenant).map(Some),
-        None => Ok(None),
-    };
-    let listed = match opened {
-        Ok(Some(store)) => store.list().map_err(store_failure)?,
-        Ok(None) | Err(StoreError::Missing { .. }) => Vec::new(),
+    let listed = match Place::existing(global)?.open(tenant) {
+        Ok(store) => store.list().map_err(store_failure)?,
+        Err(StoreError::Missing { .. }) => Vec::new(),
         Err(error) => return Err(store_failure(error)),
     };
     list(tenant, &listed, printer)
 }
 
 fn rm(global: &Global, name: &SecretName, tenant: &Name, printer: &Printer) -> Result<(), Failure> {
-    let removed = match Place::of(global)?.open(tenant) {
+    let removed = match Place::existing(global)?.open(tenant) {
         Ok(store) => store.remove(name),
         Err(StoreError::Missing { .. }) => Err(GetError::NotFound { name: name.clone() }),
         Err(error) => Err(error.into()),
@@ -180,12 +177,9 @@ struct Place {
 
 impl Place {
     /// For those who only look: nothing is made.
-    fn existing(global: &Global) -> Result<Option<Self>, Failure> {
-        if global.state.exists() {
-            Self::of(global).map(Some)
-        } else {
-            Ok(None)
-        }
+    fn existing(global: &Global) -> Result<Self, Failure> {
+        state::folder(&global.state)?;
+        Self::of(global)
     }
 
     fn of(global: &Global) -> Result<Self, Failure> {

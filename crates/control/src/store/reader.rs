@@ -24,11 +24,16 @@ impl Reader {
     /// Opens an existing store; `None` where nothing has ever run.
     ///
     /// # Errors
-    /// [`OpenError::Database`] if there is a file that cannot be opened; [`OpenError::Older`] and
-    /// [`OpenError::Newer`] if it is of another format.
+    /// [`OpenError::Folder`] if the folder may not be looked into, [`OpenError::Database`] if there
+    /// is a file that cannot be opened; [`OpenError::Older`] and [`OpenError::Newer`] if it is of
+    /// another format.
     pub fn open(folder: &Path) -> Result<Option<Self>, OpenError> {
         let path = folder.join(FILE);
-        if !path.exists() {
+        let unusable = |source| OpenError::Folder {
+            path: folder.to_owned(),
+            source,
+        };
+        if !path.try_exists().map_err(unusable)? {
             return Ok(None);
         }
         let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)

@@ -41,10 +41,16 @@ pub(super) fn place(
     to: &Path,
     file: &StagedFile,
 ) -> Result<(), CommitError> {
-    if to.exists() {
+    let is_there = |path: &Path| {
+        path.try_exists().map_err(|source| CommitError::Write {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    if is_there(to)? {
         return verify(to, file);
     }
-    if !from.exists() {
+    if !is_there(from)? {
         return Err(CommitError::StagedFile {
             path: from.to_owned(),
         });

@@ -1,5 +1,7 @@
 //! Every verb as a user meets it: as a table, as JSON, and asked for what there is not.
 
+use std::{ffi::OsString, os::unix::fs::PermissionsExt};
+
 use barecount_e2e::{Outcome, example, place::Place, process::Finished};
 use serde_json::Value;
 
@@ -231,8 +233,33 @@ fn evidence_is_listed_and_shown() {
 }
 
 #[test]
-fn where_nothing_ever_ran_lists_are_empty_and_things_are_not_found() {
+fn a_state_folder_that_is_not_there_is_not_an_empty_one() {
     let place = Place::new();
+    for verb in [
+        ["runs", "ls"].as_slice(),
+        &["outputs", "ls"],
+        &["dlq", "ls"],
+        &["evidence", "ls"],
+        &["secrets", "ls", "--tenant", "demo"],
+        &["runs", "show", "run_00"],
+        &["outputs", "show", "a.b"],
+        &["dlq", "show", "1"],
+        &["evidence", "show", "0"],
+        &["evidence", "verify"],
+        &["evidence", "export", "log"],
+        &["gc"],
+    ] {
+        told(&place, verb)
+            .exits_with(4)
+            .tells("there is no state folder at ");
+    }
+    assert!(!place.state().exists(), "looking makes nothing");
+}
+
+#[test]
+fn where_nothing_ever_ran_lists_are_empty() {
+    let place = Place::new();
+    place.make_state();
     for (verb, says) in [
         (["runs", "ls"], "no runs yet"),
         (["outputs", "ls"], "nothing was committed yet"),
@@ -241,18 +268,41 @@ fn where_nothing_ever_ran_lists_are_empty_and_things_are_not_found() {
     ] {
         told(&place, &verb).exits_with(0).tells(says);
     }
+}
+
+#[test]
+fn an_account_that_may_not_look_is_told_so_and_shown_nothing_empty() -> Outcome {
+    let place = Place::new();
+    place.make_state();
+    std::fs::set_permissions(place.state(), PermissionsExt::from_mode(0o000))?;
+    // Permissions hold for root as well, once it is without these capabilities.
+    let held: Vec<OsString> = match rustix::process::geteuid().is_root() {
+        true => ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+            .map(OsString::from)
+            .to_vec(),
+        false => Vec::new(),
+    };
     for verb in [
-        ["runs", "show", "run_00"].as_slice(),
-        &["outputs", "show", "a.b"],
+        ["runs", "ls"].as_slice(),
+        &["runs", "show", "run_00"],
+        &["outputs", "ls"],
+        &["outputs", "export", "kpi.rates"],
+        &["dlq", "ls"],
         &["dlq", "show", "1"],
+        &["evidence", "ls"],
         &["evidence", "show", "0"],
         &["evidence", "verify"],
-        &["evidence", "export", "log"],
+        &["secrets", "ls", "--tenant", "demo"],
         &["gc"],
     ] {
-        told(&place, verb).exits_with(4);
+        let looked = place.barecount(verb).behind(&held).finish();
+        looked
+            .exits_with(6)
+            .tells("BC0815")
+            .tells("Permission denied");
     }
-    assert!(!place.state().exists(), "looking makes nothing");
+    std::fs::set_permissions(place.state(), PermissionsExt::from_mode(0o700))?;
+    Ok(())
 }
 
 #[test]
