@@ -7,6 +7,7 @@ use barecount_model::{diagnostic, environment::Environment};
 use crate::{
     failure::{Failure, Status},
     manifest::read_bounded,
+    rules,
 };
 
 /// No environment file needs to be larger; more is not even read.
@@ -18,6 +19,8 @@ pub(crate) struct Found {
     pub(crate) environment: Environment,
     /// The folder of its file; the pipeline's for the environment that holds without a file.
     pub(crate) folder: PathBuf,
+    /// Its file, word by word; none for the environment that holds without a file.
+    pub(crate) text: Option<Vec<u8>>,
 }
 
 impl Found {
@@ -28,6 +31,28 @@ impl Found {
             .as_ref()
             .map(|path| self.folder.join(path))
     }
+}
+
+/// The environment that `--env` names, for the pipeline in `folder`; without `--env`, the one that
+/// the state folder is bound to. The local one is found anew: its file is the caller's to change.
+pub(crate) fn of_state(folder: &Path, name: Option<&str>, state: &Path) -> Result<Found, Failure> {
+    if name.is_none()
+        && let Some(bound) = rules::bound(state)?
+        && bound.environment.name.as_str() != "local"
+    {
+        return Ok(bound);
+    }
+    find(folder, name)
+}
+
+/// As [`of_state`]; and it is the one that the state folder belongs to.
+///
+/// # Errors
+/// If the state folder belongs to another one.
+pub(crate) fn held(folder: &Path, name: Option<&str>, state: &Path) -> Result<Found, Failure> {
+    let found = of_state(folder, name, state)?;
+    rules::hold(state, &found)?;
+    Ok(found)
 }
 
 /// The environment that `--env` names, for the pipeline in `folder`: a file, or a name in the
@@ -47,6 +72,7 @@ pub(crate) fn find(folder: &Path, name: Option<&str>) -> Result<Found, Failure> 
             None | Some("local") => Ok(Found {
                 environment: Environment::local(),
                 folder: folder.to_owned(),
+                text: None,
             }),
             Some(name) => Err(Failure::new(
                 Status::NotFound,
@@ -63,17 +89,22 @@ pub(crate) fn find(folder: &Path, name: Option<&str>) -> Result<Found, Failure> 
 }
 
 fn load(path: &Path, bytes: &[u8]) -> Result<Found, Failure> {
-    let file = path.display().to_string();
-    let environment = Environment::load(&file, bytes).map_err(|diagnostics| {
+    let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
+    parse(&path.display().to_string(), bytes, folder)
+}
+
+/// An environment from its text; `file` is what diagnostics call it.
+pub(crate) fn parse(file: &str, bytes: &[u8], folder: PathBuf) -> Result<Found, Failure> {
+    let environment = Environment::load(file, bytes).map_err(|diagnostics| {
         let text = diagnostic::render(&diagnostics, &String::from_utf8_lossy(bytes));
         Failure::new(
             Status::Usage,
             format!("the environment file is not valid\n{text}"),
         )
     })?;
-    let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
     Ok(Found {
         environment,
         folder,
+        text: Some(bytes.to_owned()),
     })
 }

@@ -46,7 +46,8 @@ impl Log {
         let note = note
             .map_err(|error| damaged(&error))?
             .ok_or_else(|| empty(folder))?;
-        let found = environment::find(Path::new("."), global.environment.as_deref())?;
+        let found =
+            environment::of_state(Path::new("."), global.environment.as_deref(), &global.state)?;
         let key = ledger::verifier_key(folder, found.signing_key().as_deref())?;
         let checkpoint = SignedCheckpoint::open(&note, std::slice::from_ref(&key));
         let checkpoint = checkpoint.map_err(|error| damaged(&error))?;

@@ -16,6 +16,7 @@ mod preparation;
 mod printer;
 mod progress;
 mod requester;
+mod rules;
 mod state;
 mod tenant;
 mod verbs;

@@ -24,6 +24,7 @@ use crate::{
     failure::{Failure, Status, chain},
     printer::Printer,
     requester,
+    rules::Rules,
     view::short,
 };
 
@@ -51,6 +52,8 @@ pub(crate) struct Preparation<'a> {
     pub(crate) state: &'a Path,
     /// Where.
     pub(crate) environment: &'a Environment,
+    /// The environment's file, word by word, if it has one.
+    pub(crate) rules: Option<&'a [u8]>,
     /// For progress.
     pub(crate) printer: &'a Printer,
 }
@@ -113,7 +116,7 @@ impl Preparation<'_> {
         platform: &Platform,
         action: Action,
         lock: &Lock,
-    ) -> Result<Permit, Failure> {
+    ) -> Result<(Permit, Rules), Failure> {
         let governance = governance()?;
         let version = version::of(self.manifest, lock).to_string();
         let question = policy::question(
@@ -124,14 +127,16 @@ impl Preparation<'_> {
             &requester::name(),
             Timestamp::now(),
         );
+        // Kept before they decide anything: evidence names nothing that is not there.
+        let rules = Rules::keep(self.state, self.rules, &governance, &question)?;
         let verdict = governance.decide(&question);
         let text = explain(&verdict);
         let refusal = match verdict {
-            Verdict::Permitted(permit) => return Ok(permit),
+            Verdict::Permitted(permit) => return Ok((permit, rules)),
             Verdict::Refused(refusal) => refusal,
         };
         let subject = Subject::new(format!("pipeline/{}", self.pipeline.name), &version);
-        let predicate = json!({ "decision": refusal.explanation });
+        let predicate = json!({ "decision": refusal.explanation, "rules": rules });
         enter(
             platform,
             statement(EvidenceKind::Refusal, &[subject], predicate),

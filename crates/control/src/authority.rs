@@ -95,7 +95,12 @@ impl Authorised {
     pub fn mint(mut plan: Plan, permit: &Permit) -> Result<Self, NotCovered> {
         let explanation = permit.shared();
         covers(&explanation, Action::Run, &plan)?;
+        // What it was decided by stays beside the decision, for evidence.
+        let rules = plan.decision.get("rules").cloned();
         plan.decision = serde_json::to_value(&*explanation).map_err(unwritable)?;
+        if let Some(rules) = rules {
+            plan.decision["rules"] = rules;
+        }
         let record = PlanRecord::new(plan).map_err(unwritable)?;
         let authority = Authority::new(&explanation, &record.digest)?;
         Ok(Self {

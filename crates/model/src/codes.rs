@@ -157,6 +157,7 @@ codes! {
     STATE_CLOSED = "BC0815", "state folder is closed to this account", "The account that looks may not look into the state folder, or into something in it.";
     TABLE_UNOWNED = "BC0820", "dataset of no known tenant", "A dataset of an older state folder was written by several tenants, or by none on record.";
     TENANT_AMBIGUOUS = "BC0821", "several tenants have it", "What was named exists for several tenants.";
+    OTHER_ENVIRONMENT = "BC0822", "state folder of another environment", "The state folder belongs to another environment than the one that was asked for.";
 
     // BC09xx: ledger
     LEDGER_KEY = "BC0901", "ledger key cannot be used", "The key that signs or verifies the ledger is missing or is not a key.";

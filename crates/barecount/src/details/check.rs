@@ -8,10 +8,11 @@ use std::{
 use barecount_ledger::storage::DirBlobs;
 use barecount_model::digest::Digest;
 
-use super::{AttemptEntry, export::Folder, read_record};
+use super::{AttemptEntry, export::Folder, read_record, rules_named};
 use crate::{
     failure::{Failure, chain},
     log::each_entry,
+    rules,
 };
 
 /// Problems after which the search stops.
@@ -62,6 +63,16 @@ impl Checked {
 pub(crate) fn in_state(state: &Path, blobs: &DirBlobs, size: u64) -> Result<Checked, Failure> {
     let mut checked = Checked::default();
     each_entry(blobs, size, |index, bytes| {
+        for digest in rules_named(bytes) {
+            let path = rules::path(state, digest);
+            match read_record(&path, digest) {
+                Ok(_) => checked.proved += 1,
+                Err(error) => {
+                    let file = path.strip_prefix(state).unwrap_or(&path);
+                    checked.add(file.display().to_string(), Some(index), chain(&error));
+                }
+            }
+        }
         let Some(entry) = parsed(index, bytes, &mut checked) else {
             return Ok(());
         };
@@ -92,6 +103,9 @@ pub(crate) fn in_export(folder: &Path, blobs: &DirBlobs, size: u64) -> Result<Ch
         let entry = parsed(index, bytes, &mut checked);
         for record in entry.iter().flat_map(AttemptEntry::records) {
             named.entry(record.digest).or_insert(index);
+        }
+        for digest in rules_named(bytes) {
+            named.entry(digest).or_insert(index);
         }
         Ok(())
     })?;

@@ -10,10 +10,11 @@ use barecount_dataset::disk::{Disk, LocalDisk};
 use barecount_ledger::storage::DirBlobs;
 use barecount_model::digest::Digest;
 
-use super::AttemptEntry;
+use super::{AttemptEntry, read_record, rules_named};
 use crate::{
     failure::{Failure, Status, chain},
     log::each_entry,
+    rules,
 };
 
 /// What records are in, beside a log.
@@ -102,9 +103,13 @@ pub(crate) fn write(
             exported.left_out.push(what);
             None
         });
-        for named in entry.iter().flat_map(AttemptEntry::records) {
-            let to = making.path().join(Folder::file(named.digest));
-            match named.read(state) {
+        let records = entry.iter().flat_map(AttemptEntry::records);
+        let records = records.map(|named| (named.digest, named.path(state)));
+        let rules = rules_named(bytes).into_iter();
+        let rules = rules.map(|digest| (digest, rules::path(state, digest)));
+        for (digest, path) in records.chain(rules) {
+            let to = making.path().join(Folder::file(digest));
+            match read_record(&path, digest) {
                 // Two attempts may have left the same record.
                 Ok(_) if to.exists() => {}
                 Ok(record) => {

@@ -32,6 +32,7 @@ use crate::{
     failure::{Failure, Status},
     log::{self, Log},
     manifest::read_bounded,
+    rules::Rules,
     state,
 };
 
@@ -308,6 +309,23 @@ impl AttemptEntry {
             token: self.token.clone(),
         }
     }
+}
+
+/// The rules that a statement's decision was made by, if it names any.
+pub(crate) fn rules_of(statement: &Value) -> Option<Rules> {
+    let predicate = &statement["predicate"];
+    let named = [&predicate["rules"], &predicate["decision"]["rules"]];
+    named
+        .into_iter()
+        .find_map(|rules| Rules::deserialize(rules).ok())
+}
+
+/// The digests of the rules that an entry names.
+fn rules_named(entry: &[u8]) -> Vec<Digest> {
+    let statement: Value = serde_json::from_slice(entry).unwrap_or_default();
+    let rules = rules_of(&statement);
+    let digests = rules.iter().flat_map(Rules::each);
+    digests.map(|(_, digest)| digest).collect()
 }
 
 impl Named {

@@ -40,6 +40,7 @@ impl Build {
                 folder: &folder,
                 state: &state,
                 environment: &found.environment,
+                rules: found.text.as_deref(),
                 printer,
             };
             let cancel = Cancel::default();

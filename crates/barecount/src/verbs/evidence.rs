@@ -22,7 +22,7 @@ use crate::{
     log::{Log, damaged},
     manifest::read_bounded,
     printer::{Printer, Table},
-    state,
+    rules, state,
     view::short,
 };
 
@@ -42,6 +42,10 @@ pub(crate) enum Evidence {
     Show {
         /// Its index in the log, from 0.
         index: u64,
+        /// With the texts that its decision was made by, word by word, each held against the digest
+        /// that the signed entry has of it.
+        #[arg(long, value_enum, value_name = "WHAT")]
+        with: Option<With>,
     },
     /// Check every entry, tile and signature of an exported log, or of this state folder's own;
     /// then the records beside it, whose digests its entries have.
@@ -70,11 +74,18 @@ pub(crate) enum Evidence {
     },
 }
 
+/// What an entry is shown with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum With {
+    /// The environment, the question with its matrix and approvals, and the policies.
+    Policies,
+}
+
 impl Evidence {
     pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
         match self {
             Self::Ls { run } => list(global, printer, run.as_deref()),
-            Self::Show { index } => show(global, printer, index),
+            Self::Show { index, with } => show(global, printer, index, with),
             Self::Verify {
                 folder,
                 vkey,
@@ -126,7 +137,7 @@ fn list(global: &Global, printer: &Printer, run: Option<&str>) -> Result<(), Fai
     })
 }
 
-fn show(global: &Global, printer: &Printer, index: u64) -> Result<(), Failure> {
+fn show(global: &Global, printer: &Printer, index: u64, with: Option<With>) -> Result<(), Failure> {
     let log = Log::open(global)?;
     let size = log.size();
     let not_found = || {
@@ -138,10 +149,24 @@ fn show(global: &Global, printer: &Printer, index: u64) -> Result<(), Failure> {
     };
     let entry = log.entry(index)?.ok_or_else(not_found)?;
     let statement: Value = serde_json::from_slice(&entry).map_err(|error| damaged(&error))?;
-    let value = json!({
+    let mut value = json!({
         "schema": "barecount/evidence_entry/v1", "index": index, "statement": statement,
     });
-    printer.data(&value, || format!("{statement:#}\n"))
+    let mut text = format!("{statement:#}\n");
+    if with == Some(With::Policies) {
+        let rules = details::rules_of(&statement).ok_or_else(|| {
+            let what = format!("entry {index} names no rules that it was decided by");
+            Failure::new(Status::NotFound, what)
+                .with_help("Entries of the kinds `submission` and `refusal` do.")
+        })?;
+        for (kind, digest) in rules.each() {
+            let bytes = rules::read(&global.state, digest)?;
+            let words = String::from_utf8_lossy(&bytes);
+            text.push_str(&format!("\n==== {kind}  {digest}\n{words}\n"));
+            value["rules"][kind] = json!({ "digest": digest, "text": words });
+        }
+    }
+    printer.data(&value, || text)
 }
 
 /// What is to be checked.
@@ -308,8 +333,8 @@ impl Findings {
             0 if checked.problems.is_empty() && checked.absent == 0 => {
                 return "none: no entry names a record beside the log".to_owned();
             }
-            1 => "1 record of flows or accesses, as its entry names it".to_owned(),
-            count => format!("{count} records of flows and accesses, each as its entry names it"),
+            1 => "1 record beside the log, as its entry names it".to_owned(),
+            count => format!("{count} records beside the log, each as its entry names it"),
         };
         if checked.absent > 0 {
             text.push_str(&format!("; {} more are not in this export", checked.absent));

@@ -45,7 +45,7 @@ impl Policy {
         let Self::Explain { file, action } = self;
         let loaded = manifest::load(&file, printer)?;
         let folder = manifest::folder(&file)?;
-        let found = environment::find(&folder, global.environment.as_deref())?;
+        let found = environment::held(&folder, global.environment.as_deref(), &global.state)?;
         // What is not built yet has no version; the answer does not depend on it.
         let lock = lock::read(&folder)?
             .unwrap_or_else(|| Lock::new(loaded.pipeline.name.clone(), Vec::new()));

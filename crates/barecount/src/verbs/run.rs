@@ -15,7 +15,7 @@ use barecount_model::{
 };
 use clap::Args;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::json;
 
 use crate::{
     cli::Global,
@@ -31,7 +31,9 @@ use crate::{
     preparation::{self, Preparation},
     printer::Printer,
     progress::Progress,
-    requester, state,
+    requester,
+    rules::{self, Rules},
+    state,
     view::RunView,
     window,
 };
@@ -68,7 +70,7 @@ impl Run {
     pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
         let loaded = manifest::load(&self.file, printer)?;
         let folder = manifest::folder(&self.file)?;
-        let found = environment::find(&folder, global.environment.as_deref())?;
+        let found = environment::held(&folder, global.environment.as_deref(), &global.state)?;
         obstacles(&loaded, &found, printer)?;
         let state = embedded::state_folder(&global.state)?;
         // Before there is a second thread.
@@ -76,12 +78,15 @@ impl Run {
         let runtime = preparation::runtime()?;
         let run = runtime.block_on(async {
             let mut platform = Platform::open(launcher, &state, &found).await?;
+            // Nobody else writes to the folder now. A build alone is of no environment.
+            rules::bind(&state, &found)?;
             let preparation = Preparation {
                 pipeline: &loaded.pipeline,
                 manifest: &loaded.manifest,
                 folder: &folder,
                 state: &state,
                 environment: &found.environment,
+                rules: found.text.as_deref(),
                 printer,
             };
             let result = self.carry_out(&preparation, &mut platform).await;
@@ -107,7 +112,7 @@ impl Run {
         let cancel = Cancel::default();
         let mut interrupts = Interrupts::listen(cancel.clone())?;
         let lock = preparation.lock(platform, &cancel).await?;
-        let permit = preparation.decide(platform, Action::Run, &lock).await?;
+        let (permit, rules) = preparation.decide(platform, Action::Run, &lock).await?;
         let request = Request {
             manifest: preparation.manifest,
             pipeline: preparation.pipeline,
@@ -119,7 +124,7 @@ impl Run {
             stage: self.stage,
             requester: requester::name(),
         };
-        let submitted = submit(&request, platform, permit, preparation, &lock).await?;
+        let submitted = submit(&request, platform, (permit, rules), preparation, &lock).await?;
         let (Followed::New(update) | Followed::Existing(update)) = &submitted;
         if update.run.state.is_final() {
             return Ok(Arc::clone(&update.run));
@@ -165,12 +170,12 @@ fn obstacles(loaded: &Loaded, found: &Found, printer: &Printer) -> Result<(), Fa
 async fn submit(
     request: &Request<'_>,
     platform: &Platform,
-    permit: Permit,
+    (permit, rules): (Permit, Rules),
     preparation: &Preparation<'_>,
     lock: &Lock,
 ) -> Result<Followed, Failure> {
-    // The decision enters the plan where the two are bound to each other.
-    let plan = request.plan(&platform.artifacts, Value::Null)?;
+    // The decision enters the plan where the two are bound to each other, beside its rules.
+    let plan = request.plan(&platform.artifacts, json!({ "rules": rules }))?;
     let run = request.run(&plan, Timestamp::now())?;
     let place = platform.caps.first(&run, &plan);
     let plan = Authorised::mint(plan, &permit).map_err(|error| {
@@ -232,7 +237,7 @@ async fn resume(
     lock: &Lock,
 ) -> Result<Update, Failure> {
     let (id, state) = (&run.id, run.state.as_str());
-    let permit = preparation.decide(platform, Action::Resume, lock).await?;
+    let (permit, _) = preparation.decide(platform, Action::Resume, lock).await?;
     preparation
         .printer
         .note(&format!("run {id} was {state}; resuming it"));
@@ -281,7 +286,7 @@ async fn follow(
             },
             () = interrupts.next() => {
                 progress.line("stopping; once more to stop at once");
-                let permit = preparation.decide(platform, Action::Cancel, lock).await?;
+                let (permit, _) = preparation.decide(platform, Action::Cancel, lock).await?;
                 match platform.control.cancel(&id, &permit).await {
                     Ok(_) | Err(CommandError::Rejected(_)) => {}
                     Err(error) => return Err(command_failure(&error)),

@@ -183,7 +183,8 @@ impl Place {
     }
 
     fn of(global: &Global) -> Result<Self, Failure> {
-        let found = environment::find(Path::new("."), global.environment.as_deref())?;
+        let found =
+            environment::held(Path::new("."), global.environment.as_deref(), &global.state)?;
         let state = embedded::state_folder(&global.state)?;
         let location = embedded::secrets::required(&found, &state)?;
         Ok(Self { location })

@@ -296,7 +296,7 @@ impl Evaluator {
                 "environment",
                 reference(&self.types.environment, &question.environment.name),
             ),
-            ("requester", text(question.requester.trim())),
+            ("requester", text(&account(&question.requester))),
             (
                 "now",
                 RestrictedExpression::new_long(question.now.as_millisecond()),
@@ -399,8 +399,8 @@ impl Evaluator {
                 reference(&types.environment, &approval.environment),
             ),
             ("pipeline", reference(&types.pipeline, &approval.pipeline)),
-            ("requester", text(approval.requester.trim())),
-            ("approver", text(approval.approver.trim())),
+            ("requester", text(&account(&approval.requester))),
+            ("approver", text(&account(&approval.approver))),
             ("justification", text(approval.justification.trim())),
             (
                 "expires_at",
@@ -436,6 +436,11 @@ fn uid(kind: &EntityTypeName, name: &str) -> EntityUid {
 
 fn reference(kind: &EntityTypeName, name: &str) -> RestrictedExpression {
     RestrictedExpression::new_entity_uid(uid(kind, name))
+}
+
+/// A name of an account as names are compared: `Ada` and ` ada` are one person.
+fn account(name: &str) -> String {
+    name.trim().to_lowercase()
 }
 
 fn text(text: &str) -> RestrictedExpression {

@@ -131,6 +131,8 @@ pub(super) struct Policies {
     /// Policies in the order of their sources, so that answers are the same every time.
     pub(super) order: HashMap<PolicyId, usize>,
     pub(super) digest: String,
+    /// Schema and sources, one after the other, each under a line that names it.
+    pub(super) text: String,
 }
 
 impl Policies {
@@ -161,6 +163,7 @@ impl Policies {
             texts: loading.texts,
             order: loading.order,
             digest: digest(&sources),
+            text: text(&sources),
         })
     }
 }
@@ -395,6 +398,15 @@ fn located(file: &str, text: &str, offset: usize, message: String) -> PolicyProb
 
 /// SHA-256 over schema and sources, each name and text preceded by its length, so that no two
 /// different sets of files read the same.
+fn text(sources: &[PolicySource]) -> String {
+    let schema = ("policies/schema.cedarschema", SCHEMA);
+    let sources = sources.iter().map(|source| (&*source.name, &*source.text));
+    std::iter::once(schema)
+        .chain(sources)
+        .map(|(name, text)| format!("// ---- {name}\n{}\n", text.trim_end()))
+        .collect()
+}
+
 fn digest(sources: &[PolicySource]) -> String {
     let mut hasher = Sha256::new();
     let mut field = |text: &str| {

@@ -82,6 +82,11 @@ impl Governance {
         &self.evaluator.policies.digest
     }
 
+    /// The schema and every policy in force, as they are written, for people and for evidence.
+    pub fn policies_text(&self) -> &str {
+        &self.evaluator.policies.text
+    }
+
     /// Answers the question. The same question gives the same answer, byte for byte.
     pub fn decide(&self, question: &Question) -> Verdict {
         let decisions = match question.check() {

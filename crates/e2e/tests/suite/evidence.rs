@@ -148,7 +148,12 @@ fn a_flipped_byte_anywhere_in_an_export_is_found_and_its_file_named() -> Outcome
 #[test]
 fn a_missing_file_of_an_export_is_found() -> Outcome {
     let export = export();
+    // Records beside the log may be kept back; that is counted, and no fault of the export.
+    let details = export.folder.join("details");
     for file in files(&export.folder) {
+        if file.starts_with(&details) {
+            continue;
+        }
         let aside = export.place.join("aside");
         fs_err::rename(&file, &aside)?;
         export.verify(&[]).exits_with(7);

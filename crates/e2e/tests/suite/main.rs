@@ -5,6 +5,7 @@ mod boundary;
 mod crossings;
 mod documentation;
 mod engines;
+mod environments;
 mod erp;
 mod evidence;
 mod evolution;

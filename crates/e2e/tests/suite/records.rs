@@ -244,7 +244,7 @@ fn is_moment(text: &str) -> bool {
 fn a_record_that_was_changed_cut_removed_or_replaced_is_not_believed() -> Outcome {
     let ran = Ran::to("tcp://192.0.2.7:443")?;
     let verified = ran.verify(&[]).exits_with(0).json("verification");
-    assert_eq!(verified["details"]["proved"], 4, "{verified:#}");
+    assert_eq!(verified["details"]["proved"], 7, "{verified:#}");
     for (verb, ending) in [("flows", ".flows.jsonl"), ("accesses", ".secrets.jsonl")] {
         ran.runs(verb, &[]).exits_with(0);
         let file = ran.files(ending)?.pop().ok_or("there is a record")?;
@@ -297,7 +297,7 @@ fn a_record_that_was_changed_cut_removed_or_replaced_is_not_believed() -> Outcom
     ran.verify(&[]).exits_with(0);
     let verify = ["evidence", "verify"];
     let verified = ran.place.barecount(verify).finish().exits_with(0);
-    verified.tells("details   4 records of flows and accesses, each as its entry names it");
+    verified.tells("details   7 records beside the log, each as its entry names it");
     Ok(())
 }
 
@@ -368,7 +368,7 @@ fn an_export_has_the_records_beside_the_log_and_a_stranger_checks_those_that_are
 {
     let ran = Ran::to("tcp://192.0.2.7:443")?;
     let export = |folder: &str| ran.place.barecount(["evidence", "export", folder]).finish();
-    export("log").exits_with(0).tells("and 4 records");
+    export("log").exits_with(0).tells("and 7 records");
     // The stranger has the export and the key, and no state folder.
     let stranger = Place::new();
     fs_err::copy(ran.place.join("log/key.vkey"), stranger.join("key.vkey"))?;
@@ -381,9 +381,9 @@ fn an_export_has_the_records_beside_the_log_and_a_stranger_checks_those_that_are
         stranger.barecount(arguments).finish()
     };
     let details = || verify(&[]).exits_with(0).json("verification")["details"].clone();
-    assert_eq!(details(), json!({ "proved": 4, "absent": 0 }));
+    assert_eq!(details(), json!({ "proved": 7, "absent": 0 }));
     let records = tiles(&stranger.join("log/details"))?;
-    assert_eq!(records.len(), 4);
+    assert_eq!(records.len(), 7);
     let name = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         format!("details/{name}")
@@ -411,9 +411,9 @@ fn an_export_has_the_records_beside_the_log_and_a_stranger_checks_those_that_are
         fs_err::remove_file(path)?;
     }
     fs_err::remove_file(&records[0])?;
-    assert_eq!(details(), json!({ "proved": 3, "absent": 1 }));
+    assert_eq!(details(), json!({ "proved": 6, "absent": 1 }));
     fs_err::remove_dir_all(stranger.join("log/details"))?;
-    assert_eq!(details(), json!({ "proved": 0, "absent": 4 }));
+    assert_eq!(details(), json!({ "proved": 0, "absent": 7 }));
     // What is not the record that the ledger names is not handed out for it.
     let file = ran
         .files(".flows.jsonl")?
@@ -423,6 +423,6 @@ fn an_export_has_the_records_beside_the_log_and_a_stranger_checks_those_that_are
     export("log")
         .fails_with(7, "BC0904")
         .tells("left out: entry");
-    assert_eq!(tiles(&ran.place.join("log/details"))?.len(), 3);
+    assert_eq!(tiles(&ran.place.join("log/details"))?.len(), 6);
     Ok(())
 }
