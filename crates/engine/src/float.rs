@@ -1,4 +1,4 @@
-//! Aggregates of floats that do not depend on the order of rows.
+//! Aggregates that do not depend on the order of rows.
 //!
 //! Adding floats one by one rounds at every step, so a sum depends on which rows come first, and
 //! with that on the number of threads, on how rows are divided into files, and on what spills.
@@ -8,5 +8,6 @@
 mod aggregate;
 mod exact_sum;
 mod state;
+mod whole;
 
-pub(crate) use aggregate::replace_float_aggregates;
+pub(crate) use aggregate::replace_aggregates;

@@ -15,6 +15,7 @@ pub mod job;
 pub mod process;
 pub mod session;
 
+mod arithmetic;
 mod float;
 mod metrics;
 mod output;

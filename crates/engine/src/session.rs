@@ -10,9 +10,6 @@ use barecount_dataset::schema::TableSchema;
 use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::{MemorySchemaProvider, TableProvider};
 use datafusion::common::{Column, DataFusionError};
-use datafusion::datasource::file_format::FileFormat;
-use datafusion::datasource::file_format::csv::CsvFormat;
-use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{
     ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl,
@@ -27,8 +24,9 @@ use datafusion::logical_expr::{Expr, LogicalPlanBuilder, cast, lit};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use serde::{Deserialize, Serialize};
 
+use crate::arithmetic::{CheckedCasts, CheckedOperators, replace_float_functions};
 use crate::error::{EngineError, reason};
-use crate::float::replace_float_aggregates;
+use crate::float::replace_aggregates;
 use crate::plan::TotalWindowOrder;
 use layout::{Layout, Problem};
 
@@ -47,27 +45,16 @@ pub struct Resources {
     pub spill_limit_bytes: u64,
 }
 
-/// The format of an input's files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TableFormat {
-    /// `*.parquet`, either all in folders `column=value` for the partition columns, outermost
-    /// first, or with all columns in the files.
-    Parquet,
-    /// `*.csv` with a header row.
-    Csv,
-    /// `*.ndjson`.
-    Ndjson,
-}
-
-/// A folder of files that a query sees as a table.
+/// A folder of files `*.parquet` that a query sees as a table.
+///
+/// They are either all in folders `column=value` for the partition columns, outermost first, or
+/// have all columns in them. Text is never read: a value that was written as text and read again
+/// is only as good as the agreement between two programs on how it is spelt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputTable {
     /// The name, `layer.name`, under which queries see it.
     pub table: TableName,
-    /// The files' format.
-    pub format: TableFormat,
     /// The folder.
     pub path: PathBuf,
     /// The columns, and by which of them the folder is partitioned.
@@ -99,13 +86,18 @@ pub(crate) fn open(resources: &Resources) -> Result<SessionContext, EngineError>
     // A sort keeps this much aside to merge with; the default would eat a small job's memory.
     let reservation = (memory / (8 * partitions)).min(10 << 20);
     config.options_mut().execution.sort_spill_reservation_bytes = reservation;
-    let mut state = SessionStateBuilder::new_with_default_features()
+    let mut builder = SessionStateBuilder::new_with_default_features();
+    let planners = builder.expr_planners().get_or_insert_default();
+    planners.insert(0, Arc::new(CheckedOperators));
+    let mut state = builder
         .with_config(config)
         .with_runtime_env(runtime)
+        .with_analyzer_rule(Arc::new(CheckedCasts))
         .with_optimizer_rule(Arc::new(TotalWindowOrder))
         .build();
     state.table_factories_mut().clear();
-    replace_float_aggregates(&mut state).map_err(setup)?;
+    replace_aggregates(&mut state).map_err(setup)?;
+    replace_float_functions(&mut state).map_err(setup)?;
     Ok(SessionContext::new_with_state(state))
 }
 
@@ -150,11 +142,7 @@ pub(crate) fn table(input: &InputTable) -> Result<Arc<dyn TableProvider>, Engine
         dataset: input.table.to_string(),
         reason,
     };
-    let layout = match input.format {
-        TableFormat::Parquet => layout::find(&input.path, input.schema.partition_by()),
-        // The text formats have all columns in their files.
-        TableFormat::Csv | TableFormat::Ndjson => Ok(Layout::Flat),
-    };
+    let layout = layout::find(&input.path, input.schema.partition_by());
     let layout = layout.map_err(|problem| match problem {
         Problem::Layout(reason) => failed(reason),
         Problem::Broken(reason) => EngineError::BrokenInput {
@@ -196,13 +184,8 @@ fn files(
     schema: SchemaRef,
     folders: Vec<(String, DataType)>,
 ) -> Result<Arc<dyn TableProvider>, DataFusionError> {
-    let (format, extension): (Arc<dyn FileFormat>, _) = match input.format {
-        TableFormat::Parquet => (Arc::new(ParquetFormat::default()), "parquet"),
-        TableFormat::Csv => (Arc::new(CsvFormat::default().with_has_header(true)), "csv"),
-        TableFormat::Ndjson => (Arc::new(JsonFormat::default()), "ndjson"),
-    };
-    let options = ListingOptions::new(format)
-        .with_file_extension(extension)
+    let options = ListingOptions::new(Arc::new(ParquetFormat::default()))
+        .with_file_extension("parquet")
         .with_table_partition_cols(folders);
     // What may be null is what a reader finds, not what was promised to it.
     let fields = schema

@@ -8,7 +8,7 @@ use barecount_dataset::schema::TableSchema;
 use barecount_engine::{
     acceptance::{AcceptanceSpec, AcceptanceTest, TestResult},
     process::{Request, Response},
-    session::{InputTable, TableFormat},
+    session::InputTable,
 };
 use barecount_model::{class::Size, digest::Digest, id::TaskId, manifest, pipeline::Output};
 use barecount_runner::{
@@ -62,7 +62,6 @@ impl Acceptance {
             tests: output.tests.iter().map(test).collect(),
             output: InputTable {
                 table,
-                format: TableFormat::Parquet,
                 path: std::path::Path::new(inside::INPUT).join(output.dataset.as_str()),
                 schema: table_schema.clone(),
             },

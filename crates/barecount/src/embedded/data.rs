@@ -14,14 +14,16 @@ use barecount_dataset::{
     dead_letter::BadRecord,
     decision::{AppTransaction, Committed, DatasetCommit, Decision, PartitionValues},
     input::InputFolder,
+    read::InputFormat,
     stage::{self, Limits, OutputSpec, StageError, StageObserver, Staged as StagedFiles},
     table::{StateTables, Tables},
 };
 use barecount_engine::job::{JobSpec, OutputTable};
 use barecount_engine::process::Request;
-use barecount_engine::session::{InputTable, Resources, TableFormat};
+use barecount_engine::session::{InputTable, Resources};
 use barecount_model::{
     boundary::Boundary,
+    manifest,
     pipeline::Output,
     plan::{InputPlan, WorkPlan},
     run::outcome::{CommittedDataset, Staged, StagedCheckpoint, StagedDataset},
@@ -109,7 +111,8 @@ impl DataPlane for StateData {
                     .await
                     .map_err(|error| unavailable(&error))?;
                 let wanted = schema::partitions(partitions, own_partition(assignment));
-                let (format, into) = (schema::input_format(*format), into.join(dataset.as_str()));
+                let format = handed_over(*format, &assignment.stage.work);
+                let into = into.join(dataset.as_str());
                 let version = snapshot.version;
                 let done = blocking(move || snapshot.materialize(format, &into, &wanted)).await?;
                 let done = done.map_err(|error| unavailable(&error))?;
@@ -295,10 +298,7 @@ impl StateData {
 /// A dataset as the engine sees it inside its sandbox. Files beside the manifest are no tables.
 async fn input_table(tables: &Tables, input: &InputPlan) -> Result<Option<InputTable>, DataError> {
     let InputPlan::Dataset {
-        dataset,
-        format,
-        columns,
-        ..
+        dataset, columns, ..
     } = input
     else {
         return Ok(None);
@@ -309,21 +309,9 @@ async fn input_table(tables: &Tables, input: &InputPlan) -> Result<Option<InputT
         // That there is nothing to read was said when the input was provided.
         Err(_) => Vec::new(),
     };
-    let format = match schema::input_format(*format) {
-        barecount_dataset::read::InputFormat::Csv => TableFormat::Csv,
-        barecount_dataset::read::InputFormat::Ndjson => TableFormat::Ndjson,
-        _ => TableFormat::Parquet,
-    };
-    // As text, a partition's value is in the rows; else it is in the folders' names.
-    let partition_by = if format == TableFormat::Parquet {
-        partitions
-    } else {
-        Vec::new()
-    };
     Ok(Some(InputTable {
-        schema: schema::of_columns(dataset, columns, partition_by)?,
+        schema: schema::of_columns(dataset, columns, partitions)?,
         table,
-        format,
         path: Path::new(inside::INPUT).join(dataset.as_str()),
     }))
 }
@@ -338,6 +326,16 @@ impl StageObserver for Watched {
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// The format in which a dataset's files are handed to work. A job of the engine sees tables and
+/// no files, so whatever format its input names, it gets them as they are kept: no value is
+/// spelt as text on its way.
+fn handed_over(format: manifest::Format, work: &WorkPlan) -> InputFormat {
+    match work {
+        WorkPlan::Job { .. } => InputFormat::Parquet,
+        _ => schema::input_format(format),
     }
 }
 

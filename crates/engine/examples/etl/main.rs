@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use barecount_dataset::schema::{Column, ColumnType, TableSchema};
 use barecount_engine::job::{JobSpec, OutputTable, run_job};
-use barecount_engine::session::{InputTable, Resources, TableFormat};
+use barecount_engine::session::{InputTable, Resources};
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 
@@ -99,7 +99,6 @@ fn cases(folder: &Path, scale: f64) -> Result<Vec<Case>, Box<dyn Error>> {
         fs::create_dir(&path)?;
         Ok(InputTable {
             table: table.parse()?,
-            format: TableFormat::Parquet,
             path,
             schema,
         })

@@ -1,4 +1,5 @@
-//! `sum`, `avg`, `var` and `stddev` over floats, in DataFusion's terms.
+//! `sum`, `avg`, `var` and `stddev`, in DataFusion's terms: those over floats, and which of the
+//! others are computed by [`super::whole`].
 
 use std::sync::Arc;
 
@@ -13,13 +14,14 @@ use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, ReversedUDAF,
-    SetMonotonicity, Signature, StatisticsArgs,
+    SetMonotonicity, Signature,
 };
 
 use super::state::{GroupState, Statistic};
+use super::whole::{SUM_TYPE, WholeAccumulator, WholeDistinct, WholeGroups, WholeStatistic};
 
-/// Puts exact aggregates of floats in the place of DataFusion's. Those of other types stay.
-pub(crate) fn replace_float_aggregates(state: &mut SessionState) -> Result<()> {
+/// Puts exact aggregates in the place of DataFusion's.
+pub(crate) fn replace_aggregates(state: &mut SessionState) -> Result<()> {
     let variance = |is_sample, is_root| Statistic::Variance { is_sample, is_root };
     for (name, statistic) in [
         ("sum", Statistic::Sum),
@@ -36,7 +38,7 @@ pub(crate) fn replace_float_aggregates(state: &mut SessionState) -> Result<()> {
     Ok(())
 }
 
-/// An aggregate that is DataFusion's for all types but floats.
+/// An aggregate that is DataFusion's for durations and intervals only.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ExactAggregate {
     inner: Arc<AggregateUDF>,
@@ -69,6 +71,27 @@ impl ExactAggregate {
     }
 }
 
+impl ExactAggregate {
+    /// What is computed if the arguments are whole numbers, or decimals.
+    fn whole(&self, fields: &[FieldRef], result: &FieldRef) -> Option<WholeStatistic> {
+        let is_mean = match self.statistic {
+            Statistic::Sum => false,
+            Statistic::Mean => true,
+            Statistic::Variance { .. } => return None,
+        };
+        let scale = match fields.first()?.data_type() {
+            DataType::Int64 | DataType::UInt64 if !is_mean => 0,
+            DataType::Decimal128(_, scale) => *scale,
+            _ => return None,
+        };
+        Some(WholeStatistic {
+            is_mean,
+            scale,
+            data_type: result.data_type().clone(),
+        })
+    }
+}
+
 impl AggregateUDFImpl for ExactAggregate {
     fn name(&self) -> &str {
         self.inner.name()
@@ -87,6 +110,13 @@ impl AggregateUDFImpl for ExactAggregate {
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        if let Some(whole) = self.whole(args.expr_fields, &args.return_field) {
+            return Ok(if args.is_distinct {
+                Box::new(WholeDistinct::new(whole, self.inner.accumulator(args)?))
+            } else {
+                Box::new(WholeAccumulator::new(whole))
+            });
+        }
         match self.exact(&args)? {
             Some(exact) => Ok(Box::new(exact)),
             None => self.inner.accumulator(args),
@@ -97,6 +127,15 @@ impl AggregateUDFImpl for ExactAggregate {
         &self,
         args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn Accumulator>> {
+        if let Some(whole) = self.whole(args.expr_fields, &args.return_field) {
+            if args.is_distinct {
+                return exec_err!(
+                    "{}(DISTINCT …) is not supported over a frame that moves",
+                    self.inner.name()
+                );
+            }
+            return Ok(Box::new(WholeAccumulator::new(whole)));
+        }
         match self.exact(&args)? {
             Some(exact) => Ok(Box::new(exact)),
             None => self.inner.create_sliding_accumulator(args),
@@ -104,7 +143,8 @@ impl AggregateUDFImpl for ExactAggregate {
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
-        if args.is_distinct || !Self::is_float(args.input_fields) {
+        let is_whole = self.whole(args.input_fields, &args.return_field).is_some();
+        if args.is_distinct || !(is_whole || Self::is_float(args.input_fields)) {
             return self.inner.state_fields(args);
         }
         let field = |part: &str, data_type| {
@@ -114,6 +154,12 @@ impl AggregateUDFImpl for ExactAggregate {
                 true,
             ))
         };
+        if is_whole {
+            return Ok(vec![
+                field("count", DataType::Int64),
+                field("sum", SUM_TYPE),
+            ]);
+        }
         let mut fields = vec![
             field("count", DataType::Int64),
             field("sum", DataType::Binary),
@@ -125,7 +171,9 @@ impl AggregateUDFImpl for ExactAggregate {
     }
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs<'_>) -> bool {
-        if Self::is_float(args.expr_fields) {
+        let is_exact = Self::is_float(args.expr_fields)
+            || self.whole(args.expr_fields, &args.return_field).is_some();
+        if is_exact {
             !args.is_distinct
         } else {
             self.inner.groups_accumulator_supported(args)
@@ -136,6 +184,9 @@ impl AggregateUDFImpl for ExactAggregate {
         &self,
         args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn GroupsAccumulator>> {
+        if let Some(whole) = self.whole(args.expr_fields, &args.return_field) {
+            return Ok(Box::new(WholeGroups::new(whole)));
+        }
         match self.exact(&args)? {
             Some(exact) => Ok(Box::new(ExactGroups {
                 statistic: exact.statistic,
@@ -152,11 +203,6 @@ impl AggregateUDFImpl for ExactAggregate {
 
     fn reverse_expr(&self) -> ReversedUDAF {
         ReversedUDAF::Identical
-    }
-
-    fn value_from_stats(&self, args: &StatisticsArgs<'_>) -> Option<ScalarValue> {
-        let is_float = args.return_type == &DataType::Float64;
-        (!is_float).then(|| self.inner.value_from_stats(args))?
     }
 
     fn set_monotonicity(&self, data_type: &DataType) -> SetMonotonicity {
@@ -197,7 +243,7 @@ impl Accumulator for ExactAccumulator {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        Ok(ScalarValue::Float64(self.state.evaluate(self.statistic)))
+        Ok(ScalarValue::Float64(self.state.evaluate(self.statistic)?))
     }
 
     fn size(&self) -> usize {
@@ -269,7 +315,7 @@ impl GroupsAccumulator for ExactGroups {
         let statistic = self.statistic;
         let mut groups = self.take(emit_to);
         let values = groups.iter_mut().map(|state| state.evaluate(statistic));
-        Ok(Arc::new(values.collect::<Float64Array>()))
+        Ok(Arc::new(values.collect::<Result<Float64Array>>()?))
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
@@ -314,7 +360,7 @@ impl GroupsAccumulator for ExactGroups {
     }
 }
 
-fn is_kept(filter: Option<&BooleanArray>, row: usize) -> bool {
+pub(super) fn is_kept(filter: Option<&BooleanArray>, row: usize) -> bool {
     filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row))
 }
 

@@ -73,6 +73,11 @@ impl ExactSum {
         }
     }
 
+    /// Whether all numbers in the sum are finite.
+    pub(super) fn is_finite(&self) -> bool {
+        self.positive_infinities == 0 && self.negative_infinities == 0 && self.nans == 0
+    }
+
     /// Adds another sum.
     pub(super) fn merge(&mut self, other: &Self) {
         let mut other = other.clone();

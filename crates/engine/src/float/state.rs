@@ -1,5 +1,8 @@
 //! What a group of rows keeps for a sum, a mean or a variance.
 
+use datafusion::arrow::error::ArrowError;
+use datafusion::common::Result;
+
 use super::exact_sum::ExactSum;
 
 /// The statistic of a group of floats.
@@ -55,8 +58,22 @@ impl GroupState {
         self.squares.merge(&other.squares);
     }
 
-    /// The statistic; `None` where SQL says null.
-    pub(super) fn evaluate(&mut self, statistic: Statistic) -> Option<f64> {
+    /// The statistic; `None` where SQL says null. Of finite numbers it is finite, or an error.
+    pub(super) fn evaluate(&mut self, statistic: Statistic) -> Result<Option<f64>> {
+        let value = self.compute(statistic);
+        if self.sum.is_finite() && value.is_some_and(|value| !value.is_finite()) {
+            let what = match statistic {
+                Statistic::Sum => "a sum",
+                Statistic::Mean => "an average",
+                Statistic::Variance { .. } => "a variance",
+            };
+            let problem = format!("{what} is out of range for Float64");
+            return Err(ArrowError::ComputeError(problem).into());
+        }
+        Ok(value)
+    }
+
+    fn compute(&mut self, statistic: Statistic) -> Option<f64> {
         let count = self.count as f64;
         match statistic {
             _ if self.count <= 0 => None,
@@ -129,7 +146,7 @@ fn product(a: f64, b: f64) -> (f64, f64) {
 mod tests {
     use super::{GroupState, Statistic};
 
-    fn evaluate(statistic: Statistic, numbers: &[f64]) -> Option<f64> {
+    fn evaluate(statistic: Statistic, numbers: &[f64]) -> datafusion::common::Result<Option<f64>> {
         let mut state = GroupState::default();
         numbers
             .iter()
@@ -138,23 +155,37 @@ mod tests {
     }
 
     #[test]
-    fn a_variance_far_from_zero_keeps_its_digits() {
+    fn a_variance_far_from_zero_keeps_its_digits() -> datafusion::common::Result<()> {
         let sample = Statistic::Variance {
             is_sample: true,
             is_root: false,
         };
         let far = [1e9 + 1.0, 1e9 + 2.0, 1e9 + 3.0, 1e9 + 4.0];
-        assert_eq!(evaluate(sample, &far), Some(5.0 / 3.0));
-        assert_eq!(evaluate(sample, &[0.1; 7]), Some(0.0));
-        assert_eq!(evaluate(sample, &[1.0]), None);
-        assert!(evaluate(sample, &[1.0, f64::INFINITY]).is_some_and(f64::is_nan));
-        assert!(evaluate(sample, &[1e200, 1.0]).is_some_and(f64::is_nan));
+        assert_eq!(evaluate(sample, &far)?, Some(5.0 / 3.0));
+        assert_eq!(evaluate(sample, &[0.1; 7])?, Some(0.0));
+        assert_eq!(evaluate(sample, &[1.0])?, None);
+        assert!(evaluate(sample, &[1.0, f64::INFINITY])?.is_some_and(f64::is_nan));
+        Ok(())
     }
 
     #[test]
-    fn nothing_has_no_sum_and_no_mean() {
-        assert_eq!(evaluate(Statistic::Sum, &[]), None);
-        assert_eq!(evaluate(Statistic::Mean, &[]), None);
-        assert_eq!(evaluate(Statistic::Mean, &[0.1; 3]), Some(0.1));
+    fn what_finite_numbers_give_is_finite_or_an_error() -> datafusion::common::Result<()> {
+        let sample = Statistic::Variance {
+            is_sample: true,
+            is_root: false,
+        };
+        assert!(evaluate(sample, &[1e200, 1.0]).is_err());
+        assert!(evaluate(Statistic::Sum, &[f64::MAX, f64::MAX]).is_err());
+        let infinite = evaluate(Statistic::Sum, &[f64::INFINITY, 1.0])?;
+        assert_eq!(infinite, Some(f64::INFINITY));
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_has_no_sum_and_no_mean() -> datafusion::common::Result<()> {
+        assert_eq!(evaluate(Statistic::Sum, &[])?, None);
+        assert_eq!(evaluate(Statistic::Mean, &[])?, None);
+        assert_eq!(evaluate(Statistic::Mean, &[0.1; 3])?, Some(0.1));
+        Ok(())
     }
 }

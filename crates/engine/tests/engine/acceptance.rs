@@ -2,7 +2,7 @@
 
 use barecount_engine::acceptance::{AcceptanceSpec, AcceptanceTest, TestResult};
 use barecount_engine::process::{Request, Response};
-use barecount_engine::session::{InputTable, TableFormat};
+use barecount_engine::session::InputTable;
 
 use crate::fixture::{Outcome, Place, schema};
 
@@ -34,7 +34,6 @@ fn results(tests: &str) -> Outcome<Vec<TestResult>> {
         tests,
         output: InputTable {
             table: "kpi.rates".parse()?,
-            format: TableFormat::Parquet,
             path: place.staging("kpi.rates"),
             schema: columns,
         },

@@ -10,7 +10,7 @@ use barecount_dataset::schema::{Column, TableSchema};
 use barecount_dataset::stage::{Limits, OutputFormat, OutputSpec, Staged, stage_output};
 use barecount_engine::job::{JobSpec, OutputTable};
 use barecount_engine::process::{Request, Response, engine_main};
-use barecount_engine::session::{InputTable, Resources, TableFormat};
+use barecount_engine::session::{InputTable, Resources};
 use datafusion::arrow::array::{ArrayRef, RecordBatch};
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -69,7 +69,6 @@ impl Place {
         fs::create_dir(&path)?;
         self.inputs.push(InputTable {
             table: table.parse()?,
-            format: TableFormat::Parquet,
             path: path.clone(),
             schema: schema.clone(),
         });

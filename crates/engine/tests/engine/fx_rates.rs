@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use barecount_engine::acceptance::{AcceptanceSpec, AcceptanceTest};
 use barecount_engine::process::{Request, Response};
-use barecount_engine::session::{InputTable, TableFormat};
+use barecount_engine::session::InputTable;
 
 use crate::fixture::{Outcome, Place};
 
@@ -76,7 +76,6 @@ fn accept(place: &Place) -> Outcome {
             tests,
             output: InputTable {
                 table: table.parse()?,
-                format: TableFormat::Parquet,
                 path: place.staging(table),
                 schema: output.schema,
             },

@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use barecount_dataset::read::InputFormat;
 use datafusion::arrow::array::{
     BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, StringArray,
     TimestampMicrosecondArray,
@@ -253,19 +252,5 @@ fn nothing_runs_unless_every_statement_can_be_planned() -> Outcome {
         (status, message.as_str()),
         (78, "no statement inserts into kpi.u")
     );
-    Ok(())
-}
-
-#[test]
-fn what_a_job_wrote_can_be_handed_to_the_next_as_the_platform_hands_it() -> Outcome {
-    // The formats that tasks get their inputs in are spelt alike on both sides.
-    for (format, spelling) in [
-        (InputFormat::Parquet, "\"parquet\""),
-        (InputFormat::Csv, "\"csv\""),
-        (InputFormat::Ndjson, "\"ndjson\""),
-    ] {
-        assert_eq!(serde_json::to_string(&format)?, spelling);
-        serde_json::from_str::<barecount_engine::session::TableFormat>(spelling)?;
-    }
     Ok(())
 }
