@@ -256,7 +256,11 @@ impl Recorder {
         }
     }
 
-    pub(crate) fn into_log(self) -> FlowLog {
+    /// The log. Flows are added when they end, and listed in the order in which they began; of
+    /// those of one millisecond what was allowed comes first.
+    pub(crate) fn into_log(mut self) -> FlowLog {
+        let began = |record: &FlowRecord| (record.first_at, record.verdict == Verdict::Refused);
+        self.log.records.sort_by_key(began);
         self.log
     }
 }
@@ -288,6 +292,17 @@ mod tests {
 
     fn recorder(limit: u32) -> Recorder {
         Recorder::new(NetworkProfile::PrivateVpc, Mode::Enforce, limit)
+    }
+
+    #[test]
+    fn flows_are_listed_as_they_began_and_not_as_they_ended() {
+        let mut recorder = recorder(10);
+        for (port, at) in [(2, 7), (1, 5), (3, 9), (1, 4)] {
+            recorder.add(refusal("erp.example", port, at));
+        }
+        let records = recorder.into_log().records;
+        let ports: Vec<u16> = records.iter().map(|record| record.port).collect();
+        assert_eq!(ports, [1, 2, 3]);
     }
 
     #[test]
