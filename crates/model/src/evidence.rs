@@ -40,6 +40,8 @@ pub enum EvidenceKind {
     Attempt,
     /// A task's outputs were committed.
     Commit,
+    /// A task's work had been done before, and what that wrote still stood.
+    Answer,
     /// A run ended.
     Run,
     /// An artifact was built.
@@ -56,6 +58,7 @@ impl EvidenceKind {
         Self::Resumption,
         Self::Attempt,
         Self::Commit,
+        Self::Answer,
         Self::Run,
         Self::Build,
         Self::Abandonment,
@@ -69,6 +72,7 @@ impl EvidenceKind {
             Self::Resumption => "resumption",
             Self::Attempt => "attempt",
             Self::Commit => "commit",
+            Self::Answer => "answer",
             Self::Run => "run",
             Self::Build => "build",
             Self::Abandonment => "abandonment",
@@ -120,6 +124,7 @@ fn required(kind: EvidenceKind) -> Value {
         EvidenceKind::Resumption => json!(["run", "at"]),
         EvidenceKind::Attempt => json!(["run", "task", "attempt", "state", "metrics", "detail"]),
         EvidenceKind::Commit => json!(["run", "task", "attempt", "outputs", "at"]),
+        EvidenceKind::Answer => json!(["run", "task", "work", "answered_by", "outputs", "at"]),
         EvidenceKind::Run => json!(["run", "state", "submitted_at", "ended_at", "tasks"]),
         EvidenceKind::Build => json!(["kind", "name", "size", "source", "recipe"]),
         EvidenceKind::Abandonment => json!(["run", "at", "by", "reason", "given_up"]),
@@ -250,6 +255,11 @@ pub fn of_record(
             subjects.extend(outputs);
             statement(EvidenceKind::Abandonment, &subjects, predicate)
         }
+        Record::TaskAnswered { task } => {
+            let task = &run.tasks[*task];
+            let (subjects, predicate) = answer(run, task, subjects, now);
+            statement(EvidenceKind::Answer, &subjects, predicate)
+        }
         Record::RunEnded => statement(EvidenceKind::Run, &subjects, end_of_run(run, plan)),
     }
 }
@@ -289,6 +299,33 @@ fn abandoned(
     (outputs, predicate)
 }
 
+/// That a task's work had been done, by whom, and what of it stands.
+fn answer(
+    run: &Run,
+    task: &Task,
+    mut subjects: Vec<Subject>,
+    now: Timestamp,
+) -> (Vec<Subject>, Value) {
+    let answered = task.answered.as_ref();
+    let outputs = answered.map_or(&[][..], |answered| &answered.outputs);
+    subjects.extend(
+        outputs
+            .iter()
+            .map(|output| Subject::new(&output.dataset, &output.digest)),
+    );
+    let predicate = json!({
+        "run": run_facts(run),
+        "task": task_facts(task),
+        "work": task.work.as_ref().map(|work| work.key),
+        "answered_by": answered.map(|answered| json!({
+            "run": answered.run, "task": answered.task,
+        })),
+        "outputs": outputs,
+        "at": now,
+    });
+    (subjects, predicate)
+}
+
 fn submission(run: &Run, plan: &Plan, now: Timestamp) -> Value {
     json!({
         "run": run_facts(run),
@@ -300,6 +337,7 @@ fn submission(run: &Run, plan: &Plan, now: Timestamp) -> Value {
         "lock": plan.lock_digest,
         "decision": plan.decision,
         "event": plan.event,
+        "forced": plan.forced,
         "stages": plan.stages.iter().map(stage_facts).collect::<Vec<_>>(),
     })
 }
@@ -352,6 +390,7 @@ fn attempt_facts(run: &Run, plan: &Plan, task: &Task, attempt: &Attempt) -> Valu
         "run": run_facts(run),
         "task": task_facts(task),
         "configuration": plan.stage(&task.stage).map(stage_facts),
+        "work": task.work.as_ref().map(|work| work.key),
         "attempt": attempt.number,
         "state": attempt.state,
         "runner": attempt.runner,
@@ -424,6 +463,7 @@ fn end_of_run(run: &Run, plan: &Plan) -> Value {
         "tasks": run.tasks.iter().map(|task| json!({
             "id": task.id, "stage": task.stage, "partition": task.partition,
             "state": task.state, "attempts": task.attempts.len(),
+            "answered_by": task.answered.as_ref().map(|answered| &answered.run),
         })).collect::<Vec<_>>(),
     })
 }

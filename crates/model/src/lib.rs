@@ -22,3 +22,4 @@ pub mod run;
 pub mod schema;
 pub mod text;
 pub mod version;
+pub mod work;

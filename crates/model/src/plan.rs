@@ -39,6 +39,13 @@ pub struct Plan {
     pub decision: serde_json::Value,
     /// The event that the run answers, if there is one.
     pub event: Option<serde_json::Value>,
+    /// The name that somebody gave the logical work, where it has one: work of another name is
+    /// other work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named: Option<String>,
+    /// Stages whose work is done again although nothing has changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forced: Vec<String>,
     /// Stages; each needs only stages before it.
     pub stages: Vec<StagePlan>,
 }

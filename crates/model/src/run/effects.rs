@@ -63,6 +63,11 @@ pub enum Record {
         /// By whom, and why: nothing else has it.
         abandonment: Abandonment,
     },
+    /// A task's work had been done before, and stands.
+    TaskAnswered {
+        /// The task's index.
+        task: usize,
+    },
     /// The run came to its end.
     RunEnded,
 }

@@ -6,9 +6,11 @@
 //! a crash does exactly what its predecessor had left to do.
 //!
 //! One verb, one file: [`submit`], [`hold`], [`place`], [`started`], [`report`], [`committed`], [`lost`],
-//! [`cancel`], [`abandon`], [`resume`]. Start reading at [`Run`], then [`report`].
+//! [`cancel`], [`abandon`], [`resume`], [`answer`], [`reopen`]. Start reading at [`Run`], then
+//! [`report`].
 
 pub mod abandon;
+pub mod answer;
 pub mod backoff;
 pub mod cancel;
 pub mod committed;
@@ -18,6 +20,7 @@ pub mod lost;
 pub mod outcome;
 pub mod pending;
 pub mod place;
+pub mod reopen;
 pub mod report;
 pub mod resume;
 pub mod started;
@@ -28,6 +31,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use abandon::Abandonment;
+pub use answer::{Answered, StandingOutput};
 pub use effects::{Effects, Moment, Record, Rejection};
 pub use hold::{Held, WaitingReason};
 pub use pending::Pending;

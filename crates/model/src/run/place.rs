@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Attempt, AttemptState, Effects, Moment, Rejection, Run, TaskState, outcome::Metrics};
+use crate::work::Work;
 
 impl Run {
     /// Indices of the tasks that may be placed now, in order.
@@ -57,6 +58,22 @@ impl Run {
         let mut effects = Effects::default();
         effects.touch(index);
         self.settle(moment, &mut effects);
+        Ok(effects)
+    }
+
+    /// As [`Run::place`], and keeps what work the attempt is for: what it comes to answers that work
+    /// from then on.
+    ///
+    /// # Errors
+    /// [`Rejection::NotPlaceable`] unless the task is ready and due.
+    pub fn place_for(
+        &mut self,
+        index: usize,
+        work: Work,
+        moment: &Moment,
+    ) -> Result<Effects, Rejection> {
+        let effects = self.place(index, moment)?;
+        self.tasks[index].work = Some(work);
         Ok(effects)
     }
 

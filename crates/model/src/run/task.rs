@@ -6,12 +6,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    answer::Answered,
     hold::Held,
     outcome::{Failure, Metrics, Staged},
 };
 use crate::{
     class::{NetworkProfile, RunnerClass, Size},
     id::TaskId,
+    work::Work,
 };
 
 /// One stage of a run, or one partition of it.
@@ -40,6 +42,13 @@ pub struct Task {
     /// Why it has been put off, while it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<Held>,
+    /// The work that its latest attempt was placed for, or that is answered; unknown of tasks that
+    /// are older than keys of work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work>,
+    /// What answers it in place of an attempt of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<Answered>,
     /// Every try, in order.
     pub attempts: Vec<Attempt>,
 }
