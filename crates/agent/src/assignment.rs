@@ -1,7 +1,7 @@
 //! What an agent is told, and what it tells. Two enums, and nothing else passes between the
 //! outside world and the attempts.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use barecount_model::{
     class::RunnerClass,
@@ -62,6 +62,9 @@ pub struct Assignment {
     pub window: Option<Window>,
     /// How the path to its destinations was when it was placed, where that was looked at.
     pub path: Option<PathHealth>,
+    /// The versions of datasets that it reads, as they were when it was placed; the newest of those
+    /// that are not here.
+    pub reads: BTreeMap<String, u64>,
     /// Digest over everything that a warm process must have in common with its next attempt, but
     /// for secrets.
     pub reuse: String,

@@ -206,6 +206,9 @@ fn change(task: &Task) -> Option<String> {
         TaskState::Active => Some(format!("{} {}{again}", task.class, "running")),
         TaskState::Committing => Some("committing".to_owned()),
         TaskState::Succeeded => {
+            if let Some(answered) = &task.answered {
+                return Some(format!("unchanged; answered by run {}", answered.run));
+            }
             let staged = attempt.and_then(|attempt| attempt.staged.as_ref());
             let rows: u64 = staged.map_or(0, |staged| {
                 staged.datasets.iter().map(|output| output.rows).sum()

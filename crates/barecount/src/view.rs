@@ -58,6 +58,8 @@ impl RunView<'_> {
             "backend": stage.map(|stage| stage.backend.as_str()),
             "state": task.state,
             "held": task.held,
+            "work": task.work.as_ref().map(|work| work.key),
+            "answered_by": task.answered,
             "attempts": task.attempts.iter().map(|tried| attempt(tried, digest)).collect::<Vec<_>>(),
         })
     }
@@ -112,6 +114,15 @@ impl RunView<'_> {
                     "\n{name}: [{}] {}\n",
                     failure.code,
                     Harmless(&failure.message)
+                ));
+            }
+        }
+        for task in &run.tasks {
+            if let Some(answered) = &task.answered {
+                let name = task_name(task);
+                text.push_str(&format!(
+                    "\n{name}: unchanged; answered by run {}\n",
+                    answered.run
                 ));
             }
         }
@@ -193,7 +204,10 @@ pub(crate) fn task_table(run: &Run) -> Table {
             task_name(task),
             task.class.to_string(),
             task.size.to_string(),
-            state_text(task.state).to_owned(),
+            match &task.answered {
+                Some(_) => "unchanged".to_owned(),
+                None => state_text(task.state).to_owned(),
+            },
             task.attempts.len().to_string(),
             seconds,
             platform,

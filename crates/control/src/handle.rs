@@ -12,9 +12,10 @@ use barecount_model::{
     identity::SignedIdentity,
     plan::Plan,
     run::{
-        Abandonment, Rejection, Run, WaitingReason,
+        Abandonment, Answered, Rejection, Run, WaitingReason,
         outcome::{CommittedDataset, Outcome},
     },
+    work::Work,
 };
 use ed25519_dalek::VerifyingKey;
 use jiff::Timestamp;
@@ -244,7 +245,59 @@ impl Control {
     /// # Errors
     /// [`CommandError`]; a rejection if the task cannot be placed now.
     pub async fn place(&self, run: &RunId, task: usize) -> Result<Update, CommandError> {
-        self.apply(run, Verb::Place { task }).await
+        self.apply(run, Verb::Place { task, work: None }).await
+    }
+
+    /// As [`Control::place`], and keeps what work the attempt is for: what it comes to answers that
+    /// work from then on.
+    ///
+    /// # Errors
+    /// [`CommandError`]; a rejection if the task cannot be placed now.
+    pub async fn place_for(
+        &self,
+        run: &RunId,
+        task: usize,
+        work: Work,
+    ) -> Result<Update, CommandError> {
+        let work = Some(Box::new(work));
+        self.apply(run, Verb::Place { task, work }).await
+    }
+
+    /// Completes a task without an attempt: its work has been done, and what that wrote stands.
+    ///
+    /// # Errors
+    /// [`CommandError`]; a rejection if the task cannot be placed now.
+    pub async fn answer(
+        &self,
+        run: &RunId,
+        task: usize,
+        work: Work,
+        answered: Answered,
+    ) -> Result<Update, CommandError> {
+        let work = Box::new(work);
+        let verb = Verb::Answer {
+            task,
+            work,
+            answered,
+        };
+        self.apply(run, verb).await
+    }
+
+    /// Lets succeeded tasks of an open run, and all that need them, be decided on anew, because
+    /// what they came to does not stand any more: by a permit to
+    /// [`Action::Resume`](crate::governance::Action::Resume) every stage of its plan.
+    ///
+    /// # Errors
+    /// [`CommandError::NotPermitted`] if the permit is for something else; a rejection if the run
+    /// has ended.
+    pub async fn reopen(
+        &self,
+        run: &RunId,
+        tasks: Vec<usize>,
+        permit: &Permit,
+    ) -> Result<Update, CommandError> {
+        let by = permit.shared();
+        self.apply(run, Verb::Reopen { tasks, by }).await
     }
 
     /// Puts a task off that could be placed; it is due again after a while.

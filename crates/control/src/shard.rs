@@ -15,9 +15,10 @@ use barecount_model::{
     id::RunId,
     plan::Plan,
     run::{
-        Abandonment, Effects, Moment, Record, Run, WaitingReason,
+        Abandonment, Answered, Effects, Moment, Record, Run, WaitingReason,
         outcome::{AttemptResult, CommittedDataset, FailureKind, Outcome},
     },
+    work::Work,
 };
 use jiff::Timestamp;
 
@@ -39,6 +40,16 @@ pub(crate) enum Command {
 pub(crate) enum Verb {
     Place {
         task: usize,
+        work: Option<Box<Work>>,
+    },
+    Answer {
+        task: usize,
+        work: Box<Work>,
+        answered: Answered,
+    },
+    Reopen {
+        tasks: Vec<usize>,
+        by: Arc<Explanation>,
     },
     Hold {
         task: usize,
@@ -427,13 +438,24 @@ impl Active {
             Verb::Cancel { by } | Verb::Abandon { by, .. } => {
                 authority::covers(by, Action::Cancel, &self.plan.plan)
             }
-            Verb::Resume { by } => authority::covers(by, Action::Resume, &self.plan.plan),
+            Verb::Resume { by } | Verb::Reopen { by, .. } => {
+                authority::covers(by, Action::Resume, &self.plan.plan)
+            }
             _ => Ok(()),
         };
         allowed.map_err(|error| CommandError::NotPermitted(self.run.id.clone(), error))?;
         let run = Arc::make_mut(&mut self.run);
         Ok(match verb {
-            Verb::Place { task } => run.place(task, moment)?,
+            Verb::Place { task, work: None } => run.place(task, moment)?,
+            Verb::Place {
+                task,
+                work: Some(work),
+            } => run.place_for(task, *work, moment)?,
+            Verb::Answer {
+                task,
+                work,
+                answered,
+            } => run.answer(task, *work, answered, moment)?,
             Verb::Hold { task, reason } => run.hold(task, reason, moment)?,
             Verb::Started {
                 task,
@@ -447,6 +469,15 @@ impl Active {
                 let authority = Authority::new(&by, &self.plan.digest)
                     .map_err(|error| CommandError::NotPermitted(run.id.clone(), error))?;
                 let effects = run.resume(moment)?;
+                self.authority = Some(Arc::new(authority));
+                effects
+            }
+            Verb::Reopen { tasks, by } => {
+                let authority = Authority::new(&by, &self.plan.digest)
+                    .map_err(|error| CommandError::NotPermitted(run.id.clone(), error))?;
+                let mut effects = run.reopen(&tasks, moment)?;
+                // The permit is kept in the run's own row.
+                effects.run_changed = true;
                 self.authority = Some(Arc::new(authority));
                 effects
             }

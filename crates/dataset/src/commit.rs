@@ -23,6 +23,7 @@ use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, DeltaTableError};
 
 use actions::{add, metadata_actions, remove};
+pub(crate) use files::{content_of, name as file_name};
 use files::{create_folder, name, place, sync};
 
 use crate::decision::{Committed, DatasetCommit, Decision, StagedFile, WriteMode};

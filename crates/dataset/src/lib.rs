@@ -28,6 +28,7 @@ pub mod stage;
 pub mod table;
 
 mod cell;
+mod identity;
 mod partition;
 mod sink;
 mod store;

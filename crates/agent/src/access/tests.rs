@@ -241,6 +241,7 @@ pub(crate) fn assignment_of(task: u8) -> Assignment {
     };
     Assignment {
         path: None,
+        reads: Default::default(),
         identity: sign(Identity::issue(workload, &stage, issued())),
         attempt,
         run_token: "token".to_owned(),

@@ -106,8 +106,10 @@ impl DataPlane for StateData {
                     code: "BC0701",
                     message: format!("input {dataset} cannot be provided: {}", chain(error)),
                 };
+                // What answers for it later is what it was placed for.
+                let version = assignment.reads.get(dataset.as_str()).copied();
                 let snapshot = tables
-                    .snapshot(&table, None)
+                    .snapshot(&table, version)
                     .await
                     .map_err(|error| unavailable(&error))?;
                 let wanted = schema::partitions(partitions, own_partition(assignment));

@@ -18,7 +18,7 @@ use barecount_model::{
     digest::Digest,
     id::RunId,
     identity::SignedIdentity,
-    plan::{Plan, StagePlan},
+    plan::Plan,
     run::{
         Pending, Run, TaskState,
         outcome::{CommittedDataset, Staged},
@@ -29,10 +29,13 @@ use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 
 use super::{
+    answers::Answers,
     path_gate::PathGate,
     reporting::{durably, report, roll_forward},
 };
 use crate::failure::chain;
+
+mod placing;
 
 /// Rolls a commit decision forward into tables.
 #[async_trait]
@@ -102,6 +105,7 @@ pub(crate) struct Driver {
     agent: Agent,
     committer: Arc<dyn Committer>,
     gate: Arc<PathGate>,
+    answers: Arc<Answers>,
     clock: Arc<dyn Clock>,
     caps: Caps,
     notices: mpsc::UnboundedSender<Notice>,
@@ -120,6 +124,14 @@ pub(crate) struct Driver {
     measured: HashMap<(RunId, usize), PathHealth>,
 }
 
+/// What a task passes before it is placed.
+pub(crate) struct Gates {
+    /// Whether the paths that it needs are up.
+    pub(crate) paths: Arc<PathGate>,
+    /// Whether its work has been done.
+    pub(crate) answers: Arc<Answers>,
+}
+
 /// Results of what the loop started in the background.
 enum Done {
     Placed {
@@ -128,10 +140,17 @@ enum Done {
         path: Option<PathHealth>,
         result: Result<Update, CommandError>,
     },
-    Held {
+    /// It was put off, or answered.
+    NotPlaced {
         run: RunId,
         task: usize,
         result: Result<Update, CommandError>,
+    },
+    /// What earlier runs answer cannot be told.
+    Unjudged {
+        run: RunId,
+        task: usize,
+        reason: String,
     },
     RolledForward {
         attempt: Fenced,
@@ -162,7 +181,7 @@ impl Driver {
         control: Control,
         agent: Agent,
         committer: Arc<dyn Committer>,
-        gate: Arc<PathGate>,
+        gates: Gates,
         clock: Arc<dyn Clock>,
         caps: Caps,
         inbox: Inbox,
@@ -173,7 +192,8 @@ impl Driver {
             control,
             agent,
             committer,
-            gate,
+            gate: gates.paths,
+            answers: gates.answers,
             clock,
             caps,
             notices,
@@ -330,76 +350,6 @@ impl Driver {
         }
     }
 
-    /// Opens attempts for tasks that may be placed, within the caps.
-    fn place(&mut self) {
-        for (run, task) in self.choose() {
-            let (control, done) = (self.control.clone(), self.done.clone());
-            let (gate, stage) = (Arc::clone(&self.gate), self.stage_of(&run, task));
-            tokio::spawn(async move {
-                let looked = match stage {
-                    Some(stage) => gate.look(&stage).await,
-                    // Its launch says so.
-                    None => Ok(None),
-                };
-                let finished = match looked {
-                    Ok(path) => {
-                        let result = control.place(&run, task).await;
-                        Done::Placed {
-                            run,
-                            task,
-                            path,
-                            result,
-                        }
-                    }
-                    Err(reason) => {
-                        let result = control.hold(&run, task, reason).await;
-                        Done::Held { run, task, result }
-                    }
-                };
-                // The loop has ended only if the program is ending.
-                let _ = done.send(finished);
-            });
-        }
-    }
-
-    fn stage_of(&self, run: &RunId, task: usize) -> Option<StagePlan> {
-        let update = self.runs.get(run)?;
-        let task = update.run.tasks.get(task)?;
-        update.plan.stage(&task.stage).cloned()
-    }
-
-    fn choose(&mut self) -> Vec<(RunId, usize)> {
-        let now = self.clock.now();
-        let mut busy: HashMap<RunnerClass, usize> = HashMap::new();
-        for update in self.runs.values() {
-            for (index, task) in update.run.tasks.iter().enumerate() {
-                let placing = self.placing.contains(&(update.run.id.clone(), index));
-                if task.state == TaskState::Active || placing {
-                    *busy.entry(task.class).or_default() += 1;
-                }
-            }
-        }
-        let mut chosen = Vec::new();
-        for update in self.runs.values() {
-            for index in update.run.placeable(now) {
-                let class = update.run.tasks[index].class;
-                let class_cap = self.caps.class.get(&class).copied().unwrap_or(usize::MAX);
-                let total: usize = busy.values().sum();
-                let of_class = busy.get(&class).copied().unwrap_or(0);
-                let full = total >= self.caps.total || of_class >= class_cap;
-                if full || stage_is_full(update, index, &self.placing) {
-                    continue;
-                }
-                let key = (update.run.id.clone(), index);
-                if self.placing.insert(key.clone()) {
-                    *busy.entry(class).or_default() += 1;
-                    chosen.push(key);
-                }
-            }
-        }
-        chosen
-    }
-
     /// Hands on what an attempt told, until it is durable. Only then the agent may forget it.
     fn told(&mut self, event: Event) {
         let (control, clock) = (self.control.clone(), Arc::clone(&self.clock));
@@ -434,9 +384,14 @@ impl Driver {
                 }
                 self.decided(result);
             }
-            Done::Held { run, task, result } => {
+            Done::NotPlaced { run, task, result } => {
                 self.placing.remove(&(run, task));
                 self.decided(result);
+            }
+            // It stays marked as being placed: nobody tries again while this process lives.
+            Done::Unjudged { run, task, reason } => {
+                let text = format!("task {task} of {run} cannot be placed: {reason}");
+                self.notify(unwritable(text));
             }
             Done::RolledForward {
                 attempt,
@@ -521,20 +476,6 @@ fn unwritable(reason: String) -> Notice {
     Notice::Broken { code, reason }
 }
 
-/// Whether a task's stage has as many tasks under way as it may.
-fn stage_is_full(update: &Update, index: usize, placing: &HashSet<(RunId, usize)>) -> bool {
-    let stage = &update.run.tasks[index].stage;
-    let limit = update
-        .plan
-        .stage(stage)
-        .map_or(u32::MAX, |stage| stage.concurrency_limit);
-    let under_way = update.run.tasks.iter().enumerate().filter(|(other, task)| {
-        let busy = task.state == TaskState::Active;
-        task.stage == *stage && (busy || placing.contains(&(update.run.id.clone(), *other)))
-    });
-    under_way.count() >= limit as usize
-}
-
 fn assignment(update: &Update, attempt: Attempt, identity: SignedIdentity) -> Option<Assignment> {
     let (run, plan) = (&update.run, &update.plan);
     let task = &run.tasks[attempt.index];
@@ -560,6 +501,10 @@ fn assignment(update: &Update, attempt: Attempt, identity: SignedIdentity) -> Op
         window: run.window.clone(),
         reuse: Digest::of(shared.join("\n").as_bytes()).hex(),
         path: None,
+        reads: task
+            .work
+            .as_ref()
+            .map_or_else(Default::default, |work| work.reads.clone()),
         stage,
     })
 }

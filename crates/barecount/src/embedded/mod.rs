@@ -2,6 +2,7 @@
 //! process.
 
 mod acceptance;
+pub(crate) mod answers;
 pub(crate) mod artifacts;
 mod boundaries;
 pub(crate) mod build;
@@ -48,9 +49,10 @@ use tokio::sync::{mpsc, watch};
 pub(crate) use self::private_folder::state_folder;
 use self::{
     acceptance::Acceptance,
+    answers::Answers,
     artifacts::StoredArtifacts,
     data::StateData,
-    driver::{Caps, Driver, Followed, Inbox, Notice},
+    driver::{Caps, Driver, Followed, Gates, Inbox, Notice},
     ledger::Progress,
     path_gate::PathGate,
     runners::Runners,
@@ -94,6 +96,8 @@ pub(crate) struct Platform {
     pub(crate) control: Control,
     /// The artifacts.
     pub(crate) artifacts: Store,
+    /// What earlier runs answer.
+    pub(crate) answers: Arc<Answers>,
     /// What happens.
     pub(crate) notices: mpsc::UnboundedReceiver<Notice>,
     /// How far the ledger is integrated.
@@ -132,6 +136,7 @@ impl Platform {
             state.join("runners/acceptance/files"),
         );
         let tables = StateTables::new(state.to_owned());
+        let answers = Answers::new(state.to_owned(), tables.clone());
         let data = StateData::new(state.to_owned(), tables, artifacts.clone(), acceptance);
         let secrets = secrets::locate(found, state)?.map(|location| location.service(state));
         let memory = secrets.as_ref().map(|service| service.memory.clone());
@@ -157,7 +162,10 @@ impl Platform {
             control.clone(),
             agent.clone(),
             data,
-            gate,
+            Gates {
+                paths: gate,
+                answers: Arc::clone(&answers),
+            },
             clock,
             caps.clone(),
             inbox,
@@ -165,6 +173,7 @@ impl Platform {
         Ok(Self {
             control,
             artifacts,
+            answers,
             notices,
             ledger,
             caps,

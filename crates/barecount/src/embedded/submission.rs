@@ -28,6 +28,9 @@ use crate::failure::{Failure, Status};
 /// How often a task may be interrupted by the end of the platform's own process.
 const INTERRUPTIONS: u32 = 100;
 
+/// Stands for every stage where stages are named to be done again.
+pub(crate) const EVERY_STAGE: &str = "all";
+
 /// What somebody asks to be run.
 pub(crate) struct Request<'a> {
     /// The manifest as it is written.
@@ -46,6 +49,8 @@ pub(crate) struct Request<'a> {
     pub(crate) token: Option<String>,
     /// Only this stage.
     pub(crate) stage: Option<String>,
+    /// Stages whose work is done again although nothing has changed; [`EVERY_STAGE`] for all.
+    pub(crate) force: Vec<String>,
     /// Who asks.
     pub(crate) requester: String,
 }
@@ -77,28 +82,41 @@ impl Request<'_> {
             requester: self.requester.clone(),
             decision,
             event,
+            named: self.token.clone(),
+            forced: self.forced(&stages)?,
             stages,
         })
+    }
+
+    /// The stages that are done again, of those that run.
+    fn forced(&self, stages: &[StagePlan]) -> Result<Vec<String>, Failure> {
+        for name in self.force.iter().filter(|name| *name != EVERY_STAGE) {
+            if self.pipeline.stage(name).is_none() {
+                return Err(self.unknown_stage(name));
+            }
+        }
+        let all = self.force.iter().any(|name| name == EVERY_STAGE);
+        let names = stages.iter().map(|stage| &stage.name);
+        Ok(names
+            .filter(|name| all || self.force.contains(name))
+            .cloned()
+            .collect())
     }
 
     fn stages(&self) -> Result<Vec<&Stage>, Failure> {
         let Some(name) = &self.stage else {
             return Ok(self.pipeline.stages.iter().collect());
         };
-        let stage = self.pipeline.stage(name).ok_or_else(|| {
-            let names: Vec<&str> = self
-                .pipeline
-                .stages
-                .iter()
-                .map(|stage| stage.name.as_str())
-                .collect();
-            Failure::new(
-                Status::NotFound,
-                format!("the pipeline has no stage `{name}`"),
-            )
+        let stage = self.pipeline.stage(name);
+        Ok(vec![stage.ok_or_else(|| self.unknown_stage(name))?])
+    }
+
+    fn unknown_stage(&self, name: &str) -> Failure {
+        let stages = self.pipeline.stages.iter();
+        let names: Vec<&str> = stages.map(|stage| stage.name.as_str()).collect();
+        let what = format!("the pipeline has no stage `{name}`");
+        Failure::new(Status::NotFound, what)
             .with_help(format!("Its stages are {}.", names.join(", ")))
-        })?;
-        Ok(vec![stage])
     }
 
     fn stage_plan(&self, stage: &Stage, store: &Store) -> Result<StagePlan, Failure> {
@@ -380,11 +398,22 @@ fn token(plan: &Plan, window: Option<&Window>) -> String {
         })
         .collect();
     let stages: Vec<&String> = plan.stages.iter().map(|stage| &stage.name).collect();
-    let work = json!({
+    let mut work = json!({
         "tenant": plan.tenant, "pipeline": plan.pipeline, "version": plan.version,
         "window": window, "files": files, "stages": stages, "environment": plan.environment,
     });
+    if !plan.forced.is_empty() {
+        work["forced"] = json!(plan.forced);
+    }
     Digest::of(version::canonical(&work).as_bytes()).hex()[..32].to_owned()
+}
+
+/// The token of a run that does the work of earlier runs again, `latest` being the last of them:
+/// the work's own token, and how many runs it has had before.
+pub(crate) fn successor(work: &str, latest: &str) -> String {
+    let before = latest.strip_prefix(work).unwrap_or_default();
+    let before: u64 = before.trim_start_matches('.').parse().unwrap_or(0);
+    format!("{work}.{}", before.saturating_add(1))
 }
 
 /// A task for each stage, or for each partition of it; each needs all tasks of the stages before.
@@ -435,6 +464,8 @@ fn task(run: &RunId, stage: &StagePlan, partition: Option<String>, needs: Vec<us
         },
         not_before: None,
         held: None,
+        work: None,
+        answered: None,
         attempts: Vec::new(),
     }
 }

@@ -38,11 +38,13 @@ use crate::{
     window,
 };
 
+mod again;
+
 /// Run a pipeline to its end here, and show its outputs, cost and evidence.
 ///
-/// The same work is done once: a second run of the same version on the same window and files
-/// answers from the first. A run that failed, was cancelled or was interrupted is taken up again
-/// where it stands.
+/// The same work is done once: a task whose code, parameters, files and datasets are as they were
+/// is answered by the earlier one, for as long as what that wrote still stands. A run that failed,
+/// was cancelled or was interrupted is taken up again where it stands.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// The manifest.
@@ -56,6 +58,10 @@ pub(crate) struct Run {
     /// Run this stage alone, on what earlier runs committed.
     #[arg(long, value_name = "STAGE")]
     stage: Option<String>,
+    /// Do this stage's work again although nothing has changed; may be given several times, and
+    /// `all` stands for every stage.
+    #[arg(long, value_name = "STAGE")]
+    force: Vec<String>,
 }
 
 fn token(text: &str) -> Result<String, String> {
@@ -112,7 +118,7 @@ impl Run {
         let cancel = Cancel::default();
         let mut interrupts = Interrupts::listen(cancel.clone())?;
         let lock = preparation.lock(platform, &cancel).await?;
-        let (permit, rules) = preparation.decide(platform, Action::Run, &lock).await?;
+        let permitted = preparation.decide(platform, Action::Run, &lock).await?;
         let request = Request {
             manifest: preparation.manifest,
             pipeline: preparation.pipeline,
@@ -122,25 +128,52 @@ impl Run {
             window: self.window,
             token: self.token,
             stage: self.stage,
+            force: self.force,
             requester: requester::name(),
         };
-        let submitted = submit(&request, platform, (permit, rules), preparation, &lock).await?;
-        let (Followed::New(update) | Followed::Existing(update)) = &submitted;
-        if update.run.state.is_final() {
-            return Ok(Arc::clone(&update.run));
-        }
-        let cancelled_before = update.run.cancel_requested;
-        let run = follow(submitted, platform, preparation, &lock, &mut interrupts).await?;
-        let resumes = cancelled_before && !interrupts.heard && run.state == RunState::Cancelled;
-        if !resumes {
+        let (run, taken_up) =
+            carry_out_once(&request, platform, &permitted, preparation, &mut interrupts).await?;
+        if !taken_up || run.state != RunState::Succeeded || request.token.is_some() {
             return Ok(run);
         }
-        // An earlier process was ended while it cancelled the run. Now that is done, and the run
-        // can be taken up again, which is what it was asked for this time.
-        let update = resume(&run, platform, preparation, &lock).await?;
-        let resumed = Followed::Existing(update);
-        follow(resumed, platform, preparation, &lock, &mut interrupts).await
+        // What an interrupted run had decided for long ago is committed now; meanwhile something
+        // that it had read may have changed.
+        if again::untrue(platform, &run).await?.is_empty() {
+            return Ok(run);
+        }
+        let again = carry_out_once(&request, platform, &permitted, preparation, &mut interrupts);
+        Ok(again.await?.0)
     }
+}
+
+/// Submits a run, or takes one up, and watches it until it has ended. Also tells whether it was
+/// there before and went on.
+async fn carry_out_once(
+    request: &Request<'_>,
+    platform: &mut Platform,
+    permitted: &(Permit, Rules),
+    preparation: &Preparation<'_>,
+    interrupts: &mut Interrupts,
+) -> Result<(Arc<RunOf>, bool), Failure> {
+    let lock = request.lock;
+    let submitted = submit(request, platform, permitted, preparation).await?;
+    let taken_up = matches!(submitted, Followed::Existing(_));
+    let (Followed::New(update) | Followed::Existing(update)) = &submitted;
+    if update.run.state.is_final() {
+        return Ok((Arc::clone(&update.run), false));
+    }
+    let cancelled_before = update.run.cancel_requested;
+    let run = follow(submitted, platform, preparation, lock, interrupts).await?;
+    let resumes = cancelled_before && !interrupts.heard && run.state == RunState::Cancelled;
+    if !resumes {
+        return Ok((run, taken_up));
+    }
+    // An earlier process was ended while it cancelled the run. Now that is done, and the run
+    // can be taken up again, which is what it was asked for this time.
+    let update = resume(&run, platform, preparation, lock).await?;
+    let followed = Followed::Existing(update);
+    let run = follow(followed, platform, preparation, lock, interrupts).await?;
+    Ok((run, taken_up))
 }
 
 /// What the environment cannot carry out, whatever policy says.
@@ -170,15 +203,18 @@ fn obstacles(loaded: &Loaded, found: &Found, printer: &Printer) -> Result<(), Fa
 async fn submit(
     request: &Request<'_>,
     platform: &Platform,
-    (permit, rules): (Permit, Rules),
+    (permit, rules): &(Permit, Rules),
     preparation: &Preparation<'_>,
-    lock: &Lock,
 ) -> Result<Followed, Failure> {
     // The decision enters the plan where the two are bound to each other, beside its rules.
     let plan = request.plan(&platform.artifacts, json!({ "rules": rules }))?;
-    let run = request.run(&plan, Timestamp::now())?;
-    let place = platform.caps.first(&run, &plan);
-    let plan = Authorised::mint(plan, &permit).map_err(|error| {
+    let mut run = request.run(&plan, Timestamp::now())?;
+    if request.token.is_none() {
+        run.token = again::token(platform, &run, &plan).await?;
+    }
+    let first = platform.caps.first(&run, &plan);
+    let place = again::undone(platform, &mut run, &plan, first).await?;
+    let plan = Authorised::mint(plan, permit).map_err(|error| {
         Failure::from_error(Status::Refused, &error)
             .with_code("BC0401")
             .with_help("Nothing has started. Run it again; what was decided is not what would run.")
@@ -196,9 +232,12 @@ async fn submit(
                 .note(&format!("run {} submitted", update.run.id));
             Ok(Followed::New(update))
         }
-        Submitted::Existing(update) => existing(update, platform, preparation, lock)
-            .await
-            .map(Followed::Existing),
+        Submitted::Existing(update) => {
+            let lock = request.lock;
+            let update = existing(update, platform, preparation, lock).await?;
+            let update = again::reopen(update, platform, preparation, lock).await?;
+            Ok(Followed::Existing(update))
+        }
     }
 }
 
@@ -213,10 +252,17 @@ async fn existing(
     let (id, state) = (&update.run.id, update.run.state);
     match state {
         RunState::Succeeded | RunState::Refused => {
-            printer.note(&format!(
-                "the same work was done by run {id}; nothing runs again (`--token` names other \
-                 work)"
-            ));
+            match again::untrue(platform, &update.run).await?.first() {
+                None => printer.note(&format!(
+                    "the same work was done by run {id}; nothing runs again (`--force` does it \
+                     again, `--token` names other work)"
+                )),
+                // Only of a token that somebody chose: it names this run, whatever became of it.
+                Some((_, why)) => printer.warn(&format!(
+                    "the token names run {id}, and nothing runs again, but what it came to is not \
+                     what stands now: {why}; run without `--token`, or with another one"
+                )),
+            }
             Ok(update)
         }
         RunState::Failed | RunState::Cancelled => {
@@ -342,7 +388,7 @@ impl Interrupts {
     }
 }
 
-fn command_failure(error: &CommandError) -> Failure {
+pub(super) fn command_failure(error: &CommandError) -> Failure {
     match error {
         CommandError::TokenConflict { .. } => Failure::from_error(Status::Conflict, error)
             .with_code("BC0806")

@@ -106,6 +106,20 @@ const MIGRATIONS: &[&str] = &[
     -- What governance permitted of the run, and by which decision; absent of runs that are older.
     ALTER TABLE runs ADD COLUMN permit TEXT;
 ",
+    "
+    -- Which task did a piece of work last; what it came to is in its row.
+    CREATE TABLE answers (
+        seq       INTEGER PRIMARY KEY,
+        key       TEXT NOT NULL UNIQUE,
+        tenant    TEXT NOT NULL,
+        pipeline  TEXT NOT NULL,
+        stage     TEXT NOT NULL,
+        partition TEXT NOT NULL,
+        run       TEXT NOT NULL,
+        idx       INTEGER NOT NULL
+    );
+    CREATE INDEX answers_place ON answers(tenant, pipeline, stage, partition, seq);
+",
 ];
 
 /// Brings the file to the newest format.

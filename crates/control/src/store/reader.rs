@@ -3,6 +3,8 @@
 use std::{collections::HashMap, path::Path, sync::Arc};
 
 use barecount_model::{
+    digest::Digest,
+    id::RunId,
     plan::Plan,
     run::{Run, Task},
 };
@@ -135,6 +137,81 @@ impl Reader {
             .query_map(parameters, |row| row.get(0))
             .and_then(Iterator::collect)
             .map_err(failed("read tenants"))
+    }
+
+    /// The latest of the runs that did the same work: of this token, or of one that continues it
+    /// with a dot and a number.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn latest_of_token(
+        &self,
+        tenant: &str,
+        token: &str,
+    ) -> Result<Option<(Run, Plan)>, StoreError> {
+        // The slash is the character after the dot.
+        let found = runs_where(
+            &self.connection,
+            "tenant = ?1 AND (token = ?2 OR (token > ?2 || '.' AND token < ?2 || '/'))
+             ORDER BY runs.seq DESC LIMIT 1",
+            params![tenant, token],
+        )?;
+        Ok(found.into_iter().next())
+    }
+
+    /// The task that did the work of that key last, and the run that it is of.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn answer(&self, key: &Digest) -> Result<Option<(RunId, Task)>, StoreError> {
+        self.answering("key = ?1", params![key.to_string()])
+    }
+
+    /// The task that did the work of a stage and partition last, whatever its key.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn last_work(
+        &self,
+        tenant: &str,
+        pipeline: &str,
+        stage: &str,
+        partition: Option<&str>,
+    ) -> Result<Option<(RunId, Task)>, StoreError> {
+        self.answering(
+            "tenant = ?1 AND pipeline = ?2 AND stage = ?3 AND partition = ?4
+             ORDER BY answers.seq DESC LIMIT 1",
+            params![tenant, pipeline, stage, partition.unwrap_or_default()],
+        )
+    }
+
+    fn answering(
+        &self,
+        condition: &str,
+        parameters: impl Params,
+    ) -> Result<Option<(RunId, Task)>, StoreError> {
+        let sql = format!(
+            "SELECT answers.run, tasks.body FROM answers
+             JOIN tasks ON tasks.run = answers.run AND tasks.idx = answers.idx
+             WHERE {condition}"
+        );
+        let read = "look up what answers work";
+        let row: Option<(String, String)> = self
+            .connection
+            .prepare_cached(&sql)
+            .and_then(|mut query| {
+                query
+                    .query_row(parameters, |row| Ok((row.get(0)?, row.get(1)?)))
+                    .optional()
+            })
+            .map_err(failed(read))?;
+        let Some((run, task)) = row else {
+            return Ok(None);
+        };
+        // What is no identifier was not written by this program, and answers nothing.
+        let run = run.parse().ok();
+        let task = serde_json::from_str(&task).map_err(damaged("task"))?;
+        Ok(run.map(|run| (run, task)))
     }
 
     /// Ledger entries, oldest first: of one run, or all of them.

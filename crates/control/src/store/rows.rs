@@ -1,6 +1,9 @@
 //! Writing rows: the only place that knows how a run is laid out in tables.
 
-use barecount_model::{id::RunId, run::Run};
+use barecount_model::{
+    id::RunId,
+    run::{Run, TaskState},
+};
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -201,6 +204,33 @@ impl Rows<'_> {
             .prepare_cached("INSERT OR REPLACE INTO tasks (run, idx, body) VALUES (?1, ?2, ?3)")
             .and_then(|mut insert| insert.execute(params![run.id.as_str(), index as u64, body]))
             .map_err(failed("write a task"))?;
+        self.write_answer(run, index)
+    }
+
+    /// What a task has come to by its own work answers that work from now on.
+    fn write_answer(&self, run: &Run, index: usize) -> Result<(), StoreError> {
+        let task = &run.tasks[index];
+        let (TaskState::Succeeded, Some(work), None) = (task.state, &task.work, &task.answered)
+        else {
+            return Ok(());
+        };
+        let row = params![
+            work.key.to_string(),
+            run.tenant,
+            run.pipeline,
+            task.stage,
+            task.partition.as_deref().unwrap_or_default(),
+            run.id.as_str(),
+            index as u64
+        ];
+        self.connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO answers
+                 (key, tenant, pipeline, stage, partition, run, idx)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )
+            .and_then(|mut insert| insert.execute(row))
+            .map_err(failed("write what answers work"))?;
         Ok(())
     }
 

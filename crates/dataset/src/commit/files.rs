@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The path in the table of a file that was staged.
-pub(super) fn name(commit: &DatasetCommit, file: &StagedFile) -> String {
+pub(crate) fn name(commit: &DatasetCommit, file: &StagedFile) -> String {
     let stem = file.path.rsplit('/').next().unwrap_or(&file.path);
     in_table(commit, file, stem.strip_suffix(".parquet").unwrap_or(stem))
 }
@@ -33,6 +33,12 @@ pub(super) fn in_table(commit: &DatasetCommit, file: &StagedFile, stem: &str) ->
         &transaction[..16]
     ));
     parts.join("/")
+}
+
+/// What tells the content of a file apart, out of the name that [`name`] made for it.
+pub(crate) fn content_of(name: &str) -> &str {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    name.rsplit_once('-').map_or(name, |(_, content)| content)
 }
 
 pub(super) fn place(

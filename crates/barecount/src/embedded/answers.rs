@@ -1,0 +1,384 @@
+//! What earlier runs answer: the rule of [`barecount_model::work`], held against what the state
+//! folder holds now.
+
+use std::{
+    collections::HashMap,
+    fs::Metadata,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use barecount_control::store::{OpenError, StoreError, reader::Reader};
+use barecount_dataset::{
+    decision::{DatasetCommit, PartitionValues, WriteMode},
+    name::{TableName, Tenant},
+    table::{Snapshot, StateTables, TableError},
+};
+use barecount_model::{
+    id::RunId,
+    plan::{InputPlan, Plan, StagePlan},
+    run::{Answered, AttemptState, Run, StandingOutput, Task, TaskState, Window},
+    work::{self, Before, Decision, Fallen, LiveFile, Read, Why, Work, Wrote},
+};
+
+use super::schema;
+
+/// Why nobody can tell what earlier runs answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AnswersError {
+    /// The store cannot be opened.
+    #[error("the store cannot be opened")]
+    Open(#[from] OpenError),
+    /// The store cannot be read.
+    #[error("what earlier runs did cannot be read")]
+    Store(#[from] StoreError),
+    /// The state folder has no store.
+    #[error("the state folder has no store")]
+    NoStore,
+}
+
+/// What becomes of a task that could be placed.
+#[derive(Debug)]
+pub(crate) enum Judgement {
+    /// It is done; what it comes to answers this work. The work is unknown where a dataset that it
+    /// reads cannot be read: the attempt says so.
+    Run(Option<Work>, Why),
+    /// It has been done.
+    Unchanged(Work, Answered),
+}
+
+/// A task as it would be placed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    /// What the run carries out.
+    pub(crate) plan: &'a Plan,
+    /// The task.
+    pub(crate) task: &'a Task,
+    /// The logical time that the run is for.
+    pub(crate) window: Option<&'a Window>,
+    /// Whether the task is done whatever was before.
+    pub(crate) forced: bool,
+}
+
+impl<'a> Asked<'a> {
+    /// A task of a run.
+    pub(crate) fn of(run: &'a Run, plan: &'a Plan, index: usize) -> Self {
+        let task = &run.tasks[index];
+        Self {
+            plan,
+            task,
+            window: run.window.as_ref(),
+            forced: plan.forced.contains(&task.stage),
+        }
+    }
+}
+
+/// The earlier runs of a state folder, and its datasets as they are now.
+pub(crate) struct Answers {
+    state: PathBuf,
+    tables: StateTables,
+    reader: Mutex<Option<Reader>>,
+    /// Snapshots that were read, each with the state of the log that it is of.
+    seen: Mutex<HashMap<PathBuf, (LogState, Arc<Snapshot>)>>,
+}
+
+impl Answers {
+    /// The answers of a state folder whose store has been opened.
+    pub(crate) fn new(state: PathBuf, tables: StateTables) -> Arc<Self> {
+        Arc::new(Self {
+            state,
+            tables,
+            reader: Mutex::new(None),
+            seen: Mutex::new(HashMap::new()),
+        })
+    }
+
+    /// What becomes of a task. Reads the store and the logs of the datasets that are concerned,
+    /// each log once as long as nothing is added to it.
+    ///
+    /// Cancel-safe: it only reads.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub(crate) async fn judge(&self, asked: Asked<'_>) -> Result<Judgement, AnswersError> {
+        let Some(work) = self.work(asked).await else {
+            return Ok(Judgement::Run(None, Why::First));
+        };
+        let found = self.read(|reader| reader.answer(&work.key))?;
+        let answer = found.filter(|(_, task)| is_answer(task, &work));
+        let stood = match &answer {
+            Some((_, task)) => Some(self.standing(task, &asked.plan.tenant).await),
+            None => None,
+        };
+        let before = match &stood {
+            None | Some(Err(Unknown)) => Before::Never,
+            Some(Ok(None)) => Before::Stands,
+            Some(Ok(Some((dataset, fallen)))) => Before::Fallen {
+                dataset,
+                fallen: *fallen,
+            },
+        };
+        let last = match before {
+            Before::Never => self.last_work(asked)?,
+            _ => None,
+        };
+        match (
+            work::decide(&work, asked.forced, before, last.as_ref()),
+            answer,
+        ) {
+            (Decision::Unchanged, Some((run, task))) => {
+                let answered = answered(run, &task);
+                Ok(Judgement::Unchanged(work, answered))
+            }
+            (Decision::Unchanged, None) => Ok(Judgement::Run(Some(work), Why::First)),
+            (Decision::Run(why), _) => Ok(Judgement::Run(Some(work), why)),
+        }
+    }
+
+    /// The succeeded tasks of a run whose results are not true any more, by index, and why.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub(crate) async fn untrue(
+        &self,
+        run: &Run,
+        plan: &Plan,
+    ) -> Result<Vec<(usize, Why)>, AnswersError> {
+        let mut untrue = Vec::new();
+        for (index, task) in run.tasks.iter().enumerate() {
+            if task.state != TaskState::Succeeded {
+                continue;
+            }
+            let why = if task.work.is_none() {
+                // It is older than keys. Its token covers its code and files, and the datasets that
+                // it read are other tasks' of the run.
+                match self.standing(task, &plan.tenant).await {
+                    Ok(None) => None,
+                    Ok(Some((dataset, fallen))) => Some(Why::Fallen { dataset, fallen }),
+                    Err(Unknown) => Some(Why::First),
+                }
+            } else {
+                let asked = Asked {
+                    forced: false,
+                    ..Asked::of(run, plan, index)
+                };
+                match self.judge(asked).await? {
+                    Judgement::Unchanged(..) => None,
+                    Judgement::Run(_, why) => Some(why),
+                }
+            };
+            untrue.extend(why.map(|why| (index, why)));
+        }
+        Ok(untrue)
+    }
+
+    /// The latest of the runs that did the same work, by its token.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub(crate) fn latest_of_token(
+        &self,
+        tenant: &str,
+        token: &str,
+    ) -> Result<Option<(Run, Plan)>, AnswersError> {
+        self.read(|reader| reader.latest_of_token(tenant, token))
+    }
+
+    /// A run and its plan.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub(crate) fn run(&self, id: &RunId) -> Result<Option<(Run, Plan)>, AnswersError> {
+        let found = self.read(|reader| reader.runs_by_prefix(id.as_str()))?;
+        Ok(found.into_iter().next())
+    }
+
+    /// The work of a task, with what it reads as it is now; none if that cannot be read.
+    async fn work(&self, asked: Asked<'_>) -> Option<Work> {
+        let Asked { plan, task, .. } = asked;
+        let stage = plan.stage(&task.stage)?;
+        let tenant = plan.tenant.parse().ok()?;
+        let mut reads = Vec::new();
+        for input in &stage.inputs {
+            let InputPlan::Dataset {
+                dataset,
+                partitions,
+                ..
+            } = input
+            else {
+                continue;
+            };
+            let table = schema::table(dataset).ok()?;
+            let wanted = schema::partitions(partitions, own_partition(stage, task));
+            let (version, content) = match self.snapshot(&tenant, &table).await.ok()? {
+                Some(snapshot) => (Some(snapshot.version), snapshot.content_identity(&wanted)),
+                None => (None, "none".to_owned()),
+            };
+            reads.push(Read {
+                dataset: dataset.to_string(),
+                version,
+                content,
+            });
+        }
+        let partition = task.partition.as_deref();
+        Some(Work::of(plan, stage, partition, asked.window, &reads))
+    }
+
+    /// What of a task's outputs does not stand, if anything.
+    async fn standing(
+        &self,
+        task: &Task,
+        tenant: &str,
+    ) -> Result<Option<(String, Fallen)>, Unknown> {
+        let tenant = tenant.parse().map_err(|_| Unknown)?;
+        let staged = task.current().and_then(|attempt| attempt.staged.as_ref());
+        for staged in staged.into_iter().flat_map(|staged| &staged.datasets) {
+            let commit: DatasetCommit =
+                serde_json::from_value(staged.commit.clone()).map_err(|_| Unknown)?;
+            let snapshot = self.snapshot(&tenant, &commit.table).await;
+            let snapshot = snapshot.map_err(|_| Unknown)?;
+            let live: Option<Vec<LiveFile>> = snapshot.map(|snapshot| live(&snapshot));
+            if let Err(fallen) = work::stands(&wrote(&commit), live.as_deref()) {
+                return Ok(Some((staged.dataset.clone(), fallen)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn last_work(&self, asked: Asked<'_>) -> Result<Option<Work>, AnswersError> {
+        let Asked { plan, task, .. } = asked;
+        let partition = task.partition.as_deref();
+        let last = self.read(|reader| {
+            reader.last_work(&plan.tenant, &plan.pipeline, &task.stage, partition)
+        })?;
+        Ok(last.and_then(|(_, task)| task.work))
+    }
+
+    /// A dataset as it is now; none if there is no such dataset.
+    async fn snapshot(
+        &self,
+        tenant: &Tenant,
+        table: &TableName,
+    ) -> Result<Option<Arc<Snapshot>>, TableError> {
+        let tables = self.tables.of(tenant);
+        let root = tables.root(table);
+        let before = LogState::of(&root);
+        if let Some(before) = &before
+            && let Some((known, snapshot)) = lock(&self.seen).get(&root)
+            && known == before
+        {
+            return Ok(Some(Arc::clone(snapshot)));
+        }
+        let snapshot = match tables.snapshot(table, None).await {
+            Ok(snapshot) => Arc::new(snapshot),
+            Err(TableError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // What was added meanwhile may be in the snapshot or not: then it is read again next time.
+        if let Some(before) = before {
+            lock(&self.seen).insert(root, (before, Arc::clone(&snapshot)));
+        }
+        Ok(Some(snapshot))
+    }
+
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, StoreError>,
+    ) -> Result<T, AnswersError> {
+        let mut reader = lock(&self.reader);
+        let opened = match reader.take() {
+            Some(reader) => reader,
+            None => Reader::open(&self.state)?.ok_or(AnswersError::NoStore)?,
+        };
+        Ok(read(reader.insert(opened))?)
+    }
+}
+
+/// What a task's outputs are cannot be told, so that it answers nothing.
+#[derive(Debug)]
+struct Unknown;
+
+/// How far a table's log has come: its newest entry, and which file that is.
+#[derive(Debug, PartialEq, Eq)]
+struct LogState {
+    entry: String,
+    file: (u64, i64, i64, u64),
+}
+
+impl LogState {
+    /// None if there is no log.
+    fn of(root: &Path) -> Option<Self> {
+        let log = root.join("_delta_log");
+        let names = std::fs::read_dir(&log).ok()?.flatten();
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let entry = names.filter(|name| is_entry(name)).max()?;
+        let found = std::fs::metadata(log.join(&entry)).ok()?;
+        let file = |found: &Metadata| (found.ino(), found.mtime(), found.mtime_nsec(), found.len());
+        Some(Self {
+            file: file(&found),
+            entry,
+        })
+    }
+}
+
+fn is_entry(name: &str) -> bool {
+    let digits = name.strip_suffix(".json");
+    digits.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a task came to a result by this work. Its row may since be of other work.
+fn is_answer(task: &Task, work: &Work) -> bool {
+    let own = task
+        .work
+        .as_ref()
+        .is_some_and(|known| known.key == work.key);
+    let decided = task.current().map(|attempt| attempt.state) == Some(AttemptState::Succeeded);
+    own && decided && task.state == TaskState::Succeeded
+}
+
+fn answered(run: RunId, task: &Task) -> Answered {
+    let staged = task.current().and_then(|attempt| attempt.staged.as_ref());
+    let outputs = staged.into_iter().flat_map(|staged| &staged.datasets);
+    Answered {
+        run,
+        task: task.id.clone(),
+        outputs: outputs
+            .map(|output| StandingOutput {
+                dataset: output.dataset.clone(),
+                rows: output.rows,
+                digest: output.digest.clone(),
+            })
+            .collect(),
+    }
+}
+
+fn wrote(commit: &DatasetCommit) -> Wrote {
+    Wrote {
+        dataset: commit.table.to_string(),
+        replaced: match commit.mode {
+            WriteMode::Overwrite => Some(commit.replace_partition.clone()),
+            WriteMode::Append => None,
+        },
+        files: commit.file_names(),
+    }
+}
+
+fn live(snapshot: &Snapshot) -> Vec<LiveFile> {
+    let files = snapshot.files.iter();
+    files
+        .map(|file| LiveFile {
+            name: file.name.clone(),
+            partition: PartitionValues::clone(&file.partition_values),
+        })
+        .collect()
+}
+
+fn own_partition<'a>(stage: &'a StagePlan, task: &'a Task) -> Option<(&'a str, &'a str)> {
+    let column = stage.partition_column.as_deref()?;
+    Some((column, task.partition.as_deref()?))
+}
