@@ -104,6 +104,8 @@ fn plan() -> Authorised {
         requester: "tester".into(),
         decision: Value::Null,
         event: None,
+        named: None,
+        forced: vec![],
         stages: vec![],
     };
     let record = PlanRecord::new(plan).expect("a plan is JSON");
@@ -138,6 +140,8 @@ fn task(id: [u8; 16], needs: Vec<usize>) -> Task {
         },
         not_before: None,
         held: None,
+        work: None,
+        answered: None,
         attempts: vec![],
     }
 }

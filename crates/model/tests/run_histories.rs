@@ -39,6 +39,8 @@ fn task(index: usize, needs: Vec<usize>) -> Task {
         },
         not_before: None,
         held: None,
+        work: None,
+        answered: None,
         attempts: Vec::new(),
     }
 }

@@ -286,6 +286,8 @@ fn plan() -> Plan {
         requester: "benchmark".into(),
         decision: Value::Null,
         event: None,
+        named: None,
+        forced: vec![],
         stages: vec![stage()],
     }
 }
@@ -362,6 +364,8 @@ fn run(number: u64, token: String) -> Run {
         },
         not_before: None,
         held: None,
+        work: None,
+        answered: None,
         attempts: vec![],
     };
     Run {

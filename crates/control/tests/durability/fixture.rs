@@ -76,6 +76,8 @@ pub(crate) fn work(seed: u8, token: &str, version: &str) -> (Run, Plan) {
         requester: "tester".into(),
         decision: Value::Null,
         event: None,
+        named: None,
+        forced: vec![],
         stages: vec![stage()],
     };
     let task = Task {
@@ -99,6 +101,8 @@ pub(crate) fn work(seed: u8, token: &str, version: &str) -> (Run, Plan) {
         },
         not_before: None,
         held: None,
+        work: None,
+        answered: None,
         attempts: vec![],
     };
     let run = Run {

@@ -18,6 +18,7 @@ mod pipelines;
 mod policy;
 mod probes;
 mod records;
+mod rerun;
 mod rows;
 mod secrets;
 mod storage;
