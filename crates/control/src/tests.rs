@@ -342,7 +342,7 @@ impl History {
             1 + self.random.below(3) as u32,
         );
         let verb = match pick {
-            2 | 3 => Verb::Place { task },
+            2 | 3 => Verb::Place { task, work: None },
             4 => Verb::Started {
                 task,
                 number,

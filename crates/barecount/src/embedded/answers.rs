@@ -22,7 +22,7 @@ use barecount_model::{
     work::{self, Before, Decision, Fallen, LiveFile, Read, Why, Work, Wrote},
 };
 
-use super::schema;
+use super::{schema, submission};
 
 /// Why nobody can tell what earlier runs answer.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +59,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) window: Option<&'a Window>,
     /// Whether the task is done whatever was before.
     pub(crate) forced: bool,
+    /// The run's token.
+    pub(crate) token: &'a str,
 }
 
 impl<'a> Asked<'a> {
@@ -70,6 +72,7 @@ impl<'a> Asked<'a> {
             task,
             window: run.window.as_ref(),
             forced: plan.forced.contains(&task.stage),
+            token: &run.token,
         }
     }
 }
@@ -132,7 +135,16 @@ impl Answers {
                 Ok(Judgement::Unchanged(work, answered))
             }
             (Decision::Unchanged, None) => Ok(Judgement::Run(Some(work), Why::First)),
-            (Decision::Run(why), _) => Ok(Judgement::Run(Some(work), why)),
+            (Decision::Run(why), _) => {
+                let keyless = match before {
+                    Before::Never if !asked.forced => self.keyless_append(asked).await?,
+                    _ => None,
+                };
+                Ok(match keyless {
+                    Some(answered) => Judgement::Unchanged(work, answered),
+                    None => Judgement::Run(Some(work), why),
+                })
+            }
         }
     }
 
@@ -223,6 +235,29 @@ impl Answers {
         }
         let partition = task.partition.as_deref();
         Some(Work::of(plan, stage, partition, asked.window, &reads))
+    }
+
+    /// What a task of the same code and files appended in a run that is older than keys of work, if
+    /// all of it is still there: nobody wants it twice.
+    async fn keyless_append(&self, asked: Asked<'_>) -> Result<Option<Answered>, AnswersError> {
+        let Asked { plan, task, .. } = asked;
+        if plan.named.is_some() {
+            return Ok(None);
+        }
+        let token = submission::first_token(asked.token);
+        let Some((run, _)) = self.read(|reader| reader.run_of_token(&plan.tenant, token))? else {
+            return Ok(None);
+        };
+        let same = |old: &&Task| (&old.stage, &old.partition) == (&task.stage, &task.partition);
+        let Some(old) = run.tasks.iter().find(same) else {
+            return Ok(None);
+        };
+        let keyless = old.state == TaskState::Succeeded && old.work.is_none();
+        if !keyless || !appends(old) || !matches!(self.standing(old, &plan.tenant).await, Ok(None))
+        {
+            return Ok(None);
+        }
+        Ok(Some(answered(run.id.clone(), old)))
     }
 
     /// What of a task's outputs does not stand, if anything.
@@ -339,6 +374,15 @@ fn is_answer(task: &Task, work: &Work) -> bool {
         .is_some_and(|known| known.key == work.key);
     let decided = task.current().map(|attempt| attempt.state) == Some(AttemptState::Succeeded);
     own && decided && task.state == TaskState::Succeeded
+}
+
+fn appends(task: &Task) -> bool {
+    let staged = task.current().and_then(|attempt| attempt.staged.as_ref());
+    let mut outputs = staged.into_iter().flat_map(|staged| &staged.datasets);
+    outputs.any(|output| {
+        let commit = serde_json::from_value::<DatasetCommit>(output.commit.clone());
+        commit.is_ok_and(|commit| commit.mode == WriteMode::Append)
+    })
 }
 
 fn answered(run: RunId, task: &Task) -> Answered {

@@ -416,6 +416,11 @@ pub(crate) fn successor(work: &str, latest: &str) -> String {
     format!("{work}.{}", before.saturating_add(1))
 }
 
+/// The work's own token, of that of any run of it: see [`successor`].
+pub(crate) fn first_token(token: &str) -> &str {
+    token.split_once('.').map_or(token, |(work, _)| work)
+}
+
 /// A task for each stage, or for each partition of it; each needs all tasks of the stages before.
 fn tasks(run: &RunId, plan: &Plan) -> Vec<Task> {
     let mut tasks: Vec<Task> = Vec::new();

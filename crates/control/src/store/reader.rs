@@ -159,6 +159,20 @@ impl Reader {
         Ok(found.into_iter().next())
     }
 
+    /// The run of this very token.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn run_of_token(
+        &self,
+        tenant: &str,
+        token: &str,
+    ) -> Result<Option<(Run, Plan)>, StoreError> {
+        let condition = "tenant = ?1 AND token = ?2";
+        let found = runs_where(&self.connection, condition, params![tenant, token])?;
+        Ok(found.into_iter().next())
+    }
+
     /// The task that did the work of that key last, and the run that it is of.
     ///
     /// # Errors
