@@ -118,7 +118,7 @@ impl Printer {
         }
         text.push_str("\x1b[?7l");
         for line in lines {
-            text.push_str(&printable(line));
+            text.push_str(&harmless::text(line));
             text.push('\n');
         }
         text.push_str("\x1b[?7h");

@@ -282,6 +282,7 @@ impl Tables {
         incoming.extend(commit.files.iter().map(|file| Incoming {
             from: commit.staging.join(&file.path),
             name: name(commit, file),
+            written_as: None,
             modified_ms: at_ms,
             file: file.clone(),
         }));
@@ -408,6 +409,8 @@ struct Incoming {
     from: PathBuf,
     /// Its path in the table.
     name: String,
+    /// The file that its rows came in, where this commit only writes them anew.
+    written_as: Option<String>,
     /// When its rows were decided for, in Unix milliseconds.
     modified_ms: i64,
     /// What is in it.

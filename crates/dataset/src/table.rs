@@ -19,6 +19,8 @@ use crate::store::DurableStore;
 pub(crate) const DATASETS: &str = "datasets";
 /// The tag of an `add` action that holds the sum of the file's row hashes.
 pub(crate) const ROWS_HASH_TAG: &str = "barecount.rows_hash";
+/// Names the file whose rows a file holds, where they were written anew.
+pub(crate) const WRITTEN_AS_TAG: &str = "barecount.written_as";
 
 /// Why a table cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -309,6 +311,9 @@ pub struct Snapshot {
 pub struct DataFile {
     /// Its path as the log has it, relative to the table's folder.
     pub name: String,
+    /// The name that its rows were first committed under: its own, unless a later commit wrote them
+    /// anew, with wider types.
+    pub written_as: String,
     /// Where it is.
     pub path: PathBuf,
     /// Its size.
@@ -346,9 +351,11 @@ impl DataFile {
 fn data_file(root: &Path, view: &deltalake_core::kernel::LogicalFileView) -> DataFile {
     let name = view.path().into_owned();
     let tags = view.add_action().tags.unwrap_or_default();
-    let hash = tags.get(ROWS_HASH_TAG).cloned().flatten();
+    let tag = |name: &str| tags.get(name).cloned().flatten();
+    let hash = tag(ROWS_HASH_TAG);
     DataFile {
         path: root.join(&name),
+        written_as: tag(WRITTEN_AS_TAG).unwrap_or_else(|| name.clone()),
         name,
         bytes: u64::try_from(view.size()).unwrap_or(0),
         rows: view.num_records().map(|rows| rows as u64),

@@ -52,7 +52,7 @@ pub enum EvidenceKind {
 
 impl EvidenceKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Submission,
         Self::Refusal,
         Self::Resumption,

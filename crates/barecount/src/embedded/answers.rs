@@ -416,7 +416,7 @@ fn live(snapshot: &Snapshot) -> Vec<LiveFile> {
     let files = snapshot.files.iter();
     files
         .map(|file| LiveFile {
-            name: file.name.clone(),
+            name: file.written_as.clone(),
             partition: PartitionValues::clone(&file.partition_values),
         })
         .collect()

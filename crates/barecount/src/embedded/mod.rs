@@ -131,13 +131,7 @@ impl Platform {
         let artifacts = Store::open(&state.join("artifacts"))
             .map_err(|error| unusable("the artifact store cannot be opened", &error))?;
         let (gate, runners) = runners(launcher, state, found)?;
-        let acceptance = Acceptance::new(
-            Arc::clone(&runners.tests),
-            state.join("runners/acceptance/files"),
-        );
-        let tables = StateTables::new(state.to_owned());
-        let answers = Answers::new(state.to_owned(), tables.clone());
-        let data = StateData::new(state.to_owned(), tables, artifacts.clone(), acceptance);
+        let (data, answers) = datasets(state, &artifacts, &runners);
         let secrets = secrets::locate(found, state)?.map(|location| location.service(state));
         let memory = secrets.as_ref().map(|service| service.memory.clone());
         let (events_tx, events) = mpsc::unbounded_channel();
@@ -236,6 +230,18 @@ fn runners(
     let runners = Runners::open(launcher, state, &found.environment, paths)
         .map_err(|error| unusable("the runners' folders cannot be made", &error))?;
     Ok((Arc::new(gate), runners))
+}
+
+/// The datasets of the state folder, and what earlier runs answer by what stands in them.
+fn datasets(state: &Path, artifacts: &Store, runners: &Runners) -> (Arc<StateData>, Arc<Answers>) {
+    let acceptance = Acceptance::new(
+        Arc::clone(&runners.tests),
+        state.join("runners/acceptance/files"),
+    );
+    let tables = StateTables::new(state.to_owned());
+    let answers = Answers::new(state.to_owned(), tables.clone());
+    let data = StateData::new(state.to_owned(), tables, artifacts.clone(), acceptance);
+    (data, answers)
 }
 
 /// Opens the ledger and integrates what the control plane queues.

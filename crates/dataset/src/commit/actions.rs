@@ -12,7 +12,7 @@ use crate::{
     decision::DatasetCommit,
     evolution::changes,
     schema::{ColumnType, TableSchema},
-    table::{DataFile, ROWS_HASH_TAG, Snapshot},
+    table::{DataFile, ROWS_HASH_TAG, Snapshot, WRITTEN_AS_TAG},
 };
 
 /// What the commit says of the table itself: everything where it makes the table, what differs
@@ -68,6 +68,10 @@ fn delta_schema(schema: &TableSchema) -> Result<StructType, DeltaTableError> {
 pub(super) fn add(incoming: &Incoming) -> Action {
     let file = &incoming.file;
     let hash = String::from(file.rows_hash.clone());
+    let mut tags = HashMap::from([(ROWS_HASH_TAG.to_owned(), Some(hash))]);
+    if let Some(first) = &incoming.written_as {
+        tags.insert(WRITTEN_AS_TAG.to_owned(), Some(first.clone()));
+    }
     Action::Add(Add {
         path: incoming.name.clone(),
         partition_values: file.partition_values.clone().into_iter().collect(),
@@ -75,7 +79,7 @@ pub(super) fn add(incoming: &Incoming) -> Action {
         modification_time: incoming.modified_ms,
         data_change: true,
         stats: Some(file.stats.clone()),
-        tags: Some(HashMap::from([(ROWS_HASH_TAG.to_owned(), Some(hash))])),
+        tags: Some(tags),
         ..Add::default()
     })
 }

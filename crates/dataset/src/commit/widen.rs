@@ -75,6 +75,7 @@ fn rewrite_one(
         .map(|(part, staged)| Incoming {
             // In the order of the files that they replace.
             name: in_table(commit, &staged, &format!("kept-{index:05}-{part:05}")),
+            written_as: Some(file.written_as.clone()),
             from: folder.join(&staged.path),
             modified_ms: file.modified_ms,
             file: staged,

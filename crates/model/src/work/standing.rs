@@ -19,7 +19,7 @@ pub struct Wrote {
 /// A file that a dataset has now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveFile {
-    /// Its name.
+    /// The name that its rows were committed under.
     pub name: String,
     /// The partition that its rows are in.
     pub partition: Partition,
@@ -65,14 +65,15 @@ pub fn stands(wrote: &Wrote, live: Option<&[LiveFile]>) -> Result<(), Fallen> {
         part.iter()
             .all(|(column, value)| file.partition.get(column) == Some(value))
     };
-    let mut count = 0;
+    let mut found = BTreeSet::new();
     for file in live.iter().filter(in_part) {
         if !wrote.files.contains(&file.name) {
             return Err(Fallen::Superseded);
         }
-        count += 1;
+        // Rows that were written anew may be in several files.
+        found.insert(&file.name);
     }
-    if count == wrote.files.len() {
+    if found.len() == wrote.files.len() {
         Ok(())
     } else {
         Err(Fallen::Superseded)

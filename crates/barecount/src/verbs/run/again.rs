@@ -105,7 +105,7 @@ pub(super) async fn reopen(
         let printer = preparation.printer;
         printer.note(&format!("{name} is done again: {why}"));
     }
-    let permit = preparation.decide(platform, Action::Resume, lock).await?;
+    let (permit, _) = preparation.decide(platform, Action::Resume, lock).await?;
     let tasks = untrue.into_iter().map(|(task, _)| task).collect();
     let reopened = platform
         .control

@@ -38,6 +38,12 @@ async fn commit(tables: &Tables, step: &Step<'_>) -> TestResult<Result<Committed
     Ok(first.map(|mut committed| committed.remove(0)))
 }
 
+impl Snapshot {
+    fn names(&self) -> Vec<String> {
+        self.files.iter().map(|file| file.name.clone()).collect()
+    }
+}
+
 async fn now(tables: &Tables) -> TestResult<(Snapshot, String)> {
     let snapshot = tables.snapshot(&"gdp.rates".parse()?, None).await?;
     for file in &snapshot.files {
@@ -134,6 +140,7 @@ async fn a_wider_type_is_in_every_file_and_earlier_rows_keep_their_order() -> Te
     commit(&tables, &append("a1", &narrow, csv)).await??;
     let csv = "year,rate,count\n2024,9999.99,9223372036854775807\n";
     commit(&tables, &append("a2", &narrow, csv)).await??;
+    let before: Vec<String> = now(&tables).await?.0.names();
     let csv = "year,rate,count\n2024,12345678.1234,18446744073709551615\n";
     let committed = commit(&tables, &append("a3", &wide, csv)).await??;
     let (snapshot, text) = now(&tables).await?;
@@ -143,6 +150,10 @@ async fn a_wider_type_is_in_every_file_and_earlier_rows_keep_their_order() -> Te
          2024,9999.9900,9223372036854775807\n2024,12345678.1234,18446744073709551615\n"
     );
     assert_eq!(snapshot.digest()?, (4, committed.digest));
+    // What the earlier commits wrote is known by the names that they gave it.
+    let origins: Vec<&String> = snapshot.files.iter().map(|file| &file.written_as).collect();
+    assert!(before.iter().all(|name| origins.contains(&name)));
+    assert!(!before.iter().any(|name| snapshot.names().contains(name)));
     // And back is not wider.
     let csv = "year,rate,count\n2024,1.25,1\n";
     let refused = commit(&tables, &append("a4", &narrow, csv)).await?;
