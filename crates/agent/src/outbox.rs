@@ -102,6 +102,6 @@ impl Outbox {
     }
 
     fn path(&self, token: &AttemptToken) -> PathBuf {
-        self.folders.of(token).join("outcome.json")
+        self.folders.end(token)
     }
 }

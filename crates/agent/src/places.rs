@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// The file in an attempt's folder that tells of its launch.
 const NOTE: &str = "launch.json";
+/// The file in an attempt's folder that keeps its end until that is acknowledged.
+const END: &str = "outcome.json";
 
 #[derive(Serialize, Deserialize)]
 struct LaunchNote {
@@ -103,6 +105,16 @@ impl StagingFolders {
         std::fs::create_dir_all(folder.join("staged"))?;
         std::fs::create_dir_all(&self.logs)?;
         Ok(places)
+    }
+
+    /// Where the end of an attempt is kept.
+    pub(crate) fn end(&self, token: &AttemptToken) -> PathBuf {
+        self.of(token).join(END)
+    }
+
+    /// Whether an attempt's folder keeps an end that nobody has acknowledged.
+    pub fn holds_end(&self, token: &AttemptToken) -> bool {
+        self.end(token).is_file()
     }
 
     /// Makes the names of attempts' folders durable.

@@ -92,9 +92,17 @@ pub(crate) fn binding(state: &Path) -> Result<Option<Binding>, Failure> {
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map(Some)
             .map_err(|error| failed(&error)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // Whoever needs the folder says what is there in its place.
+        Err(error) if is_missing(&error) => Ok(None),
         Err(error) => Err(failed(&error)),
     }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 /// The environment that a state folder is bound to, as its text was when it was last used.

@@ -267,8 +267,9 @@ fn ledger(
 }
 
 /// Removes staging folders of attempts that have ended and that no commit decision names. Those of
-/// attempts that an earlier process had under way stay until somebody asks for their runs: there may
-/// be an end in them that nobody has heard of. The control plane tells all open runs first.
+/// attempts that an earlier process had under way stay until somebody asks for their runs if there
+/// is an end in them that nobody has heard of; the others ended with that process, and nothing will
+/// ever be made of what they wrote. The control plane tells all open runs first.
 fn sweep(
     folders: &StagingFolders,
     updates: &mut mpsc::UnboundedReceiver<Update>,
@@ -278,11 +279,12 @@ fn sweep(
         let open = |task: &&Task| matches!(task.state, TaskState::Active | TaskState::Committing);
         let open = update.run.tasks.iter().filter(open);
         keep.extend(open.filter_map(|task| {
-            let number = task.current()?.number;
-            Some(AttemptToken {
+            let token = AttemptToken {
                 task: task.id.clone(),
-                number,
-            })
+                number: task.current()?.number,
+            };
+            let counts = task.state == TaskState::Committing || folders.holds_end(&token);
+            counts.then_some(token)
         }));
     }
     folders

@@ -105,6 +105,8 @@ const TASK: &[&str] = &[
     "backend",
     "state",
     "held",
+    "work",
+    "answered_by",
     "attempts",
 ];
 const ATTEMPT: &[&str] = &[

@@ -138,8 +138,27 @@ fn a_secret_is_a_variable_only_where_it_is_asked_for_and_policy_allows_it() -> O
          matrix:\n      - tenant: '*'\n        allow:\n          - { classes: [serverless], \
          sizes: [small], network_profiles: [private_vpc] }\n",
     );
+    // A state folder is of one environment.
+    let set = [
+        "secrets",
+        "set",
+        "erp/token",
+        "--tenant",
+        "demo",
+        "--state",
+        "staged",
+    ];
+    let set = place.barecount(set).reads(canary()).finish();
+    set.exits_with(0);
     let staged = || {
-        let arguments = ["run", "pipeline.yaml", "--env", "stage", "-o", "json"];
+        let arguments = [
+            "run",
+            "pipeline.yaml",
+            "--env",
+            "stage",
+            "--state",
+            "staged",
+        ];
         place.barecount(arguments).finish()
     };
     staged()
@@ -147,7 +166,7 @@ fn a_secret_is_a_variable_only_where_it_is_asked_for_and_policy_allows_it() -> O
         .tells("secret-variables-only-development");
     rewrite(&place, |manifest| manifest.replace(", env: TOKEN", ""));
     place
-        .barecount(["build", "pipeline.yaml"])
+        .barecount(["build", "pipeline.yaml", "--state", "staged"])
         .finish()
         .exits_with(0);
     staged().exits_with(0);
