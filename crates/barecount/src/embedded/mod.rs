@@ -40,7 +40,7 @@ use barecount_model::{
     run::{Task, TaskState},
     text::SecretName,
 };
-use barecount_runner::launch::AttemptToken;
+use barecount_runner::{Recovered, launch::AttemptToken};
 use barecount_sandbox::{Launcher, LauncherConfig};
 use barecount_secrets::MemoryFolder;
 use rustix::fs::Mode;
@@ -126,11 +126,11 @@ impl Platform {
         let control = Control::open(state, Arc::clone(&clock), updates_tx, entries_tx)
             .map_err(|error| open_failure(&error))?;
         let folders = StagingFolders::new(state);
-        sweep(&folders, &mut updates)?;
         let ledger = ledger(state, found.signing_key().as_deref(), &control, entries)?;
         let artifacts = Store::open(&state.join("artifacts"))
             .map_err(|error| unusable("the artifact store cannot be opened", &error))?;
         let (gate, runners) = runners(launcher, state, found)?;
+        sweep(&folders, &runners, &mut updates).await?;
         let (data, answers) = datasets(state, &artifacts, &runners);
         let secrets = secrets::locate(found, state)?.map(|location| location.service(state));
         let memory = secrets.as_ref().map(|service| service.memory.clone());
@@ -268,29 +268,46 @@ fn ledger(
 
 /// Removes staging folders of attempts that have ended and that no commit decision names. Those of
 /// attempts that an earlier process had under way stay until somebody asks for their runs if there
-/// is an end in them that nobody has heard of; the others ended with that process, and nothing will
-/// ever be made of what they wrote. The control plane tells all open runs first.
-fn sweep(
+/// is an end that nobody has heard of. Of the others nothing will ever be made, and what they left
+/// elsewhere goes with them. The control plane tells all open runs first.
+async fn sweep(
     folders: &StagingFolders,
+    runners: &Runners,
     updates: &mut mpsc::UnboundedReceiver<Update>,
 ) -> Result<(), Failure> {
     let mut keep = Vec::new();
     while let Ok(update) = updates.try_recv() {
-        let open = |task: &&Task| matches!(task.state, TaskState::Active | TaskState::Committing);
-        let open = update.run.tasks.iter().filter(open);
-        keep.extend(open.filter_map(|task| {
+        for task in &update.run.tasks {
+            let Some(current) = task.current() else {
+                continue;
+            };
             let token = AttemptToken {
                 task: task.id.clone(),
-                number: task.current()?.number,
+                number: current.number,
             };
-            let counts = task.state == TaskState::Committing || folders.holds_end(&token);
-            counts.then_some(token)
-        }));
+            let counts = match task.state {
+                TaskState::Committing => true,
+                TaskState::Active => {
+                    folders.holds_end(&token) || goes_on(runners, task, &token).await
+                }
+                _ => false,
+            };
+            keep.extend(counts.then_some(token));
+        }
     }
     folders
         .sweep_all_but(&keep)
         .map(drop)
         .map_err(|error| unusable("what an earlier process staged cannot be removed", &error))
+}
+
+/// Whether an attempt's backend knows of it still. What it does not know of is gone, and cleaned up.
+async fn goes_on(runners: &Runners, task: &Task, token: &AttemptToken) -> bool {
+    let Some(runner) = runners.by_class.get(&task.class) else {
+        return true;
+    };
+    // One that cannot be asked is asked again by whoever takes up the run.
+    !matches!(runner.recover(token).await, Ok(Recovered::Gone))
 }
 
 fn caps(environment: &Environment) -> Caps {

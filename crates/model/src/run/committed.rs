@@ -14,16 +14,15 @@ impl Run {
         number: u32,
         moment: &Moment,
     ) -> Result<Effects, Rejection> {
-        let attempt = self.fenced(index, number)?;
-        if attempt.committed_at.is_none() {
-            attempt.committed_at = Some(moment.now);
-        }
-        let task = &mut self.tasks[index];
+        self.fenced(index, number)?;
+        let task = &self.tasks[index];
         if task.state != TaskState::Committing {
             return Err(Rejection::NotCommitting {
                 task: task.id.clone(),
             });
         }
+        self.fenced(index, number)?.committed_at = Some(moment.now);
+        let task = &mut self.tasks[index];
         task.state = TaskState::Succeeded;
         let mut effects = Effects::default();
         effects.touch(index);
