@@ -75,6 +75,8 @@ pub enum EngineError {
         number: usize,
         /// The line it begins on.
         line: u64,
+        /// The line and column of the part that cannot be planned, if they are known.
+        at: Option<(u64, u64)>,
         /// What DataFusion says, shortened.
         reason: String,
     },
@@ -197,10 +199,37 @@ impl EngineError {
         }
     }
 
+    /// Where in the script it is, as line and column from 1, if anything is known of it.
+    pub fn place(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::Syntax { reason } => place_told(reason),
+            Self::Statement { at: Some(at), .. } => Some(*at),
+            Self::Statement { line, .. }
+            | Self::Forbidden { line, .. }
+            | Self::Columns { line, .. }
+            | Self::Value { line, .. }
+            | Self::Execution { line, .. } => Some((*line, 1)),
+            _ => None,
+        }
+    }
+
     /// The exit status that says so; see [`FailureKind::exit_status`].
     pub fn exit_status(&self) -> u8 {
         self.kind().exit_status()
     }
+}
+
+/// Where the text of a statement is at fault, as the planner noted it.
+fn place_in_text(error: &DataFusionError) -> Option<(u64, u64)> {
+    let start = error.diagnostic()?.span?.start;
+    Some((start.line, start.column))
+}
+
+/// The place that the parser's words end with, as in `at Line: 3, Column: 14`.
+fn place_told(reason: &str) -> Option<(u64, u64)> {
+    let (_, place) = reason.rsplit_once("ine: ")?;
+    let (line, column) = place.split_once(", Column: ")?;
+    Some((line.parse().ok()?, column.trim().parse().ok()?))
 }
 
 /// DataFusion's reason in one line: without backtraces, contexts and its own prefixes.
@@ -222,7 +251,8 @@ pub(crate) fn reason(error: &DataFusionError) -> String {
             line = rest.to_owned();
         }
     }
-    shortened(&line)
+    // The names of our making that tables without a dot and all others have in front.
+    shortened(&line.replace("job.view.", "").replace("'job.", "'"))
 }
 
 /// A reason that is no longer than people read.
@@ -269,6 +299,7 @@ pub(crate) fn statement_error(place: Place, error: &DataFusionError) -> EngineEr
         | DataFusionError::Configuration(_) => EngineError::Statement {
             number,
             line,
+            at: place_in_text(error),
             reason,
         },
         _ => EngineError::Execution {

@@ -18,14 +18,18 @@ use crate::error::{EngineError, statement_error};
 use crate::metrics::Metrics;
 use crate::output;
 use crate::plan;
+use crate::process::on_own_thread;
 use crate::script::{Action, JobStatement, Place, parse};
-use crate::session::{InputTable, Resources, open, register};
+use crate::session::{InputTable, Resources, open, open_without_disk, register, register_empty};
 
-/// An output of a job.
+/// How long planning may take before there is any data, in milliseconds.
+const CHECK_TIMEOUT_MS: u64 = 10_000;
+
+/// A dataset as a job's manifest declares it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct OutputTable {
-    /// The dataset that `INSERT INTO` names.
+pub struct DeclaredTable {
+    /// The name that statements use.
     pub table: TableName,
     /// Its columns and partitions.
     pub schema: TableSchema,
@@ -40,7 +44,7 @@ pub struct JobSpec {
     /// What it reads.
     pub inputs: Vec<InputTable>,
     /// What it writes, all of it.
-    pub outputs: Vec<OutputTable>,
+    pub outputs: Vec<DeclaredTable>,
     /// The folder in which each output gets a folder `<layer>.<name>`.
     pub output_dir: PathBuf,
     /// What it may use.
@@ -85,16 +89,7 @@ async fn run(spec: &JobSpec) -> Result<JobReport, EngineError> {
     for input in &spec.inputs {
         register(&context, input)?;
     }
-    let mut inserts = Vec::new();
-    for statement in statements {
-        inserts.extend(prepare(&context, spec, statement).await?);
-    }
-    let is_written = |output: &&OutputTable| inserts.iter().any(|i| i.output.table == output.table);
-    if let Some(missing) = spec.outputs.iter().find(|output| !is_written(output)) {
-        return Err(EngineError::Unwritten {
-            dataset: missing.table.to_string(),
-        });
-    }
+    let inserts = plan_all(&context, statements, &spec.outputs).await?;
     let mut report = JobReport {
         rows: BTreeMap::new(),
         metrics: Metrics::default(),
@@ -110,10 +105,60 @@ async fn run(spec: &JobSpec) -> Result<JobReport, EngineError> {
     Ok(report)
 }
 
+/// Whether a script can be planned over tables of these columns, and writes all its outputs: what
+/// [`run_job`] would find before it carries out the first statement. Reads and writes nothing.
+///
+/// Blocks, for ten seconds at most. A thread of its own plans, because statements may be deep; it
+/// is left to itself when time is up.
+///
+/// # Errors
+/// The first statement that cannot be planned, with its place where that is known.
+pub fn check_job(
+    sql: String,
+    inputs: Vec<DeclaredTable>,
+    outputs: Vec<DeclaredTable>,
+) -> Result<(), EngineError> {
+    let check = async move {
+        let statements = parse(&sql)?;
+        let context = open_without_disk()?;
+        for input in &inputs {
+            register_empty(&context, input)?;
+        }
+        plan_all(&context, statements, &outputs).await.map(drop)
+    };
+    on_own_thread(Some(CHECK_TIMEOUT_MS), move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.map_err(|error| EngineError::Setup {
+            reason: error.to_string(),
+        })?;
+        runtime.block_on(check)
+    })
+}
+
+/// Plans all statements; refuses a script that leaves an output unwritten.
+async fn plan_all<'a>(
+    context: &SessionContext,
+    statements: Vec<JobStatement>,
+    outputs: &'a [DeclaredTable],
+) -> Result<Vec<Insert<'a>>, EngineError> {
+    let mut inserts = Vec::new();
+    for statement in statements {
+        inserts.extend(prepare(context, outputs, statement).await?);
+    }
+    let is_written =
+        |output: &&DeclaredTable| inserts.iter().any(|i| i.output.table == output.table);
+    match outputs.iter().find(|output| !is_written(output)) {
+        Some(missing) => Err(EngineError::Unwritten {
+            dataset: missing.table.to_string(),
+        }),
+        None => Ok(inserts),
+    }
+}
+
 /// An insert that is planned.
 struct Insert<'a> {
     place: Place,
-    output: &'a OutputTable,
+    output: &'a DeclaredTable,
     plan: Arc<dyn ExecutionPlan>,
     task: Arc<TaskContext>,
 }
@@ -121,7 +166,7 @@ struct Insert<'a> {
 /// Creates a view, or plans an insert.
 async fn prepare<'a>(
     context: &SessionContext,
-    spec: &'a JobSpec,
+    outputs: &'a [DeclaredTable],
     statement: JobStatement,
 ) -> Result<Option<Insert<'a>>, EngineError> {
     let place = statement.place;
@@ -134,11 +179,14 @@ async fn prepare<'a>(
         }
         Action::Insert { dataset, columns } => (dataset, columns),
     };
-    let output = spec.outputs.iter().find(|o| o.table.to_string() == dataset);
+    let output = outputs.iter().find(|o| o.table.to_string() == dataset);
     let output = output.ok_or_else(|| EngineError::Forbidden {
         number,
         line,
-        reason: format!("`{dataset}` is not a declared output"),
+        reason: format!(
+            "`{dataset}` is not a declared output; declared: {}",
+            names(outputs)
+        ),
     })?;
     let query = plan::plan_query(context, statement.statement).await;
     let result = DataFrame::new(context.state(), query.map_err(failed)?);
@@ -157,6 +205,11 @@ async fn prepare<'a>(
         plan,
         task,
     }))
+}
+
+fn names(tables: &[DeclaredTable]) -> String {
+    let names = tables.iter().map(|table| format!("`{}`", table.table));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 async fn carry_out(

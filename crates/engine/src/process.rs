@@ -99,9 +99,18 @@ fn carry_out_in_time(request: Request) -> Result<Response, EngineError> {
         Request::Job(job) => job.timeout_ms,
         Request::Acceptance(tests) => Some(tests.timeout_ms),
     };
+    on_own_thread(limit, move || carry_out(&request))
+}
+
+/// Does work on a thread with a stack deep enough to plan on. Past its time limit the thread is
+/// left to itself.
+pub(crate) fn on_own_thread<T: Send + 'static>(
+    limit: Option<u64>,
+    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, EngineError> {
     let (done, waiting) = mpsc::sync_channel(1);
     let work = move || {
-        let outcome = catch_unwind(AssertUnwindSafe(|| carry_out(&request)));
+        let outcome = catch_unwind(AssertUnwindSafe(work));
         // If nobody waits any more, time was up.
         let _ = done.send(outcome.unwrap_or(Err(EngineError::Panicked)));
     };

@@ -10,6 +10,7 @@ use barecount_dataset::schema::TableSchema;
 use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::{MemorySchemaProvider, TableProvider};
 use datafusion::common::{Column, DataFusionError};
+use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{
     ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl,
@@ -27,8 +28,12 @@ use serde::{Deserialize, Serialize};
 use crate::arithmetic::{CheckedCasts, CheckedOperators, replace_float_functions};
 use crate::error::{EngineError, reason};
 use crate::float::replace_aggregates;
+use crate::job::DeclaredTable;
 use crate::plan::TotalWindowOrder;
 use layout::{Layout, Problem};
+
+/// What planning alone may use for rows; it has none.
+const PLANNING_MEMORY_BYTES: usize = 1 << 20;
 
 /// What a session may use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,12 +66,15 @@ pub struct InputTable {
     pub schema: TableSchema,
 }
 
+/// A session in which statements are planned and never carried out.
+pub(crate) fn open_without_disk() -> Result<SessionContext, EngineError> {
+    let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+    session(PLANNING_MEMORY_BYTES, 1, disk)
+}
+
 /// A session without tables. Of statements that reach outside, none can be planned: there are no
 /// table factories and no file formats to copy to.
 pub(crate) fn open(resources: &Resources) -> Result<SessionContext, EngineError> {
-    let setup = |error: DataFusionError| EngineError::Setup {
-        reason: reason(&error),
-    };
     let memory = usize::try_from(resources.memory_limit_bytes).unwrap_or(usize::MAX);
     let partitions = resources.target_partitions.clamp(1, 256);
     let disk = DiskManagerBuilder::default()
@@ -74,6 +82,17 @@ pub(crate) fn open(resources: &Resources) -> Result<SessionContext, EngineError>
             resources.spill_dir.clone(),
         ]))
         .with_max_temp_directory_size(resources.spill_limit_bytes);
+    session(memory, partitions, disk)
+}
+
+fn session(
+    memory: usize,
+    partitions: usize,
+    disk: DiskManagerBuilder,
+) -> Result<SessionContext, EngineError> {
+    let setup = |error: DataFusionError| EngineError::Setup {
+        reason: reason(&error),
+    };
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(FairSpillPool::new(memory)))
         .with_disk_manager_builder(disk)
@@ -86,6 +105,8 @@ pub(crate) fn open(resources: &Resources) -> Result<SessionContext, EngineError>
     // A sort keeps this much aside to merge with; the default would eat a small job's memory.
     let reservation = (memory / (8 * partitions)).min(10 << 20);
     config.options_mut().execution.sort_spill_reservation_bytes = reservation;
+    // So that errors tell the column, and not only the line that the statement begins on.
+    config.options_mut().sql_parser.collect_spans = true;
     let mut builder = SessionStateBuilder::new_with_default_features();
     let planners = builder.expr_planners().get_or_insert_default();
     planners.insert(0, Arc::new(CheckedOperators));
@@ -103,10 +124,6 @@ pub(crate) fn open(resources: &Resources) -> Result<SessionContext, EngineError>
 
 /// Makes a table of an input and registers it.
 pub(crate) fn register(context: &SessionContext, input: &InputTable) -> Result<(), EngineError> {
-    let failed = |error: DataFusionError| EngineError::Input {
-        dataset: input.table.to_string(),
-        reason: reason(&error),
-    };
     if !input.path.is_dir() {
         let reason = format!("`{}` is not a folder", input.path.display());
         return Err(EngineError::Input {
@@ -114,11 +131,34 @@ pub(crate) fn register(context: &SessionContext, input: &InputTable) -> Result<(
             reason,
         });
     }
-    let table = table(input)?;
+    register_as(context, &input.table, table(input)?)
+}
+
+/// Makes a table without rows and registers it.
+pub(crate) fn register_empty(
+    context: &SessionContext,
+    input: &DeclaredTable,
+) -> Result<(), EngineError> {
+    let fields = input.schema.to_arrow();
+    let fields = fields.fields().iter();
+    let fields = fields.map(|field| field.as_ref().clone().with_nullable(true));
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    register_as(context, &input.table, Arc::new(EmptyTable::new(schema)))
+}
+
+fn register_as(
+    context: &SessionContext,
+    name: &TableName,
+    table: Arc<dyn TableProvider>,
+) -> Result<(), EngineError> {
+    let failed = |error: DataFusionError| EngineError::Input {
+        dataset: name.to_string(),
+        reason: reason(&error),
+    };
     let catalog = context.catalog("job").ok_or_else(|| EngineError::Setup {
         reason: "the session has no catalog".to_owned(),
     })?;
-    let layer = input.table.layer();
+    let layer = name.layer();
     let schema = match catalog.schema(layer) {
         Some(schema) => schema,
         None => {
@@ -131,7 +171,7 @@ pub(crate) fn register(context: &SessionContext, input: &InputTable) -> Result<(
         }
     };
     schema
-        .register_table(input.table.name().to_owned(), table)
+        .register_table(name.name().to_owned(), table)
         .map_err(failed)?;
     Ok(())
 }

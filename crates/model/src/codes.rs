@@ -86,6 +86,7 @@ codes! {
     INVALID_RETRIES = "BC0230", "invalid retries", "The backoff of a stage's retries contradicts itself.";
     DUPLICATE_INPUT = "BC0231", "input read twice", "A stage declares the same input twice.";
     CROSSING_UNDECLARED = "BC0232", "data would cross a boundary", "A stage reads a dataset from within a stricter boundary than its own, and the manifest does not say that it may.";
+    JOB_NOT_PLANNABLE = "BC0233", "job that could never run", "A job's SQL is not there, cannot be read, or does not fit the datasets that the manifest declares.";
     SECRET_IN_MANIFEST = "BC0280", "secret in the manifest", "A literal value looks like a secret, and a manifest is kept for ever.";
     OVERSIZED = "BC0281", "exceptional size", "The size `xlarge` or `custom` is for exceptional work and needs an approval.";
     LONG_SERVERLESS = "BC0282", "long work on serverless", "A serverless stage may run long enough that another class is the cheaper and safer one.";

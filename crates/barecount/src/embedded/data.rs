@@ -18,7 +18,7 @@ use barecount_dataset::{
     stage::{self, Limits, OutputSpec, StageError, StageObserver, Staged as StagedFiles},
     table::{StateTables, Tables},
 };
-use barecount_engine::job::{JobSpec, OutputTable};
+use barecount_engine::job::{DeclaredTable, JobSpec};
 use barecount_engine::process::Request;
 use barecount_engine::session::{InputTable, Resources};
 use barecount_model::{
@@ -264,7 +264,7 @@ impl DataPlane for StateData {
             .iter()
             .map(|output| {
                 let table = schema::table(&output.dataset)?;
-                Ok(OutputTable {
+                Ok(DeclaredTable {
                     table,
                     schema: schema::of_output(output)?,
                 })

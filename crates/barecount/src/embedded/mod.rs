@@ -21,6 +21,7 @@ mod private_folder;
 mod reporting;
 mod runners;
 mod schema;
+pub(crate) mod script;
 pub(crate) mod secrets;
 pub(crate) mod submission;
 mod tunnel;

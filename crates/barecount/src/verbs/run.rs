@@ -1,6 +1,9 @@
 //! `barecount run`.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use barecount_artifact::build::Cancel;
 use barecount_control::{
@@ -22,7 +25,7 @@ use crate::{
     embedded::{
         self, Platform,
         driver::{Followed, Notice},
-        evolution,
+        evolution, script,
         submission::Request,
     },
     environment::{self, Found},
@@ -95,7 +98,10 @@ impl Run {
                 rules: found.text.as_deref(),
                 printer,
             };
-            let result = self.carry_out(&preparation, &mut platform).await;
+            let result = match plannable(&loaded, &self.file, self.stage.as_deref(), printer) {
+                Ok(()) => self.carry_out(&preparation, &mut platform).await,
+                Err(refused) => Err(refused),
+            };
             // Whatever came out: what is left behind is cleaned up and entered in the ledger.
             let closed = platform.close().await;
             let run = result?;
@@ -174,6 +180,30 @@ async fn carry_out_once(
     let followed = Followed::Existing(update);
     let run = follow(followed, platform, preparation, lock, interrupts).await?;
     Ok((run, taken_up))
+}
+
+/// Whether the jobs that would run can be planned; what cannot is told with its place.
+fn plannable(
+    loaded: &Loaded,
+    file: &Path,
+    only: Option<&str>,
+    printer: &Printer,
+) -> Result<(), Failure> {
+    let unplannable = script::unplannable(loaded, file, only);
+    for job in &unplannable {
+        printer.warn(&job.diagnostic.render(&job.source));
+    }
+    match unplannable.first() {
+        None => Ok(()),
+        Some(first) => Err(Failure::new(
+            Status::Usage,
+            format!(
+                "{} could never run; nothing has started",
+                first.diagnostic.file
+            ),
+        )
+        .with_code(first.diagnostic.code)),
+    }
 }
 
 /// What the environment cannot carry out, whatever policy says.
@@ -403,7 +433,7 @@ pub(super) fn command_failure(error: &CommandError) -> Failure {
 }
 
 /// Prints how it ended.
-fn report(run: &RunOf, state: &std::path::Path, printer: &Printer) -> Result<(), Failure> {
+fn report(run: &RunOf, state: &Path, printer: &Printer) -> Result<(), Failure> {
     let (reader, run, plan) = state::find_run(state, run.id.as_str())?;
     let outputs = reader
         .outputs_of(run.id.as_str())

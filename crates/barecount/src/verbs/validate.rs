@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{
     cli::Global,
-    embedded::evolution,
+    embedded::{evolution, script},
     failure::{Failure, Status},
     manifest,
     printer::Printer,
@@ -33,9 +33,15 @@ impl Validate {
                 let unfit = evolution::diagnose(&global.state, loaded, &name, &read.source)?;
                 found.extend(unfit);
             }
-            let rendered = diagnostic::render(&found, &read.source);
-            if !rendered.is_empty() {
-                text.push_str(&rendered);
+            let mut rendered = vec![diagnostic::render(&found, &read.source)];
+            if let Ok(loaded) = &read.result {
+                for job in script::unplannable(loaded, file, None) {
+                    rendered.push(job.diagnostic.render(&job.source));
+                    found.push(job.diagnostic);
+                }
+            }
+            for rendered in rendered.iter().filter(|rendered| !rendered.is_empty()) {
+                text.push_str(rendered);
                 text.push('\n');
             }
             if let Ok(loaded) = &read.result

@@ -139,13 +139,27 @@ fn job(sql: &str) -> Place {
 #[test]
 fn an_error_in_sql_is_told_with_its_line() {
     let syntax = job("-- numbers\nINSERT INTO kpi.numbers\nSELEKT 1 AS n;\n");
-    run(&syntax).exits_with(1).tells("Line: 3").tells("SELEKT");
+    let validate = |place: &Place| place.barecount(["validate", "pipeline.yaml"]).finish();
+    for told in [run(&syntax), validate(&syntax)] {
+        let told = told.fails_with(2, "BC0233").tells("job.sql:3:1");
+        told.tells("SELEKT").tells("  | ^");
+    }
+    assert!(
+        !syntax.join("pipeline.lock").exists(),
+        "nothing has started"
+    );
     let name =
         job("-- numbers\nINSERT INTO kpi.numbers\nSELECT m AS n FROM (VALUES (1)) AS t(n);\n");
-    run(&name)
-        .exits_with(1)
-        .tells("line 2")
-        .tells("No field named m");
+    for told in [run(&name), validate(&name)] {
+        let told = told.fails_with(2, "BC0233").tells("job.sql:3:8");
+        told.tells("No field named m");
+    }
+    fs_err::remove_file(name.join("job.sql")).expect("it was there");
+    for told in [run(&name), validate(&name)] {
+        told.fails_with(2, "BC0233")
+            .tells("pipeline.yaml:")
+            .tells("job.sql");
+    }
     let computed = job(
         "INSERT INTO kpi.numbers\nSELECT CAST(column1 AS BIGINT) AS n FROM (VALUES ('1'), ('two'));\n",
     );
@@ -163,7 +177,7 @@ fn an_observed_value_is_told_where_a_test_on_a_jobs_output_fails() {
         .tells("row_count")
         .tells("found 2 rows");
     let empty = job("CREATE VIEW one AS SELECT 1 AS n;\n");
-    run(&empty).exits_with(1).tells("kpi.numbers");
+    run(&empty).fails_with(2, "BC0233").tells("kpi.numbers");
 }
 
 #[test]

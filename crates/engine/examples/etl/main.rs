@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use barecount_dataset::schema::{Column, ColumnType, TableSchema};
-use barecount_engine::job::{JobSpec, OutputTable, run_job};
+use barecount_engine::job::{DeclaredTable, JobSpec, run_job};
 use barecount_engine::session::{InputTable, Resources};
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
@@ -40,7 +40,7 @@ struct Case {
     name: &'static str,
     scale: f64,
     input: InputTable,
-    outputs: Vec<OutputTable>,
+    outputs: Vec<DeclaredTable>,
     sql: String,
 }
 
@@ -121,7 +121,7 @@ fn cases(folder: &Path, scale: f64) -> Result<Vec<Case>, Box<dyn Error>> {
                 name,
                 scale,
                 input: lineitem.clone(),
-                outputs: vec![OutputTable {
+                outputs: vec![DeclaredTable {
                     table: "tpch.result".parse()?,
                     schema: TableSchema::new(columns, vec![])?,
                 }],

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use barecount_dataset::schema::{Column, ColumnType, TableSchema};
-use barecount_engine::job::OutputTable;
+use barecount_engine::job::DeclaredTable;
 use datafusion::arrow::array::{
     ArrayRef, Date32Builder, Decimal128Builder, RecordBatch, StringBuilder,
 };
@@ -43,7 +43,7 @@ pub(crate) fn input_schema() -> Result<TableSchema, Box<dyn Error>> {
 }
 
 /// What the job writes: `kpi.fx_monthly` and `kpi.fx_drawdown`.
-pub(crate) fn outputs() -> Result<Vec<OutputTable>, Box<dyn Error>> {
+pub(crate) fn outputs() -> Result<Vec<DeclaredTable>, Box<dyn Error>> {
     let monthly = vec![
         Column::required("year", ColumnType::Int64),
         Column::required("month", ColumnType::Date),
@@ -60,11 +60,11 @@ pub(crate) fn outputs() -> Result<Vec<OutputTable>, Box<dyn Error>> {
         Column::required("trough_date", ColumnType::Date),
     ];
     Ok(vec![
-        OutputTable {
+        DeclaredTable {
             table: "kpi.fx_monthly".parse()?,
             schema: TableSchema::new(monthly, vec!["year".to_owned()])?,
         },
-        OutputTable {
+        DeclaredTable {
             table: "kpi.fx_drawdown".parse()?,
             schema: TableSchema::new(drawdown, vec![])?,
         },

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use barecount_dataset::schema::{Column, TableSchema};
 use barecount_dataset::stage::{Limits, OutputFormat, OutputSpec, Staged, stage_output};
-use barecount_engine::job::{JobSpec, OutputTable};
+use barecount_engine::job::{DeclaredTable, JobSpec};
 use barecount_engine::process::{Request, Response, engine_main};
 use barecount_engine::session::{InputTable, Resources};
 use datafusion::arrow::array::{ArrayRef, RecordBatch};
@@ -25,7 +25,7 @@ pub(crate) struct Place {
     pub(crate) partitions: usize,
     pub(crate) timeout_ms: u64,
     inputs: Vec<InputTable>,
-    outputs: Vec<OutputTable>,
+    outputs: Vec<DeclaredTable>,
 }
 
 /// A schema of columns spelt `name type` or `name type!`, the latter without nulls.
@@ -76,7 +76,7 @@ impl Place {
     }
 
     pub(crate) fn output(&mut self, table: &str, schema: &TableSchema) -> Outcome {
-        self.outputs.push(OutputTable {
+        self.outputs.push(DeclaredTable {
             table: table.parse()?,
             schema: schema.clone(),
         });

@@ -2,6 +2,7 @@
 //! weighs hundreds of megabytes.
 
 mod acceptance;
+mod check;
 mod figures;
 mod fixture;
 mod fx_rates;

@@ -150,6 +150,13 @@ fn input(
                 let pointer = format!("{at}/crossing");
                 findings.key_error(codes::INVALID_INPUT, &pointer, message, help);
             }
+            if stage.runner.job.is_some() {
+                let message = "a job reads datasets, and a file is none";
+                let help = "let a stage of another class write the file's rows into a dataset, and \
+                            read that";
+                let pointer = format!("{at}/file");
+                findings.error_with_help(codes::INVALID_INPUT, &pointer, message, help);
+            }
             if spec.format.is_some() || !spec.partitions.is_empty() {
                 let message = "a file is given as it is; it has no `format` and no `partitions`";
                 findings.error(codes::INVALID_INPUT, at, message);
