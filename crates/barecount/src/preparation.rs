@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use barecount_artifact::build::Cancel;
-use barecount_control::governance::{Action, Governance, Permit, Verdict, explain};
+use barecount_control::governance::{Action, Governance, Permit, Question, Verdict, explain};
 use barecount_model::{
     environment::Environment,
     evidence::{EvidenceKind, Subject, statement},
@@ -16,11 +16,13 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::{
+    cli::Global,
     embedded::{
-        Platform,
+        self, Platform,
         build::{Progress, Workshop},
         lock, policy,
     },
+    environment::{self, Found},
     failure::{Failure, Status, chain},
     printer::Printer,
     requester,
@@ -37,6 +39,27 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
             Failure::new(Status::Unavailable, "the process cannot start its threads")
                 .because(&error)
         })
+}
+
+/// Opens the platform of a state folder that is there, in the environment that the folder belongs
+/// to, does something with it, and closes it in good order. Before there is a second thread.
+///
+/// # Errors
+/// Of the work; else of what is left behind.
+pub(crate) fn on_platform<T>(
+    global: &Global,
+    work: impl AsyncFnOnce(&mut Platform, &Path, &Found) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let folder = embedded::state_folder(&global.state)?;
+    let found = environment::of_run(global.environment.as_deref(), &folder)?;
+    let launcher = embedded::start_launcher(&folder)?;
+    runtime()?.block_on(async {
+        let mut platform = Platform::open(launcher, &folder, &found).await?;
+        let done = work(&mut platform, &folder, &found).await;
+        let closed = platform.close().await;
+        let done = done?;
+        closed.map(|_| done)
+    })
 }
 
 /// A pipeline about to be built or run.
@@ -117,7 +140,6 @@ impl Preparation<'_> {
         action: Action,
         lock: &Lock,
     ) -> Result<(Permit, Rules), Failure> {
-        let governance = governance()?;
         let version = version::of(self.manifest, lock).to_string();
         let question = policy::question(
             action,
@@ -127,28 +149,43 @@ impl Preparation<'_> {
             &requester::name(),
             Timestamp::now(),
         );
-        // Kept before they decide anything: evidence names nothing that is not there.
-        let rules = Rules::keep(self.state, self.rules, &governance, &question)?;
-        let verdict = governance.decide(&question);
-        let text = explain(&verdict);
-        let refusal = match verdict {
-            Verdict::Permitted(permit) => return Ok((permit, rules)),
-            Verdict::Refused(refusal) => refusal,
-        };
-        let subject = Subject::new(format!("pipeline/{}", self.pipeline.name), &version);
-        let predicate = json!({ "decision": refusal.explanation, "rules": rules });
-        enter(
-            platform,
-            statement(EvidenceKind::Refusal, &[subject], predicate),
-        )
-        .await?;
-        self.printer.warn(&text);
-        let what = format!("{} is refused: {}", action.as_str(), chain(&refusal));
-        Err(Failure::new(Status::Refused, what).with_code("BC0401").with_help(
-            "The conditions above say what was not met, and what would change that. The refusal \
-             is in the ledger.",
-        ))
+        ask(platform, self.state, self.rules, &question, self.printer).await
     }
+}
+
+/// Puts a question to governance; `rules` is the environment's file, word by word, if it has one. A
+/// refusal is told with its reasons, entered as evidence, and ends the verb.
+pub(crate) async fn ask(
+    platform: &Platform,
+    state: &Path,
+    rules: Option<&[u8]>,
+    question: &Question,
+    printer: &Printer,
+) -> Result<(Permit, Rules), Failure> {
+    let governance = governance()?;
+    // Kept before they decide anything: evidence names nothing that is not there.
+    let rules = Rules::keep(state, rules, &governance, question)?;
+    let verdict = governance.decide(question);
+    let text = explain(&verdict);
+    let refusal = match verdict {
+        Verdict::Permitted(permit) => return Ok((permit, rules)),
+        Verdict::Refused(refusal) => refusal,
+    };
+    let name = format!("pipeline/{}", question.pipeline.name);
+    let subject = Subject::new(name, &question.pipeline.version);
+    let predicate = json!({ "decision": refusal.explanation, "rules": rules });
+    let refused = statement(EvidenceKind::Refusal, &[subject], predicate);
+    enter(platform, refused).await?;
+    printer.warn(&text);
+    let what = format!(
+        "{} is refused: {}",
+        question.action.as_str(),
+        chain(&refusal)
+    );
+    Err(Failure::new(Status::Refused, what).with_code("BC0401").with_help(
+        "The conditions above say what was not met, and what would change that. The refusal is in \
+         the ledger.",
+    ))
 }
 
 /// The policies in force.
@@ -157,7 +194,11 @@ pub(crate) fn governance() -> Result<Governance, Failure> {
         .map_err(|error| Failure::from_error(Status::Unavailable, &error).with_code("BC0402"))
 }
 
-async fn enter(
+/// Enters a fact in the ledger.
+///
+/// # Errors
+/// If it cannot be made durable.
+pub(crate) async fn enter(
     platform: &Platform,
     statement: barecount_model::evidence::Statement,
 ) -> Result<(), Failure> {

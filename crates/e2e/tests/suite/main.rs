@@ -3,7 +3,9 @@
 mod battery;
 mod boundary;
 mod crossings;
+mod datasets;
 mod documentation;
+mod endings;
 mod engines;
 mod environments;
 mod erp;
