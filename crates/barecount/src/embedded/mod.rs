@@ -19,7 +19,6 @@ pub(crate) mod owners;
 mod path_gate;
 pub(crate) mod policy;
 mod private_folder;
-mod reporting;
 mod runners;
 mod schema;
 pub(crate) mod script;
@@ -35,11 +34,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use barecount_agent::{Activity, Agent, AgentConfig, IdentityVerifier, StagingFolders};
+use barecount_agent::{Activity, Agent, AgentConfig, Disk, IdentityVerifier, StagingFolders};
 use barecount_artifact::Store;
 use barecount_control::{
     Control, Entries, Update,
     clock::{Clock, SystemClock},
+    reconcile::{Caps, Reconciler},
     store::OpenError,
 };
 use barecount_dataset::table::StateTables;
@@ -61,7 +61,7 @@ use self::{
     answers::Answers,
     artifacts::StoredArtifacts,
     data::StateData,
-    driver::{Caps, Committer, Driver, Followed, Gates, Inbox, Notice},
+    driver::{Committer, Driver, Followed, Gates, Inbox, Notice},
     ledger::Progress,
     path_gate::PathGate,
     runners::Runners,
@@ -158,6 +158,7 @@ impl Platform {
             secrets,
             identities: IdentityVerifier::new(control.identity_key()),
             clock: Arc::new(barecount_runner::clock::SystemClock::start()),
+            disk: Disk::Threads,
         };
         let agent = Agent::new(config, events_tx);
         let (follow, followed) = mpsc::unbounded_channel();
@@ -176,7 +177,7 @@ impl Platform {
                 answers: Arc::clone(&answers),
             },
             clock,
-            caps.clone(),
+            Reconciler::new(caps.clone()),
             inbox,
         );
         Ok(Self {
