@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::commit::COMMITTED_KEY;
 use crate::decision::{AppTransaction, Committed};
 use crate::evolution::{Change, changes};
-use crate::name::TableName;
+use barecount_model::text::DatasetName;
 use crate::schema::TableSchema;
 use crate::table::{Snapshot, TableError, Tables, WRITTEN_AS_TAG, log_error};
 
@@ -116,7 +116,7 @@ impl Tables {
     ///
     /// # Errors
     /// [`TableError::NotFound`] if there never was such a table; if its log cannot be read.
-    pub async fn history(&self, table: &TableName) -> Result<Vec<Version>, TableError> {
+    pub async fn history(&self, table: &DatasetName) -> Result<Vec<Version>, TableError> {
         let delta = self.load(table, None).await?;
         let delta = delta.ok_or_else(|| TableError::NotFound {
             table: table.clone(),
@@ -147,7 +147,7 @@ impl Tables {
         Ok(told)
     }
 
-    async fn schema_at(&self, table: &TableName, version: u64) -> Result<TableSchema, TableError> {
+    async fn schema_at(&self, table: &DatasetName, version: u64) -> Result<TableSchema, TableError> {
         let delta = self.load(table, Some(version)).await?;
         let delta: DeltaTable = delta.ok_or_else(|| TableError::NotFound {
             table: table.clone(),

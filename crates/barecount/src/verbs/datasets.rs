@@ -5,7 +5,7 @@ mod changing;
 use barecount_control::store::reader::{Reader, Writer};
 use barecount_dataset::{
     evolution::Change,
-    name::TableName,
+    name::DatasetName,
     table::{Snapshot, StateTables, TableError, Tables},
     versions::{Amount, Difference, Version},
 };
@@ -98,14 +98,14 @@ impl Datasets {
 
 /// A dataset that was named, the tables that it is of, and the store.
 struct Found {
-    table: TableName,
+    table: DatasetName,
     tables: Tables,
     reader: Reader,
 }
 
 impl Which {
     fn find(&self, global: &Global) -> Result<Found, Failure> {
-        let table: TableName = self.name.parse().map_err(|error| {
+        let table: DatasetName = self.name.parse().map_err(|error| {
             let what = format!("`{}` does not name a dataset", self.name);
             Failure::new(Status::Usage, what).because(&error)
         })?;

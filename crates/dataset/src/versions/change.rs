@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{ACT_KEY, Act, Difference};
 use crate::commit::{is_conflict, remove};
-use crate::name::TableName;
+use barecount_model::text::DatasetName;
 use crate::table::{DROPPED, OWNER, Snapshot, TableError, Tables, log_error};
 
 /// Why a table was not changed.
@@ -27,7 +27,7 @@ pub enum ChangeError {
     #[error("a file of version {version} of dataset {table} is gone: `{}`", path.display())]
     FileGone {
         /// The table.
-        table: TableName,
+        table: DatasetName,
         /// The version.
         version: u64,
         /// The file.
@@ -37,7 +37,7 @@ pub enum ChangeError {
     #[error("dataset {table} is no longer at version {expected}")]
     Changed {
         /// The table.
-        table: TableName,
+        table: DatasetName,
         /// The version that the change was made up for.
         expected: u64,
     },
@@ -45,7 +45,7 @@ pub enum ChangeError {
     #[error("cannot commit to dataset {table}")]
     Log {
         /// The table.
-        table: TableName,
+        table: DatasetName,
         /// Why.
         source: Box<DeltaTableError>,
     },
@@ -72,7 +72,7 @@ impl Tables {
     /// version's files were removed since.
     pub async fn foresee_restore(
         &self,
-        table: &TableName,
+        table: &DatasetName,
         version: u64,
     ) -> Result<Restoration, ChangeError> {
         let now = self.described(table, None).await?.1;
@@ -154,7 +154,7 @@ impl Tables {
     /// [`ChangeError::Changed`] if the table is not at `version` any more.
     pub async fn drop_table(
         &self,
-        table: &TableName,
+        table: &DatasetName,
         version: u64,
         by: &str,
         at_ms: i64,
@@ -180,7 +180,7 @@ impl Tables {
     /// [`ChangeError::Changed`] if the table is not at `version` any more.
     pub async fn give(
         &self,
-        table: &TableName,
+        table: &DatasetName,
         version: u64,
         to: &str,
         by: &str,
@@ -199,7 +199,7 @@ impl Tables {
 
     async fn described(
         &self,
-        table: &TableName,
+        table: &DatasetName,
         version: Option<u64>,
     ) -> Result<(DeltaTable, Snapshot), TableError> {
         let delta = self.load(table, version).await?;
@@ -210,7 +210,7 @@ impl Tables {
 
     async fn expected(
         &self,
-        table: &TableName,
+        table: &DatasetName,
         version: u64,
     ) -> Result<(DeltaTable, Snapshot), ChangeError> {
         let (delta, now) = self.described(table, None).await?;
@@ -263,7 +263,7 @@ impl Tables {
     }
 }
 
-fn not_found(table: &TableName, version: Option<u64>) -> TableError {
+fn not_found(table: &DatasetName, version: Option<u64>) -> TableError {
     TableError::NotFound {
         table: table.clone(),
         version,

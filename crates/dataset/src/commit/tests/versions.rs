@@ -38,7 +38,7 @@ async fn three_versions(state: &Path) -> TestResult<Tables> {
 async fn a_history_names_what_brought_each_version_and_what_came_and_went() -> TestResult {
     let state = tempfile::tempdir()?;
     let tables = three_versions(state.path()).await?;
-    let table: TableName = "gdp.rates".parse()?;
+    let table: DatasetName = "gdp.rates".parse()?;
     let back = tables.foresee_restore(&table, 1).await?;
     assert_eq!(back.difference.added, amount(3, 3));
     assert_eq!(back.difference.removed, amount(1, 1));
@@ -89,7 +89,7 @@ async fn a_history_names_what_brought_each_version_and_what_came_and_went() -> T
 async fn what_is_restored_is_what_it_was_and_can_be_added_to() -> TestResult {
     let state = tempfile::tempdir()?;
     let tables = three_versions(state.path()).await?;
-    let table: TableName = "gdp.rates".parse()?;
+    let table: DatasetName = "gdp.rates".parse()?;
     let then = tables.snapshot(&table, Some(1)).await?;
     let back = tables.foresee_restore(&table, 1).await?;
     tables.restore(&back, "ada", AT_MS).await?;
@@ -112,7 +112,7 @@ async fn what_is_restored_is_what_it_was_and_can_be_added_to() -> TestResult {
 async fn what_was_dropped_is_not_there_and_can_be_restored_or_made_anew() -> TestResult {
     let state = tempfile::tempdir()?;
     let tables = three_versions(state.path()).await?;
-    let table: TableName = "gdp.rates".parse()?;
+    let table: DatasetName = "gdp.rates".parse()?;
     tables.drop_table(&table, 2, "ada", AT_MS).await?;
     for version in [None, Some(3)] {
         let found = tables.snapshot(&table, version).await;
@@ -146,7 +146,7 @@ async fn what_was_dropped_is_not_there_and_can_be_restored_or_made_anew() -> Tes
 async fn a_version_whose_files_are_gone_or_that_never_was_is_not_restored() -> TestResult {
     let state = tempfile::tempdir()?;
     let tables = three_versions(state.path()).await?;
-    let table: TableName = "gdp.rates".parse()?;
+    let table: DatasetName = "gdp.rates".parse()?;
     let missing = tables.foresee_restore(&table, 7).await;
     assert!(
         matches!(
