@@ -11,9 +11,9 @@ use serde_json::Value;
 use crate::commit::COMMITTED_KEY;
 use crate::decision::{AppTransaction, Committed};
 use crate::evolution::{Change, changes};
-use barecount_model::text::DatasetName;
 use crate::schema::TableSchema;
 use crate::table::{Snapshot, TableError, Tables, WRITTEN_AS_TAG, log_error};
+use barecount_model::text::DatasetName;
 
 pub use change::{ChangeError, Restoration};
 
@@ -147,7 +147,11 @@ impl Tables {
         Ok(told)
     }
 
-    async fn schema_at(&self, table: &DatasetName, version: u64) -> Result<TableSchema, TableError> {
+    async fn schema_at(
+        &self,
+        table: &DatasetName,
+        version: u64,
+    ) -> Result<TableSchema, TableError> {
         let delta = self.load(table, Some(version)).await?;
         let delta: DeltaTable = delta.ok_or_else(|| TableError::NotFound {
             table: table.clone(),

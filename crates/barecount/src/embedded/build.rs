@@ -274,10 +274,7 @@ impl<'a> Workshop<'a> {
                     duration_ms,
                 });
                 facts.push(fact(built));
-                serde_json::to_vec(built)
-                    .map_err(std::io::Error::other)
-                    .and_then(|text| keep(&record, &text))
-                    .map_err(|error| cannot(wanted, &error))?;
+                keep_built(&record, built).map_err(|error| cannot(wanted, &error))?;
             }
         }
         Ok(Made {
@@ -328,6 +325,10 @@ fn entry_point(pipeline: &Pipeline, wanted: &Required) -> String {
 }
 
 /// Remembers what was built, so that the same need not be built again. Losing it costs a build.
+fn keep_built(record: &Path, built: &Built) -> std::io::Result<()> {
+    keep(record, &serde_json::to_vec(built)?)
+}
+
 fn keep(record: &Path, text: &[u8]) -> std::io::Result<()> {
     if let Some(folder) = record.parent() {
         std::fs::create_dir_all(folder)?;

@@ -49,7 +49,7 @@ pub(crate) fn bring_up_to_date(state: &Path) -> Result<(), Failure> {
     for (table, tenant) in &owners {
         // The record first: a table that has moved is not come back to.
         boundaries
-            .give(&table.to_string(), tenant)
+            .give(table.as_str(), tenant)
             .and_then(|()| older.give(table, tenant))
             .map_err(|error| moving(&error))?;
     }

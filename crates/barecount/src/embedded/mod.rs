@@ -138,12 +138,10 @@ impl Platform {
         layout::bring_up_to_date(state)?;
         let control = Control::open(state, Arc::clone(&clock), updates_tx, entries_tx)
             .map_err(|error| open_failure(&error))?;
-        let working = Working::begin(state)
-            .map_err(|error| unusable("nobody could be told who works here", &error))?;
+        let working = working(state)?;
         let folders = StagingFolders::new(state);
         let ledger = ledger(state, found.signing_key().as_deref(), &control, entries)?;
-        let artifacts = Store::open(&state.join("artifacts"))
-            .map_err(|error| unusable("the artifact store cannot be opened", &error))?;
+        let artifacts = artifacts(state)?;
         let (gate, runners) = runners(launcher, state, found)?;
         sweep(&folders, &runners, &mut updates).await?;
         let (data, answers) = datasets(state, &artifacts, &runners);
@@ -162,11 +160,6 @@ impl Platform {
         };
         let agent = Agent::new(config, events_tx);
         let (follow, followed) = mpsc::unbounded_channel();
-        let inbox = Inbox {
-            updates,
-            events,
-            followed,
-        };
         let caps = caps(&found.environment);
         let notices = Driver::spawn(
             control.clone(),
@@ -178,7 +171,11 @@ impl Platform {
             },
             clock,
             Reconciler::new(caps.clone()),
-            inbox,
+            Inbox {
+                updates,
+                events,
+                followed,
+            },
         );
         Ok(Self {
             control,
@@ -243,6 +240,16 @@ impl Platform {
             None => Ok(progress),
         }
     }
+}
+
+/// Tells whoever looks at the state folder that this process works in it.
+fn working(state: &Path) -> Result<Working, Failure> {
+    Working::begin(state).map_err(|error| unusable("nobody could be told who works here", &error))
+}
+
+fn artifacts(state: &Path) -> Result<Store, Failure> {
+    Store::open(&state.join("artifacts"))
+        .map_err(|error| unusable("the artifact store cannot be opened", &error))
 }
 
 /// Opens the paths of the environment's networks, and the runners whose work leaves by them.

@@ -17,9 +17,9 @@ use barecount_model::{
     pipeline::{Loaded, Pipeline},
 };
 
-use super::{evolution, schema};
+use super::evolution;
 use crate::{
-    failure::{Failure, Status, chain},
+    failure::{Failure, Status},
     preparation, state,
 };
 
@@ -68,7 +68,7 @@ pub(crate) fn owner(
     if let Some(given) = &snapshot.given_to {
         return Ok(Some(given.clone()));
     }
-    let writers = reader.writers(tenant.as_str(), &snapshot.table.to_string());
+    let writers = reader.writers(tenant.as_str(), snapshot.table.as_str());
     let last = writers.map_err(state::store_failure)?.pop();
     Ok(last.map(|writer| writer.pipeline))
 }
@@ -90,11 +90,7 @@ pub(crate) async fn taken(
     let stages = pipeline.stages.iter();
     for stage in stages.filter(|stage| only.is_none_or(|only| stage.name.as_str() == only)) {
         for output in &stage.outputs {
-            let table = schema::table(&output.dataset).map_err(|error| {
-                let code = codes::OUTPUT_NOT_AS_DECLARED.id;
-                Failure::new(Status::Usage, chain(&error)).with_code(code)
-            })?;
-            let snapshot = match tables.snapshot(&table, None).await {
+            let snapshot = match tables.snapshot(&output.dataset, None).await {
                 Err(TableError::NotFound { .. }) => continue,
                 found => found.map_err(|error| {
                     let code = codes::DATASET_UNAVAILABLE.id;

@@ -5,10 +5,10 @@ mod changing;
 use barecount_control::store::reader::{Reader, Writer};
 use barecount_dataset::{
     evolution::Change,
-    name::DatasetName,
     table::{Snapshot, StateTables, TableError, Tables},
     versions::{Amount, Difference, Version},
 };
+use barecount_model::text::DatasetName;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::{ACT_KEY, Act, Difference};
 use crate::commit::{is_conflict, remove};
-use barecount_model::text::DatasetName;
 use crate::table::{DROPPED, OWNER, Snapshot, TableError, Tables, log_error};
+use barecount_model::text::DatasetName;
 
 /// Why a table was not changed.
 #[derive(Debug, thiserror::Error)]

@@ -104,9 +104,18 @@ fn a_history_names_run_writer_rows_and_the_change_of_the_schema() -> Outcome {
     assert_eq!(items.len(), 2, "{history}");
     let newest = &items[0];
     assert_eq!(newest["version"], 1);
-    assert_eq!((&newest["run"], &newest["pipeline"]), (&second["id"], &json!("numbers")));
-    assert_eq!((&newest["act"], &newest["rows"]), (&json!("overwritten"), &json!(1)));
-    assert_eq!((&newest["added"]["rows"], &newest["removed"]["rows"]), (&json!(1), &json!(1)));
+    assert_eq!(
+        (&newest["run"], &newest["pipeline"]),
+        (&second["id"], &json!("numbers"))
+    );
+    assert_eq!(
+        (&newest["act"], &newest["rows"]),
+        (&json!("overwritten"), &json!(1))
+    );
+    assert_eq!(
+        (&newest["added"]["rows"], &newest["removed"]["rows"]),
+        (&json!(1), &json!(1))
+    );
     assert_eq!(newest["schema_changes"][0]["column"], "note");
     assert_eq!(items[1]["run"], first["id"]);
     told(&place, &["datasets", "history", "kpi.rows"])
@@ -115,7 +124,10 @@ fn a_history_names_run_writer_rows_and_the_change_of_the_schema() -> Outcome {
         .tells(second["id"].as_str().ok_or("an id")?);
 
     let diff = asked(&place, &["datasets", "diff", "kpi.rows"], "diff");
-    assert_eq!((&diff["from"]["version"], &diff["to"]["version"]), (&json!(0), &json!(1)));
+    assert_eq!(
+        (&diff["from"]["version"], &diff["to"]["version"]),
+        (&json!(0), &json!(1))
+    );
     assert_eq!(diff["columns"][0]["change"], "added");
     let same = ["datasets", "diff", "kpi.rows", "--from", "1", "--to", "1"];
     told(&place, &same).exits_with(0).tells("no difference");
@@ -124,7 +136,11 @@ fn a_history_names_run_writer_rows_and_the_change_of_the_schema() -> Outcome {
 
     let listed = asked(&place, &["datasets", "ls"], "datasets");
     assert_eq!(listed["items"][0]["pipeline"], "numbers", "{listed}");
-    let shown = asked(&place, &["datasets", "show", "kpi.rows", "--version", "0"], "dataset");
+    let shown = asked(
+        &place,
+        &["datasets", "show", "kpi.rows", "--version", "0"],
+        "dataset",
+    );
     assert_eq!(shown["columns"].as_array().map(Vec::len), Some(1));
     told(&place, &["datasets", "show", "kpi.none"]).fails_with(4, "BC0701");
     Ok(())
@@ -144,7 +160,10 @@ fn what_is_restored_is_what_stands_and_runs_know_it() -> Outcome {
     assert_eq!(rows(&place), ["1", "2"]);
     let yes = [&restore[..], &["--yes"]].concat();
     let changed = asked(&place, &yes, "change");
-    assert_eq!((&changed["version"], &changed["rows"]), (&json!(2), &json!(1)));
+    assert_eq!(
+        (&changed["version"], &changed["rows"]),
+        (&json!(2), &json!(1))
+    );
     assert_eq!(rows(&place), ["1"]);
     told(&place, &yes).exits_with(0).tells("is that already");
 
@@ -154,7 +173,10 @@ fn what_is_restored_is_what_stands_and_runs_know_it() -> Outcome {
     assert_eq!(rows(&place), ["1", "2"]);
     asked(&place, &yes, "change");
     let again = NUMBERS.runs(&place, ONE);
-    assert_eq!(again["id"], first["id"], "the first run's work stands again");
+    assert_eq!(
+        again["id"], first["id"],
+        "the first run's work stands again"
+    );
 
     let kinds = asked(&place, &["evidence", "ls"], "evidence");
     let entries = kinds["items"].as_array().ok_or("a list")?;
@@ -164,8 +186,18 @@ fn what_is_restored_is_what_stands_and_runs_know_it() -> Outcome {
     let history = asked(&place, &["datasets", "history", "kpi.rows"], "history");
     assert_eq!(history["items"][0]["act"], "restored");
     assert_eq!(history["items"][0]["restored"], 0);
-    told(&place, &["datasets", "restore", "kpi.rows", "--version", "99", "--yes"])
-        .fails_with(4, "BC0701");
+    told(
+        &place,
+        &[
+            "datasets",
+            "restore",
+            "kpi.rows",
+            "--version",
+            "99",
+            "--yes",
+        ],
+    )
+    .fails_with(4, "BC0701");
     place.nothing_is_left();
     Ok(())
 }
@@ -197,7 +229,10 @@ fn what_is_dropped_is_gone_for_all_who_read_and_can_be_had_again() {
     asked(&place, &restore, "change");
     assert_eq!(rows(&place), ["1"]);
     let third = NUMBERS.runs_again(&place);
-    assert_eq!(third["id"], second["id"], "what the second wrote stands again");
+    assert_eq!(
+        third["id"], second["id"],
+        "what the second wrote stands again"
+    );
 }
 
 #[test]

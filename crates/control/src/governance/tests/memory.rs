@@ -43,7 +43,8 @@ fn whatever_a_decision_depends_on_has_it_decided_anew() {
     let governance = fresh(&[]);
     let permitted = unrestricted();
     assert!(governance.decide(&permitted).is_permitted());
-    let changes: [(&str, fn(&mut Question)); 14] = [
+    type Change = (&'static str, fn(&mut Question));
+    let changes: [Change; 14] = [
         ("action", |q| q.action = Action::Replay),
         ("tenant", |q| {
             let rows = q.matrix.tenants["demo"].clone();
