@@ -16,8 +16,9 @@ use crate::{
     places::{self, StagingFolders},
 };
 
-/// The only format so far.
-const VERSION: u32 = 1;
+/// The format of what is kept. In the first one no failure could be read again; of an end in it, the
+/// runner is asked.
+const VERSION: u32 = 2;
 /// An end that takes more is told and not kept: it comes of work that sets enormous records aside.
 const MAX_BYTES: u64 = 64 << 20;
 
@@ -103,5 +104,49 @@ impl Outbox {
 
     fn path(&self, token: &AttemptToken) -> PathBuf {
         self.folders.end(token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use barecount_model::{
+        id::{RunId, TaskId},
+        run::outcome::{AttemptResult, Failure, FailureKind, Metrics, Staged, Timeline},
+    };
+
+    use super::*;
+
+    #[test]
+    fn whatever_an_attempt_came_to_is_found_as_it_was_kept() -> io::Result<()> {
+        let state = tempfile::tempdir()?;
+        let outbox = Outbox::new(StagingFolders::new(state.path()));
+        let failed = AttemptResult::Failed(Failure {
+            kind: FailureKind::Infrastructure,
+            code: "BC0611".to_owned(),
+            message: "the backend did not answer".to_owned(),
+        });
+        let done = AttemptResult::Done(Staged::default());
+        for (number, result) in (1..).zip([done, failed, AttemptResult::Stopped]) {
+            let attempt = Attempt {
+                run: RunId::from_bytes([1; 16]),
+                index: 0,
+                task: TaskId::from_bytes([2; 16]),
+                number,
+            };
+            let outcome = Outcome {
+                result,
+                exit_code: None,
+                metrics: Metrics::default(),
+                timeline: Timeline::default(),
+                detail: serde_json::Value::Null,
+            };
+            outbox.keep(attempt.clone(), outcome.clone(), Vec::new())?;
+            let found = outbox.find(&attempt)?;
+            let Some(Event::Ended { outcome: found, .. }) = found else {
+                return Err(io::ErrorKind::NotFound.into());
+            };
+            assert_eq!(*found, outcome);
+        }
+        Ok(())
     }
 }

@@ -30,9 +30,9 @@ pub struct Timeline {
     pub staged_at: Option<Timestamp>,
 }
 
-/// The result of an attempt.
+/// The result of an attempt. As JSON it is named from without: a failure has a `kind` of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum AttemptResult {
     /// The work is done and its outputs are staged, durable and accepted.
     Done(Staged),
