@@ -142,4 +142,22 @@ pub enum Event {
         /// The attempt.
         attempt: Attempt,
     },
+    /// Nothing is left of an attempt that was to be swept. Where that fails nothing is told, and
+    /// another [`Order::Sweep`] tries it again.
+    Swept {
+        /// The attempt.
+        attempt: Attempt,
+    },
+}
+
+impl Event {
+    /// The attempt that it is about.
+    pub fn attempt(&self) -> &Attempt {
+        match self {
+            Self::Started { attempt, .. }
+            | Self::Ended { attempt, .. }
+            | Self::Lost { attempt }
+            | Self::Swept { attempt } => attempt,
+        }
+    }
 }

@@ -24,6 +24,8 @@ use crate::{
 const RECOVERY_TRIES: u32 = 5;
 /// The first pause between two of these questions; doubled each time.
 const RECOVERY_PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause between two tries to end an attempt that nobody can go on with.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What an agent works with.
 pub struct AgentConfig {
@@ -41,6 +43,38 @@ pub struct AgentConfig {
     pub identities: IdentityVerifier,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// How it waits for its disk.
+    pub disk: Disk,
+}
+
+/// How an agent waits for its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// On threads of their own: nothing else waits meanwhile.
+    Threads,
+    /// On the caller's, between two of its turns, so that what happens in which order is decided by
+    /// nobody else. For simulations.
+    Inline,
+}
+
+impl Disk {
+    pub(crate) async fn run<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    ) -> std::io::Result<T> {
+        match self {
+            Self::Threads => {
+                let done = tokio::task::spawn_blocking(work).await;
+                done.unwrap_or_else(|error| Err(error.into()))
+            }
+            Self::Inline => {
+                tokio::task::yield_now().await;
+                let done = work();
+                tokio::task::yield_now().await;
+                done
+            }
+        }
+    }
 }
 
 /// Owns attempts. Cheap to clone.
@@ -103,8 +137,11 @@ impl Agent {
             }
             Order::Sweep { attempt, class } => {
                 if self.register.sweep(&attempt) {
-                    let sweep = async move { agent.sweep(&attempt, class).await };
-                    self.orders.spawn(sweep);
+                    self.orders.spawn(async move {
+                        if agent.sweep(&attempt, class).await {
+                            agent.tell(Event::Swept { attempt });
+                        }
+                    });
                 } else {
                     let attempt = attempt.token();
                     tracing::warn!(%attempt, "an attempt that is under way is not cleaned up");
@@ -146,7 +183,7 @@ impl Agent {
     async fn recover(&self, assignment: &Assignment, live: &Live) {
         let attempt = &assignment.attempt;
         let (outbox, asked) = (self.outbox.clone(), attempt.clone());
-        match self.on_disk(move || outbox.find(&asked)).await {
+        match self.inner.disk.run(move || outbox.find(&asked)).await {
             Ok(Some(told)) => return self.ended(told),
             Ok(None) => {}
             // Then its runner may still know.
@@ -159,7 +196,12 @@ impl Agent {
         match self.found(assignment).await {
             Some(found) => self.attempt(assignment, live, Some(found)).await,
             None => {
-                self.sweep(attempt, assignment.stage.class).await;
+                // Until it is certain that nothing of it runs, another attempt would run beside it.
+                let mut pause = RECOVERY_PAUSE;
+                while !self.sweep(attempt, assignment.stage.class).await {
+                    self.inner.clock.sleep(pause).await;
+                    pause = LONGEST_PAUSE.min(pause * 2);
+                }
                 let attempt = attempt.clone();
                 self.ended(Event::Lost { attempt });
             }
@@ -205,14 +247,14 @@ impl Agent {
         let (outbox, kept) = (self.outbox.clone(), attempt.clone());
         let (outcome, set_aside) = (outcome.clone(), set_aside.to_vec());
         let keep = move || outbox.keep(kept, outcome, set_aside);
-        if let Err(error) = self.on_disk(keep).await {
+        if let Err(error) = self.inner.disk.run(keep).await {
             warn(attempt, "an attempt's end is not kept", &error);
         }
     }
 
     async fn forget(&self, attempt: &Attempt) {
         let (outbox, token) = (self.outbox.clone(), attempt.token());
-        if let Err(error) = self.on_disk(move || outbox.remove(&token)).await {
+        if let Err(error) = self.inner.disk.run(move || outbox.remove(&token)).await {
             warn(
                 attempt,
                 "an attempt's end that is known could not be removed",
@@ -221,24 +263,20 @@ impl Agent {
         }
     }
 
-    async fn on_disk<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-    ) -> std::io::Result<T> {
-        let done = tokio::task::spawn_blocking(work).await;
-        done.unwrap_or_else(|error| Err(error.into()))
-    }
-
-    /// Ends and cleans up everything that is still held of an attempt.
-    async fn sweep(&self, attempt: &Attempt, class: RunnerClass) {
+    /// Ends and cleans up everything that is still held of an attempt. False if something is left.
+    async fn sweep(&self, attempt: &Attempt, class: RunnerClass) -> bool {
+        let mut clean = true;
         if let Some(runner) = self.inner.runners.get(&class)
             && let Err(error) = runner.destroy(&attempt.token()).await
         {
+            clean = false;
             warn(attempt, "an attempt could not be cleaned up", &error);
         }
         if let Err(error) = self.inner.folders.sweep(&attempt.token()) {
+            clean = false;
             warn(attempt, "an attempt's folder could not be removed", &error);
         }
+        clean
     }
 
     /// Ends what runners keep warm for a run that has ended.
@@ -249,10 +287,7 @@ impl Agent {
     }
 
     fn ended(&self, told: Event) {
-        let (Event::Ended { attempt, .. }
-        | Event::Lost { attempt }
-        | Event::Started { attempt, .. }) = &told;
-        self.register.end(attempt, told.clone());
+        self.register.end(told.attempt(), told.clone());
         self.tell(told);
     }
 

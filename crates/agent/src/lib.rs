@@ -26,7 +26,7 @@ mod words;
 pub use access::{AccessError, IdentityVerifier};
 pub use assignment::{Assignment, Attempt, Event, Order};
 pub use data::{Artifacts, DataError, DataPlane, Located, SetAside, StagedOutput};
-pub use dispatcher::{Agent, AgentConfig};
+pub use dispatcher::{Agent, AgentConfig, Disk};
 pub use live::{Activity, Phase, StagingWatch};
 pub use places::StagingFolders;
 pub use secrets::SecretsService;

@@ -28,6 +28,7 @@ use crate::{
     governance::Permit,
     identity::{IdentityError, Issuer},
     journal::Storage,
+    reconcile::{Decision, Report},
     shard::{Command, Verb},
     store::{DeadLetter, OpenError, Store, StoreError},
     writer::{self, Listeners, Message, Writer},
@@ -83,10 +84,13 @@ pub struct Update {
     pub plan: Arc<Plan>,
     /// The ledger's length once the change's evidence is in it.
     pub ledger_length: u64,
+    /// How many batches were durable when it stood so: of two updates of a run, the one that has
+    /// more is the later one.
+    pub seq: u64,
 }
 
 /// Names an attempt within a run: what every report is fenced by.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fenced {
     /// The run.
     pub run: RunId,
@@ -178,7 +182,13 @@ impl Control {
     ) -> Result<Self, StartError> {
         let issuer = Arc::new(issuer);
         let (commands, queue) = mpsc::channel(QUEUE);
-        let (writer, length) = Writer::new(storage, clock, Arc::clone(&issuer), listeners)?;
+        let (writer, length) = Writer::new(
+            storage,
+            clock,
+            Arc::clone(&issuer),
+            listeners,
+            writer::seed(),
+        )?;
         let thread = writer::spawn(writer, queue)?;
         Ok(Self {
             commands,
@@ -330,6 +340,28 @@ impl Control {
     /// The key that identities of this state are verified with.
     pub fn identity_key(&self) -> VerifyingKey {
         self.issuer.verifying_key()
+    }
+
+    /// Takes what is told of an attempt.
+    ///
+    /// # Errors
+    /// Those of [`started`](Self::started), [`report`](Self::report), [`lost`](Self::lost) and
+    /// [`committed`](Self::committed).
+    pub async fn tell(&self, attempt: &Fenced, report: Report) -> Result<Update, CommandError> {
+        self.apply(&attempt.run, report.verb(attempt)).await
+    }
+
+    /// Carries out what was decided about a task that could be placed.
+    ///
+    /// # Errors
+    /// [`CommandError`]; a rejection if the task cannot be placed now.
+    pub async fn decide(
+        &self,
+        run: &RunId,
+        task: usize,
+        decision: Decision,
+    ) -> Result<Update, CommandError> {
+        self.apply(run, decision.verb(task)).await
     }
 
     /// Notes that a runner has started an attempt.

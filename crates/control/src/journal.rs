@@ -3,7 +3,6 @@
 //! A batch is plain data, appended under its [`Position`]. The storage itself fences: an append
 //! under a position that is not the next of its owner's changes nothing.
 
-#[cfg(test)]
 pub(crate) mod memory;
 
 use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc};

@@ -8,11 +8,13 @@
 
 mod authority;
 pub mod clock;
+pub mod desk;
 mod entries;
 pub mod governance;
 mod handle;
 mod identity;
 mod journal;
+pub mod reconcile;
 mod shard;
 pub mod store;
 #[cfg(test)]

@@ -413,11 +413,12 @@ impl Shard {
 }
 
 impl Active {
-    pub(crate) fn update(&self, ledger_length: u64) -> Update {
+    pub(crate) fn update(&self, shard: &Shard) -> Update {
         Update {
             run: Arc::clone(&self.run),
             plan: Arc::clone(&self.plan.plan),
-            ledger_length,
+            ledger_length: shard.next_entry,
+            seq: shard.position.seq,
         }
     }
 

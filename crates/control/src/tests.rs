@@ -24,9 +24,10 @@ use crate::{
     CommandError, Entries, Fenced, Submission, Update,
     authority::{Authorised, Authority, PlanRecord},
     clock::SystemClock,
+    desk::{Fault, Memory},
     governance::{Action, EnvironmentFacts, EnvironmentKind, Explanation},
     identity::Issuer,
-    journal::memory::{Fault, Memory, Views},
+    journal::memory::Views,
     shard::{Command, Verb},
     writer::{Answer, Listeners, Writer},
 };
@@ -57,6 +58,7 @@ impl Owner {
             Arc::new(SystemClock),
             Arc::clone(&issuer),
             listeners,
+            1,
         )?;
         Ok(Self {
             writer,
@@ -91,7 +93,7 @@ fn explanation(action: Action) -> Arc<Explanation> {
     })
 }
 
-fn plan() -> Authorised {
+pub(crate) fn plan() -> Authorised {
     let plan = Plan {
         pipeline: "example".into(),
         tenant: "demo".into(),
@@ -118,7 +120,7 @@ fn plan() -> Authorised {
     }
 }
 
-fn task(id: [u8; 16], needs: Vec<usize>) -> Task {
+pub(crate) fn task(id: [u8; 16], needs: Vec<usize>) -> Task {
     Task {
         id: TaskId::from_bytes(id),
         stage: "only".into(),

@@ -95,8 +95,9 @@ impl Writer {
         clock: Arc<dyn Clock>,
         issuer: Arc<Issuer>,
         listeners: Listeners,
+        entropy: u64,
     ) -> Result<(Self, watch::Receiver<u64>), StoreError> {
-        let shard = load(&*storage, u64::from_le_bytes(seed()))?;
+        let shard = load(&*storage, entropy)?;
         let (length, watcher) = watch::channel(shard.next_entry());
         let writer = Self {
             storage,
@@ -115,10 +116,19 @@ impl Writer {
         }
         for active in writer.shard.active() {
             writer.issuer.know(active);
-            let update = active.update(writer.shard.next_entry());
+            let update = active.update(&writer.shard);
             let _ = writer.listeners.updates.send(update);
         }
         Ok((writer, watcher))
+    }
+
+    pub(crate) fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    /// Whether memory may not be what is durable, or is nobody's business any more.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.doubt.is_some() || self.stale || self.fenced
     }
 
     /// Applies commands, makes what they change durable, and only then answers.
@@ -277,14 +287,14 @@ impl Writer {
             if let Some(active) = self.shard.get(id) {
                 // Before anybody hears of the run: an attempt may be launched by the first who does.
                 self.issuer.know(active);
-                let _ = self.listeners.updates.send(active.update(length));
+                let _ = self.listeners.updates.send(active.update(&self.shard));
             }
         }
     }
 
     fn update(&self, id: &RunId) -> Option<Update> {
         let active = self.shard.get(id)?;
-        Some(active.update(self.shard.next_entry()))
+        Some(active.update(&self.shard))
     }
 
     /// Makes memory what the storage says; where that cannot be read, before the next command.
@@ -329,7 +339,7 @@ fn load(storage: &dyn Storage, entropy: u64) -> Result<Shard, StoreError> {
 }
 
 /// Unpredictable enough for jitter: nothing else uses it.
-fn seed() -> [u8; 8] {
+pub(crate) fn seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0u8).to_le_bytes()
+    RandomState::new().hash_one(0u8)
 }

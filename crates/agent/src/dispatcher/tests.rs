@@ -86,6 +86,7 @@ impl World {
             secrets: None,
             identities: verifier(),
             clock: self.clock.clone(),
+            disk: Disk::Threads,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -127,7 +128,7 @@ impl Life {
     fn end_of(&mut self) -> Option<Event> {
         loop {
             match self.next()? {
-                Event::Started { .. } => {}
+                Event::Started { .. } | Event::Swept { .. } => {}
                 end => return Some(end),
             }
         }
@@ -361,11 +362,9 @@ struct Ledger {
 impl Ledger {
     /// Takes what the agent told, and holds it against what was told before.
     fn hear(&mut self, event: Event) {
-        let (Event::Ended { attempt, .. }
-        | Event::Lost { attempt }
-        | Event::Started { attempt, .. }) = &event;
-        let task = u8::from_str_radix(&attempt.task.as_str()[5..7], 16).expect("a task's name");
-        if matches!(event, Event::Started { .. }) {
+        let task = &event.attempt().task;
+        let task = u8::from_str_radix(&task.as_str()[5..7], 16).expect("a task's name");
+        if matches!(event, Event::Started { .. } | Event::Swept { .. }) {
             return;
         }
         if let Some(before) = self.ends.insert(task, event.clone()) {

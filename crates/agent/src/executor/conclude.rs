@@ -159,8 +159,9 @@ impl Agent {
     /// Writes a record beside the ledger, whose digest goes into evidence.
     pub(super) async fn keep(&self, record: PathBuf, lines: String) {
         let path = record.clone();
-        let kept = tokio::task::spawn_blocking(move || places::keep_record(&path, &lines));
-        if let Err(error) = kept.await.unwrap_or_else(|error| Err(error.into())) {
+        let disk = self.inner.disk;
+        let kept = disk.run(move || places::keep_record(&path, &lines));
+        if let Err(error) = kept.await {
             // The digest in evidence then tells of a record that is missing.
             let record = record.display();
             tracing::error!(%error, %record, "a record of an attempt was not kept");

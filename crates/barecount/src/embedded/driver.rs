@@ -1,41 +1,34 @@
-//! The loop between control plane and agent: whatever is pending is done, once per process.
+//! The loop between control plane and agent: what the [`Reconciler`] says is to be done is done here,
+//! and what comes of it is told to it.
 //!
-//! It holds no state of its own that matters: after a crash, the runs' states say again what is
-//! left to do, and what an earlier process had under way is recovered before it is tried again.
+//! Nothing is decided here, and nothing is remembered that matters: after a crash, the runs' states
+//! say again what is left to do, and what an earlier process had under way is recovered before it is
+//! tried again.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+mod doing;
+
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
-use barecount_agent::{Agent, Assignment, Attempt, DataError, Event, Order};
-use barecount_control::{CommandError, Control, Fenced, Update, clock::Clock};
+use barecount_agent::{Agent, DataError, Event, Order, SetAside};
+use barecount_control::{
+    Control, Update,
+    clock::Clock,
+    reconcile::{Input, Reconciler, Report, Todo, Trouble},
+    store::DeadLetter,
+};
 use barecount_model::{
-    class::RunnerClass,
     codes,
-    digest::Digest,
     id::RunId,
-    identity::SignedIdentity,
-    plan::Plan,
-    run::{
-        Pending, Run, TaskState,
-        outcome::{CommittedDataset, Staged},
-    },
+    run::outcome::{CommittedDataset, Staged},
 };
 use barecount_network::health::PathHealth;
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 
-use super::{
-    answers::Answers,
-    path_gate::PathGate,
-    reporting::{durably, report, roll_forward},
-};
+use self::doing::{agents_name, fenced};
+use super::{answers::Answers, path_gate::PathGate};
 use crate::failure::chain;
-
-mod placing;
 
 /// Rolls a commit decision forward into tables.
 #[async_trait]
@@ -50,47 +43,12 @@ pub(crate) trait Committer: Send + Sync {
     ) -> Result<Vec<CommittedDataset>, DataError>;
 }
 
-/// How many attempts may be under way at once.
-#[derive(Debug, Clone)]
-pub(crate) struct Caps {
-    /// Over all classes.
-    pub(crate) total: usize,
-    /// Of one class.
-    pub(crate) class: HashMap<RunnerClass, usize>,
-}
-
-impl Caps {
-    /// The tasks of a new run that may be placed with its submission, where nothing else is under
-    /// way.
-    pub(crate) fn first(&self, run: &Run, plan: &Plan) -> Vec<usize> {
-        let mut of_class: HashMap<RunnerClass, usize> = HashMap::new();
-        let mut of_stage: HashMap<&str, u32> = HashMap::new();
-        let mut first = Vec::new();
-        for (index, task) in run.tasks.iter().enumerate() {
-            let class_cap = self.class.get(&task.class).copied().unwrap_or(usize::MAX);
-            let stage = plan.stage(&task.stage);
-            let stage_cap = stage.map_or(u32::MAX, |stage| stage.concurrency_limit);
-            let in_class = of_class.entry(task.class).or_default();
-            let in_stage = of_stage.entry(&task.stage).or_default();
-            let full =
-                first.len() >= self.total || *in_class >= class_cap || *in_stage >= stage_cap;
-            // Whether a path is up is found out once the run is there to be held.
-            let guarded = stage.is_some_and(PathGate::guards);
-            if task.needs.is_empty() && !full && !guarded {
-                (*in_class, *in_stage) = (*in_class + 1, *in_stage + 1);
-                first.push(index);
-            }
-        }
-        first
-    }
-}
-
 /// What the loop tells those who watch.
 #[derive(Debug)]
 pub(crate) enum Notice {
     /// A run has changed.
     Changed(Update),
-    /// The platform itself failed; nothing is lost, but nothing goes on.
+    /// The platform itself failed; nothing is lost, but something does not go on.
     Broken {
         /// The error code.
         code: &'static str,
@@ -99,7 +57,7 @@ pub(crate) enum Notice {
     },
 }
 
-/// The loop's own state. None of it outlives the process.
+/// What carries out what is decided.
 pub(crate) struct Driver {
     control: Control,
     agent: Agent,
@@ -107,21 +65,20 @@ pub(crate) struct Driver {
     gate: Arc<PathGate>,
     answers: Arc<Answers>,
     clock: Arc<dyn Clock>,
-    caps: Caps,
+    reconciler: Reconciler,
     notices: mpsc::UnboundedSender<Notice>,
     done: mpsc::UnboundedSender<Done>,
     /// What attempts have told, on its way to the control plane. Polled here, oldest first, so that
     /// an attempt's start is told before its end.
-    reports: FuturesUnordered<BoxFuture<'static, Result<(), CommandError>>>,
-    runs: HashMap<RunId, Update>,
-    /// Attempts that this process has opened: for these a launch is a launch, for all others it
-    /// begins with a recovery.
-    opened: HashSet<Fenced>,
-    begun: HashSet<(RunId, Pending)>,
-    swept: HashSet<Fenced>,
-    placing: HashSet<(RunId, usize)>,
-    /// How the paths of tasks were when they were placed.
+    reports: FuturesUnordered<BoxFuture<'static, Input>>,
+    /// How the paths of tasks were when they were looked at, until they are launched.
     measured: HashMap<(RunId, usize), PathHealth>,
+}
+
+/// What came of something that was done in the background.
+struct Done {
+    input: Input,
+    path: Option<PathHealth>,
 }
 
 /// What a task passes before it is placed.
@@ -130,32 +87,6 @@ pub(crate) struct Gates {
     pub(crate) paths: Arc<PathGate>,
     /// Whether its work has been done.
     pub(crate) answers: Arc<Answers>,
-}
-
-/// Results of what the loop started in the background.
-enum Done {
-    Placed {
-        run: RunId,
-        task: usize,
-        path: Option<PathHealth>,
-        result: Result<Update, CommandError>,
-    },
-    /// It was put off, or answered.
-    NotPlaced {
-        run: RunId,
-        task: usize,
-        result: Result<Update, CommandError>,
-    },
-    /// What earlier runs answer cannot be told.
-    Unjudged {
-        run: RunId,
-        task: usize,
-        reason: String,
-    },
-    RolledForward {
-        attempt: Fenced,
-        result: Result<Vec<CommittedDataset>, DataError>,
-    },
 }
 
 /// Where the loop listens.
@@ -183,7 +114,7 @@ impl Driver {
         committer: Arc<dyn Committer>,
         gates: Gates,
         clock: Arc<dyn Clock>,
-        caps: Caps,
+        reconciler: Reconciler,
         inbox: Inbox,
     ) -> mpsc::UnboundedReceiver<Notice> {
         let (notices, watcher) = mpsc::unbounded_channel();
@@ -195,15 +126,10 @@ impl Driver {
             gate: gates.paths,
             answers: gates.answers,
             clock,
-            caps,
+            reconciler,
             notices,
             done,
             reports: FuturesUnordered::new(),
-            runs: HashMap::new(),
-            opened: HashSet::new(),
-            begun: HashSet::new(),
-            swept: HashSet::new(),
-            placing: HashSet::new(),
             measured: HashMap::new(),
         };
         tokio::spawn(driver.run(inbox, results));
@@ -213,255 +139,93 @@ impl Driver {
     async fn run(mut self, mut inbox: Inbox, mut results: mpsc::UnboundedReceiver<Done>) {
         let clock = Arc::clone(&self.clock);
         loop {
-            let due = self
-                .runs
-                .values()
-                .filter_map(|update| update.run.next_due())
-                .min();
-            tokio::select! {
+            let due = self.reconciler.next_due();
+            let input = tokio::select! {
                 update = inbox.updates.recv() => match update {
-                    Some(update) if self.runs.contains_key(&update.run.id) => self.changed(update),
-                    Some(_) => {}
+                    Some(update) => Input::Changed(update),
                     None => return,
                 },
-                Some(followed) = inbox.followed.recv() => self.follow(followed),
-                Some(event) = inbox.events.recv() => self.told(event),
+                Some(followed) = inbox.followed.recv() => match followed {
+                    Followed::New(update) => Input::Followed { runs: vec![update], new: true },
+                    Followed::Existing(update) => Input::Followed { runs: vec![update], new: false },
+                },
+                Some(event) = inbox.events.recv() => told(event),
                 Some(done) = results.recv() => self.finished(done),
-                Some(told) = self.reports.next(), if !self.reports.is_empty() => {
-                    self.heard(told);
-                }
-                () = clock.sleep_until(due.unwrap_or_default()), if due.is_some() => {}
-            }
-            self.place();
-        }
-    }
-
-    fn follow(&mut self, followed: Followed) {
-        let update = match followed {
-            Followed::Existing(update) => update,
-            Followed::New(update) => {
-                let run = &update.run;
-                let open = run.tasks.iter().enumerate().filter_map(|(task, found)| {
-                    let number = found.current()?.number;
-                    let run = run.id.clone();
-                    Some(Fenced { run, task, number })
-                });
-                self.opened.extend(open);
-                update
-            }
-        };
-        self.changed(update);
-    }
-
-    /// Does whatever a changed run has left to do. An attempt that is being opened by this process
-    /// waits until that is known, lest it be taken for an earlier process's.
-    fn changed(&mut self, update: Update) {
-        let run = Arc::clone(&update.run);
-        for pending in run.pending() {
-            if self.placing.contains(&(run.id.clone(), pending.task())) {
-                continue;
-            }
-            if self.begun.insert((run.id.clone(), pending)) {
-                self.begin(&update, pending);
-            }
-        }
-        self.sweep(&update);
-        if run.state.is_final() {
-            if self.runs.remove(&run.id).is_some() {
-                self.agent.order(Order::Release(run.id.clone()));
-            }
-        } else {
-            self.runs.insert(run.id.clone(), update.clone());
-        }
-        self.notify(Notice::Changed(update));
-    }
-
-    fn begin(&mut self, update: &Update, pending: Pending) {
-        let (task, number) = (pending.task(), pending.number());
-        let fenced = Fenced {
-            run: update.run.id.clone(),
-            task,
-            number,
-        };
-        let ours = self.opened.contains(&fenced);
-        let attempt = attempt(update, task, number);
-        if let Pending::RollForward { .. } = pending {
-            return self.roll_forward(update, fenced);
-        }
-        if !ours {
-            self.give(update, attempt.clone(), Order::Recover);
-        }
-        match pending {
-            Pending::Launch { .. } if ours => self.give(update, attempt, Order::Launch),
-            Pending::Stop { .. } => {
-                let grace = grace(update, task);
-                self.agent.order(Order::Stop { attempt, grace });
-            }
-            // Its end comes as an event.
-            _ => {}
-        }
-    }
-
-    /// Gives the agent an attempt, to be launched or to be gone on with.
-    fn give(
-        &mut self,
-        update: &Update,
-        attempt: Attempt,
-        order: impl FnOnce(Box<Assignment>) -> Order,
-    ) {
-        let fenced = fenced(&attempt);
-        let identity = match self.control.identify(&fenced, self.clock.now()) {
-            Ok(identity) => identity,
-            Err(error) => return self.notify(unwritable(chain(&error))),
-        };
-        let path = self.measured.remove(&(fenced.run.clone(), fenced.task));
-        match assignment(update, attempt, identity) {
-            Some(assignment) => {
-                let assignment = Assignment { path, ..assignment };
-                self.agent.order(order(Box::new(assignment)));
-            }
-            None => {
-                let text = format!("the plan of {} lacks one of its stages", fenced.run);
-                self.notify(unwritable(text));
-            }
-        }
-    }
-
-    /// Cleans up after attempts that have ended and are not waiting for their roll-forward.
-    fn sweep(&mut self, update: &Update) {
-        for (index, task) in update.run.tasks.iter().enumerate() {
-            let Some(current) = task.current() else {
-                continue;
+                Some(input) = self.reports.next(), if !self.reports.is_empty() => input,
+                () = clock.sleep_until(due.unwrap_or_default()), if due.is_some() => Input::Passed,
             };
-            if current.state.is_open() || task.state == TaskState::Committing {
-                continue;
-            }
-            let fenced = Fenced {
-                run: update.run.id.clone(),
-                task: index,
-                number: current.number,
-            };
-            if self.swept.insert(fenced) {
-                self.agent.order(Order::Sweep {
-                    attempt: attempt(update, index, current.number),
-                    class: task.class,
-                });
+            for todo in self.reconciler.step(input, self.clock.now()) {
+                self.carry_out(todo);
             }
         }
     }
 
-    /// Hands on what an attempt told, until it is durable. Only then the agent may forget it.
-    fn told(&mut self, event: Event) {
-        let (control, clock) = (self.control.clone(), Arc::clone(&self.clock));
-        let agent = self.agent.clone();
-        self.reports.push(Box::pin(async move {
-            let result = durably(&*clock, || report(control.clone(), event.clone())).await;
-            let known = matches!(result, Ok(()) | Err(CommandError::Rejected(_)));
-            match event {
-                Event::Ended { attempt, .. } | Event::Lost { attempt } if known => {
-                    agent.order(Order::Acknowledge(attempt));
-                }
-                _ => {}
-            }
-            result
-        }));
+    fn finished(&mut self, done: Done) -> Input {
+        if let (Input::Looked { run, task, .. }, Some(path)) = (&done.input, done.path) {
+            self.measured.insert((run.clone(), *task), path);
+        }
+        done.input
     }
 
-    fn finished(&mut self, done: Done) {
-        match done {
-            Done::Placed {
+    fn carry_out(&mut self, todo: Todo) {
+        match todo {
+            Todo::Look { run, task } => self.look(run, task),
+            Todo::Decide {
                 run,
                 task,
-                path,
-                result,
+                decision,
             } => {
-                self.placing.remove(&(run.clone(), task));
-                if let Ok(update) = &result {
-                    let number = update.run.tasks[task].current().map_or(0, |a| a.number);
-                    self.measured
-                        .extend(path.map(|path| ((run.clone(), task), path)));
-                    self.opened.insert(Fenced { run, task, number });
+                let control = self.control.clone();
+                self.in_background(async move {
+                    let result = control.decide(&run, task, decision).await;
+                    Input::Decided { run, task, result }
+                });
+            }
+            Todo::Launch(attempt) => self.give(attempt, Order::Launch),
+            Todo::Recover(attempt) => self.give(attempt, Order::Recover),
+            Todo::Stop { attempt, grace } => {
+                if let Some(attempt) = agents_name(&self.reconciler, &attempt) {
+                    self.agent.order(Order::Stop { attempt, grace });
                 }
-                self.decided(result);
             }
-            Done::NotPlaced { run, task, result } => {
-                self.placing.remove(&(run, task));
-                self.decided(result);
+            Todo::Sweep(attempt) => self.sweep(&attempt),
+            // Of a run that is cleaned up after, nothing is kept any more.
+            Todo::Acknowledge(attempt) => {
+                if let Some(attempt) = agents_name(&self.reconciler, &attempt) {
+                    self.agent.order(Order::Acknowledge(attempt));
+                }
             }
-            // It stays marked as being placed: nobody tries again while this process lives.
-            Done::Unjudged { run, task, reason } => {
-                let text = format!("task {task} of {run} cannot be placed: {reason}");
-                self.notify(unwritable(text));
-            }
-            Done::RolledForward {
-                attempt,
-                result: Ok(outputs),
-            } => {
-                let (control, clock) = (self.control.clone(), Arc::clone(&self.clock));
+            Todo::Release(run) => self.agent.order(Order::Release(run)),
+            Todo::Record { attempt, report } => {
+                let control = self.control.clone();
                 self.reports.push(Box::pin(async move {
-                    durably(&*clock, || {
-                        let (control, outputs) = (control.clone(), outputs.clone());
-                        let attempt = attempt.clone();
-                        async move { control.committed(&attempt, outputs).await.map(drop) }
-                    })
-                    .await
+                    let kind = report.kind();
+                    let result = control.tell(&attempt, report).await.map(drop);
+                    Input::Recorded {
+                        attempt,
+                        kind,
+                        result,
+                    }
                 }));
             }
-            Done::RolledForward {
-                attempt,
-                result: Err(error),
-            } => {
-                let Fenced { run, task, .. } = attempt;
-                let reason = format!(
-                    "the outputs of task {task} of {run} are decided for but not committed: {error}"
-                );
-                let code = error.code();
-                self.notify(Notice::Broken { code, reason });
-            }
+            Todo::RollForward(attempt) => self.roll_forward(attempt),
+            Todo::Announce(update) => self.notify(Notice::Changed(update)),
+            Todo::Complain(trouble) => self.notify(broken(trouble)),
         }
     }
 
-    /// What the control plane said to what an attempt told.
-    fn heard(&self, answer: Result<(), CommandError>) {
-        match answer {
-            // A rejection is a report of something that was fenced off: it has no effect, rightly.
-            Ok(()) | Err(CommandError::Rejected(_)) => {}
-            Err(error) => self.notify(unwritable(chain(&error))),
-        }
-    }
-
-    /// Goes on with what came of placing or holding a task.
-    fn decided(&mut self, result: Result<Update, CommandError>) {
-        match result {
-            Ok(update) => self.changed(update),
-            Err(CommandError::Rejected(_)) => {}
-            Err(error) => self.notify(unwritable(chain(&error))),
-        }
-    }
-
-    fn roll_forward(&self, update: &Update, attempt: Fenced) {
-        let current = update.run.tasks[attempt.task].current();
-        let tenant = update.run.tenant.clone();
-        let decided = current.and_then(|found| Some((found.staged.clone()?, found.ended_at?)));
-        // An empty decision would be rolled forward to nothing, and the outputs were lost.
-        let Some((staged, decided_at)) = decided else {
-            let text = format!(
-                "task {} of {} has no decision to commit",
-                attempt.task, attempt.run
-            );
-            return self.notify(unwritable(text));
-        };
-        let (committer, done, clock) = (
-            Arc::clone(&self.committer),
-            self.done.clone(),
-            Arc::clone(&self.clock),
-        );
+    fn in_background(&self, doing: impl Future<Output = Input> + Send + 'static) {
+        let done = self.done.clone();
         tokio::spawn(async move {
-            let moment = decided_at.as_millisecond();
-            let result = roll_forward(&*committer, &tenant, &staged, moment, &*clock).await;
+            let (input, path) = (doing.await, None);
             // The loop has ended only if the program is ending.
-            let _ = done.send(Done::RolledForward { attempt, result });
+            let _ = done.send(Done { input, path });
         });
+    }
+
+    fn tell(&self, input: Input) {
+        // As above.
+        let _ = self.done.send(Done { input, path: None });
     }
 
     fn notify(&self, notice: Notice) {
@@ -470,64 +234,48 @@ impl Driver {
     }
 }
 
-/// Nothing goes on because what was decided cannot be written down.
-fn unwritable(reason: String) -> Notice {
-    let code = codes::STATE_UNWRITABLE.id;
+/// What an agent's event says to the loop.
+fn told(event: Event) -> Input {
+    let attempt = fenced(event.attempt());
+    let report = match event {
+        Event::Swept { .. } => return Input::Swept(attempt),
+        Event::Started { runner, .. } => Report::Started { runner },
+        Event::Ended {
+            outcome, set_aside, ..
+        } => Report::Ended {
+            outcome,
+            dead_letters: set_aside.into_iter().map(letter).collect(),
+        },
+        Event::Lost { .. } => Report::Lost,
+    };
+    Input::Told { attempt, report }
+}
+
+fn letter(record: SetAside) -> DeadLetter {
+    DeadLetter {
+        dataset: record.dataset,
+        record: record.record,
+        error: record.error,
+        schema_hash: record.schema_hash,
+    }
+}
+
+fn broken(trouble: Trouble) -> Notice {
+    let unwritable = codes::STATE_UNWRITABLE.id;
+    let (code, reason) = match trouble {
+        Trouble::NotDurable(error) => (unwritable, chain(&error)),
+        Trouble::NotPlaced { run, task, reason } => {
+            let text = format!("task {task} of {run} cannot be placed: {reason}");
+            (unwritable, text)
+        }
+        Trouble::NotGiven { reason, .. } => (unwritable, reason),
+        Trouble::NotRolledForward { attempt, error } => {
+            let text = format!(
+                "the outputs of task {} of {} are decided for but not committed: {}",
+                attempt.task, attempt.run, error.reason
+            );
+            (error.code, text)
+        }
+    };
     Notice::Broken { code, reason }
-}
-
-fn assignment(update: &Update, attempt: Attempt, identity: SignedIdentity) -> Option<Assignment> {
-    let (run, plan) = (&update.run, &update.plan);
-    let task = &run.tasks[attempt.index];
-    let stage = plan.stage(&task.stage)?.clone();
-    // The boundary too: what a warm process or a cache holds is of the data that it worked on.
-    let boundary = serde_json::to_string(&stage.boundary).ok()?;
-    let shared = [
-        &plan.tenant,
-        &plan.pipeline,
-        &plan.lock_digest,
-        &stage.name,
-        &boundary,
-    ]
-    .map(String::as_str);
-    Some(Assignment {
-        attempt,
-        run_token: run.token.clone(),
-        tenant: run.tenant.clone(),
-        pipeline: run.pipeline.clone(),
-        version: run.version.clone(),
-        partition: task.partition.clone(),
-        identity,
-        window: run.window.clone(),
-        reuse: Digest::of(shared.join("\n").as_bytes()).hex(),
-        path: None,
-        reads: task
-            .work
-            .as_ref()
-            .map_or_else(Default::default, |work| work.reads.clone()),
-        stage,
-    })
-}
-
-fn attempt(update: &Update, task: usize, number: u32) -> Attempt {
-    let run = &update.run;
-    Attempt {
-        run: run.id.clone(),
-        index: task,
-        task: run.tasks[task].id.clone(),
-        number,
-    }
-}
-
-fn grace(update: &Update, task: usize) -> Duration {
-    let stage = update.plan.stage(&update.run.tasks[task].stage);
-    Duration::from_millis(stage.map_or(0, |stage| stage.grace_ms))
-}
-
-pub(super) fn fenced(attempt: &Attempt) -> Fenced {
-    Fenced {
-        run: attempt.run.clone(),
-        task: attempt.index,
-        number: attempt.number,
-    }
 }

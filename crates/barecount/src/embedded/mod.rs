@@ -18,7 +18,6 @@ mod networks;
 mod path_gate;
 pub(crate) mod policy;
 mod private_folder;
-mod reporting;
 mod runners;
 mod schema;
 pub(crate) mod script;
@@ -28,11 +27,12 @@ mod tunnel;
 
 use std::{collections::HashMap, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
-use barecount_agent::{Activity, Agent, AgentConfig, IdentityVerifier, StagingFolders};
+use barecount_agent::{Activity, Agent, AgentConfig, Disk, IdentityVerifier, StagingFolders};
 use barecount_artifact::Store;
 use barecount_control::{
     Control, Entries, Update,
     clock::{Clock, SystemClock},
+    reconcile::{Caps, Reconciler},
     store::OpenError,
 };
 use barecount_dataset::table::StateTables;
@@ -53,7 +53,7 @@ use self::{
     answers::Answers,
     artifacts::StoredArtifacts,
     data::StateData,
-    driver::{Caps, Driver, Followed, Gates, Inbox, Notice},
+    driver::{Driver, Followed, Gates, Inbox, Notice},
     ledger::Progress,
     path_gate::PathGate,
     runners::Runners,
@@ -144,6 +144,7 @@ impl Platform {
             secrets,
             identities: IdentityVerifier::new(control.identity_key()),
             clock: Arc::new(barecount_runner::clock::SystemClock::start()),
+            disk: Disk::Threads,
         };
         let agent = Agent::new(config, events_tx);
         let (follow, followed) = mpsc::unbounded_channel();
@@ -162,7 +163,7 @@ impl Platform {
                 answers: Arc::clone(&answers),
             },
             clock,
-            caps.clone(),
+            Reconciler::new(caps.clone()),
             inbox,
         );
         Ok(Self {

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use barecount_model::{class::NetworkProfile, plan::StagePlan, run::WaitingReason};
+use barecount_control::reconcile::is_guarded;
+use barecount_model::{plan::StagePlan, run::WaitingReason};
 use barecount_network::{
     health::{PathHealth, probe},
     path::Paths,
@@ -25,16 +26,6 @@ impl PathGate {
         Self { paths }
     }
 
-    /// Whether a stage's path has to be up before it is placed: those that lead through something
-    /// that may be down as a whole, where the stage has something to reach.
-    pub(crate) fn guards(stage: &StagePlan) -> bool {
-        let through = matches!(
-            stage.network_profile,
-            NetworkProfile::PrivateLink | NetworkProfile::Vpn
-        );
-        through && !stage.egress.is_empty()
-    }
-
     /// Looks whether the stage's destinations are reached now. `None` if there is nothing to look
     /// at. Cancel-safe.
     ///
@@ -44,7 +35,7 @@ impl PathGate {
         &self,
         stage: &StagePlan,
     ) -> Result<Option<PathHealth>, WaitingReason> {
-        if !Self::guards(stage) {
+        if !is_guarded(stage) {
             return Ok(None);
         }
         let profile = stage.network_profile;

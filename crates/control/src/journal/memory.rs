@@ -5,14 +5,18 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use barecount_model::{id::RunId, run::Run};
+use barecount_model::{evidence::EvidenceKind, id::RunId, plan::Plan, run::Run};
 
 use super::{Appended, Batch, Position, Storage, Stored};
-use crate::{entries::Entries, store::StoreError};
+use crate::{
+    entries::Entries,
+    shard::{Active, Shard},
+    store::StoreError,
+};
 
 /// What goes wrong with one append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// Nothing is written.
     Failed,
     /// The storage fails; nothing was written.
@@ -43,9 +47,9 @@ pub(crate) struct Views {
     pub(crate) outputs: Vec<(RunId, usize, String)>,
 }
 
-/// An owner's access to what is durable.
-#[derive(Debug, Clone)]
-pub(crate) struct Memory {
+/// A state in memory, as one owner has access to it. Clones are the same owner's.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
     durable: Arc<Mutex<Durable>>,
     epoch: u64,
 }
@@ -83,15 +87,92 @@ impl Views {
     }
 }
 
+impl Views {
+    fn same(&self, other: &Self) -> bool {
+        let runs = |views: &Self| -> Vec<_> { views.runs.values().cloned().collect() };
+        let same = |(one, other): (&Stored, &Stored)| {
+            one.run == other.run
+                && one.plan.digest == other.plan.digest
+                && one.authority == other.authority
+        };
+        let (ours, theirs) = (runs(self), runs(other));
+        ours.len() == theirs.len()
+            && ours.iter().zip(&theirs).all(same)
+            && self.entries == other.entries
+            && self.outputs == other.outputs
+    }
+}
+
 impl Memory {
     /// Nothing yet.
-    pub(crate) fn new() -> Self {
-        let durable = Arc::new(Mutex::new(Durable::default()));
-        Self { durable, epoch: 0 }
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many batches are durable.
+    pub fn batches(&self) -> usize {
+        self.durable().journal.len()
+    }
+
+    /// Looks at every run with its plan, as it is durable, by identifier, until that fails.
+    ///
+    /// # Errors
+    /// That of `look`.
+    pub fn each_run<E>(
+        &self,
+        mut look: impl FnMut(&Run, &Arc<Plan>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let durable = self.durable();
+        let mut runs = durable.views.runs.values();
+        runs.try_for_each(|stored| look(&stored.run, &stored.plan.plan))
+    }
+
+    /// What each entry of the ledger is about, in order.
+    pub fn evidence(&self) -> Vec<(EvidenceKind, Option<RunId>)> {
+        let durable = self.durable();
+        let entries = durable.journal.iter().flat_map(|batch| &batch.entries);
+        entries
+            .map(|entry| (entry.kind, entry.run.clone()))
+            .collect()
+    }
+
+    /// The bytes of the ledger's entries, in order.
+    pub fn entries(&self) -> Vec<Vec<u8>> {
+        self.durable().views.entries.clone()
+    }
+
+    /// The datasets that are visible: run, task, dataset; once for each time they became so.
+    pub fn outputs(&self) -> Vec<(RunId, usize, String)> {
+        self.durable().views.outputs.clone()
+    }
+
+    /// Whether what can be asked is what follows from the journal.
+    pub fn is_as_rebuilt(&self) -> bool {
+        let durable = self.durable();
+        Views::rebuilt(&durable.journal).same(&durable.views)
+    }
+
+    /// Whether a shard has in memory what is durable of every open run, and nothing else.
+    pub(crate) fn holds(&self, shard: &Shard) -> bool {
+        let durable = self.durable();
+        let stored = |active: &Active| {
+            let stored = durable.views.runs.get(&active.run.id);
+            stored.is_some_and(|stored| stored.run == *active.run)
+        };
+        let open = durable.views.runs.values();
+        let open = open.filter(|stored| !stored.run.state.is_final());
+        open.count() == shard.active().count() && shard.active().all(stored)
+    }
+
+    /// Lets everything succeed that was to fail.
+    pub fn heal(&self) {
+        let mut durable = self.durable();
+        durable.faults.clear();
+        durable.unreadable = 0;
     }
 
     /// The next owner's access: batches of this one collide from here on.
-    pub(crate) fn take_over(&self) -> Self {
+    pub fn take_over(&self) -> Self {
         let mut durable = self.durable();
         durable.position.epoch += 1;
         let epoch = durable.position.epoch;
@@ -105,7 +186,7 @@ impl Memory {
     }
 
     /// Has the next append fail, and so many questions after it.
-    pub(crate) fn fail_next(&self, fault: Fault, unreadable: u32) {
+    pub fn fail_next(&self, fault: Fault, unreadable: u32) {
         self.durable().faults.push_back((fault, unreadable));
     }
 
@@ -172,7 +253,13 @@ impl Storage for Memory {
     fn queued_entries(&self) -> Result<Vec<Entries>, StoreError> {
         let durable = self.read()?;
         let first = durable.views.integrated;
-        let bytes = durable.views.entries[first as usize..].to_vec();
+        let bytes = durable
+            .views
+            .entries
+            .iter()
+            .skip(usize::try_from(first).unwrap_or(usize::MAX))
+            .cloned()
+            .collect();
         Ok(vec![Entries { first, bytes }])
     }
 

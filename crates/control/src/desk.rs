@@ -1,0 +1,168 @@
+//! The control plane without threads, files and time of its own: for simulations, which decide what
+//! goes wrong and when. Writer, shard and state machine are those of [`Control`](crate::Control).
+
+use std::sync::Arc;
+
+use barecount_model::{id::RunId, identity::SignedIdentity};
+use ed25519_dalek::{SigningKey, VerifyingKey};
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+pub use crate::journal::memory::{Fault, Memory};
+use crate::{
+    clock::Clock,
+    entries::Entries,
+    governance::Permit,
+    handle::{CommandError, Fenced, Submission, Update},
+    identity::{IdentityError, Issuer},
+    reconcile::{Decision, Report},
+    shard::{Command, Verb},
+    store::StoreError,
+    writer::{Listeners, Writer},
+};
+
+/// What is asked of the control plane.
+#[derive(Debug, Clone)]
+pub enum Ask {
+    /// Accept a run.
+    Submit(Box<Submission>),
+    /// Carry out what was decided about a task.
+    Decide {
+        /// The run.
+        run: RunId,
+        /// The task's index.
+        task: usize,
+        /// The decision.
+        decision: Decision,
+    },
+    /// Take what is told of an attempt.
+    Tell {
+        /// The attempt.
+        attempt: Fenced,
+        /// What is told.
+        report: Report,
+    },
+    /// Cancel a run.
+    Cancel {
+        /// The run.
+        run: RunId,
+        /// By which permit.
+        permit: Arc<Permit>,
+    },
+    /// The ledger has taken so many entries over.
+    Integrated(u64),
+}
+
+/// One owner of a state that is in memory. It is dropped as a process is killed: what was not durable
+/// is gone.
+pub struct Desk {
+    writer: Writer,
+    issuer: Arc<Issuer>,
+    updates: mpsc::UnboundedReceiver<Update>,
+    entries: mpsc::UnboundedReceiver<Entries>,
+}
+
+impl Desk {
+    /// Takes the state over from whoever had it. Jitter follows from `entropy`.
+    ///
+    /// # Errors
+    /// If the state cannot be read.
+    pub fn open(
+        memory: &Memory,
+        key: [u8; 32],
+        clock: Arc<dyn Clock>,
+        entropy: u64,
+    ) -> Result<Self, StoreError> {
+        let (updates_in, updates) = mpsc::unbounded_channel();
+        let (entries_in, entries) = mpsc::unbounded_channel();
+        let listeners = Listeners {
+            updates: updates_in,
+            entries: entries_in,
+        };
+        let issuer = Arc::new(Issuer::with(SigningKey::from_bytes(&key)));
+        let storage = Box::new(memory.take_over());
+        let (writer, _) = Writer::new(storage, clock, Arc::clone(&issuer), listeners, entropy)?;
+        Ok(Self {
+            writer,
+            issuer,
+            updates,
+            entries,
+        })
+    }
+
+    /// Has one batch made of what is asked, in order, and answers each.
+    pub fn commit(&mut self, asked: Vec<Ask>) -> Vec<Result<Option<Update>, CommandError>> {
+        let mut answers = Vec::with_capacity(asked.len());
+        let commands = asked.into_iter().map(|ask| {
+            let (reply, answer) = oneshot::channel();
+            answers.push(answer);
+            (ask.command(), reply)
+        });
+        let commands = commands.collect();
+        self.writer.commit(commands);
+        answers
+            .into_iter()
+            .map(|mut answer| answer.try_recv().unwrap_or(Err(CommandError::Closed)))
+            .collect()
+    }
+
+    /// The changes that became durable since this was asked last; at first, every open run.
+    pub fn updates(&mut self) -> Vec<Update> {
+        std::iter::from_fn(|| self.updates.try_recv().ok()).collect()
+    }
+
+    /// The ledger's entries that became durable since this was asked last; at first, those that no
+    /// checkpoint is known to cover.
+    pub fn entries(&mut self) -> Vec<Entries> {
+        std::iter::from_fn(|| self.entries.try_recv().ok()).collect()
+    }
+
+    /// As [`Control::identify`](crate::Control::identify).
+    ///
+    /// # Errors
+    /// [`IdentityError::NotPermitted`] unless the run is under way by a permit.
+    pub fn identify(
+        &self,
+        attempt: &Fenced,
+        now: Timestamp,
+    ) -> Result<SignedIdentity, IdentityError> {
+        self.issuer.mint(attempt, now)
+    }
+
+    /// The key that identities are verified with.
+    pub fn identity_key(&self) -> VerifyingKey {
+        self.issuer.verifying_key()
+    }
+
+    /// Whether what is held in memory is what is durable. True where the owner knows that it does
+    /// not know, or that it is none any more.
+    pub fn agrees_with(&self, memory: &Memory) -> bool {
+        self.writer.is_in_doubt() || memory.holds(self.writer.shard())
+    }
+}
+
+impl Ask {
+    fn command(self) -> Command {
+        match self {
+            Self::Submit(submission) => Command::Submit(submission),
+            Self::Decide {
+                run,
+                task,
+                decision,
+            } => Command::Apply {
+                run,
+                verb: decision.verb(task),
+            },
+            Self::Tell { attempt, report } => Command::Apply {
+                run: attempt.run.clone(),
+                verb: report.verb(&attempt),
+            },
+            Self::Cancel { run, permit } => {
+                let by = permit.shared();
+                let verb = Verb::Cancel { by };
+                Command::Apply { run, verb }
+            }
+            Self::Integrated(size) => Command::Integrated { size },
+        }
+    }
+}
