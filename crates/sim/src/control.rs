@@ -1,0 +1,149 @@
+//! One life of the control plane: the real writer and the real reconciler.
+
+use barecount_agent::{Assignment, Attempt, Order};
+use barecount_control::{
+    CommandError, Fenced, Update,
+    desk::{Ask, Desk, Memory},
+    reconcile::{Input, Reconciler, ReportKind},
+};
+use barecount_model::{id::RunId, identity::SignedIdentity};
+
+use crate::{clock::WorldClock, plans};
+
+/// The seed of the key of identities, which outlives every life.
+pub(crate) const KEY: [u8; 32] = [7; 32];
+
+/// It ends when this is dropped, wherever it is then.
+pub(crate) struct ControlLife {
+    pub(crate) id: u64,
+    pub(crate) desk: Desk,
+    pub(crate) reconciler: Reconciler,
+    /// What goes into its next batch.
+    asked: Vec<(Ask, For)>,
+    /// When it is woken next.
+    pub(crate) alarm: Option<u64>,
+    /// Its connection to the agent, while it has one: orders of an older one reach nobody.
+    pub(crate) session: u64,
+}
+
+/// What an answer is for.
+#[derive(Debug, Clone)]
+pub(crate) enum For {
+    Decision { run: RunId, task: usize },
+    Record { attempt: Fenced, kind: ReportKind },
+    Client { client: usize, run: RunId },
+    Nobody,
+}
+
+/// What comes of a batch.
+pub(crate) enum Answer {
+    Input(Box<Input>),
+    /// A client's submission.
+    Client {
+        client: usize,
+        run: RunId,
+        result: Result<Update, CommandError>,
+    },
+}
+
+impl ControlLife {
+    pub(crate) fn begin(
+        id: u64,
+        memory: &Memory,
+        clock: &WorldClock,
+        entropy: u64,
+    ) -> Result<Self, String> {
+        let desk = Desk::open(memory, KEY, std::sync::Arc::new(clock.clone()), entropy);
+        Ok(Self {
+            id,
+            desk: desk.map_err(|error| error.to_string())?,
+            reconciler: Reconciler::new(plans::caps()),
+            asked: Vec::new(),
+            alarm: None,
+            session: 0,
+        })
+    }
+
+    /// True where nothing was waiting before.
+    pub(crate) fn ask(&mut self, ask: Ask, of: For) -> bool {
+        self.asked.push((ask, of));
+        self.asked.len() == 1
+    }
+
+    /// Has one batch made of everything that was asked.
+    pub(crate) fn flush(&mut self) -> Vec<Answer> {
+        let (asked, of): (Vec<_>, Vec<_>) = std::mem::take(&mut self.asked).into_iter().unzip();
+        let answers = self.desk.commit(asked).into_iter().zip(of);
+        answers
+            .filter_map(|(result, of)| {
+                let result = result.and_then(|update| update.ok_or(CommandError::Closed));
+                Some(match of {
+                    For::Decision { run, task } => {
+                        Answer::Input(Box::new(Input::Decided { run, task, result }))
+                    }
+                    For::Record { attempt, kind } => Answer::Input(Box::new(Input::Recorded {
+                        attempt,
+                        kind,
+                        result: result.map(drop),
+                    })),
+                    For::Client { client, run } => Answer::Client {
+                        client,
+                        run,
+                        result,
+                    },
+                    For::Nobody => return None,
+                })
+            })
+            .collect()
+    }
+
+    pub(crate) fn attempt(&self, fenced: &Fenced) -> Option<Attempt> {
+        let update = self.reconciler.run(&fenced.run)?;
+        Some(Attempt {
+            run: fenced.run.clone(),
+            index: fenced.task,
+            task: update.run.tasks[fenced.task].id.clone(),
+            number: fenced.number,
+        })
+    }
+
+    pub(crate) fn sweep(&self, fenced: &Fenced) -> Option<Order> {
+        let update = self.reconciler.run(&fenced.run)?;
+        let class = update.run.tasks[fenced.task].class;
+        let attempt = self.attempt(fenced)?;
+        Some(Order::Sweep { attempt, class })
+    }
+
+    pub(crate) fn assignment(
+        &self,
+        fenced: &Fenced,
+        identity: SignedIdentity,
+    ) -> Option<Box<Assignment>> {
+        let update = self.reconciler.run(&fenced.run)?;
+        let (run, plan) = (&update.run, &update.plan);
+        let task = &run.tasks[fenced.task];
+        Some(Box::new(Assignment {
+            attempt: self.attempt(fenced)?,
+            run_token: run.token.clone(),
+            tenant: run.tenant.clone(),
+            pipeline: run.pipeline.clone(),
+            version: run.version.clone(),
+            partition: task.partition.clone(),
+            identity,
+            window: None,
+            reuse: "shared".to_owned(),
+            path: None,
+            reads: Default::default(),
+            stage: plan.stage(&task.stage)?.clone(),
+        }))
+    }
+}
+
+/// What a control plane calls an attempt of which the agent tells.
+pub(crate) fn fenced(attempt: &Attempt) -> Fenced {
+    Fenced {
+        run: attempt.run.clone(),
+        task: attempt.index,
+        number: attempt.number,
+    }
+}

@@ -1,1 +1,0 @@
-//! For tests only: a fake clock, fault-injecting stores, models of what should happen.
