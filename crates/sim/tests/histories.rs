@@ -7,8 +7,8 @@ use std::{
     time::Instant,
 };
 
-/// So many histories take about 20 s on two processors in a debug build.
-const HISTORIES: u64 = 400;
+/// So many histories take less than 20 s on two processors in a debug build.
+const HISTORIES: u64 = 200;
 
 fn number(name: &str, otherwise: u64) -> Result<u64, Box<dyn Error>> {
     match std::env::var(name) {

@@ -84,9 +84,18 @@ struct Done {
 /// What a task passes before it is placed.
 pub(crate) struct Gates {
     /// Whether the paths that it needs are up.
-    pub(crate) paths: Arc<PathGate>,
+    paths: Arc<PathGate>,
     /// Whether its work has been done.
-    pub(crate) answers: Arc<Answers>,
+    answers: Arc<Answers>,
+}
+
+impl Gates {
+    pub(crate) fn new(paths: Arc<PathGate>, answers: &Arc<Answers>) -> Self {
+        Self {
+            paths,
+            answers: Arc::clone(answers),
+        }
+    }
 }
 
 /// Where the loop listens.

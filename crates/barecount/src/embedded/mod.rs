@@ -165,10 +165,7 @@ impl Platform {
             control.clone(),
             agent.clone(),
             Arc::clone(&data) as Arc<dyn Committer>,
-            Gates {
-                paths: gate,
-                answers: Arc::clone(&answers),
-            },
+            Gates::new(gate, &answers),
             clock,
             Reconciler::new(caps.clone()),
             Inbox {
