@@ -13,6 +13,7 @@
 mod alternatives;
 mod evaluation;
 mod load;
+mod memory;
 mod question;
 mod render;
 mod template;
@@ -43,6 +44,7 @@ pub use self::verdict::{
 use self::alternatives::{meeting, permitting};
 use self::evaluation::{Answer, AskError, Case, Evaluator, StageCase};
 use self::load::Policies;
+use self::memory::Memory;
 use self::template::{Names, excerpt};
 use self::verdict::UNANSWERABLE;
 
@@ -50,6 +52,8 @@ use self::verdict::UNANSWERABLE;
 #[derive(Debug)]
 pub struct Governance {
     evaluator: Evaluator,
+    /// Absent where an added policy may ask for the time.
+    memory: Option<Memory>,
 }
 
 impl Governance {
@@ -69,7 +73,8 @@ impl Governance {
                 help: None,
             }],
         })?;
-        Ok(Self { evaluator })
+        let memory = Memory::beside(additional);
+        Ok(Self { evaluator, memory })
     }
 
     /// The default policies as text, which [`Governance::load`] always puts in force.
@@ -87,8 +92,17 @@ impl Governance {
         &self.evaluator.policies.text
     }
 
-    /// Answers the question. The same question gives the same answer, byte for byte.
+    /// Answers the question. The same question gives the same answer, byte for byte; a permit whose
+    /// question is put again later, with nothing else changed and no approval expired, is the one
+    /// that was decided then, and says when that was.
     pub fn decide(&self, question: &Question) -> Verdict {
+        let remembered = self
+            .memory
+            .as_ref()
+            .and_then(|memory| memory.recall(question));
+        if let Some(explanation) = remembered {
+            return Verdict::Permitted(Permit::mint(explanation));
+        }
         let decisions = match question.check() {
             Ok(()) => self
                 .decisions(question)
@@ -111,7 +125,11 @@ impl Governance {
             policies_digest: self.policies_digest().to_owned(),
         };
         if permitted {
-            Verdict::Permitted(Permit::mint(Arc::new(explanation)))
+            let explanation = Arc::new(explanation);
+            if let Some(memory) = &self.memory {
+                memory.keep(question, &explanation);
+            }
+            Verdict::Permitted(Permit::mint(explanation))
         } else {
             Verdict::Refused(Refusal { explanation })
         }

@@ -308,6 +308,29 @@ pub(super) enum Unanswerable {
 }
 
 impl Question {
+    /// Whether it differs from another one in nothing but when it is asked.
+    pub(super) fn equals_but_for_time(&self, other: &Self) -> bool {
+        let Self {
+            action,
+            tenant,
+            environment,
+            requester,
+            pipeline,
+            stages,
+            matrix,
+            approvals,
+            now: _,
+        } = self;
+        *action == other.action
+            && *tenant == other.tenant
+            && *pipeline == other.pipeline
+            && *requester == other.requester
+            && *environment == other.environment
+            && *stages == other.stages
+            && *approvals == other.approvals
+            && *matrix == other.matrix
+    }
+
     /// Checks the bounds that keep a hostile question from costing time or memory.
     pub(super) fn check(&self) -> Result<(), Unanswerable> {
         if self.stages.is_empty() && !self.action.concerns_pipeline() {

@@ -4,4 +4,5 @@ mod defaults;
 mod fixture;
 mod hostile;
 mod loading;
+mod memory;
 mod rendering;
