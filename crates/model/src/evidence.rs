@@ -6,21 +6,26 @@
 //! payloads, secrets and personal data never enter. No statement is longer than an entry may be:
 //! what makes it so is [omitted](OMITTED), with its digest in its place.
 
+mod canonical;
+mod facts;
 mod fit;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    digest::Digest,
-    plan::{Plan, StagePlan},
-    run::{
-        Abandonment, Attempt, Record, Run, Task,
-        outcome::{CommittedDataset, Failure},
-    },
+    plan::Plan,
+    run::{Record, Run, outcome::CommittedDataset},
 };
 
+use self::facts::{
+    AbandonmentFacts, Answer, AttemptFacts, Commit, EndOfRun, Resumption, Submission,
+};
 pub use fit::{MAX_STATEMENT_BYTES, OMITTED};
 
 /// The type of every entry.
@@ -94,17 +99,29 @@ pub struct Statement {
     pub bytes: Vec<u8>,
 }
 
-/// Makes a statement of any kind, of at most [`MAX_STATEMENT_BYTES`].
-pub fn statement(kind: EvidenceKind, subjects: &[Subject], predicate: Value) -> Statement {
-    let document = json!({
-        "_type": STATEMENT_TYPE,
-        "subject": subjects,
-        "predicateType": kind.predicate_type(),
-        "predicate": predicate,
-    });
+/// A statement as it is written.
+#[derive(Serialize)]
+struct Document<'a, P> {
+    _type: &'static str,
+    predicate: P,
+    #[serde(rename = "predicateType")]
+    predicate_type: String,
+    subject: &'a [Subject],
+}
+
+/// Makes a statement of any kind, of at most [`MAX_STATEMENT_BYTES`], from a predicate that can be
+/// written as JSON.
+pub fn statement(kind: EvidenceKind, subjects: &[Subject], predicate: impl Serialize) -> Statement {
+    let document = Document {
+        _type: STATEMENT_TYPE,
+        predicate,
+        predicate_type: kind.predicate_type(),
+        subject: subjects,
+    };
+    let text = fit::fitting(&document, MAX_STATEMENT_BYTES);
     Statement {
         kind,
-        bytes: fit::fitting(document, MAX_STATEMENT_BYTES).into_bytes(),
+        bytes: text.into_bytes(),
     }
 }
 
@@ -181,10 +198,10 @@ pub(crate) fn schema() -> Value {
 /// Something a statement is about, by digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Subject {
+    /// Its digests by algorithm.
+    pub digest: BTreeMap<String, String>,
     /// Its name.
     pub name: String,
-    /// Its digests by algorithm.
-    pub digest: std::collections::BTreeMap<String, String>,
 }
 
 impl Subject {
@@ -211,297 +228,50 @@ pub fn of_record(
         &run.version,
     )];
     match record {
-        Record::RunSubmitted => statement(
-            EvidenceKind::Submission,
-            &subjects,
-            submission(run, plan, now),
-        ),
+        Record::RunSubmitted => {
+            let facts = Submission::of(run, plan, now);
+            statement(EvidenceKind::Submission, &subjects, facts)
+        }
         Record::RunResumed => {
-            let predicate = json!({ "run": run_facts(run), "at": now });
-            statement(EvidenceKind::Resumption, &subjects, predicate)
+            let facts = Resumption::of(run, now);
+            statement(EvidenceKind::Resumption, &subjects, facts)
         }
         Record::AttemptEnded { task, number } => {
             let task = &run.tasks[*task];
-            let found = task
-                .attempts
-                .iter()
-                .find(|attempt| attempt.number == *number);
-            let predicate = found.map_or(Value::Null, |attempt| {
-                attempt_facts(run, plan, task, attempt)
-            });
-            statement(EvidenceKind::Attempt, &subjects, predicate)
+            let mut attempts = task.attempts.iter();
+            let found = attempts.find(|attempt| attempt.number == *number);
+            let facts = found.map(|attempt| AttemptFacts::of(run, plan, task, attempt));
+            statement(EvidenceKind::Attempt, &subjects, facts)
         }
         Record::TaskCommitted { task } => {
-            let task = &run.tasks[*task];
-            subjects.extend(
-                committed
-                    .iter()
-                    .map(|output| Subject::new(&output.dataset, &output.digest)),
-            );
-            let predicate = json!({
-                "run": run_facts(run),
-                "task": task_facts(task),
-                "attempt": task.current().map(|attempt| attempt.number),
-                "outputs": committed,
-                "at": now,
-            });
-            statement(EvidenceKind::Commit, &subjects, predicate)
+            let outputs = committed.iter();
+            subjects.extend(outputs.map(|output| Subject::new(&output.dataset, &output.digest)));
+            let facts = Commit::of(run, &run.tasks[*task], committed, now);
+            statement(EvidenceKind::Commit, &subjects, facts)
         }
         Record::RunAbandoned {
             struck,
             abandonment,
         } => {
-            let (outputs, predicate) = abandoned(run, struck, abandonment, now);
-            subjects.extend(outputs);
-            statement(EvidenceKind::Abandonment, &subjects, predicate)
+            let tasks = struck.iter().filter_map(|(task, _)| run.tasks.get(*task));
+            let staged = tasks.filter_map(|task| task.current()?.staged.as_ref());
+            let outputs = staged.flat_map(|staged| &staged.datasets);
+            subjects.extend(outputs.map(|output| Subject::new(&output.dataset, &output.digest)));
+            let facts = AbandonmentFacts::of(run, struck, abandonment, now);
+            statement(EvidenceKind::Abandonment, &subjects, facts)
         }
         Record::TaskAnswered { task } => {
             let task = &run.tasks[*task];
-            let (subjects, predicate) = answer(run, task, subjects, now);
-            statement(EvidenceKind::Answer, &subjects, predicate)
+            let outputs = task.answered.iter().flat_map(|answered| &answered.outputs);
+            subjects.extend(outputs.map(|output| Subject::new(&output.dataset, &output.digest)));
+            statement(EvidenceKind::Answer, &subjects, Answer::of(run, task, now))
         }
-        Record::RunEnded => statement(EvidenceKind::Run, &subjects, end_of_run(run, plan)),
+        Record::RunEnded => statement(EvidenceKind::Run, &subjects, EndOfRun::of(run, plan)),
     }
-}
-
-/// What was given up with an abandoned run: its outputs, and the predicate that tells of them.
-fn abandoned(
-    run: &Run,
-    struck: &[(usize, u32)],
-    abandonment: &Abandonment,
-    now: Timestamp,
-) -> (Vec<Subject>, Value) {
-    let attempts = struck
-        .iter()
-        .filter_map(|(task, _)| run.tasks.get(*task)?.current());
-    let outputs = attempts
-        .filter_map(|attempt| attempt.staged.as_ref())
-        .flat_map(|staged| &staged.datasets)
-        .map(|output| Subject::new(&output.dataset, &output.digest))
-        .collect();
-    let given_up: Vec<Value> = struck
-        .iter()
-        .filter_map(|(task, number)| {
-            let task = run.tasks.get(*task)?;
-            Some(json!({
-                "task": task_facts(task), "attempt": number,
-                "outputs": task.current().map(staged_facts),
-            }))
-        })
-        .collect();
-    let predicate = json!({
-        "run": run_facts(run),
-        "at": now,
-        "by": abandonment.by,
-        "reason": abandonment.reason,
-        "given_up": given_up,
-    });
-    (outputs, predicate)
-}
-
-/// That a task's work had been done, by whom, and what of it stands.
-fn answer(
-    run: &Run,
-    task: &Task,
-    mut subjects: Vec<Subject>,
-    now: Timestamp,
-) -> (Vec<Subject>, Value) {
-    let answered = task.answered.as_ref();
-    let outputs = answered.map_or(&[][..], |answered| &answered.outputs);
-    subjects.extend(
-        outputs
-            .iter()
-            .map(|output| Subject::new(&output.dataset, &output.digest)),
-    );
-    let predicate = json!({
-        "run": run_facts(run),
-        "task": task_facts(task),
-        "work": task.work.as_ref().map(|work| work.key),
-        "answered_by": answered.map(|answered| json!({
-            "run": answered.run, "task": answered.task,
-        })),
-        "outputs": outputs,
-        "at": now,
-    });
-    (subjects, predicate)
-}
-
-fn submission(run: &Run, plan: &Plan, now: Timestamp) -> Value {
-    json!({
-        "run": run_facts(run),
-        "at": now,
-        "requester": plan.requester,
-        "owner": plan.owner,
-        "classification": plan.classification,
-        "manifest": plan.manifest_digest,
-        "lock": plan.lock_digest,
-        "decision": plan.decision,
-        "event": plan.event,
-        "forced": plan.forced,
-        "stages": plan.stages.iter().map(stage_facts).collect::<Vec<_>>(),
-    })
-}
-
-fn run_facts(run: &Run) -> Value {
-    json!({
-        "id": run.id,
-        "token": run.token,
-        "tenant": run.tenant,
-        "pipeline": run.pipeline,
-        "version": run.version,
-        "environment": run.environment,
-        "window": run.window,
-    })
-}
-
-fn task_facts(task: &Task) -> Value {
-    json!({
-        "id": task.id,
-        "stage": task.stage,
-        "partition": task.partition,
-        "class": task.class,
-        "size": task.size,
-        "network_profile": task.network_profile,
-    })
-}
-
-fn stage_facts(stage: &StagePlan) -> Value {
-    json!({
-        "name": stage.name,
-        "class": stage.class,
-        "size": stage.size,
-        "network_profile": stage.network_profile,
-        "boundary": stage.boundary,
-        "crossings": stage.crossings,
-        "egress": stage.egress,
-        "egress_mode": stage.egress_mode,
-        "backend": stage.backend,
-        "isolation": stage.isolation,
-        "resources": stage.resources,
-        "artifact": stage.work.artifact(),
-        "drivers": stage.drivers,
-        "secrets": stage.secrets,
-    })
-}
-
-fn attempt_facts(run: &Run, plan: &Plan, task: &Task, attempt: &Attempt) -> Value {
-    let staged = attempt.staged.as_ref();
-    json!({
-        "run": run_facts(run),
-        "task": task_facts(task),
-        "configuration": plan.stage(&task.stage).map(stage_facts),
-        "work": task.work.as_ref().map(|work| work.key),
-        "attempt": attempt.number,
-        "state": attempt.state,
-        "runner": attempt.runner,
-        "intended_at": attempt.intended_at,
-        "held": attempt.held,
-        "started_at": attempt.started_at,
-        "work_ended_at": attempt.work_ended_at,
-        "staged_at": attempt.staged_at,
-        "ended_at": attempt.ended_at,
-        "exit_code": attempt.exit_code,
-        "failure": attempt.failure.as_ref().map(failure_facts),
-        "metrics": attempt.metrics,
-        "staged": staged_facts(attempt),
-        "dead_letters": staged.map_or(0, |staged| staged.dead_letters),
-        "checkpoint": staged.and_then(|staged| staged.checkpoint.as_ref()).map(|saved| json!({
-            "digest": saved.digest, "files": saved.files, "bytes": saved.bytes,
-        })),
-        "detail": attempt.detail,
-    })
-}
-
-/// What an attempt handed over.
-fn staged_facts(attempt: &Attempt) -> Vec<Value> {
-    let staged = attempt.staged.iter();
-    let outputs = staged.flat_map(|staged| &staged.datasets);
-    outputs
-        .map(|output| {
-            json!({
-                "dataset": output.dataset, "rows": output.rows,
-                "bytes": output.bytes, "digest": output.digest,
-            })
-        })
-        .collect()
-}
-
-/// A failure without its message, which may quote what the work said, and that may quote its data:
-/// the message is in the run, here is its digest.
-fn failure_facts(failure: &Failure) -> Value {
-    json!({
-        "kind": failure.kind,
-        "code": failure.code,
-        "message_digest": Digest::of(failure.message.as_bytes()),
-    })
-}
-
-/// So many crossings are in the entry of a run's end; the submission has all.
-const SHOWN_CROSSINGS: usize = 32;
-
-fn end_of_run(run: &Run, plan: &Plan) -> Value {
-    let stages = plan.stages.iter();
-    let crossings: Vec<Value> = stages
-        .flat_map(|stage| {
-            let of_stage = stage.crossings.iter();
-            of_stage.map(|crossing| {
-                json!({
-                    "stage": stage.name, "dataset": crossing.dataset, "from": crossing.from,
-                    "to": crossing.to, "reason": crossing.reason,
-                })
-            })
-        })
-        .collect();
-    let shown = crossings.len().min(SHOWN_CROSSINGS);
-    json!({
-        "crossings": crossings[..shown],
-        "crossings_left_out": crossings.len() - shown,
-        "run": run_facts(run),
-        "state": run.state,
-        "submitted_at": run.submitted_at,
-        "ended_at": run.ended_at,
-        "tasks": run.tasks.iter().map(|task| json!({
-            "id": task.id, "stage": task.stage, "partition": task.partition,
-            "state": task.state, "attempts": task.attempts.len(),
-            "answered_by": task.answered.as_ref().map(|answered| &answered.run),
-        })).collect::<Vec<_>>(),
-    })
 }
 
 /// JSON with object keys sorted by code point and no white space. Numbers are as `serde_json`
 /// writes them; evidence holds integers, and decimals as text.
 pub fn canonical_json(value: &Value) -> String {
-    let mut text = String::new();
-    write_canonical(value, &mut text);
-    text
-}
-
-fn write_canonical(value: &Value, text: &mut String) {
-    match value {
-        Value::Object(members) => {
-            let mut keys: Vec<&String> = members.keys().collect();
-            keys.sort();
-            text.push('{');
-            for (position, key) in keys.into_iter().enumerate() {
-                if position > 0 {
-                    text.push(',');
-                }
-                text.push_str(&Value::from(key.as_str()).to_string());
-                text.push(':');
-                write_canonical(&members[key], text);
-            }
-            text.push('}');
-        }
-        Value::Array(items) => {
-            text.push('[');
-            for (position, item) in items.iter().enumerate() {
-                if position > 0 {
-                    text.push(',');
-                }
-                write_canonical(item, text);
-            }
-            text.push(']');
-        }
-        leaf => text.push_str(&leaf.to_string()),
-    }
+    canonical::text(value)
 }

@@ -5,9 +5,10 @@
 //! the log for everything behind it. So what is largest makes way for its digest, and whoever
 //! holds the run's own record can show that it is the one that is meant.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::canonical_json;
+use super::{canonical, canonical_json};
 use crate::digest::Digest;
 
 /// The most bytes that a statement has: what a C2SP entry bundle can hold, whose entries are
@@ -23,13 +24,16 @@ const SMALL: usize = 1 << 10;
 
 /// The canonical JSON of a statement, within `limit` bytes whatever its predicate and subjects
 /// hold. The same facts give the same bytes here as well.
-pub(super) fn fitting(mut document: Value, limit: usize) -> String {
-    loop {
-        let text = canonical_json(&document);
-        if text.len() <= limit || !shorten(&mut document) {
-            return text;
-        }
+pub(super) fn fitting(document: &impl Serialize, limit: usize) -> String {
+    let mut text = canonical::text(document);
+    if text.len() <= limit {
+        return text;
     }
+    let mut document = canonical::value(document);
+    while text.len() > limit && shorten(&mut document) {
+        text = canonical::text(&document);
+    }
+    text
 }
 
 /// Makes one thing in the document shorter; `false` if nothing is left that can be.
@@ -137,9 +141,9 @@ mod tests {
     #[test]
     fn what_fits_is_left_as_it_is() {
         let document = json!({ "predicate": { "a": "b".repeat(100) }, "subject": [] });
-        let text = fitting(document.clone(), MAX_STATEMENT_BYTES);
+        let text = fitting(&document, MAX_STATEMENT_BYTES);
         assert_eq!(text, canonical_json(&document));
-        assert_eq!(fitting(document, text.len()), text);
+        assert_eq!(fitting(&document, text.len()), text);
     }
 
     #[test]

@@ -1,0 +1,440 @@
+//! What statements say, borrowed from what they are about, and so written without being built.
+//!
+//! Fields are in the order of their names, in which they are written: nothing is left to be sorted.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    boundary::{Boundary, Crossing},
+    class::{NetworkProfile, RunnerClass, Size},
+    digest::Digest,
+    id::{RunId, TaskId},
+    manifest::{Egress, EgressMode, SecretSpec},
+    plan::{Pin, Plan, Resources, StagePlan},
+    run::{
+        Abandonment, Attempt, AttemptState, Held, Run, RunState, StandingOutput, Task, TaskState,
+        Window,
+        outcome::{
+            CommittedDataset, Failure, FailureKind, Metrics, StagedCheckpoint, StagedDataset,
+        },
+    },
+    text::{DatasetName, Name},
+};
+
+#[derive(Serialize)]
+pub(super) struct Submission<'a> {
+    at: Timestamp,
+    classification: &'a str,
+    decision: &'a Value,
+    event: &'a Option<Value>,
+    forced: &'a [String],
+    lock: &'a str,
+    manifest: &'a str,
+    owner: &'a str,
+    requester: &'a str,
+    run: RunFacts<'a>,
+    stages: Vec<StageFacts<'a>>,
+}
+
+impl<'a> Submission<'a> {
+    pub(super) fn of(run: &'a Run, plan: &'a Plan, at: Timestamp) -> Self {
+        Self {
+            at,
+            classification: &plan.classification,
+            decision: &plan.decision,
+            event: &plan.event,
+            forced: &plan.forced,
+            lock: &plan.lock_digest,
+            manifest: &plan.manifest_digest,
+            owner: &plan.owner,
+            requester: &plan.requester,
+            run: RunFacts::of(run),
+            stages: plan.stages.iter().map(StageFacts::of).collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct Resumption<'a> {
+    at: Timestamp,
+    run: RunFacts<'a>,
+}
+
+impl<'a> Resumption<'a> {
+    pub(super) fn of(run: &'a Run, at: Timestamp) -> Self {
+        let run = RunFacts::of(run);
+        Self { at, run }
+    }
+}
+
+/// How an attempt ended.
+#[derive(Serialize)]
+pub(super) struct AttemptFacts<'a> {
+    attempt: u32,
+    checkpoint: Option<CheckpointFacts<'a>>,
+    configuration: Option<StageFacts<'a>>,
+    dead_letters: u64,
+    detail: &'a Value,
+    ended_at: Option<Timestamp>,
+    exit_code: Option<i32>,
+    failure: Option<FailureFacts<'a>>,
+    held: &'a Option<Held>,
+    intended_at: Timestamp,
+    metrics: &'a Metrics,
+    run: RunFacts<'a>,
+    runner: &'a Option<String>,
+    staged: Vec<OutputFacts<'a>>,
+    staged_at: Option<Timestamp>,
+    started_at: Option<Timestamp>,
+    state: AttemptState,
+    task: TaskFacts<'a>,
+    work: Option<Digest>,
+    work_ended_at: Option<Timestamp>,
+}
+
+impl<'a> AttemptFacts<'a> {
+    pub(super) fn of(run: &'a Run, plan: &'a Plan, task: &'a Task, attempt: &'a Attempt) -> Self {
+        let staged = attempt.staged.as_ref();
+        let checkpoint = staged.and_then(|staged| staged.checkpoint.as_ref());
+        Self {
+            attempt: attempt.number,
+            checkpoint: checkpoint.map(CheckpointFacts::of),
+            configuration: plan.stage(&task.stage).map(StageFacts::of),
+            dead_letters: staged.map_or(0, |staged| staged.dead_letters),
+            detail: &attempt.detail,
+            ended_at: attempt.ended_at,
+            exit_code: attempt.exit_code,
+            failure: attempt.failure.as_ref().map(FailureFacts::of),
+            held: &attempt.held,
+            intended_at: attempt.intended_at,
+            metrics: &attempt.metrics,
+            run: RunFacts::of(run),
+            runner: &attempt.runner,
+            staged: OutputFacts::staged(attempt),
+            staged_at: attempt.staged_at,
+            started_at: attempt.started_at,
+            state: attempt.state,
+            task: TaskFacts::of(task),
+            work: task.work.as_ref().map(|work| work.key),
+            work_ended_at: attempt.work_ended_at,
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct Commit<'a> {
+    at: Timestamp,
+    attempt: Option<u32>,
+    outputs: &'a [CommittedDataset],
+    run: RunFacts<'a>,
+    task: TaskFacts<'a>,
+}
+
+impl<'a> Commit<'a> {
+    pub(super) fn of(
+        run: &'a Run,
+        task: &'a Task,
+        outputs: &'a [CommittedDataset],
+        at: Timestamp,
+    ) -> Self {
+        Self {
+            at,
+            attempt: task.current().map(|attempt| attempt.number),
+            outputs,
+            run: RunFacts::of(run),
+            task: TaskFacts::of(task),
+        }
+    }
+}
+
+/// That a task's work had been done, by whom, and what of it stands.
+#[derive(Serialize)]
+pub(super) struct Answer<'a> {
+    answered_by: Option<AnsweredBy<'a>>,
+    at: Timestamp,
+    outputs: &'a [StandingOutput],
+    run: RunFacts<'a>,
+    task: TaskFacts<'a>,
+    work: Option<Digest>,
+}
+
+#[derive(Serialize)]
+struct AnsweredBy<'a> {
+    run: &'a RunId,
+    task: &'a TaskId,
+}
+
+impl<'a> Answer<'a> {
+    pub(super) fn of(run: &'a Run, task: &'a Task, at: Timestamp) -> Self {
+        let answered = task.answered.as_ref();
+        Self {
+            answered_by: answered.map(|answered| AnsweredBy {
+                run: &answered.run,
+                task: &answered.task,
+            }),
+            at,
+            outputs: answered.map_or(&[], |answered| &answered.outputs),
+            run: RunFacts::of(run),
+            task: TaskFacts::of(task),
+            work: task.work.as_ref().map(|work| work.key),
+        }
+    }
+}
+
+/// What was given up with a run, and by whom.
+#[derive(Serialize)]
+pub(super) struct AbandonmentFacts<'a> {
+    at: Timestamp,
+    by: &'a str,
+    given_up: Vec<GivenUp<'a>>,
+    reason: &'a str,
+    run: RunFacts<'a>,
+}
+
+#[derive(Serialize)]
+struct GivenUp<'a> {
+    attempt: u32,
+    outputs: Option<Vec<OutputFacts<'a>>>,
+    task: TaskFacts<'a>,
+}
+
+impl<'a> AbandonmentFacts<'a> {
+    pub(super) fn of(
+        run: &'a Run,
+        struck: &[(usize, u32)],
+        abandonment: &'a Abandonment,
+        at: Timestamp,
+    ) -> Self {
+        let given_up = struck.iter().filter_map(|&(task, attempt)| {
+            let task = run.tasks.get(task)?;
+            Some(GivenUp {
+                attempt,
+                outputs: task.current().map(OutputFacts::staged),
+                task: TaskFacts::of(task),
+            })
+        });
+        Self {
+            at,
+            by: &abandonment.by,
+            given_up: given_up.collect(),
+            reason: &abandonment.reason,
+            run: RunFacts::of(run),
+        }
+    }
+}
+
+/// So many crossings are in the entry of a run's end; the submission has all.
+const SHOWN_CROSSINGS: usize = 32;
+
+/// How a run ended.
+#[derive(Serialize)]
+pub(super) struct EndOfRun<'a> {
+    crossings: Vec<CrossingFacts<'a>>,
+    crossings_left_out: usize,
+    ended_at: Option<Timestamp>,
+    run: RunFacts<'a>,
+    state: RunState,
+    submitted_at: Timestamp,
+    tasks: Vec<EndOfTask<'a>>,
+}
+
+#[derive(Serialize)]
+struct CrossingFacts<'a> {
+    dataset: &'a DatasetName,
+    from: &'a Boundary,
+    reason: &'a str,
+    stage: &'a str,
+    to: &'a Boundary,
+}
+
+#[derive(Serialize)]
+struct EndOfTask<'a> {
+    answered_by: Option<&'a RunId>,
+    attempts: usize,
+    id: &'a TaskId,
+    partition: &'a Option<String>,
+    stage: &'a str,
+    state: TaskState,
+}
+
+impl<'a> EndOfRun<'a> {
+    pub(super) fn of(run: &'a Run, plan: &'a Plan) -> Self {
+        let declared: usize = plan.stages.iter().map(|stage| stage.crossings.len()).sum();
+        let crossings = plan.stages.iter().flat_map(|stage| {
+            let of_stage = stage.crossings.iter();
+            of_stage.map(|crossing| CrossingFacts {
+                dataset: &crossing.dataset,
+                from: &crossing.from,
+                reason: &crossing.reason,
+                stage: &stage.name,
+                to: &crossing.to,
+            })
+        });
+        let tasks = run.tasks.iter().map(|task| EndOfTask {
+            answered_by: task.answered.as_ref().map(|answered| &answered.run),
+            attempts: task.attempts.len(),
+            id: &task.id,
+            partition: &task.partition,
+            stage: &task.stage,
+            state: task.state,
+        });
+        Self {
+            crossings: crossings.take(SHOWN_CROSSINGS).collect(),
+            crossings_left_out: declared.saturating_sub(SHOWN_CROSSINGS),
+            ended_at: run.ended_at,
+            run: RunFacts::of(run),
+            state: run.state,
+            submitted_at: run.submitted_at,
+            tasks: tasks.collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct RunFacts<'a> {
+    environment: &'a str,
+    id: &'a RunId,
+    pipeline: &'a str,
+    tenant: &'a str,
+    token: &'a str,
+    version: &'a str,
+    window: &'a Option<Window>,
+}
+
+impl<'a> RunFacts<'a> {
+    fn of(run: &'a Run) -> Self {
+        Self {
+            environment: &run.environment,
+            id: &run.id,
+            pipeline: &run.pipeline,
+            tenant: &run.tenant,
+            token: &run.token,
+            version: &run.version,
+            window: &run.window,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct TaskFacts<'a> {
+    class: RunnerClass,
+    id: &'a TaskId,
+    network_profile: NetworkProfile,
+    partition: &'a Option<String>,
+    size: Size,
+    stage: &'a str,
+}
+
+impl<'a> TaskFacts<'a> {
+    fn of(task: &'a Task) -> Self {
+        Self {
+            class: task.class,
+            id: &task.id,
+            network_profile: task.network_profile,
+            partition: &task.partition,
+            size: task.size,
+            stage: &task.stage,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct StageFacts<'a> {
+    artifact: &'a Pin,
+    backend: &'a str,
+    boundary: &'a Option<Boundary>,
+    class: RunnerClass,
+    crossings: &'a [Crossing],
+    drivers: &'a [Pin],
+    egress: &'a [Egress],
+    egress_mode: EgressMode,
+    isolation: &'a str,
+    name: &'a str,
+    network_profile: NetworkProfile,
+    resources: &'a Resources,
+    secrets: &'a BTreeMap<Name, SecretSpec>,
+    size: Size,
+}
+
+impl<'a> StageFacts<'a> {
+    fn of(stage: &'a StagePlan) -> Self {
+        Self {
+            artifact: stage.work.artifact(),
+            backend: &stage.backend,
+            boundary: &stage.boundary,
+            class: stage.class,
+            crossings: &stage.crossings,
+            drivers: &stage.drivers,
+            egress: &stage.egress,
+            egress_mode: stage.egress_mode,
+            isolation: &stage.isolation,
+            name: &stage.name,
+            network_profile: stage.network_profile,
+            resources: &stage.resources,
+            secrets: &stage.secrets,
+            size: stage.size,
+        }
+    }
+}
+
+/// A dataset that an attempt handed over.
+#[derive(Serialize)]
+struct OutputFacts<'a> {
+    bytes: u64,
+    dataset: &'a str,
+    digest: &'a str,
+    rows: u64,
+}
+
+impl<'a> OutputFacts<'a> {
+    fn staged(attempt: &'a Attempt) -> Vec<Self> {
+        let staged = attempt.staged.iter();
+        let of = |output: &'a StagedDataset| Self {
+            bytes: output.bytes,
+            dataset: &output.dataset,
+            digest: &output.digest,
+            rows: output.rows,
+        };
+        staged.flat_map(|staged| &staged.datasets).map(of).collect()
+    }
+}
+
+#[derive(Serialize)]
+struct CheckpointFacts<'a> {
+    bytes: u64,
+    digest: &'a str,
+    files: u64,
+}
+
+impl<'a> CheckpointFacts<'a> {
+    fn of(saved: &'a StagedCheckpoint) -> Self {
+        Self {
+            bytes: saved.bytes,
+            digest: &saved.digest,
+            files: saved.files,
+        }
+    }
+}
+
+/// A failure without its message, which may quote what the work said, and that may quote its data:
+/// the message is in the run, here is its digest.
+#[derive(Serialize)]
+struct FailureFacts<'a> {
+    code: &'a str,
+    kind: FailureKind,
+    message_digest: Digest,
+}
+
+impl<'a> FailureFacts<'a> {
+    fn of(failure: &'a Failure) -> Self {
+        Self {
+            code: &failure.code,
+            kind: failure.kind,
+            message_digest: Digest::of(failure.message.as_bytes()),
+        }
+    }
+}
