@@ -21,6 +21,8 @@ fn is_decided_anew(governance: &Governance, question: &Question) -> bool {
     governance.decide(question).explanation().decided_at == question.now
 }
 
+type Edit = fn(&mut Question);
+
 fn source(text: &str) -> PolicySource {
     PolicySource {
         name: "added.cedar".to_owned(),
@@ -43,8 +45,7 @@ fn whatever_a_decision_depends_on_has_it_decided_anew() {
     let governance = fresh(&[]);
     let permitted = unrestricted();
     assert!(governance.decide(&permitted).is_permitted());
-    type Change = (&'static str, fn(&mut Question));
-    let changes: [Change; 14] = [
+    let changes: [(&str, Edit); 14] = [
         ("action", |q| q.action = Action::Replay),
         ("tenant", |q| {
             let rows = q.matrix.tenants["demo"].clone();
