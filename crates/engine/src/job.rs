@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use barecount_dataset::name::TableName;
 use barecount_dataset::schema::TableSchema;
+use barecount_model::text::DatasetName;
 use datafusion::common::DataFusionError;
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::TaskContext;
@@ -26,7 +26,7 @@ use crate::session::{InputTable, Resources, open, register};
 #[serde(deny_unknown_fields)]
 pub struct OutputTable {
     /// The dataset that `INSERT INTO` names.
-    pub table: TableName,
+    pub table: DatasetName,
     /// Its columns and partitions.
     pub schema: TableSchema,
 }
@@ -54,7 +54,7 @@ pub struct JobSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobReport {
     /// Rows written to each output.
-    pub rows: BTreeMap<TableName, u64>,
+    pub rows: BTreeMap<DatasetName, u64>,
     /// Figures of all statements together.
     pub metrics: Metrics,
 }
