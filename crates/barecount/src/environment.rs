@@ -55,6 +55,18 @@ pub(crate) fn held(folder: &Path, name: Option<&str>, state: &Path) -> Result<Fo
     Ok(found)
 }
 
+/// The environment of what a state folder holds already, where no manifest is at hand: the one that
+/// the folder is bound to, as it was when it was last used.
+///
+/// # Errors
+/// If the state folder belongs to another one than `--env` names.
+pub(crate) fn of_run(name: Option<&str>, state: &Path) -> Result<Found, Failure> {
+    match (name, rules::bound(state)?) {
+        (None, Some(bound)) => Ok(bound),
+        (name, _) => held(Path::new("."), name, state),
+    }
+}
+
 /// The environment that `--env` names, for the pipeline in `folder`: a file, or a name in the
 /// folder's `environments/`. Without `--env` it is `local`, whether there is a file for it or not.
 pub(crate) fn find(folder: &Path, name: Option<&str>) -> Result<Found, Failure> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use barecount_artifact::build::Cancel;
-use barecount_control::governance::{Action, Governance, Permit, Verdict, explain};
+use barecount_control::governance::{Action, Governance, Permit, Question, Verdict, explain};
 use barecount_model::{
     environment::Environment,
     evidence::{EvidenceKind, Subject, statement},
@@ -117,7 +117,6 @@ impl Preparation<'_> {
         action: Action,
         lock: &Lock,
     ) -> Result<(Permit, Rules), Failure> {
-        let governance = governance()?;
         let version = version::of(self.manifest, lock).to_string();
         let question = policy::question(
             action,
@@ -127,28 +126,43 @@ impl Preparation<'_> {
             &requester::name(),
             Timestamp::now(),
         );
-        // Kept before they decide anything: evidence names nothing that is not there.
-        let rules = Rules::keep(self.state, self.rules, &governance, &question)?;
-        let verdict = governance.decide(&question);
-        let text = explain(&verdict);
-        let refusal = match verdict {
-            Verdict::Permitted(permit) => return Ok((permit, rules)),
-            Verdict::Refused(refusal) => refusal,
-        };
-        let subject = Subject::new(format!("pipeline/{}", self.pipeline.name), &version);
-        let predicate = json!({ "decision": refusal.explanation, "rules": rules });
-        enter(
-            platform,
-            statement(EvidenceKind::Refusal, &[subject], predicate),
-        )
-        .await?;
-        self.printer.warn(&text);
-        let what = format!("{} is refused: {}", action.as_str(), chain(&refusal));
-        Err(Failure::new(Status::Refused, what).with_code("BC0401").with_help(
-            "The conditions above say what was not met, and what would change that. The refusal \
-             is in the ledger.",
-        ))
+        ask(platform, self.state, self.rules, &question, self.printer).await
     }
+}
+
+/// Puts a question to governance; `rules` is the environment's file, word by word, if it has one. A
+/// refusal is told with its reasons, entered as evidence, and ends the verb.
+pub(crate) async fn ask(
+    platform: &Platform,
+    state: &Path,
+    rules: Option<&[u8]>,
+    question: &Question,
+    printer: &Printer,
+) -> Result<(Permit, Rules), Failure> {
+    let governance = governance()?;
+    // Kept before they decide anything: evidence names nothing that is not there.
+    let rules = Rules::keep(state, rules, &governance, question)?;
+    let verdict = governance.decide(question);
+    let text = explain(&verdict);
+    let refusal = match verdict {
+        Verdict::Permitted(permit) => return Ok((permit, rules)),
+        Verdict::Refused(refusal) => refusal,
+    };
+    let name = format!("pipeline/{}", question.pipeline.name);
+    let subject = Subject::new(name, &question.pipeline.version);
+    let predicate = json!({ "decision": refusal.explanation, "rules": rules });
+    let refused = statement(EvidenceKind::Refusal, &[subject], predicate);
+    enter(platform, refused).await?;
+    printer.warn(&text);
+    let what = format!(
+        "{} is refused: {}",
+        question.action.as_str(),
+        chain(&refusal)
+    );
+    Err(Failure::new(Status::Refused, what).with_code("BC0401").with_help(
+        "The conditions above say what was not met, and what would change that. The refusal is in \
+         the ledger.",
+    ))
 }
 
 /// The policies in force.

@@ -23,6 +23,20 @@ impl OfTenant {
         self.tenant.as_ref().map(Name::as_str)
     }
 
+    /// Refuses what is another tenant's than the one that was named.
+    ///
+    /// # Errors
+    /// If a tenant was named, and it is not its.
+    pub(crate) fn hold(&self, tenant: &str, what: &str) -> Result<(), Failure> {
+        match self.name() {
+            Some(name) if name != tenant => Err(Failure::new(
+                Status::NotFound,
+                format!("tenant `{name}` has no {what}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// The tables of the tenant that has a dataset: of the one that was named, or of the only one
     /// that has it.
     ///

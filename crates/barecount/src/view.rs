@@ -17,6 +17,17 @@ pub(crate) struct RunView<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) outputs: &'a [OutputVersion],
     pub(crate) evidence: &'a [LedgerEntry],
+    /// Whether it has not ended, and nobody works on it.
+    pub(crate) interrupted: bool,
+}
+
+/// The state of a run as people are told it: one that has not ended and that nobody works on was
+/// interrupted.
+pub(crate) fn state_of(run: &Run, interrupted: bool) -> &'static str {
+    match interrupted {
+        true => "interrupted",
+        false => run.state.as_str(),
+    }
 }
 
 impl RunView<'_> {
@@ -33,7 +44,8 @@ impl RunView<'_> {
             "environment": run.environment,
             "window": run.window,
             "state": run.state,
-            "waiting_reason": waiting_reason(run),
+            "interrupted": self.interrupted,
+            "waiting_reason": self.waiting_reason(),
             "submitted_at": run.submitted_at,
             "ended_at": run.ended_at,
             "tasks": run.tasks.iter().map(|task| self.task(task)).collect::<Vec<_>>(),
@@ -91,6 +103,28 @@ impl RunView<'_> {
             .sum()
     }
 
+    /// What it waits for, if nothing of it is under way.
+    fn waiting_reason(&self) -> Option<String> {
+        let run = self.run;
+        if self.interrupted {
+            return Some(way_on(run));
+        }
+        let active = |task: &Task| matches!(task.state, TaskState::Active | TaskState::Committing);
+        if run.state.is_final() || run.tasks.iter().any(active) {
+            return None;
+        }
+        if let Some(held) = run.tasks.iter().find_map(|task| task.held.as_ref()) {
+            let Held {
+                reason,
+                since,
+                times,
+            } = held;
+            return Some(format!("{reason} (looked {times} times since {since})"));
+        }
+        let due = run.next_due()?;
+        Some(format!("a retry is due at {due}"))
+    }
+
     /// The run for a person.
     pub(crate) fn text(&self) -> String {
         let run = self.run;
@@ -99,10 +133,10 @@ impl RunView<'_> {
             run.id,
             run.pipeline,
             short(&run.version),
-            run.state.as_str(),
+            state_of(run, self.interrupted),
             run.submitted_at
         );
-        if let Some(reason) = waiting_reason(run) {
+        if let Some(reason) = self.waiting_reason() {
             text.push_str(&format!("waiting   {reason}\n"));
         }
         text.push('\n');
@@ -153,6 +187,27 @@ impl RunView<'_> {
         }
         text
     }
+}
+
+/// How a run goes on, or ends, that nobody works on.
+fn way_on(run: &Run) -> String {
+    let id = &run.id;
+    let decided = run
+        .tasks
+        .iter()
+        .filter(|task| task.state == TaskState::Committing);
+    let mut text = format!(
+        "no process works on it; `barecount run` of the manifest of pipeline `{}` takes it up, \
+         `barecount runs cancel {id}` ends it",
+        run.pipeline
+    );
+    if decided.count() > 0 {
+        text.push_str(&format!(
+            "; its outputs are decided for: if they cannot be committed, \
+             `barecount runs abandon {id} --reason TEXT` gives them up"
+        ));
+    }
+    text
 }
 
 /// What the current attempts were given, reached and were refused, and where the rest is told.
@@ -326,29 +381,6 @@ pub(crate) fn bytes(count: u64) -> String {
 /// How long the work of an attempt took, in seconds.
 pub(crate) fn seconds(attempt: &Attempt) -> Option<f64> {
     attempt.work_time().map(|time| time.as_secs_f64())
-}
-
-/// What a run waits for, if nothing of it is under way.
-fn waiting_reason(run: &Run) -> Option<String> {
-    let active = |task: &Task| matches!(task.state, TaskState::Active | TaskState::Committing);
-    if run.state.is_final() || run.tasks.iter().any(active) {
-        return None;
-    }
-    let held = run.tasks.iter().find_map(|task| task.held.as_ref());
-    if let Some(held) = held {
-        let Held {
-            reason,
-            since,
-            times,
-        } = held;
-        return Some(format!("{reason} (looked {times} times since {since})"));
-    }
-    match run.next_due() {
-        Some(due) => Some(format!("a retry is due at {due}")),
-        None => Some(
-            "no process works on it; `barecount run` of the same manifest resumes it".to_owned(),
-        ),
-    }
 }
 
 fn state_text(state: TaskState) -> &'static str {

@@ -179,17 +179,7 @@ pub(crate) fn covers(
     action: Action,
     plan: &Plan,
 ) -> Result<(), NotCovered> {
-    let same = explanation.action == action
-        && explanation.tenant == plan.tenant
-        && explanation.environment.name == plan.environment
-        && explanation.pipeline == plan.pipeline
-        && explanation.version == plan.version;
-    if !same
-        || explanation
-            .decisions
-            .iter()
-            .any(|decision| !decision.allowed)
-    {
+    if explanation.action != action || !permits(explanation, plan) {
         return Err(NotCovered::OtherWork);
     }
     if action.concerns_pipeline() {
@@ -205,6 +195,30 @@ pub(crate) fn covers(
         Some(stage) => Err(NotCovered::Stage(stage.name.clone())),
         None => Ok(()),
     }
+}
+
+/// Whether a decision is one by which a plan is carried out: then whoever has it may stop that, too.
+///
+/// # Errors
+/// [`NotCovered::OtherWork`] if it is of another action, or of other work.
+pub(crate) fn carries_out(explanation: &Explanation, plan: &Plan) -> Result<(), NotCovered> {
+    let carries_out = matches!(explanation.action, Action::Run | Action::Resume);
+    match carries_out && permits(explanation, plan) {
+        true => Ok(()),
+        false => Err(NotCovered::OtherWork),
+    }
+}
+
+/// Whether a decision permits something of this very work.
+fn permits(explanation: &Explanation, plan: &Plan) -> bool {
+    explanation.tenant == plan.tenant
+        && explanation.environment.name == plan.environment
+        && explanation.pipeline == plan.pipeline
+        && explanation.version == plan.version
+        && explanation
+            .decisions
+            .iter()
+            .all(|decision| decision.allowed)
 }
 
 fn as_decided(decision: &StageDecision, stage: &StagePlan) -> bool {

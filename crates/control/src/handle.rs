@@ -414,6 +414,17 @@ impl Control {
         self.apply(run, Verb::Cancel { by }).await
     }
 
+    /// Cancels a run that the caller's own process works on, by the permit by which it does that: to
+    /// run or to resume this very work. Who may start something may always stop it.
+    ///
+    /// # Errors
+    /// [`CommandError::NotPermitted`] if the permit is for something else; a rejection if the run
+    /// has ended.
+    pub async fn stop(&self, run: &RunId, permit: &Permit) -> Result<Update, CommandError> {
+        let by = permit.shared();
+        self.apply(run, Verb::Stop { by }).await
+    }
+
     /// Gives a run up, by a permit to [`Action::Cancel`](crate::governance::Action::Cancel) it: its
     /// commit decisions that are not rolled forward are struck, on record.
     ///

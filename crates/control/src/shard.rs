@@ -78,6 +78,9 @@ pub(crate) enum Verb {
     Cancel {
         by: Arc<Explanation>,
     },
+    Stop {
+        by: Arc<Explanation>,
+    },
     Abandon {
         by: Arc<Explanation>,
         abandonment: Abandonment,
@@ -438,6 +441,7 @@ impl Active {
             Verb::Cancel { by } | Verb::Abandon { by, .. } => {
                 authority::covers(by, Action::Cancel, &self.plan.plan)
             }
+            Verb::Stop { by } => authority::carries_out(by, &self.plan.plan),
             Verb::Resume { by } | Verb::Reopen { by, .. } => {
                 authority::covers(by, Action::Resume, &self.plan.plan)
             }
@@ -463,7 +467,7 @@ impl Active {
                 runner,
             } => run.started(task, number, &runner, moment)?,
             Verb::Lost { task, number } => run.lost(task, number, moment)?,
-            Verb::Cancel { .. } => run.cancel(moment)?,
+            Verb::Cancel { .. } | Verb::Stop { .. } => run.cancel(moment)?,
             Verb::Abandon { abandonment, .. } => run.abandon(abandonment, moment)?,
             Verb::Resume { by } => {
                 let authority = Authority::new(&by, &self.plan.digest)

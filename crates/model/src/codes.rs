@@ -160,6 +160,9 @@ codes! {
     TENANT_AMBIGUOUS = "BC0821", "several tenants have it", "What was named exists for several tenants.";
     OTHER_ENVIRONMENT = "BC0822", "state folder of another environment", "The state folder belongs to another environment than the one that was asked for.";
 
+    RUN_OVER = "BC0830", "run has ended", "A run was to be cancelled or given up that has come to its end already.";
+    RUN_IN_HAND = "BC0831", "run is worked on", "A run was to be cancelled or given up that a living process works on.";
+
     // BC09xx: ledger
     LEDGER_KEY = "BC0901", "ledger key cannot be used", "The key that signs or verifies the ledger is missing or is not a key.";
     LEDGER_UNWRITABLE = "BC0902", "ledger cannot be written", "Entries could not be integrated into the log.";

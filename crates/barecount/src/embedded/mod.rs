@@ -25,8 +25,14 @@ pub(crate) mod script;
 pub(crate) mod secrets;
 pub(crate) mod submission;
 mod tunnel;
+pub(crate) mod working;
 
-use std::{collections::HashMap, os::unix::fs::MetadataExt, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use barecount_agent::{Activity, Agent, AgentConfig, IdentityVerifier, StagingFolders};
 use barecount_artifact::Store;
@@ -38,6 +44,7 @@ use barecount_control::{
 use barecount_dataset::table::StateTables;
 use barecount_model::{
     environment::Environment,
+    id::RunId,
     run::{Task, TaskState},
     text::SecretName,
 };
@@ -53,10 +60,11 @@ use self::{
     answers::Answers,
     artifacts::StoredArtifacts,
     data::StateData,
-    driver::{Caps, Driver, Followed, Gates, Inbox, Notice},
+    driver::{Caps, Committer, Driver, Followed, Gates, Inbox, Notice},
     ledger::Progress,
     path_gate::PathGate,
     runners::Runners,
+    working::Working,
 };
 use crate::{
     environment::Found,
@@ -105,7 +113,10 @@ pub(crate) struct Platform {
     pub(crate) ledger: watch::Receiver<Progress>,
     /// How many attempts may be under way at once.
     pub(crate) caps: Caps,
+    /// What makes commit decisions versions of tables.
+    pub(crate) committer: Arc<dyn Committer>,
     follow: mpsc::UnboundedSender<Followed>,
+    working: Mutex<Working>,
     agent: Agent,
     runners: Runners,
     /// Where attempts had their secrets.
@@ -126,6 +137,8 @@ impl Platform {
         layout::bring_up_to_date(state)?;
         let control = Control::open(state, Arc::clone(&clock), updates_tx, entries_tx)
             .map_err(|error| open_failure(&error))?;
+        let working = Working::begin(state)
+            .map_err(|error| unusable("nobody could be told who works here", &error))?;
         let folders = StagingFolders::new(state);
         let ledger = ledger(state, found.signing_key().as_deref(), &control, entries)?;
         let artifacts = Store::open(&state.join("artifacts"))
@@ -156,7 +169,7 @@ impl Platform {
         let notices = Driver::spawn(
             control.clone(),
             agent.clone(),
-            data,
+            Arc::clone(&data) as Arc<dyn Committer>,
             Gates {
                 paths: gate,
                 answers: Arc::clone(&answers),
@@ -172,11 +185,23 @@ impl Platform {
             notices,
             ledger,
             caps,
+            committer: data,
             follow,
+            working: Mutex::new(working),
             agent,
             runners,
             memory,
         })
+    }
+
+    /// Says to whoever looks that a run is worked on, before it is followed.
+    ///
+    /// # Errors
+    /// If that cannot be written down.
+    pub(crate) fn work_on(&self, run: &RunId) -> Result<(), Failure> {
+        let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = working.on(run);
+        told.map_err(|error| unusable("nobody could be told what is worked on", &error))
     }
 
     /// Works on a run from now on. Runs that nobody follows stand still, whatever their state.

@@ -10,6 +10,7 @@ use barecount_model::{
     environment::{self, Environment, LogLevel, TenantSelector},
     manifest,
     pipeline::{Pipeline, Stage},
+    plan::Plan,
 };
 use jiff::Timestamp;
 
@@ -47,6 +48,36 @@ pub(crate) fn question(
         },
         matrix: matrix(&tenant, environment),
         tenant,
+        approvals: approvals(environment),
+        now,
+    }
+}
+
+/// The question whether `action`, which concerns a pipeline as a whole, may be done to what a run
+/// carries out: asked where its manifest is not at hand.
+pub(crate) fn question_of_run(
+    action: Action,
+    plan: &Plan,
+    environment: &Environment,
+    requester: &str,
+    now: Timestamp,
+) -> Question {
+    Question {
+        action,
+        environment: EnvironmentFacts {
+            name: environment.name.to_string(),
+            kind: kind(environment.kind),
+        },
+        requester: requester.to_owned(),
+        pipeline: PipelineFacts {
+            name: plan.pipeline.clone(),
+            version: plan.version.clone(),
+            owner: plan.owner.clone(),
+            classification: plan.classification.clone(),
+        },
+        stages: Vec::new(),
+        matrix: matrix(&plan.tenant, environment),
+        tenant: plan.tenant.clone(),
         approvals: approvals(environment),
         now,
     }

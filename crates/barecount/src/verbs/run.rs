@@ -14,7 +14,7 @@ use barecount_dataset::table::StateTables;
 use barecount_model::{
     lock::Lock,
     pipeline::Loaded,
-    run::{Run as RunOf, RunState},
+    run::{Run as RunOf, RunState, Task, TaskState},
 };
 use clap::Args;
 use jiff::Timestamp;
@@ -169,7 +169,8 @@ async fn carry_out_once(
         return Ok((Arc::clone(&update.run), false));
     }
     let cancelled_before = update.run.cancel_requested;
-    let run = follow(submitted, platform, preparation, lock, interrupts).await?;
+    let (printer, permit) = (preparation.printer, &permitted.0);
+    let run = follow(submitted, platform, printer, permit, interrupts).await?;
     let resumes = cancelled_before && !interrupts.heard && run.state == RunState::Cancelled;
     if !resumes {
         return Ok((run, taken_up));
@@ -178,7 +179,7 @@ async fn carry_out_once(
     // can be taken up again, which is what it was asked for this time.
     let update = resume(&run, platform, preparation, lock).await?;
     let followed = Followed::Existing(update);
-    let run = follow(followed, platform, preparation, lock, interrupts).await?;
+    let run = follow(followed, platform, printer, permit, interrupts).await?;
     Ok((run, taken_up))
 }
 
@@ -249,6 +250,7 @@ async fn submit(
             .with_code("BC0401")
             .with_help("Nothing has started. Run it again; what was decided is not what would run.")
     })?;
+    platform.work_on(&run.id)?;
     let submission = Submission { run, plan, place };
     match platform
         .control
@@ -328,15 +330,16 @@ const LOOK: std::time::Duration = std::time::Duration::from_millis(200);
 async fn follow(
     followed: Followed,
     platform: &mut Platform,
-    preparation: &Preparation<'_>,
-    lock: &Lock,
+    printer: &Printer,
+    permit: &Permit,
     interrupts: &mut Interrupts,
 ) -> Result<Arc<RunOf>, Failure> {
     let (Followed::New(update) | Followed::Existing(update)) = &followed;
+    platform.work_on(&update.run.id)?;
     let id = update.run.id.clone();
     let new = matches!(followed, Followed::New(_));
     let mut run = Arc::clone(&update.run);
-    let mut progress = Progress::new(preparation.printer, &run, new);
+    let mut progress = Progress::new(printer, &run, new);
     let mut looks = tokio::time::interval(LOOK);
     platform.follow(followed);
     loop {
@@ -352,24 +355,34 @@ async fn follow(
                 }
                 Some(Notice::Changed(_)) => {}
                 Some(Notice::Broken { code, reason }) => {
-                    return Err(Failure::new(Status::Unavailable, reason)
-                        .with_code(code)
-                        .with_help(
-                            "Nothing is lost: once that is mended, running again goes on from here.",
-                        ));
+                    return Err(broken(&run, code, reason));
                 }
                 None => return Err(Failure::new(Status::Bug, "the platform has ended by itself")),
             },
             () = interrupts.next() => {
                 progress.line("stopping; once more to stop at once");
-                let (permit, _) = preparation.decide(platform, Action::Cancel, lock).await?;
-                match platform.control.cancel(&id, &permit).await {
+                match platform.control.stop(&id, permit).await {
                     Ok(_) | Err(CommandError::Rejected(_)) => {}
                     Err(error) => return Err(command_failure(&error)),
                 }
             }
         }
     }
+}
+
+/// Why nothing goes on, and what helps.
+pub(super) fn broken(run: &RunOf, code: &'static str, reason: String) -> Failure {
+    let failure = Failure::new(Status::Unavailable, reason).with_code(code);
+    let committing = |task: &Task| task.state == TaskState::Committing;
+    if run.tasks.iter().any(committing) {
+        return failure.with_help(format!(
+            "Nothing is lost: once that is mended, running again goes on from here. What cannot be \
+             mended, `barecount runs abandon {} --reason TEXT` gives up, on record; then the \
+             pipeline runs again.",
+            run.id
+        ));
+    }
+    failure.with_help("Nothing is lost: once that is mended, running again goes on from here.")
 }
 
 /// Ctrl-C and the request to terminate: the first ends what goes on in good order, the second ends
@@ -446,6 +459,7 @@ fn report(run: &RunOf, state: &Path, printer: &Printer) -> Result<(), Failure> {
         plan: &plan,
         outputs: &outputs,
         evidence: &evidence,
+        interrupted: false,
     };
     printer.data(&view.json(), || view.text())?;
     if run.state == RunState::Succeeded {

@@ -1,17 +1,26 @@
 //! `barecount runs`.
 
+mod ending;
 mod records;
 
 use std::{fs::File, io::Read};
 
-use barecount_model::run::{Run, Task};
+use barecount_control::store::reader::Reader;
+use barecount_model::{
+    plan::Plan,
+    run::{Run, Task},
+};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use self::records::Selection;
+use self::{
+    ending::{Abandon, Cancel},
+    records::Selection,
+};
 use crate::{
     cli::Global,
     details,
+    embedded::working::{self, Worker},
     failure::{Failure, Status},
     printer::{Printer, Table},
     state,
@@ -39,6 +48,16 @@ pub(crate) enum Runs {
         /// The run's identifier, or the beginning of it.
         run: String,
     },
+    /// End a run that nobody works on, such as one whose process died: nothing new starts, what is
+    /// under way is stopped and cleaned up, and what is decided for is committed.
+    ///
+    /// A run that a process works on is ended by Ctrl-C there.
+    Cancel(Cancel),
+    /// Give a run up whose outputs are decided for and cannot be committed.
+    ///
+    /// What can be committed still is. The rest is struck, with who did it and why in evidence; then
+    /// the pipeline can run again.
+    Abandon(Abandon),
     /// Print what a run's attempts wrote to standard output and standard error.
     Logs {
         /// The run's identifier, or the beginning of it.
@@ -69,6 +88,8 @@ impl Runs {
         match self {
             Self::Ls { of, limit } => list(global, printer, &of, limit),
             Self::Show { run } => show(global, printer, &run),
+            Self::Cancel(verb) => verb.execute(global, printer),
+            Self::Abandon(verb) => verb.execute(global, printer),
             Self::Logs { run, stage, raw } => logs(global, printer, &run, stage.as_deref(), raw),
             Self::Flows(selection) => records::print_flows(&selection, global, printer),
             Self::Accesses(selection) => records::print_accesses(&selection, global, printer),
@@ -83,7 +104,10 @@ fn list(global: &Global, printer: &Printer, of: &OfTenant, limit: u32) -> Result
             .map_err(state::store_failure)?,
         None => Vec::new(),
     };
-    let items: Vec<Value> = runs.iter().map(|(run, _)| summary(run)).collect();
+    let worker = worker(global)?;
+    let interrupted = |run: &Run| is_interrupted(run, worker.as_ref());
+    let summaries = runs.iter().map(|(run, _)| summary(run, interrupted(run)));
+    let items: Vec<Value> = summaries.collect();
     printer.list("runs", &items, || {
         let mut table = Table::new(
             &["run", "tenant", "pipeline", "state", "tasks", "submitted"],
@@ -94,7 +118,7 @@ fn list(global: &Global, printer: &Printer, of: &OfTenant, limit: u32) -> Result
                 run.id.to_string(),
                 run.tenant.clone(),
                 run.pipeline.clone(),
-                run.state.as_str().to_owned(),
+                view::state_of(run, interrupted(run)).to_owned(),
                 run.tasks.len().to_string(),
                 run.submitted_at.to_string(),
             ]);
@@ -106,27 +130,50 @@ fn list(global: &Global, printer: &Printer, of: &OfTenant, limit: u32) -> Result
     })
 }
 
-fn summary(run: &Run) -> Value {
+/// The process that works on the state folder now, if there is one.
+fn worker(global: &Global) -> Result<Option<Worker>, Failure> {
+    working::worker(&global.state).map_err(|error| {
+        let what = "who works on the state folder cannot be told";
+        Failure::new(Status::Unavailable, what).because(&error)
+    })
+}
+
+fn is_interrupted(run: &Run, worker: Option<&Worker>) -> bool {
+    !run.state.is_final() && !worker.is_some_and(|worker| worker.has(&run.id))
+}
+
+fn summary(run: &Run, interrupted: bool) -> Value {
     json!({
         "id": run.id, "token": run.token, "tenant": run.tenant, "pipeline": run.pipeline,
-        "version": run.version, "state": run.state, "window": run.window,
+        "version": run.version, "state": run.state, "interrupted": interrupted,
+        "window": run.window,
         "submitted_at": run.submitted_at, "ended_at": run.ended_at,
     })
 }
 
 fn show(global: &Global, printer: &Printer, text: &str) -> Result<(), Failure> {
     let (reader, run, plan) = state::find_run(&global.state, text)?;
-    let outputs = reader
-        .outputs_of(run.id.as_str())
-        .map_err(state::store_failure)?;
+    print(global, printer, &reader, &run, &plan)
+}
+
+fn print(
+    global: &Global,
+    printer: &Printer,
+    reader: &Reader,
+    run: &Run,
+    plan: &Plan,
+) -> Result<(), Failure> {
+    let id = run.id.as_str();
+    let outputs = reader.outputs_of(id).map_err(state::store_failure)?;
     let evidence = reader
-        .ledger_entries(Some(run.id.as_str()))
+        .ledger_entries(Some(id))
         .map_err(state::store_failure)?;
     let view = RunView {
-        run: &run,
-        plan: &plan,
+        run,
+        plan,
         outputs: &outputs,
         evidence: &evidence,
+        interrupted: is_interrupted(run, worker(global)?.as_ref()),
     };
     printer.data(&view.json(), || view.text())
 }

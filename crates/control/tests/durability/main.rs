@@ -305,6 +305,32 @@ async fn a_run_is_cancelled_and_resumed_by_a_permit_for_that_alone() -> TestResu
 }
 
 #[tokio::test]
+async fn who_may_run_may_stop_what_he_runs_and_nothing_else() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let opened = open(folder.path())?;
+    let control = &opened.control;
+    let submitted = submission(1, "token", "sha256:aa");
+    let id = submitted.run.id.clone();
+    control.submit(submitted).await?;
+    for foreign in [
+        permit_to(Action::Run, "live", "sha256:aa"),
+        permit_to(Action::Resume, "local", "sha256:bb"),
+        permit_to(Action::RefreshLock, "local", "sha256:aa"),
+    ] {
+        let refused = control.stop(&id, &foreign).await;
+        assert!(
+            matches!(refused, Err(CommandError::NotPermitted(..))),
+            "{refused:?}"
+        );
+    }
+    let own = permit_to(Action::Run, "local", "sha256:aa");
+    let update = control.stop(&id, &own).await?;
+    assert_eq!(update.run.state, RunState::Cancelled);
+    close(opened).await;
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_was_sent_before_the_end_is_carried_out_and_nothing_after() -> TestResult {
     let folder = tempfile::tempdir()?;
     let mut opened = open(folder.path())?;

@@ -4,6 +4,7 @@ mod battery;
 mod boundary;
 mod crossings;
 mod documentation;
+mod endings;
 mod engines;
 mod environments;
 mod erp;

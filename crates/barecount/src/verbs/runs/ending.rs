@@ -1,0 +1,251 @@
+//! `barecount runs cancel` and `barecount runs abandon`: ends for runs that nobody works on.
+
+use std::path::Path;
+
+use barecount_control::{
+    CommandError, Fenced, Update,
+    governance::{Action, Permit},
+};
+use barecount_model::{
+    codes,
+    plan::Plan,
+    run::{Abandonment, Run, TaskState},
+};
+use clap::Args;
+use jiff::Timestamp;
+
+use super::{print, worker};
+use crate::{
+    cli::Global,
+    embedded::{
+        self, Platform,
+        driver::{Followed, Notice},
+        policy,
+    },
+    environment::{self, Found},
+    failure::{Failure, Status, chain},
+    preparation,
+    printer::Printer,
+    requester, state,
+    tenant::OfTenant,
+    verbs::run::{broken, command_failure},
+    view,
+};
+
+/// A run that is to end.
+#[derive(Debug, Args)]
+struct Which {
+    /// The run's identifier, or the beginning of it.
+    run: String,
+    #[command(flatten)]
+    of: OfTenant,
+}
+
+/// Ends a run in good order.
+#[derive(Debug, Args)]
+pub(crate) struct Cancel {
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Ends a run that cannot come to its end.
+#[derive(Debug, Args)]
+pub(crate) struct Abandon {
+    #[command(flatten)]
+    which: Which,
+    /// Why it is given up, for those who read the evidence.
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    reason: String,
+}
+
+/// No reason is longer.
+const MAX_REASON_BYTES: usize = 1000;
+
+fn reason(text: &str) -> Result<String, String> {
+    let trimmed = text.trim();
+    if trimmed.is_empty() || trimmed.len() > MAX_REASON_BYTES {
+        return Err(format!("a reason has 1 to {MAX_REASON_BYTES} bytes"));
+    }
+    Ok(trimmed.to_owned())
+}
+
+impl Cancel {
+    pub(super) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
+        end(global, printer, &self.which, None)
+    }
+}
+
+impl Abandon {
+    pub(super) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
+        end(global, printer, &self.which, Some(self.reason))
+    }
+}
+
+/// Ends a run; gives it up if there is a reason to.
+fn end(
+    global: &Global,
+    printer: &Printer,
+    which: &Which,
+    reason: Option<String>,
+) -> Result<(), Failure> {
+    let (_, run, plan) = state::find_run(&global.state, &which.run)?;
+    which.of.hold(&run.tenant, &format!("run {}", run.id))?;
+    if let Some(worker) = worker(global)?.filter(|worker| worker.has(&run.id)) {
+        let process = worker.process;
+        let what = format!("process {process} works on run {}", run.id);
+        return Err(Failure::new(Status::Unavailable, what)
+            .with_code(codes::RUN_IN_HAND.id)
+            .with_help(format!(
+                "Ctrl-C where it was started cancels it, and so does `kill -INT {process}`."
+            )));
+    }
+    if run.state.is_final() {
+        return Err(over(&run));
+    }
+    let folder = embedded::state_folder(&global.state)?;
+    let found = environment::of_run(global.environment.as_deref(), &folder)?;
+    // Before there is a second thread.
+    let launcher = embedded::start_launcher(&folder)?;
+    let runtime = preparation::runtime()?;
+    runtime.block_on(async {
+        let mut platform = Platform::open(launcher, &folder, &found).await?;
+        let ending = Ending {
+            folder: &folder,
+            found: &found,
+            printer,
+        };
+        let ended = ending.carry_out(&mut platform, &run, &plan, reason).await;
+        let closed = platform.close().await;
+        ended?;
+        closed.map(drop)
+    })?;
+    let (reader, run, plan) = state::find_run(&global.state, run.id.as_str())?;
+    print(global, printer, &reader, &run, &plan)
+}
+
+fn over(run: &Run) -> Failure {
+    let what = format!("run {} has ended: it is {}", run.id, run.state.as_str());
+    Failure::new(Status::Conflict, what)
+        .with_code(codes::RUN_OVER.id)
+        .with_help("What it committed stands; `barecount runs show` says what that is.")
+}
+
+/// How a run is ended.
+struct Ending<'a> {
+    folder: &'a Path,
+    found: &'a Found,
+    printer: &'a Printer,
+}
+
+impl Ending<'_> {
+    async fn carry_out(
+        &self,
+        platform: &mut Platform,
+        run: &Run,
+        plan: &Plan,
+        reason: Option<String>,
+    ) -> Result<(), Failure> {
+        let permit = self.permit(platform, plan).await?;
+        platform.work_on(&run.id)?;
+        let told = match reason {
+            None => platform.control.cancel(&run.id, &permit).await,
+            Some(reason) => {
+                if let Some(update) = self.commit_what_can_be(platform, run).await?
+                    && update.run.state.is_final()
+                {
+                    self.printer.note("nothing is left to be given up");
+                    return Ok(());
+                }
+                let by = requester::name();
+                let abandonment = Abandonment { by, reason };
+                platform
+                    .control
+                    .abandon(&run.id, abandonment, &permit)
+                    .await
+            }
+        };
+        match told {
+            Ok(update) => self.to_its_end(platform, update).await,
+            Err(CommandError::Rejected(_)) => Err(over(run)),
+            Err(error) => Err(command_failure(&error)),
+        }
+    }
+
+    async fn permit(&self, platform: &Platform, plan: &Plan) -> Result<Permit, Failure> {
+        let question = policy::question_of_run(
+            Action::Cancel,
+            plan,
+            &self.found.environment,
+            &requester::name(),
+            Timestamp::now(),
+        );
+        let rules = self.found.text.as_deref();
+        let asked = preparation::ask(platform, self.folder, rules, &question, self.printer);
+        Ok(asked.await?.0)
+    }
+
+    /// Carries out the decisions that can be carried out after all: what was accepted is given up
+    /// only where nothing else is left. Gives the run as it is after the last of them.
+    async fn commit_what_can_be(
+        &self,
+        platform: &Platform,
+        run: &Run,
+    ) -> Result<Option<Update>, Failure> {
+        let mut last = None;
+        for (index, task) in run.tasks.iter().enumerate() {
+            let attempt = task
+                .current()
+                .filter(|_| task.state == TaskState::Committing);
+            let Some((attempt, staged, decided)) = attempt
+                .and_then(|attempt| Some((attempt, attempt.staged.as_ref()?, attempt.ended_at?)))
+            else {
+                continue;
+            };
+            let name = view::task_name(task);
+            let moment = decided.as_millisecond();
+            match platform
+                .committer
+                .roll_forward(&run.tenant, staged, moment)
+                .await
+            {
+                Ok(outputs) => {
+                    self.printer
+                        .note(&format!("{name}: what it wrote could be committed, and is"));
+                    let fenced = Fenced {
+                        run: run.id.clone(),
+                        task: index,
+                        number: attempt.number,
+                    };
+                    let update = platform.control.committed(&fenced, outputs).await;
+                    last = Some(update.map_err(|error| command_failure(&error))?);
+                }
+                Err(error) => self.printer.note(&format!(
+                    "{name}: what it wrote is given up; it cannot be committed because {}",
+                    chain(&error)
+                )),
+            }
+        }
+        Ok(last)
+    }
+
+    /// Sees to it that what is under way is stopped, and what is decided for committed.
+    async fn to_its_end(&self, platform: &mut Platform, update: Update) -> Result<(), Failure> {
+        let id = update.run.id.clone();
+        let mut run = update.run.clone();
+        platform.follow(Followed::Existing(update));
+        while !run.state.is_final() {
+            match platform.notices.recv().await {
+                Some(Notice::Changed(update)) if update.run.id == id => run = update.run,
+                Some(Notice::Changed(_)) => {}
+                Some(Notice::Broken { code, reason }) => return Err(broken(&run, code, reason)),
+                None => {
+                    return Err(Failure::new(
+                        Status::Bug,
+                        "the platform has ended by itself",
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
