@@ -86,6 +86,8 @@ enum Verb {
     #[command(subcommand)]
     Outputs(verbs::outputs::Outputs),
     #[command(subcommand)]
+    Datasets(verbs::datasets::Datasets),
+    #[command(subcommand)]
     Evidence(verbs::evidence::Evidence),
     #[command(subcommand)]
     Policy(verbs::policy::Policy),
@@ -115,6 +117,7 @@ impl Cli {
             Verb::Runs(verb) => verb.execute(&self.global, &printer),
             Verb::Init(verb) => verb.execute(&printer),
             Verb::Outputs(verb) => verb.execute(&self.global, &printer),
+            Verb::Datasets(verb) => verb.execute(&self.global, &printer),
             Verb::Evidence(verb) => verb.execute(&self.global, &printer),
             Verb::Policy(verb) => verb.execute(&self.global, &printer),
             Verb::Secrets(verb) => verb.execute(&self.global, &printer),

@@ -16,11 +16,13 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::{
+    cli::Global,
     embedded::{
-        Platform,
+        self, Platform,
         build::{Progress, Workshop},
         lock, policy,
     },
+    environment::{self, Found},
     failure::{Failure, Status, chain},
     printer::Printer,
     requester,
@@ -37,6 +39,27 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
             Failure::new(Status::Unavailable, "the process cannot start its threads")
                 .because(&error)
         })
+}
+
+/// Opens the platform of a state folder that is there, in the environment that the folder belongs
+/// to, does something with it, and closes it in good order. Before there is a second thread.
+///
+/// # Errors
+/// Of the work; else of what is left behind.
+pub(crate) fn on_platform<T>(
+    global: &Global,
+    work: impl AsyncFnOnce(&mut Platform, &Path, &Found) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let folder = embedded::state_folder(&global.state)?;
+    let found = environment::of_run(global.environment.as_deref(), &folder)?;
+    let launcher = embedded::start_launcher(&folder)?;
+    runtime()?.block_on(async {
+        let mut platform = Platform::open(launcher, &folder, &found).await?;
+        let done = work(&mut platform, &folder, &found).await;
+        let closed = platform.close().await;
+        let done = done?;
+        closed.map(|_| done)
+    })
 }
 
 /// A pipeline about to be built or run.
@@ -171,7 +194,11 @@ pub(crate) fn governance() -> Result<Governance, Failure> {
         .map_err(|error| Failure::from_error(Status::Unavailable, &error).with_code("BC0402"))
 }
 
-async fn enter(
+/// Enters a fact in the ledger.
+///
+/// # Errors
+/// If it cannot be made durable.
+pub(crate) async fn enter(
     platform: &Platform,
     statement: barecount_model::evidence::Statement,
 ) -> Result<(), Failure> {

@@ -22,7 +22,8 @@ use deltalake_core::kernel::{Action, EagerSnapshot, Transaction};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, DeltaTableError};
 
-use actions::{add, metadata_actions, remove};
+pub(crate) use actions::remove;
+use actions::{add, metadata_actions};
 pub(crate) use files::{content_of, name as file_name};
 use files::{create_folder, name, place, sync};
 
@@ -42,7 +43,7 @@ const MAX_CONFLICTS: usize = 16;
 /// The log is summed up in a checkpoint every so many commits.
 const CHECKPOINT_INTERVAL: u64 = 20;
 /// The key in a log entry's `commitInfo` that holds a [`Committed`].
-const COMMITTED_KEY: &str = "barecount";
+pub(crate) const COMMITTED_KEY: &str = "barecount";
 
 /// Why a decision could not be rolled forward. Each can be repeated; only [`CommitError::Schema`],
 /// [`CommitError::Superseded`] and [`CommitError::Decision`] will then fail again.
@@ -236,6 +237,9 @@ impl Tables {
             return Ok(None);
         };
         let before = self.describe(&commit.table, &delta).await?;
+        if before.dropped {
+            return Ok(None);
+        }
         evolve(commit, &before).map(Some)
     }
 
@@ -417,18 +421,18 @@ struct Incoming {
     file: StagedFile,
 }
 
-/// What the commit makes of the table's schema.
 /// The schema after a commit, and what becomes of the files that are there.
 fn schema_after(
     commit: &DatasetCommit,
     before: Option<&Snapshot>,
 ) -> Result<(TableSchema, Present), CommitError> {
     Ok(match before {
-        Some(before) => {
+        Some(before) if !before.dropped => {
             let evolution = evolve(commit, before)?;
             (evolution.schema, evolution.present)
         }
-        None => (commit.schema.clone(), Present::Stay),
+        // One that was dropped holds nothing that would have to stay.
+        _ => (commit.schema.clone(), Present::Stay),
     })
 }
 
@@ -529,7 +533,7 @@ fn check(commit: &DatasetCommit) -> Result<(), CommitError> {
     Ok(())
 }
 
-fn is_conflict(error: &DeltaTableError) -> bool {
+pub(crate) fn is_conflict(error: &DeltaTableError) -> bool {
     use deltalake_core::kernel::transaction::TransactionError as E;
     let DeltaTableError::Transaction { source } = error else {
         return false;

@@ -5,7 +5,8 @@
 //! a staging folder and syncs them; what they would make of the table is held against it
 //! ([`evolution`]); the control plane records a [`decision::Decision`]; and
 //! [`commit`] rolls that decision forward into the tables, as often as it takes, with the effect
-//! of once. [`digest`] names content whatever its layout, [`read`] hands it out again.
+//! of once. [`versions`] tells what brought each version, and goes back to one.
+//! [`digest`] names content whatever its layout, [`read`] hands it out again.
 //!
 //! What is absent: no query engine, no clock (times are arguments), no retention policy, and no
 //! opinion about who may commit. Functions that touch the Delta log are `async` and need a Tokio
@@ -26,6 +27,7 @@ pub mod read;
 pub mod schema;
 pub mod stage;
 pub mod table;
+pub mod versions;
 
 mod cell;
 mod identity;

@@ -22,6 +22,11 @@ pub(crate) const ROWS_HASH_TAG: &str = "barecount.rows_hash";
 /// Names the file whose rows a file holds, where they were written anew.
 pub(crate) const WRITTEN_AS_TAG: &str = "barecount.written_as";
 
+/// The property of a table that was dropped. Its log stays, so that it can be restored.
+pub(crate) const DROPPED: &str = "barecount.dropped";
+/// The property of a table that says which pipeline it was given to.
+pub(crate) const OWNER: &str = "barecount.owner";
+
 /// Why a table cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -238,7 +243,7 @@ impl Tables {
     /// Cancel-safe: it only reads.
     ///
     /// # Errors
-    /// [`TableError::NotFound`] if there is no such table or version.
+    /// [`TableError::NotFound`] if there is no such table or version, or it was dropped there.
     pub async fn snapshot(
         &self,
         table: &TableName,
@@ -249,7 +254,11 @@ impl Tables {
             version,
         };
         let delta = self.load(table, version).await?.ok_or_else(not_found)?;
-        self.describe(table, &delta).await
+        let snapshot = self.describe(table, &delta).await?;
+        match snapshot.dropped {
+            true => Err(not_found()),
+            false => Ok(snapshot),
+        }
     }
 
     /// What a loaded Delta table holds.
@@ -281,7 +290,10 @@ impl Tables {
         }
         files.sort_by_cached_key(|file| file.order(&schema));
         let version = state.version();
+        let properties = state.metadata().configuration();
         Ok(Snapshot {
+            dropped: properties.contains_key(DROPPED),
+            given_to: properties.get(OWNER).cloned(),
             table: table.clone(),
             version,
             uri: self.url(table)?.into(),
@@ -302,6 +314,10 @@ pub struct Snapshot {
     pub uri: String,
     /// Its schema; patterns are not part of what a table remembers.
     pub schema: TableSchema,
+    /// Whether it was dropped at this version: then it holds nothing.
+    pub dropped: bool,
+    /// The pipeline that it was given to, if it was.
+    pub given_to: Option<String>,
     /// Its data files: by partition values, then in the order in which they were committed.
     pub files: Vec<DataFile>,
 }

@@ -147,6 +147,10 @@ codes! {
     SCHEMA_NOT_TAKEN = "BC0720", "dataset cannot take the declared schema", "An output declares columns that do not fit the rows that stay in its dataset.";
     COMMIT_ABANDONED = "BC0721", "commit decision given up", "Outputs were decided for and could not become versions of their tables, and somebody gave them up.";
 
+    DATASET_OWNED = "BC0730", "dataset of another pipeline", "An output names a dataset that another pipeline of the tenant writes.";
+    VERSION_GONE = "BC0731", "version cannot be restored", "A version of a dataset holds files that were removed since.";
+    DATASET_UNWRITTEN = "BC0732", "dataset that no run wrote", "A dataset was to be changed by hand that no run on record has written.";
+
     // BC08xx: state and control
     INTERRUPTED = "BC0801", "attempt was interrupted", "The platform's own process ended while the attempt was under way.";
     STATE_UNREADABLE = "BC0802", "state cannot be read", "The store in the state folder holds something that this program did not write.";

@@ -48,11 +48,13 @@ pub enum EvidenceKind {
     Build,
     /// A run was given up, and what was decided for with it.
     Abandonment,
+    /// Somebody restored, dropped or gave a dataset by hand.
+    Dataset,
 }
 
 impl EvidenceKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Submission,
         Self::Refusal,
         Self::Resumption,
@@ -62,6 +64,7 @@ impl EvidenceKind {
         Self::Run,
         Self::Build,
         Self::Abandonment,
+        Self::Dataset,
     ];
 
     /// The kind as JSON spells it.
@@ -76,6 +79,7 @@ impl EvidenceKind {
             Self::Run => "run",
             Self::Build => "build",
             Self::Abandonment => "abandonment",
+            Self::Dataset => "dataset",
         }
     }
 
@@ -128,6 +132,9 @@ fn required(kind: EvidenceKind) -> Value {
         EvidenceKind::Run => json!(["run", "state", "submitted_at", "ended_at", "tasks"]),
         EvidenceKind::Build => json!(["kind", "name", "size", "source", "recipe"]),
         EvidenceKind::Abandonment => json!(["run", "at", "by", "reason", "given_up"]),
+        EvidenceKind::Dataset => json!([
+            "dataset", "tenant", "act", "at", "by", "decision", "before", "after"
+        ]),
     }
 }
 

@@ -121,23 +121,26 @@ pub(crate) fn diagnose(
     };
     let runtime = preparation::runtime()?;
     let found = runtime.block_on(unfit(&StateTables::new(state), &loaded.pipeline, None))?;
-    let place = |unfit: &Unfit| {
-        let stages = &loaded.manifest.spec.stages;
-        let stage = stages
-            .iter()
-            .position(|stage| stage.name.as_str() == unfit.stage)?;
-        let mut outputs = stages[stage].outputs.iter();
-        let output = outputs.position(|output| output.dataset.as_str() == unfit.dataset)?;
-        Some(format!("/spec/stages/{stage}/outputs/{output}/dataset"))
-    };
     Ok(found
         .iter()
         .map(|unfit| {
-            let span = document.value_span(&place(unfit).unwrap_or_default());
+            let place = place(loaded, &unfit.stage, &unfit.dataset);
+            let span = document.value_span(&place.unwrap_or_default());
             Diagnostic::error(codes::SCHEMA_NOT_TAKEN, file, span, unfit.message())
                 .with_help(unfit.refusal.way_out())
         })
         .collect())
+}
+
+/// Where a manifest names an output's dataset, as a JSON pointer.
+pub(super) fn place(loaded: &Loaded, stage: &str, dataset: &str) -> Option<String> {
+    let stages = &loaded.manifest.spec.stages;
+    let stage = stages
+        .iter()
+        .position(|found| found.name.as_str() == stage)?;
+    let mut outputs = stages[stage].outputs.iter();
+    let output = outputs.position(|output| output.dataset.as_str() == dataset)?;
+    Some(format!("/spec/stages/{stage}/outputs/{output}/dataset"))
 }
 
 /// The failure of an attempt whose outputs could never be rolled forward.

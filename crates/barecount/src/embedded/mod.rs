@@ -15,6 +15,7 @@ pub(crate) mod layout;
 pub(crate) mod ledger;
 pub(crate) mod lock;
 mod networks;
+pub(crate) mod owners;
 mod path_gate;
 pub(crate) mod policy;
 mod private_folder;

@@ -2,6 +2,7 @@
 
 pub(crate) mod advise;
 pub(crate) mod build;
+pub(crate) mod datasets;
 pub(crate) mod dlq;
 pub(crate) mod engine_job;
 pub(crate) mod evidence;

@@ -36,6 +36,8 @@ pub(crate) enum Policy {
 pub(crate) enum Asked {
     /// Start a run.
     Run,
+    /// Restore, drop or give a dataset of it.
+    ChangeDataset,
     /// Write new digests into the lock file.
     RefreshLock,
 }
@@ -52,6 +54,7 @@ impl Policy {
         let question = policy::question(
             match action {
                 Asked::Run => Action::Run,
+                Asked::ChangeDataset => Action::ChangeDataset,
                 Asked::RefreshLock => Action::RefreshLock,
             },
             &loaded.pipeline,

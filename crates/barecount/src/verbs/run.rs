@@ -25,7 +25,7 @@ use crate::{
     embedded::{
         self, Platform,
         driver::{Followed, Notice},
-        evolution, script,
+        evolution, owners, script,
         submission::Request,
     },
     environment::{self, Found},
@@ -117,6 +117,17 @@ impl Run {
         platform: &mut Platform,
     ) -> Result<Arc<RunOf>, Failure> {
         let fitting = StateTables::new(preparation.state.to_owned());
+        if let Some(reader) = state::reader(preparation.state)? {
+            let taken = owners::taken(
+                &reader,
+                &fitting,
+                preparation.pipeline,
+                self.stage.as_deref(),
+            );
+            if let Some(first) = taken.await?.first() {
+                return Err(first.failure());
+            }
+        }
         let unfit = evolution::unfit(&fitting, preparation.pipeline, self.stage.as_deref());
         if let Some(first) = unfit.await?.first() {
             return Err(first.failure());

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{
     cli::Global,
-    embedded::{evolution, script},
+    embedded::{evolution, owners, script},
     failure::{Failure, Status},
     manifest,
     printer::Printer,
@@ -32,6 +32,8 @@ impl Validate {
                 let name = file.display().to_string();
                 let unfit = evolution::diagnose(&global.state, loaded, &name, &read.source)?;
                 found.extend(unfit);
+                let taken = owners::diagnose(&global.state, loaded, &name, &read.source)?;
+                found.extend(taken);
             }
             let mut rendered = vec![diagnostic::render(&found, &read.source)];
             if let Ok(loaded) = &read.result {

@@ -34,6 +34,8 @@ pub enum Action {
     Cancel,
     /// Put a version in place; every stage is decided.
     Deploy,
+    /// Restore, drop or give a dataset; the pipeline that it belongs to is decided as a whole.
+    ChangeDataset,
     /// Write new digests into the lock; the pipeline is decided as a whole.
     RefreshLock,
     /// Do committed or failed work again; every stage is decided.
@@ -48,6 +50,7 @@ impl Action {
             Self::Resume => "resume",
             Self::Cancel => "cancel",
             Self::Deploy => "deploy",
+            Self::ChangeDataset => "change_dataset",
             Self::RefreshLock => "refresh_lock",
             Self::Replay => "replay",
         }
@@ -55,7 +58,7 @@ impl Action {
 
     /// True where the pipeline as a whole is decided, false where each stage is.
     pub fn concerns_pipeline(self) -> bool {
-        matches!(self, Self::RefreshLock | Self::Cancel)
+        matches!(self, Self::RefreshLock | Self::Cancel | Self::ChangeDataset)
     }
 }
 

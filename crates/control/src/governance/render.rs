@@ -78,6 +78,7 @@ fn action(action: Action) -> &'static str {
         Action::Resume => "resume",
         Action::Cancel => "cancel",
         Action::Deploy => "deploy",
+        Action::ChangeDataset => "change a dataset by hand",
         Action::RefreshLock => "refresh the lock",
         Action::Replay => "replay",
     }

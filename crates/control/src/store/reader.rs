@@ -16,6 +16,17 @@ use super::{
 };
 use crate::{authority::PlanRecord, journal::Stored};
 
+/// Who committed a dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Writer {
+    /// The task.
+    pub task: String,
+    /// Its run.
+    pub run: String,
+    /// The run's pipeline.
+    pub pipeline: String,
+}
+
 /// The reading side of a state folder's store.
 #[derive(Debug)]
 pub struct Reader {
@@ -118,6 +129,31 @@ impl Reader {
             "SELECT DISTINCT tenant FROM outputs WHERE dataset = ?1 ORDER BY tenant",
             params![dataset],
         )
+    }
+
+    /// The tasks that have committed a dataset of a tenant, each with its run and pipeline, in the
+    /// order of the versions that they committed last.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn writers(&self, tenant: &str, dataset: &str) -> Result<Vec<Writer>, StoreError> {
+        let mut query = self
+            .connection
+            .prepare_cached(
+                "SELECT outputs.task, outputs.run, runs.pipeline FROM outputs
+                 JOIN runs ON runs.id = outputs.run
+                 WHERE outputs.tenant = ?1 AND outputs.dataset = ?2 ORDER BY outputs.version",
+            )
+            .map_err(failed("read writers"))?;
+        let rows = query.query_map(params![tenant, dataset], |row| {
+            Ok(Writer {
+                task: row.get(0)?,
+                run: row.get(1)?,
+                pipeline: row.get(2)?,
+            })
+        });
+        rows.and_then(Iterator::collect)
+            .map_err(failed("read writers"))
     }
 
     /// The tenants that have runs, in order.

@@ -12,7 +12,7 @@ use crate::{
     decision::DatasetCommit,
     evolution::changes,
     schema::{ColumnType, TableSchema},
-    table::{DataFile, ROWS_HASH_TAG, Snapshot, WRITTEN_AS_TAG},
+    table::{DROPPED, DataFile, ROWS_HASH_TAG, Snapshot, WRITTEN_AS_TAG},
 };
 
 /// What the commit says of the table itself: everything where it makes the table, what differs
@@ -25,12 +25,18 @@ pub(super) fn metadata_actions(
 ) -> Result<Vec<Action>, DeltaTableError> {
     let struct_type = delta_schema(schema)?;
     match (before, delta) {
-        (Some(before), _) if changes(&before.schema, schema).is_empty() => Ok(vec![]),
+        (Some(before), _) if !before.dropped && changes(&before.schema, schema).is_empty() => {
+            Ok(vec![])
+        }
         (Some(_), Some(delta)) => {
             let metadata = delta.snapshot()?.metadata().clone();
             let metadata = metadata.with_schema(&struct_type)?;
             let mut fields = serde_json::to_value(metadata)?;
             fields["partitionColumns"] = serde_json::json!(schema.partition_by());
+            // What is written is there again.
+            if let Some(properties) = fields["configuration"].as_object_mut() {
+                properties.remove(DROPPED);
+            }
             let metadata: Metadata = serde_json::from_value(fields)?;
             Ok(vec![Action::Metadata(metadata)])
         }
@@ -84,7 +90,7 @@ pub(super) fn add(incoming: &Incoming) -> Action {
     })
 }
 
-pub(super) fn remove(file: &DataFile, at_ms: i64) -> Action {
+pub(crate) fn remove(file: &DataFile, at_ms: i64) -> Action {
     Action::Remove(Remove {
         path: file.name.clone(),
         data_change: true,

@@ -1,5 +1,6 @@
 mod evolution;
 mod places;
+mod versions;
 
 use std::fs;
 use std::io;

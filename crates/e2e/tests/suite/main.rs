@@ -3,6 +3,7 @@
 mod battery;
 mod boundary;
 mod crossings;
+mod datasets;
 mod documentation;
 mod endings;
 mod engines;

@@ -18,11 +18,11 @@ use super::{print, worker};
 use crate::{
     cli::Global,
     embedded::{
-        self, Platform,
+        Platform,
         driver::{Followed, Notice},
         policy,
     },
-    environment::{self, Found},
+    environment::Found,
     failure::{Failure, Status, chain},
     preparation,
     printer::Printer,
@@ -102,22 +102,13 @@ fn end(
     if run.state.is_final() {
         return Err(over(&run));
     }
-    let folder = embedded::state_folder(&global.state)?;
-    let found = environment::of_run(global.environment.as_deref(), &folder)?;
-    // Before there is a second thread.
-    let launcher = embedded::start_launcher(&folder)?;
-    let runtime = preparation::runtime()?;
-    runtime.block_on(async {
-        let mut platform = Platform::open(launcher, &folder, &found).await?;
+    preparation::on_platform(global, async |platform, folder, found| {
         let ending = Ending {
-            folder: &folder,
-            found: &found,
+            folder,
+            found,
             printer,
         };
-        let ended = ending.carry_out(&mut platform, &run, &plan, reason).await;
-        let closed = platform.close().await;
-        ended?;
-        closed.map(drop)
+        ending.carry_out(platform, &run, &plan, reason).await
     })?;
     let (reader, run, plan) = state::find_run(&global.state, run.id.as_str())?;
     print(global, printer, &reader, &run, &plan)
