@@ -47,6 +47,7 @@ fn a_run_is_told_in_full_as_the_command_line_page_promises() {
             "environment",
             "window",
             "state",
+            "interrupted",
             "waiting_reason",
             "submitted_at",
             "ended_at",
