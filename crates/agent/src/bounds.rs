@@ -1,33 +1,21 @@
 //! What an attempt may reach and use, as its plan says.
 
-use barecount_model::{
-    manifest::EgressMode,
-    plan::StagePlan,
-    run::outcome::{Failure, FailureKind},
-};
+use barecount_model::{manifest::EgressMode, plan::StagePlan};
 use barecount_network::policy::{self as network, Destination, Mode, Policy};
 use barecount_runner::launch::{Isolation, Limits};
 
 use crate::assignment::Assignment;
 
 /// What the attempt may reach, as it was declared.
-pub(crate) fn policy(stage: &StagePlan) -> Result<Policy, Failure> {
+pub(crate) fn policy(stage: &StagePlan) -> Policy {
     let usual = network::Limits::default();
-    let destinations = stage.egress.iter().map(Destination::of);
-    let destinations = destinations
-        .collect::<Result<_, _>>()
-        .map_err(|error| Failure {
-            kind: FailureKind::Policy,
-            code: "BC0611".to_owned(),
-            message: format!("a declared destination cannot be used: {error}"),
-        })?;
-    Ok(Policy {
+    Policy {
         profile: stage.network_profile,
         mode: match stage.egress_mode {
             EgressMode::Enforce => Mode::Enforce,
             EgressMode::Audit => Mode::Audit,
         },
-        destinations,
+        destinations: stage.egress.iter().map(Destination::from).collect(),
         limits: network::Limits {
             new_flows_per_second: stage
                 .egress_limits
@@ -36,7 +24,7 @@ pub(crate) fn policy(stage: &StagePlan) -> Result<Policy, Failure> {
             bytes_per_second: stage.egress_limits.bytes_per_second,
             ..usual
         },
-    })
+    }
 }
 
 /// What an attempt may use of its host.

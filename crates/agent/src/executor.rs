@@ -320,7 +320,7 @@ impl Agent {
             env: contract::variables(assignment, deadline),
             isolation: bounds::isolation(&stage.isolation),
             secrets: None,
-            network: Some(bounds::policy(stage)?),
+            network: Some(bounds::policy(stage)),
             reuse: Some(ReuseKey::of_any_run(&assignment.reuse)),
             timeout: assignment.timeout(),
             log: folders.log(&token),

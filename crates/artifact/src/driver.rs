@@ -317,11 +317,12 @@ pub fn unpack_into(
     let mut names = Names::ignoring_case();
     let mut found = BTreeMap::new();
     let bundle = Bounded::new(bundle, spent.stream_allowance());
-    tarball::read(bundle, limits, |path, entry| {
+    tarball::read(bundle, limits, EntryPath::parse, |path, entry| {
         names.add(path, matches!(entry, TarEntry::Folder))?;
         match entry {
             TarEntry::Folder => tree.folder(path)?,
             TarEntry::Symlink { .. } | TarEntry::HardLink { .. } => return Err(EntryFault::Link),
+            TarEntry::Node => return Err(EntryFault::Special),
             TarEntry::File { .. } if path.is_root() => return Err(NameFault::Empty.into()),
             TarEntry::File {
                 executable,

@@ -6,7 +6,7 @@ use std::io;
 use crate::limits::{Exceeded, Limits, exceeded};
 use crate::tree::{FileError, TreeError};
 
-/// A relative path of plain components: no `..`, no root, no backslash, valid UTF-8.
+/// A relative path of plain components: no `..`, no root, valid UTF-8.
 ///
 /// The path of an archive's own root (`./`) has no components.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -148,28 +148,33 @@ impl Names {
 const COMPONENT_BYTES: usize = 255;
 
 impl EntryPath {
-    /// Parses a name as it stands in an archive. A trailing `/`, doubled separators and `.`
-    /// components vanish, as they do when a kernel resolves them.
+    /// Parses a name as it stands in an archive that may come from any system. A trailing `/`,
+    /// doubled separators and `.` components vanish, as they do when a kernel resolves them.
     ///
     /// # Errors
     /// [`NameFault`] tells what is wrong with the name.
     pub fn parse(raw: &[u8], limits: &Limits) -> Result<Self, NameFault> {
-        if raw.len() > limits.path_bytes {
-            return Err(NameFault::TooLong(limits.path_bytes));
-        }
-        let name = std::str::from_utf8(raw).map_err(|_| NameFault::NotUtf8)?;
-        if name.is_empty() {
-            return Err(NameFault::Empty);
-        }
+        let name = text(raw, limits)?;
         if name.starts_with('/') {
             return Err(NameFault::Absolute);
         }
         if name.contains('\\') {
             return Err(NameFault::Backslash);
         }
-        if name.chars().any(char::is_control) {
-            return Err(NameFault::Control);
-        }
+        Self::relative(name, limits)
+    }
+
+    /// Parses a name as it stands in a layer of an image. There a leading `/` stands for the
+    /// image's own root, as `tar` and container engines take it, and a backslash is a character
+    /// as any other.
+    ///
+    /// # Errors
+    /// [`NameFault`] tells what is wrong with the name.
+    pub fn of_layer(raw: &[u8], limits: &Limits) -> Result<Self, NameFault> {
+        Self::relative(text(raw, limits)?.trim_start_matches('/'), limits)
+    }
+
+    fn relative(name: &str, limits: &Limits) -> Result<Self, NameFault> {
         let components: Vec<&str> = name
             .split('/')
             .filter(|part| !part.is_empty() && *part != ".")
@@ -223,6 +228,21 @@ impl std::fmt::Display for EntryPath {
     }
 }
 
+/// A name that is text of bearable length.
+fn text<'a>(raw: &'a [u8], limits: &Limits) -> Result<&'a str, NameFault> {
+    if raw.len() > limits.path_bytes {
+        return Err(NameFault::TooLong(limits.path_bytes));
+    }
+    let name = std::str::from_utf8(raw).map_err(|_| NameFault::NotUtf8)?;
+    if name.is_empty() {
+        return Err(NameFault::Empty);
+    }
+    if name.chars().any(char::is_control) {
+        return Err(NameFault::Control);
+    }
+    Ok(name)
+}
+
 /// A name as it stands in an archive, made fit for a message: escaped and cut.
 pub(crate) fn shown(raw: &[u8]) -> String {
     let text = String::from_utf8_lossy(raw);
@@ -268,10 +288,38 @@ mod tests {
         Ok(())
     }
 
+    #[test]
+    fn a_name_in_a_layer_begins_at_the_root_of_the_image() {
+        let of_layer = |raw: &[u8]| EntryPath::of_layer(raw, &Limits::default());
+        for (raw, path) in [
+            (&b"/"[..], ""),
+            (b"/etc/x", "etc/x"),
+            (b"//etc//x", "etc/x"),
+            (b"/./etc", "etc"),
+            (b"units/a\\x2db.slice", "units/a\\x2db.slice"),
+        ] {
+            let parsed = of_layer(raw).map(|path| path.as_str().to_owned());
+            assert_eq!(parsed.as_deref(), Ok(path), "{}", shown(raw));
+        }
+        for (raw, fault) in [
+            (&b"/../x"[..], NameFault::Parent),
+            (b"/etc/../../x", NameFault::Parent),
+            (b"/a\0b", NameFault::Control),
+            (b"", NameFault::Empty),
+        ] {
+            assert_eq!(of_layer(raw), Err(fault), "{}", shown(raw));
+        }
+    }
+
     proptest! {
         #[test]
-        fn a_parsed_path_is_always_relative_and_plain(raw in proptest::collection::vec(any::<u8>(), 0..64)) {
-            if let Ok(path) = parse(&raw) {
+        fn a_parsed_path_is_always_relative_and_plain(
+            raw in prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..64),
+                "[ab./\\\\]{0,12}".prop_map(String::into_bytes),
+            ]
+        ) {
+            for path in [parse(&raw), EntryPath::of_layer(&raw, &Limits::default())].into_iter().flatten() {
                 prop_assert!(!path.as_str().starts_with('/'));
                 prop_assert!(path.as_str().split('/').all(|part| part != ".." && part != "."));
             }

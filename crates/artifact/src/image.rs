@@ -15,13 +15,14 @@ pub mod spec;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::entry::EntryFault;
+use crate::entry::{EntryFault, EntryPath};
 use crate::limits::{Exceeded, Spent};
 use crate::store::{Blob, StoreError};
 use crate::tree::{Links, Tree, TreeError};
 use crate::walk::{Contents, WalkError};
 use crate::{Digest, Limits, Store};
 
+use layer::LeftOut;
 pub use layout::{Selection, export, import};
 use spec::{Descriptor, ImageConfig, Manifest, Platform, RootFs, RunConfig, media_type};
 
@@ -216,11 +217,12 @@ pub fn open(
     documents.check(platform, limits)?;
     let rootfs = store.unpack(manifest, |folder| {
         let tree = Tree::open(folder, Links::WithinRoot)?;
-        let mut spent = Spent::new(*limits);
+        let (mut spent, mut left_out) = (Spent::new(*limits), LeftOut::default());
         let diff_ids = &documents.config.rootfs.diff_ids;
         for (layer, diff_id) in documents.manifest.layers.iter().zip(diff_ids) {
             let (blob, _) = store.blobs().open(&layer.digest, Some(layer.size))?;
-            layer::apply(blob, layer, diff_id, &tree, &mut spent, limits)?;
+            let account = (&mut spent, &mut left_out);
+            layer::apply(blob, layer, diff_id, &tree, account, limits)?;
         }
         Ok::<_, ImageError>(tree.freeze()?)
     })?;
@@ -229,6 +231,25 @@ pub fn open(
         rootfs,
         config: documents.config.config,
     })
+}
+
+/// What an image has and its root folder has not: devices, named pipes and further names of those,
+/// which nobody may make without privileges. Reads all layers.
+///
+/// # Errors
+/// See [`ImageError`].
+pub fn left_out(
+    store: &Store,
+    manifest: &Digest,
+    limits: &Limits,
+) -> Result<Vec<EntryPath>, ImageError> {
+    let documents = Documents::read(store.blobs(), manifest, None, limits)?;
+    let (mut spent, mut left_out) = (Spent::new(*limits), LeftOut::default());
+    for layer in &documents.manifest.layers {
+        let (blob, _) = store.blobs().open(&layer.digest, Some(layer.size))?;
+        left_out.read(blob, layer, &mut spent, limits)?;
+    }
+    Ok(left_out.paths())
 }
 
 /// All blobs of an image: what a garbage collection that keeps it must keep.

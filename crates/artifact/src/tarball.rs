@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 
 use tar::{Archive, Builder, EntryType, Header, PaxExtensions};
 
-use crate::entry::{EntryFault, EntryPath, shown};
+use crate::entry::{EntryFault, EntryPath, NameFault, shown};
 use crate::limits::{Exceeded, Limits, exceeded};
 use crate::walk::{self, Content, Contents};
 
@@ -68,7 +68,13 @@ pub(crate) enum TarEntry<'a> {
     Symlink { target: String },
     /// Another name for a file of this or a lower layer.
     HardLink { target: EntryPath },
+    /// A device or a named pipe, which nobody may make without privileges.
+    Node,
 }
+
+/// How the names of a tar are parsed: [`EntryPath::parse`] for one that may come from any system,
+/// [`EntryPath::of_layer`] for a layer.
+pub(crate) type ParseName = fn(&[u8], &Limits) -> Result<EntryPath, NameFault>;
 
 /// Why reading a tar ended early.
 #[derive(Debug)]
@@ -98,6 +104,7 @@ const PAX_BYTES: u64 = 64 << 10;
 pub(crate) fn read(
     tar: impl Read,
     limits: &Limits,
+    name_of: ParseName,
     mut act: impl FnMut(&EntryPath, TarEntry<'_>) -> Result<(), EntryFault>,
 ) -> Result<(), TarFault> {
     let stream = TarFault::from_stream;
@@ -126,11 +133,11 @@ pub(crate) fn read(
             continue;
         }
         let names = std::mem::take(&mut long);
-        let path = EntryPath::parse(&name, limits).map_err(|fault| refused(fault.into()))?;
+        let path = name_of(&name, limits).map_err(|fault| refused(fault.into()))?;
         if header.entry_size().map_err(stream)? > limits.entry_bytes {
             return Err(refused(Exceeded::EntryBytes(limits.entry_bytes).into()));
         }
-        let parsed = parse(&header, names.link, &mut entry, limits).map_err(refused)?;
+        let parsed = parse(&header, names.link, &mut entry, limits, name_of).map_err(refused)?;
         act(&path, parsed).map_err(refused)?;
     }
     Ok(())
@@ -141,6 +148,7 @@ fn parse<'a>(
     long_link: Option<Vec<u8>>,
     content: &'a mut dyn Read,
     limits: &Limits,
+    name_of: ParseName,
 ) -> Result<TarEntry<'a>, EntryFault> {
     let link = || {
         long_link
@@ -157,8 +165,8 @@ fn parse<'a>(
         }
         EntryType::Directory => Ok(TarEntry::Folder),
         EntryType::Symlink => {
-            let target = String::from_utf8(link())
-                .map_err(|_| EntryFault::Name(crate::entry::NameFault::NotUtf8))?;
+            let target =
+                String::from_utf8(link()).map_err(|_| EntryFault::Name(NameFault::NotUtf8))?;
             if target.is_empty() || target.contains('\0') || target.len() > limits.path_bytes {
                 return Err(EntryFault::Header(io::Error::new(
                     io::ErrorKind::InvalidData,
@@ -168,8 +176,9 @@ fn parse<'a>(
             Ok(TarEntry::Symlink { target })
         }
         EntryType::Link => Ok(TarEntry::HardLink {
-            target: EntryPath::parse(&link(), limits)?,
+            target: name_of(&link(), limits)?,
         }),
+        EntryType::Char | EntryType::Block | EntryType::Fifo => Ok(TarEntry::Node),
         _ => Err(EntryFault::Special),
     }
 }
@@ -236,7 +245,7 @@ impl LongNames {
             .as_ref()
             .is_some_and(|name| name.len() > limits.path_bytes)
         {
-            return Err(crate::entry::NameFault::TooLong(limits.path_bytes).into());
+            return Err(NameFault::TooLong(limits.path_bytes).into());
         }
         Ok(())
     }

@@ -202,6 +202,18 @@ impl Notes<'_> {
                 // A figure for people.
                 *duration_ms as f64 / 1e3
             )),
+            Progress::LeftOut { name, paths } => {
+                let shown: Vec<_> = paths.iter().take(5).map(ToString::to_string).collect();
+                let more = paths.len().saturating_sub(shown.len());
+                let more = match more {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                self.printer.note(&format!(
+                    "note: image {name} is taken without its devices and pipes: {}{more}",
+                    shown.join(", ")
+                ));
+            }
             Progress::Unchanged { kind, name } => self
                 .printer
                 .detail(&format!("unchanged {} {name}", kind.as_str())),

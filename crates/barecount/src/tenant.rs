@@ -1,10 +1,13 @@
 //! Which tenant a verb speaks of.
 
 use barecount_dataset::{
-    name::{InvalidTenant, TableName, Tenant},
+    name::{InvalidTenant, Tenant},
     table::{StateTables, Tables},
 };
-use barecount_model::{codes, text::Name};
+use barecount_model::{
+    codes,
+    text::{DatasetName, Name},
+};
 use clap::Args;
 
 use crate::failure::{Failure, Status};
@@ -31,10 +34,10 @@ impl OfTenant {
     pub(crate) fn tables_with(
         &self,
         tables: &StateTables,
-        dataset: &TableName,
+        dataset: &DatasetName,
     ) -> Result<Tables, Failure> {
-        if let Some(name) = self.name() {
-            return Ok(tables.of(&tenant(name)?));
+        if let Some(name) = &self.tenant {
+            return Ok(tables.of(&name.clone().into()));
         }
         let tenants = tables.tenants().map_err(|error| {
             Failure::new(Status::Unavailable, "the datasets cannot be listed").because(&error)
@@ -62,8 +65,8 @@ impl OfTenant {
 /// # Errors
 /// If the text is none.
 pub(crate) fn tenant(text: &str) -> Result<Tenant, Failure> {
-    let parsed: Result<Tenant, InvalidTenant> = text.parse();
-    parsed.map_err(|error| Failure::from_error(Status::Usage, &error))
+    text.parse()
+        .map_err(|error: InvalidTenant| Failure::from_error(Status::Usage, &error))
 }
 
 /// Several tenants have what was named.

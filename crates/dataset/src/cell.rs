@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::dead_letter::Refusal;
-use crate::schema::ColumnType;
+use crate::schema::{ArrowForm, ColumnType};
 
 mod decimal;
 mod time;

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use barecount_model::text::DatasetName;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
 use deltalake_core::kernel::{Action, EagerSnapshot, Transaction};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
@@ -30,7 +31,6 @@ use crate::decision::{Committed, DatasetCommit, Decision, StagedFile, WriteMode}
 use crate::digest::RowsHash;
 use crate::disk::Disk;
 use crate::evolution::{Evolution, Present, Refusal, compatible};
-use crate::name::TableName;
 use crate::partition::matches;
 use crate::read::ReadError;
 use crate::schema::TableSchema;
@@ -56,7 +56,7 @@ pub enum CommitError {
     #[error("dataset {table} cannot take these rows")]
     Schema {
         /// The table.
-        table: TableName,
+        table: DatasetName,
         /// What stands against it.
         source: Box<Refusal>,
     },
@@ -64,7 +64,7 @@ pub enum CommitError {
     #[error("cannot write what dataset {table} holds with wider types")]
     Widen {
         /// The table.
-        table: TableName,
+        table: DatasetName,
         /// Why.
         source: Box<StageError>,
     },
@@ -72,7 +72,7 @@ pub enum CommitError {
     #[error("the decision for dataset {table} is not valid: {reason}")]
     Decision {
         /// The table.
-        table: TableName,
+        table: DatasetName,
         /// What is wrong.
         reason: String,
     },
@@ -82,7 +82,7 @@ pub enum CommitError {
     )]
     Superseded {
         /// The table.
-        table: TableName,
+        table: DatasetName,
         /// The transaction.
         app_id: String,
         /// Its version in the decision.
@@ -108,7 +108,7 @@ pub enum CommitError {
     #[error("cannot digest what dataset {table} holds")]
     Digest {
         /// The table.
-        table: TableName,
+        table: DatasetName,
         /// Why.
         source: Box<ReadError>,
     },
@@ -116,7 +116,7 @@ pub enum CommitError {
     #[error("cannot commit to dataset {table}")]
     Log {
         /// The table.
-        table: TableName,
+        table: DatasetName,
         /// Why.
         source: Box<DeltaTableError>,
     },
@@ -126,7 +126,7 @@ pub enum CommitError {
     )]
     Contended {
         /// The table.
-        table: TableName,
+        table: DatasetName,
     },
     /// The blocking task was cut short.
     #[error("the commit was interrupted")]

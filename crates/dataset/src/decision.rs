@@ -6,11 +6,11 @@
 
 use std::path::PathBuf;
 
+use barecount_model::text::DatasetName;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::RowsHash;
 use crate::evolution::{Rows, SchemaEvolution};
-use crate::name::TableName;
 pub use crate::partition::PartitionValues;
 use crate::schema::TableSchema;
 
@@ -56,7 +56,7 @@ pub struct AppTransaction {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatasetCommit {
     /// The table; it is created if it does not exist.
-    pub table: TableName,
+    pub table: DatasetName,
     /// What happens to present rows.
     pub mode: WriteMode,
     /// With [`WriteMode::Overwrite`], the partition that is replaced; empty: the whole table.
@@ -105,7 +105,7 @@ pub struct Decision {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Committed {
     /// The table.
-    pub dataset: TableName,
+    pub dataset: DatasetName,
     /// The Delta version that holds this commit.
     pub version: u64,
     /// The table's location, a `file://` URL.

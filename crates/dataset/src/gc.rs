@@ -6,8 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use barecount_model::text::DatasetName;
+
 use crate::disk::TEMPORARY_PREFIX;
-use crate::name::TableName;
 use crate::table::{TableError, Tables};
 
 /// Why a sweep stopped.
@@ -52,7 +53,7 @@ impl Tables {
     /// If the log or a folder cannot be read, or a file not be removed; a repeat goes on.
     pub async fn sweep_table(
         &self,
-        table: &TableName,
+        table: &DatasetName,
         now: SystemTime,
         retention: Duration,
     ) -> Result<Swept, SweepError> {

@@ -14,8 +14,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use barecount_model::text::DatasetName;
+
 use crate::disk::Disk;
-use crate::name::{TableName, Tenant};
+use crate::name::{Tenant, folder};
 use crate::table::{DATASETS, folders};
 
 /// The file that says which layout a state folder has.
@@ -58,7 +60,7 @@ impl OlderLayout {
     ///
     /// # Errors
     /// If the folders cannot be listed.
-    pub fn tables(&self) -> io::Result<Vec<TableName>> {
+    pub fn tables(&self) -> io::Result<Vec<DatasetName>> {
         let shared = self.state.join(SHARED);
         let from = if shared.exists() {
             shared
@@ -68,7 +70,7 @@ impl OlderLayout {
         let mut tables = Vec::new();
         for layer in folders(&from)? {
             for name in folders(&from.join(&layer))? {
-                tables.extend(format!("{layer}.{name}").parse::<TableName>().ok());
+                tables.extend(format!("{layer}.{name}").parse::<DatasetName>().ok());
             }
         }
         tables.sort();
@@ -93,10 +95,10 @@ impl OlderLayout {
     ///
     /// # Errors
     /// Any I/O error; a repeat goes on.
-    pub fn give(&self, table: &TableName, tenant: &Tenant) -> io::Result<()> {
-        let from = self.state.join(SHARED).join(table.relative_path());
+    pub fn give(&self, table: &DatasetName, tenant: &Tenant) -> io::Result<()> {
+        let from = self.state.join(SHARED).join(folder(table));
         let owner = self.state.join(DATASETS).join(tenant.as_str());
-        let to = owner.join(table.relative_path());
+        let to = owner.join(folder(table));
         self.disk.create_dir_all(&owner.join(table.layer()))?;
         self.disk.rename(&from, &to)
     }
@@ -211,7 +213,7 @@ mod tests {
             for fail_at in 0.. {
                 let state = tempfile::tempdir()?;
                 for (table, _) in TABLES {
-                    let path = table.parse::<TableName>()?.relative_path();
+                    let path = folder(&table.parse::<DatasetName>()?);
                     let folder = state.path().join(DATASETS).join(path).join("_delta_log");
                     fs::create_dir_all(&folder)?;
                     fs::write(folder.join("0.json"), table)?;
@@ -225,7 +227,7 @@ mod tests {
                 let died = move_all(state.path(), dying).is_err();
                 move_all(state.path(), Arc::new(LocalDisk::default()))?;
                 for (table, tenant) in TABLES {
-                    let path = table.parse::<TableName>()?.relative_path();
+                    let path = folder(&table.parse::<DatasetName>()?);
                     let folder = state.path().join(DATASETS).join(tenant).join(path);
                     let found = fs::read_to_string(folder.join("_delta_log/0.json"))?;
                     assert_eq!(found, table, "step {fail_at}");

@@ -21,7 +21,7 @@ use crate::cell::{CellBuilder, Value, parse, to_text, value_at};
 use crate::digest::{RowHasher, RowsHash};
 use crate::export::TextWriter;
 use crate::partition::{PartitionValues, folder, matches};
-use crate::schema::{Column, TableSchema};
+use crate::schema::{ArrowForm, Column, TableSchema};
 use crate::table::{DataFile, Snapshot};
 
 /// Why rows cannot be read or handed out.

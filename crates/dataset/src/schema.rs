@@ -4,26 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use barecount_model::text::{InvalidText, whole_value_pattern};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// The most columns a table may have.
-pub const MAX_COLUMNS: usize = 2_000;
-/// The largest compiled pattern, in bytes; matching is linear in the text whatever the pattern.
-const MAX_PATTERN_BYTES: usize = 1 << 20;
+pub use barecount_model::text::{ColumnType, MAX_COLUMNS};
 
 /// A schema that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidSchema {
-    /// A type's spelling is unknown or out of range.
-    #[error(
-        "`{text}` is not a column type (string, int64, float64, decimal(p,s), date, timestamp, bool, binary; p is at most 38, s at most p)"
-    )]
-    Type {
-        /// What was written.
-        text: String,
-    },
     /// No columns, or too many.
     #[error("a table needs 1 to {MAX_COLUMNS} columns, not {count}")]
     Count {
@@ -51,12 +41,12 @@ pub enum InvalidSchema {
         name: String,
     },
     /// A pattern that does not compile.
-    #[error("the pattern of column `{name}` is not valid: {reason}")]
+    #[error("the pattern of column `{name}` is not valid")]
     Pattern {
         /// The column.
         name: String,
-        /// What the compiler says, in one line.
-        reason: String,
+        /// What is wrong with it.
+        source: InvalidText,
     },
     /// A partition column that does not exist, is repeated, or cannot name a folder.
     #[error("`{name}` cannot partition the table: {reason}")]
@@ -68,95 +58,17 @@ pub enum InvalidSchema {
     },
 }
 
-/// The type of a column. Spelt as in the manifest: `decimal(18,6)`, `int64`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum ColumnType {
-    /// UTF-8 text.
-    String,
-    /// A signed 64-bit integer.
-    Int64,
-    /// An IEEE 754 double.
-    Float64,
-    /// A decimal of at most 38 digits.
-    Decimal {
-        /// Digits in all, 1 to 38.
-        precision: u8,
-        /// Digits after the point, at most the precision.
-        scale: u8,
-    },
-    /// A calendar day.
-    Date,
-    /// An instant in UTC, to the microsecond.
-    Timestamp,
-    /// True or false.
-    Bool,
-    /// Bytes; base64 where a format is text.
-    Binary,
-}
-
-impl std::fmt::Display for ColumnType {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::String => f.write_str("string"),
-            Self::Int64 => f.write_str("int64"),
-            Self::Float64 => f.write_str("float64"),
-            Self::Decimal { precision, scale } => write!(f, "decimal({precision},{scale})"),
-            Self::Date => f.write_str("date"),
-            Self::Timestamp => f.write_str("timestamp"),
-            Self::Bool => f.write_str("bool"),
-            Self::Binary => f.write_str("binary"),
-        }
-    }
-}
-
-impl std::str::FromStr for ColumnType {
-    type Err = InvalidSchema;
-
-    fn from_str(text: &str) -> Result<Self, InvalidSchema> {
-        Ok(match text {
-            "string" => Self::String,
-            "int64" => Self::Int64,
-            "float64" => Self::Float64,
-            "date" => Self::Date,
-            "timestamp" => Self::Timestamp,
-            "bool" => Self::Bool,
-            "binary" => Self::Binary,
-            _ => decimal(text).ok_or_else(|| InvalidSchema::Type {
-                text: text.chars().take(64).collect(),
-            })?,
-        })
-    }
-}
-
-fn decimal(text: &str) -> Option<ColumnType> {
-    let (precision, scale) = text
-        .strip_prefix("decimal(")?
-        .strip_suffix(')')?
-        .split_once(',')?;
-    let precision: u8 = precision.trim().parse().ok()?;
-    let scale: u8 = scale.trim().parse().ok()?;
-    ((1..=38).contains(&precision) && scale <= precision)
-        .then_some(ColumnType::Decimal { precision, scale })
-}
-
-impl TryFrom<String> for ColumnType {
-    type Error = InvalidSchema;
-
-    fn try_from(text: String) -> Result<Self, InvalidSchema> {
-        text.parse()
-    }
-}
-
-impl From<ColumnType> for String {
-    fn from(column_type: ColumnType) -> Self {
-        column_type.to_string()
-    }
-}
-
-impl ColumnType {
+/// How the type of a column maps to Arrow.
+pub trait ArrowForm: Sized {
     /// The Arrow type that holds such a column in memory.
-    pub fn to_arrow(self) -> DataType {
+    fn to_arrow(self) -> DataType;
+
+    /// The column type that an Arrow type is read as, where there is one.
+    fn from_arrow(data_type: &DataType) -> Option<Self>;
+}
+
+impl ArrowForm for ColumnType {
+    fn to_arrow(self) -> DataType {
         match self {
             Self::String => DataType::Utf8,
             Self::Int64 => DataType::Int64,
@@ -171,8 +83,7 @@ impl ColumnType {
         }
     }
 
-    /// The column type that an Arrow type is read as, where there is one.
-    pub fn from_arrow(data_type: &DataType) -> Option<Self> {
+    fn from_arrow(data_type: &DataType) -> Option<Self> {
         Some(match data_type {
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Self::String,
             DataType::Int64 => Self::Int64,
@@ -288,9 +199,7 @@ impl TableSchema {
         for (position, name) in self.partition_by.iter().enumerate() {
             match self.column(name).map(|column| column.column_type) {
                 None => return refuse(name, "there is no such column"),
-                Some(
-                    ColumnType::String | ColumnType::Int64 | ColumnType::Date | ColumnType::Bool,
-                ) => {}
+                Some(column_type) if column_type.splits() => {}
                 Some(_) => return refuse(name, "only string, int64, date and bool columns can"),
             }
             if self.partition_by[..position].contains(name) {
@@ -387,24 +296,10 @@ fn check_column(column: &Column) -> Result<(), InvalidSchema> {
 
 /// Compiles a column's pattern so that it matches whole values only.
 pub(crate) fn compile_pattern(name: &str, pattern: &str) -> Result<regex::Regex, InvalidSchema> {
-    let compile = |text: &str| {
-        regex::RegexBuilder::new(text)
-            .size_limit(MAX_PATTERN_BYTES)
-            .build()
-    };
-    // Compiled alone first: `a)|(b` would otherwise close the group that anchors it.
-    compile(pattern)
-        .and_then(|_| compile(&format!(r"\A(?:{pattern})\z")))
-        .map_err(|error| InvalidSchema::Pattern {
-            name: name.to_owned(),
-            reason: error
-                .to_string()
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .trim()
-                .to_owned(),
-        })
+    whole_value_pattern(pattern).map_err(|source| InvalidSchema::Pattern {
+        name: name.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]

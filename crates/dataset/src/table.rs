@@ -4,15 +4,16 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use barecount_model::text::DatasetName;
 use deltalake_core::{DeltaTable, DeltaTableBuilder, DeltaTableError};
 use futures::TryStreamExt as _;
 use url::Url;
 
 use crate::digest::RowsHash;
 use crate::disk::{Disk, LocalDisk};
-use crate::name::{TableName, Tenant};
+use crate::name::{Tenant, folder};
 use crate::partition::PartitionValues;
-use crate::schema::{Column, ColumnType, InvalidSchema, TableSchema};
+use crate::schema::{ArrowForm, Column, ColumnType, InvalidSchema, TableSchema};
 use crate::store::DurableStore;
 
 /// The folder of all tables in a state folder.
@@ -30,7 +31,7 @@ pub enum TableError {
     #[error("there is no {}of dataset {table}", version.map_or("version ".to_owned(), |v| format!("version {v} ")))]
     NotFound {
         /// The table.
-        table: TableName,
+        table: DatasetName,
         /// The version that was asked for.
         version: Option<u64>,
     },
@@ -38,7 +39,7 @@ pub enum TableError {
     #[error("the folder of dataset {table} cannot be looked into")]
     Closed {
         /// The table.
-        table: TableName,
+        table: DatasetName,
         /// Why.
         source: std::io::Error,
     },
@@ -46,7 +47,7 @@ pub enum TableError {
     #[error("cannot read the log of dataset {table}")]
     Log {
         /// The table.
-        table: TableName,
+        table: DatasetName,
         /// Why.
         source: Box<DeltaTableError>,
     },
@@ -54,7 +55,7 @@ pub enum TableError {
     #[error("dataset {table} uses {feature}, which is not supported")]
     Unsupported {
         /// The table.
-        table: TableName,
+        table: DatasetName,
         /// What it uses.
         feature: String,
     },
@@ -62,7 +63,7 @@ pub enum TableError {
     #[error("the schema of dataset {table} cannot be used")]
     Schema {
         /// The table.
-        table: TableName,
+        table: DatasetName,
         /// Why.
         source: InvalidSchema,
     },
@@ -82,7 +83,7 @@ pub struct StateTables {
 }
 
 /// One lock a table, whoever's it is.
-type Locks = Arc<Mutex<HashMap<(Tenant, TableName), Arc<tokio::sync::Mutex<()>>>>>;
+type Locks = Arc<Mutex<HashMap<(Tenant, DatasetName), Arc<tokio::sync::Mutex<()>>>>>;
 
 impl StateTables {
     /// The tables of the state folder at an absolute path.
@@ -147,19 +148,19 @@ impl Tables {
     }
 
     /// The folder of a table, whether it exists or not.
-    pub fn root(&self, table: &TableName) -> PathBuf {
-        self.folder().join(table.relative_path())
+    pub fn root(&self, table: &DatasetName) -> PathBuf {
+        self.folder().join(folder(table))
     }
 
     /// The names of all tables that have a folder, in order. Blocks.
     ///
     /// # Errors
     /// If the folders cannot be listed.
-    pub fn names(&self) -> std::io::Result<Vec<TableName>> {
+    pub fn names(&self) -> std::io::Result<Vec<DatasetName>> {
         let mut names = Vec::new();
         for layer in folders(&self.folder())? {
             for name in folders(&self.folder().join(&layer))? {
-                names.extend(format!("{layer}.{name}").parse::<TableName>().ok());
+                names.extend(format!("{layer}.{name}").parse::<DatasetName>().ok());
             }
         }
         names.sort();
@@ -167,7 +168,7 @@ impl Tables {
     }
 
     /// The lock that commits and sweeps of a table take.
-    pub(crate) async fn lock(&self, table: &TableName) -> tokio::sync::OwnedMutexGuard<()> {
+    pub(crate) async fn lock(&self, table: &DatasetName) -> tokio::sync::OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
             let key = (self.tenant.clone(), table.clone());
@@ -177,7 +178,7 @@ impl Tables {
     }
 
     /// The table's location as a URL, for those who read it from outside.
-    pub(crate) fn url(&self, table: &TableName) -> Result<Url, TableError> {
+    pub(crate) fn url(&self, table: &DatasetName) -> Result<Url, TableError> {
         Url::from_directory_path(self.root(table)).map_err(|()| TableError::Unsupported {
             table: table.clone(),
             feature: "a state folder without an absolute path".to_owned(),
@@ -185,7 +186,7 @@ impl Tables {
     }
 
     /// The Delta table, not loaded; its folder is there.
-    pub(crate) fn delta(&self, table: &TableName) -> Result<DeltaTable, TableError> {
+    pub(crate) fn delta(&self, table: &DatasetName) -> Result<DeltaTable, TableError> {
         let error = |source| log_error(table, source);
         let store = DurableStore::new(&self.root(table), Arc::clone(&self.disk))
             .map_err(|source| error(source.into()))?;
@@ -203,7 +204,7 @@ impl Tables {
     /// The Delta table at a version, or at its latest; `None` if there is no table.
     pub(crate) async fn load(
         &self,
-        table: &TableName,
+        table: &DatasetName,
         version: Option<u64>,
     ) -> Result<Option<DeltaTable>, TableError> {
         let unreadable = |source| TableError::Closed {
@@ -241,7 +242,7 @@ impl Tables {
     /// [`TableError::NotFound`] if there is no such table or version.
     pub async fn snapshot(
         &self,
-        table: &TableName,
+        table: &DatasetName,
         version: Option<u64>,
     ) -> Result<Snapshot, TableError> {
         let not_found = || TableError::NotFound {
@@ -255,7 +256,7 @@ impl Tables {
     /// What a loaded Delta table holds.
     pub(crate) async fn describe(
         &self,
-        table: &TableName,
+        table: &DatasetName,
         delta: &DeltaTable,
     ) -> Result<Snapshot, TableError> {
         let error = |source| log_error(table, source);
@@ -295,7 +296,7 @@ impl Tables {
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     /// The table.
-    pub table: TableName,
+    pub table: DatasetName,
     /// The Delta version.
     pub version: u64,
     /// The table's location, a `file://` URL.
@@ -366,7 +367,7 @@ fn data_file(root: &Path, view: &deltalake_core::kernel::LogicalFileView) -> Dat
 }
 
 fn schema_of(
-    table: &TableName,
+    table: &DatasetName,
     state: &deltalake_core::kernel::EagerSnapshot,
 ) -> Result<TableSchema, TableError> {
     let mut columns = Vec::new();
@@ -394,7 +395,7 @@ fn schema_of(
     })
 }
 
-pub(crate) fn log_error(table: &TableName, source: DeltaTableError) -> TableError {
+pub(crate) fn log_error(table: &DatasetName, source: DeltaTableError) -> TableError {
     TableError::Log {
         table: table.clone(),
         source: Box::new(source),

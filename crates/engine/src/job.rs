@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use barecount_dataset::name::TableName;
 use barecount_dataset::schema::TableSchema;
+use barecount_model::text::DatasetName;
 use datafusion::common::DataFusionError;
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::TaskContext;
@@ -30,7 +30,7 @@ const CHECK_TIMEOUT_MS: u64 = 10_000;
 #[serde(deny_unknown_fields)]
 pub struct DeclaredTable {
     /// The name that statements use.
-    pub table: TableName,
+    pub table: DatasetName,
     /// Its columns and partitions.
     pub schema: TableSchema,
 }
@@ -58,7 +58,7 @@ pub struct JobSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobReport {
     /// Rows written to each output.
-    pub rows: BTreeMap<TableName, u64>,
+    pub rows: BTreeMap<DatasetName, u64>,
     /// Figures of all statements together.
     pub metrics: Metrics,
 }

@@ -5,7 +5,7 @@ use std::io::BufWriter;
 use std::path::Path;
 use std::sync::Arc;
 
-use barecount_dataset::schema::{Column, ColumnType, TableSchema};
+use barecount_dataset::schema::{ArrowForm, Column, ColumnType, TableSchema};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::BatchCoalescer;
 use datafusion::arrow::datatypes::{DataType, Schema};

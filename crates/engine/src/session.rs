@@ -5,8 +5,8 @@ mod layout;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use barecount_dataset::name::TableName;
-use barecount_dataset::schema::TableSchema;
+use barecount_dataset::schema::{ArrowForm, TableSchema};
+use barecount_model::text::DatasetName;
 use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::{MemorySchemaProvider, TableProvider};
 use datafusion::common::{Column, DataFusionError};
@@ -59,7 +59,7 @@ pub struct Resources {
 #[serde(deny_unknown_fields)]
 pub struct InputTable {
     /// The name, `layer.name`, under which queries see it.
-    pub table: TableName,
+    pub table: DatasetName,
     /// The folder.
     pub path: PathBuf,
     /// The columns, and by which of them the folder is partitioned.
@@ -148,7 +148,7 @@ pub(crate) fn register_empty(
 
 fn register_as(
     context: &SessionContext,
-    name: &TableName,
+    name: &DatasetName,
     table: Arc<dyn TableProvider>,
 ) -> Result<(), EngineError> {
     let failed = |error: DataFusionError| EngineError::Input {

@@ -10,15 +10,17 @@ mod instant;
 mod name;
 mod network;
 mod path;
+mod pattern;
 mod quantity;
 mod wireguard;
 
-pub use column_type::ColumnType;
+pub use column_type::{ColumnType, MAX_COLUMNS};
 pub use cron::{Cron, TimeZoneName};
 pub use instant::Instant;
 pub use name::{ColumnName, DatasetName, DriverName, Name, SecretName};
 pub use network::{DomainName, EgressHost, IpRange, SocketAddress};
 pub use path::{ImageSource, RelativePath};
+pub use pattern::whole_value_pattern;
 pub use quantity::{ByteSize, DecimalText, Duration};
 pub use wireguard::{HostPort, OwnAddress, PeerKey};
 

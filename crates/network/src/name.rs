@@ -2,28 +2,26 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+use barecount_model::text::{DomainName, InvalidText};
 use serde::{Deserialize, Serialize};
 
 /// A host name in lower case and without its final dot, so that equal names compare equal.
 ///
-/// Letters, digits and hyphens only (RFC 952, RFC 1123 section 2.1), at most 253 characters in
-/// labels of at most 63. International names are declared in their ASCII form (RFC 5890). A name
-/// whose last label is a number is refused: programs read it as an IPv4 address.
+/// What a name may be is [`DomainName`]'s to say. International names are declared in their ASCII
+/// form (RFC 5890).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HostName(Arc<str>);
 
 /// A text that is no host name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a host name: {fault}")]
+#[error("`{text}` is not a host name")]
 pub struct InvalidHostName {
     text: String,
-    fault: &'static str,
+    source: InvalidText,
 }
 
 impl HostName {
-    const MAX: usize = 253;
-
     /// The name in lower case, without a final dot.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -35,30 +33,11 @@ impl HostName {
             .strip_suffix(zone.as_str())
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     }
+}
 
-    fn fault(text: &str) -> Option<&'static str> {
-        if text.is_empty() || text.len() > Self::MAX {
-            return Some("1 to 253 characters are allowed");
-        }
-        let mut last = "";
-        for label in text.split('.') {
-            if label.is_empty() || label.len() > 63 {
-                return Some("1 to 63 characters are allowed between dots");
-            }
-            if !label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            {
-                return Some("only letters, digits, hyphens and dots are allowed");
-            }
-            if label.starts_with('-') || label.ends_with('-') {
-                return Some("a label neither starts nor ends with a hyphen");
-            }
-            last = label;
-        }
-        last.bytes()
-            .all(|b| b.is_ascii_digit())
-            .then_some("the last label is a number")
+impl From<&DomainName> for HostName {
+    fn from(name: &DomainName) -> Self {
+        Self(name.as_str().into())
     }
 }
 
@@ -67,11 +46,11 @@ impl FromStr for HostName {
 
     fn from_str(text: &str) -> Result<Self, InvalidHostName> {
         let name = text.strip_suffix('.').unwrap_or(text);
-        match Self::fault(name) {
-            None => Ok(Self(name.to_ascii_lowercase().into())),
-            Some(fault) => Err(InvalidHostName {
+        match name.parse::<DomainName>() {
+            Ok(name) => Ok(Self::from(&name)),
+            Err(source) => Err(InvalidHostName {
                 text: printable(text),
-                fault,
+                source,
             }),
         }
     }
@@ -126,6 +105,7 @@ mod tests {
             "API.Example.".parse::<HostName>(),
             "api.example".parse::<HostName>()
         );
+        assert!("my_account.db.example".parse::<HostName>().is_ok());
     }
 
     #[test]
@@ -140,7 +120,6 @@ mod tests {
             "a..",
             "-a.b",
             "a-.b",
-            "a_b.c",
             "a b",
             "ü.example",
             "*.example",

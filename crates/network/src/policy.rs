@@ -11,11 +11,12 @@ use std::{
 use barecount_model::{
     class::NetworkProfile,
     manifest::{Egress, EgressProtocol},
+    text::{EgressHost, InvalidText, IpRange},
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::name::{HostName, InvalidHostName};
+use crate::name::HostName;
 
 /// What one attempt may reach. Everything else is refused, and recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,40 +163,49 @@ impl Policy {
     }
 }
 
-impl Destination {
+impl From<&Egress> for Destination {
     /// A destination as a manifest declares it.
-    pub fn of(egress: &Egress) -> Result<Self, InvalidHost> {
-        Ok(Self {
-            host: egress.host.to_string().parse()?,
+    fn from(egress: &Egress) -> Self {
+        Self {
+            host: Host::from(&egress.host),
             port: egress.port,
             protocol: egress.protocol,
-        })
+        }
     }
 }
 
-/// A text that is neither a name nor an address nor a range.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("neither an address nor a range of addresses")]
-pub struct InvalidHost(#[from] InvalidHostName);
+impl From<&EgressHost> for Host {
+    fn from(host: &EgressHost) -> Self {
+        match host {
+            EgressHost::Name(name) => Self::Name(HostName::from(name)),
+            EgressHost::Range(range) => Self::from(*range),
+        }
+    }
+}
+
+impl From<IpRange> for Host {
+    fn from(range: IpRange) -> Self {
+        let network = match range.single() {
+            Some(address) => Some(address.to_canonical().into()),
+            None => IpNet::new(range.first(), range.prefix_bits()).ok(),
+        };
+        // A range has no more bits than its addresses have.
+        Self::Network(network.unwrap_or_else(|| range.first().into()))
+    }
+}
 
 impl FromStr for Host {
-    type Err = InvalidHost;
+    type Err = InvalidText;
 
-    fn from_str(text: &str) -> Result<Self, InvalidHost> {
-        if let Ok(address) = text.parse::<IpAddr>() {
-            return Ok(Self::Network(address.to_canonical().into()));
-        }
-        if let Ok(network) = text.parse::<IpNet>() {
-            return Ok(Self::Network(network.trunc()));
-        }
-        Ok(Self::Name(text.parse()?))
+    fn from_str(text: &str) -> Result<Self, InvalidText> {
+        text.parse().map(|host: EgressHost| Self::from(&host))
     }
 }
 
 impl TryFrom<String> for Host {
-    type Error = InvalidHost;
+    type Error = InvalidText;
 
-    fn try_from(text: String) -> Result<Self, InvalidHost> {
+    fn try_from(text: String) -> Result<Self, InvalidText> {
         text.parse()
     }
 }
@@ -320,7 +330,7 @@ mod tests {
         for (text, shown) in [
             ("API.example", "api.example"),
             ("10.1.2.3", "10.1.2.3"),
-            ("10.1.2.3/16", "10.1.0.0/16"),
+            ("10.1.0.0/16", "10.1.0.0/16"),
             ("::ffff:10.1.2.3", "10.1.2.3"),
             ("fd00::1", "fd00::1"),
         ] {
@@ -329,7 +339,9 @@ mod tests {
                 Ok(shown.to_owned())
             );
         }
-        assert!("10.1.2.3/33".parse::<Host>().is_err());
+        for wrong in ["10.1.2.3/33", "10.1.2.3/16"] {
+            assert!(wrong.parse::<Host>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One layer: verified as a whole first, then written over what lower layers left.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 
@@ -42,13 +43,58 @@ const OPAQUE: &str = ".wh..wh..opq";
 /// Notes of a union file system to itself.
 const RESERVED: &str = ".wh..wh.";
 
+/// What of an image cannot be had without privileges, and so is left out of its root folder:
+/// devices, named pipes, and further names of those.
+#[derive(Debug, Default)]
+pub(super) struct LeftOut(BTreeSet<EntryPath>);
+
+impl LeftOut {
+    /// Whether an entry is left out, which its next layer may replace.
+    fn takes(&mut self, path: &EntryPath, entry: &TarEntry<'_>) -> bool {
+        let out = match entry {
+            TarEntry::Node => true,
+            TarEntry::HardLink { target } => self.0.contains(target),
+            _ => false,
+        };
+        if out {
+            self.0.insert(path.clone());
+        } else {
+            self.0.remove(path);
+        }
+        out
+    }
+
+    /// Adds what a layer has of these, without unpacking it.
+    pub(super) fn read(
+        &mut self,
+        mut blob: File,
+        layer: &Descriptor,
+        spent: &mut Spent,
+        limits: &Limits,
+    ) -> Result<(), ImageError> {
+        spent.archive(layer.size)?;
+        let tar = decoded(&mut blob, compression(layer)?, spent.stream_allowance());
+        tarball::read(tar, limits, EntryPath::of_layer, |path, entry| {
+            spent.entry()?;
+            self.takes(path, &entry);
+            Ok(())
+        })
+        .map_err(|fault| refused(layer, fault))
+    }
+
+    /// The paths, in order.
+    pub(super) fn paths(self) -> Vec<EntryPath> {
+        self.0.into_iter().collect()
+    }
+}
+
 /// Puts a layer, whose blob has been verified, over what is in `tree`.
 pub(super) fn apply(
     mut blob: File,
     layer: &Descriptor,
     diff_id: &Digest,
     tree: &Tree,
-    spent: &mut Spent,
+    (spent, left_out): (&mut Spent, &mut LeftOut),
     limits: &Limits,
 ) -> Result<(), ImageError> {
     spent.archive(layer.size)?;
@@ -81,12 +127,16 @@ pub(super) fn apply(
     tarball::read(
         decoded(&mut blob, compression, allowance),
         limits,
+        EntryPath::of_layer,
         |path, entry| {
             if is_whiteout(path) {
-                Ok(())
-            } else {
-                write(tree, path, entry)
+                return Ok(());
             }
+            if !path.is_root() && left_out.takes(path, &entry) {
+                // It still hides what a lower layer has there.
+                return Ok(tree.remove(path)?);
+            }
+            write(tree, path, entry)
         },
     )
     .map_err(|fault| refused(layer, fault))
@@ -121,7 +171,7 @@ fn verify(
     let mut tar = HashingReader::new(tar);
     let mut names = Names::exact();
     let mut hidden = Vec::new();
-    tarball::read(&mut tar, limits, |path, entry| {
+    tarball::read(&mut tar, limits, EntryPath::of_layer, |path, entry| {
         spent.entry()?;
         names.add(path, matches!(entry, TarEntry::Folder))?;
         if let Some((folder, name)) = path.split() {
@@ -199,6 +249,7 @@ fn write(tree: &Tree, path: &EntryPath, entry: TarEntry<'_>) -> Result<(), Entry
             tree.remove(path)?;
             tree.hard_link(path, &target)?;
         }
+        TarEntry::Node => return Err(EntryFault::Special),
     }
     Ok(())
 }

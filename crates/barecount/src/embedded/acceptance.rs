@@ -17,7 +17,7 @@ use barecount_runner::{
 };
 use serde_json::{Value, json};
 
-use super::{data::engine_resources, schema};
+use super::data::engine_resources;
 use crate::failure::chain;
 
 /// All tests of one output together may take so long.
@@ -57,11 +57,10 @@ impl Acceptance {
         if output.tests.is_empty() {
             return Ok(json!([]));
         }
-        let table = schema::table(&output.dataset)?;
         let request = Request::Acceptance(AcceptanceSpec {
             tests: output.tests.iter().map(test).collect(),
             output: InputTable {
-                table,
+                table: output.dataset.clone(),
                 path: std::path::Path::new(inside::INPUT).join(output.dataset.as_str()),
                 schema: table_schema.clone(),
             },

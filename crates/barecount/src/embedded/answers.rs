@@ -12,13 +12,14 @@ use std::{
 use barecount_control::store::{OpenError, StoreError, reader::Reader};
 use barecount_dataset::{
     decision::{DatasetCommit, PartitionValues, WriteMode},
-    name::{TableName, Tenant},
+    name::Tenant,
     table::{Snapshot, StateTables, TableError},
 };
 use barecount_model::{
     id::RunId,
     plan::{InputPlan, Plan, StagePlan},
     run::{Answered, AttemptState, Run, StandingOutput, Task, TaskState, Window},
+    text::DatasetName,
     work::{self, Before, Decision, Fallen, LiveFile, Read, Why, Work, Wrote},
 };
 
@@ -221,9 +222,8 @@ impl Answers {
             else {
                 continue;
             };
-            let table = schema::table(dataset).ok()?;
             let wanted = schema::partitions(partitions, own_partition(stage, task));
-            let (version, content) = match self.snapshot(&tenant, &table).await.ok()? {
+            let (version, content) = match self.snapshot(&tenant, dataset).await.ok()? {
                 Some(snapshot) => (Some(snapshot.version), snapshot.content_identity(&wanted)),
                 None => (None, "none".to_owned()),
             };
@@ -294,7 +294,7 @@ impl Answers {
     async fn snapshot(
         &self,
         tenant: &Tenant,
-        table: &TableName,
+        table: &DatasetName,
     ) -> Result<Option<Arc<Snapshot>>, TableError> {
         let tables = self.tables.of(tenant);
         let root = tables.root(table);

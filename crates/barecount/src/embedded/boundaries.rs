@@ -16,7 +16,7 @@ use barecount_agent::{AccessError, DataError};
 use barecount_dataset::{
     decision::{Committed, Decision, WriteMode},
     disk::{Disk, LocalDisk},
-    name::{TableName, Tenant},
+    name::Tenant,
     table::Tables,
 };
 use barecount_model::{
@@ -104,7 +104,7 @@ impl Boundaries {
                 continue;
             };
             let name = staged.dataset.as_str();
-            let of_it = |table: &TableName| table.to_string() == name;
+            let of_it = |table: &DatasetName| table.as_str() == name;
             let whole = decision.datasets.iter().any(|commit| {
                 of_it(&commit.table)
                     && commit.mode == WriteMode::Overwrite

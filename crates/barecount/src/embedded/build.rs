@@ -9,7 +9,8 @@ use std::{
 use barecount_artifact::{
     Limits, Store,
     build::{self, Built, Cancel, Outcome, RECIPE, Request, Toolchain},
-    image::{self, Selection, spec::Platform},
+    entry::EntryPath,
+    image::{self, ImageError, Selection, spec::Platform},
     job, package,
     store::Blob,
 };
@@ -40,8 +41,24 @@ pub(crate) enum Progress<'a> {
         digest: &'a Digest,
         duration_ms: u64,
     },
+    /// An image was taken without these devices and named pipes.
+    LeftOut {
+        name: &'a str,
+        paths: &'a [EntryPath],
+    },
     /// It is as it was.
     Unchanged { kind: ArtifactKind, name: &'a str },
+}
+
+/// Why an image of others was not taken.
+#[derive(Debug, thiserror::Error)]
+enum ImportError {
+    /// It cannot be used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// That it was taken cannot be written down.
+    #[error("that the image was taken cannot be written down")]
+    Record(#[from] std::io::Error),
 }
 
 /// Builds the artifacts of a pipeline. Blocks.
@@ -164,19 +181,46 @@ impl<'a> Workshop<'a> {
                     .map_err(|error| cannot(wanted, &error))
             }
             ArtifactKind::Image if source.join("oci-layout").is_file() => {
-                let platform = Platform::of_this_program();
-                image::import(
-                    self.store,
-                    &source,
-                    &Selection::Only,
-                    &platform,
-                    &self.limits,
-                )
-                .map(as_is)
-                .map_err(|error| cannot(wanted, &error))
+                let blob = self
+                    .import(wanted, &source, facts, progress)
+                    .map_err(|error| cannot(wanted, &error))?;
+                Ok(as_is(blob))
             }
             kind => Err(nothing_there(wanted, kind, &source)),
         }
+    }
+
+    /// Takes an image that others made. What of it cannot be had is on record once, with the image.
+    fn import(
+        &self,
+        wanted: &Required,
+        layout: &Path,
+        facts: &mut Vec<Statement>,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Blob, ImportError> {
+        let platform = Platform::of_this_program();
+        let blob = image::import(
+            self.store,
+            layout,
+            &Selection::Only,
+            &platform,
+            &self.limits,
+        )?;
+        let record = self.work.join("imported").join(self.record_name(wanted));
+        let known = fs_err::read(&record).ok();
+        if known.is_some_and(|known| known == blob.digest.to_string().into_bytes()) {
+            return Ok(blob);
+        }
+        let left_out = image::left_out(self.store, &blob.digest, &self.limits)?;
+        if !left_out.is_empty() {
+            progress(Progress::LeftOut {
+                name: &wanted.name,
+                paths: &left_out,
+            });
+            facts.push(imported(wanted, &blob, &left_out));
+        }
+        keep(&record, blob.digest.to_string().as_bytes())?;
+        Ok(blob)
     }
 
     fn build(
@@ -230,7 +274,7 @@ impl<'a> Workshop<'a> {
                     duration_ms,
                 });
                 facts.push(fact(built));
-                keep(&record, built).map_err(|error| cannot(wanted, &error))?;
+                keep_built(&record, built).map_err(|error| cannot(wanted, &error))?;
             }
         }
         Ok(Made {
@@ -281,11 +325,14 @@ fn entry_point(pipeline: &Pipeline, wanted: &Required) -> String {
 }
 
 /// Remembers what was built, so that the same need not be built again. Losing it costs a build.
-fn keep(record: &Path, built: &Built) -> std::io::Result<()> {
+fn keep_built(record: &Path, built: &Built) -> std::io::Result<()> {
+    keep(record, &serde_json::to_vec(built)?)
+}
+
+fn keep(record: &Path, text: &[u8]) -> std::io::Result<()> {
     if let Some(folder) = record.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    let text = serde_json::to_vec(built)?;
     let temporary = record.with_extension("tmp");
     std::fs::write(&temporary, text)?;
     std::fs::rename(&temporary, record)
@@ -306,6 +353,24 @@ fn fact(built: &Built) -> Statement {
         "cargo": built.builder.cargo,
         "flags": built.builder.flags,
         "duration_ms": built.duration_ms,
+    });
+    statement(EvidenceKind::Build, &[subject], predicate)
+}
+
+/// The fact that an image of others was taken, and without what.
+fn imported(wanted: &Required, blob: &Blob, left_out: &[EntryPath]) -> Statement {
+    let subject = Subject::new(
+        format!("{}/{}", wanted.kind.as_str(), wanted.name),
+        &blob.digest.to_string(),
+    );
+    let paths: Vec<_> = left_out.iter().map(ToString::to_string).collect();
+    let predicate = json!({
+        "kind": wanted.kind.as_str(),
+        "name": wanted.name,
+        "size": blob.size,
+        "source": blob.digest,
+        "recipe": null,
+        "left_out": { "why": "devices and named pipes are not made", "paths": paths },
     });
     statement(EvidenceKind::Build, &[subject], predicate)
 }

@@ -97,7 +97,6 @@ impl DataPlane for StateData {
                 partitions,
                 ..
             } => {
-                let table = schema::table(dataset)?;
                 let tables = self.tables_of(&assignment.tenant)?;
                 let written =
                     self.boundaries
@@ -109,7 +108,7 @@ impl DataPlane for StateData {
                 // What answers for it later is what it was placed for.
                 let version = assignment.reads.get(dataset.as_str()).copied();
                 let snapshot = tables
-                    .snapshot(&table, version)
+                    .snapshot(dataset, version)
                     .await
                     .map_err(|error| unavailable(&error))?;
                 let wanted = schema::partitions(partitions, own_partition(assignment));
@@ -168,7 +167,7 @@ impl DataPlane for StateData {
             .check(output, &table_schema, assignment, staging, watch)
             .await?;
         let commit = DatasetCommit {
-            table: schema::table(&output.dataset)?,
+            table: output.dataset.clone(),
             mode: schema::write_mode(output.mode),
             replace_partition: own,
             schema: table_schema,
@@ -263,9 +262,8 @@ impl DataPlane for StateData {
             .outputs
             .iter()
             .map(|output| {
-                let table = schema::table(&output.dataset)?;
                 Ok(DeclaredTable {
-                    table,
+                    table: output.dataset.clone(),
                     schema: schema::of_output(output)?,
                 })
             })
@@ -305,15 +303,14 @@ async fn input_table(tables: &Tables, input: &InputPlan) -> Result<Option<InputT
     else {
         return Ok(None);
     };
-    let table = schema::table(dataset)?;
-    let partitions = match tables.snapshot(&table, None).await {
+    let partitions = match tables.snapshot(dataset, None).await {
         Ok(snapshot) => snapshot.schema.partition_by().to_vec(),
         // That there is nothing to read was said when the input was provided.
         Err(_) => Vec::new(),
     };
     Ok(Some(InputTable {
         schema: schema::of_columns(dataset, columns, partitions)?,
-        table,
+        table: dataset.clone(),
         path: Path::new(inside::INPUT).join(dataset.as_str()),
     }))
 }

@@ -59,8 +59,7 @@ pub(crate) async fn unfit(
     pipeline: &Pipeline,
     only: Option<&str>,
 ) -> Result<Vec<Unfit>, Failure> {
-    let tenant = pipeline.tenant.as_str().parse::<Tenant>();
-    let tenant = tenant.map_err(|error| Failure::from_error(Status::Usage, &error))?;
+    let tenant = Tenant::from(pipeline.tenant.clone());
     let tables = &tables.of(&tenant);
     let mut found = Vec::new();
     let stages = pipeline.stages.iter();
@@ -87,8 +86,7 @@ async fn foresee(
     let unusable = |error: DataError| {
         Failure::from_error(Status::Usage, &error).with_code(codes::OUTPUT_NOT_AS_DECLARED.id)
     };
-    let table = schema::table(&output.dataset).map_err(unusable)?;
-    let snapshot = match tables.snapshot(&table, None).await {
+    let snapshot = match tables.snapshot(&output.dataset, None).await {
         Err(TableError::NotFound { .. }) => return Ok(None),
         found => found.map_err(|error| {
             Failure::from_error(Status::Failed, &error).with_code(codes::DATASET_UNAVAILABLE.id)

@@ -15,9 +15,9 @@ use barecount_control::store::{OpenError, Store, reader::Reader};
 use barecount_dataset::{
     disk::{Disk, LocalDisk},
     layout::OlderLayout,
-    name::{TableName, Tenant},
+    name::Tenant,
 };
-use barecount_model::codes;
+use barecount_model::{codes, text::DatasetName};
 
 use super::{boundaries::Boundaries, open_failure, unusable};
 use crate::{
@@ -49,7 +49,7 @@ pub(crate) fn bring_up_to_date(state: &Path) -> Result<(), Failure> {
     for (table, tenant) in &owners {
         // The record first: a table that has moved is not come back to.
         boundaries
-            .give(&table.to_string(), tenant)
+            .give(table.as_str(), tenant)
             .and_then(|()| older.give(table, tenant))
             .map_err(|error| moving(&error))?;
     }
@@ -60,7 +60,7 @@ pub(crate) fn bring_up_to_date(state: &Path) -> Result<(), Failure> {
 ///
 /// # Errors
 /// As [`bring_up_to_date`]; and if there is no such table to give.
-pub(crate) fn give(state: &Path, table: &TableName, tenant: &Tenant) -> Result<(), Failure> {
+pub(crate) fn give(state: &Path, table: &DatasetName, tenant: &Tenant) -> Result<(), Failure> {
     let waiting = match older(state)? {
         Some(older) => older.tables().map_err(|error| moving(&error))?,
         None => Vec::new(),
@@ -98,7 +98,7 @@ fn older(state: &Path) -> Result<Option<OlderLayout>, Failure> {
 }
 
 /// Whose each table is that is to be moved.
-fn owners(state: &Path, older: &OlderLayout) -> Result<BTreeMap<TableName, Tenant>, Failure> {
+fn owners(state: &Path, older: &OlderLayout) -> Result<BTreeMap<DatasetName, Tenant>, Failure> {
     let mut owners = BTreeMap::new();
     let tables = older.tables().map_err(|error| moving(&error))?;
     if tables.is_empty() {
@@ -130,7 +130,7 @@ fn owners(state: &Path, older: &OlderLayout) -> Result<BTreeMap<TableName, Tenan
 }
 
 /// The tenants that committed a table; where none did, those whose plans write it.
-fn candidates(reader: &Reader, table: &TableName) -> Result<Vec<String>, Failure> {
+fn candidates(reader: &Reader, table: &DatasetName) -> Result<Vec<String>, Failure> {
     let table = table.to_string();
     let writers = reader.writers_of(&table).map_err(state::store_failure)?;
     if !writers.is_empty() {
@@ -155,8 +155,8 @@ fn given(state: &Path) -> Result<BTreeMap<String, String>, Failure> {
 }
 
 /// Nobody knows whose these tables are, so nothing was moved.
-fn unowned(unknown: &[(TableName, Vec<String>)]) -> Failure {
-    let says = |(table, tenants): &(TableName, Vec<String>)| match tenants.as_slice() {
+fn unowned(unknown: &[(DatasetName, Vec<String>)]) -> Failure {
+    let says = |(table, tenants): &(DatasetName, Vec<String>)| match tenants.as_slice() {
         [] => format!("{table} (no run on record wrote it)"),
         tenants => format!("{table} (written by {})", tenants.join(" and ")),
     };

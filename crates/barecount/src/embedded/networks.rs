@@ -95,11 +95,7 @@ fn endpoints(network: &PrivateLink) -> Result<Path, String> {
             .parse()
             .map_err(|error| format!("`{service}` is no name of a service: {error}"))?;
         let address = match endpoint {
-            EgressHost::Name(name) => EndpointAddress::Name(
-                name.as_str()
-                    .parse()
-                    .map_err(|error| format!("`{name}`: {error}"))?,
-            ),
+            EgressHost::Name(name) => EndpointAddress::Name(name.into()),
             EgressHost::Range(range) => EndpointAddress::Ip(
                 range
                     .single()

@@ -42,12 +42,7 @@ impl PathGate {
         let Some(path) = self.paths.get(&profile) else {
             return Ok(None);
         };
-        // What cannot be read as a destination fails the attempt, with its reason.
-        let destinations: Vec<_> = stage
-            .egress
-            .iter()
-            .filter_map(|egress| Destination::of(egress).ok())
-            .collect();
+        let destinations: Vec<_> = stage.egress.iter().map(Destination::from).collect();
         let health = probe(path, &destinations, LIMIT).await;
         match &health.reason {
             None => Ok(Some(health)),

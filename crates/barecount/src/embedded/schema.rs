@@ -4,24 +4,15 @@ use barecount_agent::DataError;
 use barecount_dataset::{
     decision::{PartitionValues, WriteMode},
     evolution::SchemaEvolution,
-    name::TableName,
     read::InputFormat,
-    schema::{Column, ColumnType, TableSchema},
+    schema::{Column, TableSchema},
     stage::{OutputFormat, files_schema},
 };
 use barecount_model::{
     manifest,
     pipeline::{Output, PartitionFilter},
-    text::{self, DatasetName},
+    text::DatasetName,
 };
-
-/// The table of a dataset.
-pub(super) fn table(dataset: &DatasetName) -> Result<TableName, DataError> {
-    dataset
-        .as_str()
-        .parse()
-        .map_err(|error| unusable(dataset, &error))
-}
 
 /// The schema of an output's table.
 pub(super) fn of_output(output: &Output) -> Result<TableSchema, DataError> {
@@ -46,25 +37,12 @@ pub(super) fn of_columns(
         .iter()
         .map(|column| Column {
             name: column.name.to_string(),
-            column_type: column_type(column.column_type),
+            column_type: column.column_type,
             nullable: column.nullable,
             pattern: column.pattern.clone(),
         })
         .collect();
     TableSchema::new(columns, partition_by).map_err(|error| unusable(dataset, &error))
-}
-
-fn column_type(declared: text::ColumnType) -> ColumnType {
-    match declared {
-        text::ColumnType::String => ColumnType::String,
-        text::ColumnType::Int64 => ColumnType::Int64,
-        text::ColumnType::Float64 => ColumnType::Float64,
-        text::ColumnType::Decimal { precision, scale } => ColumnType::Decimal { precision, scale },
-        text::ColumnType::Date => ColumnType::Date,
-        text::ColumnType::Timestamp => ColumnType::Timestamp,
-        text::ColumnType::Bool => ColumnType::Bool,
-        text::ColumnType::Binary => ColumnType::Binary,
-    }
 }
 
 /// The format in which a task hands rows over.

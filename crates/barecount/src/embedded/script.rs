@@ -89,7 +89,7 @@ fn plan(pipeline: &Pipeline, stage: &Stage, sql: &str) -> Result<(), EngineError
 
 fn declared(output: &barecount_model::pipeline::Output) -> Result<job::DeclaredTable, DataError> {
     Ok(job::DeclaredTable {
-        table: schema::table(&output.dataset)?,
+        table: output.dataset.clone(),
         schema: schema::of_output(output)?,
     })
 }

@@ -111,7 +111,7 @@ fn config(
 
 fn target(host: &EgressHost) -> Result<Target, Failure> {
     match host {
-        EgressHost::Name(name) => name.as_str().parse().map(Target::Name).map_err(unusable),
+        EgressHost::Name(name) => Ok(Target::Name(name.into())),
         EgressHost::Range(range) => match range.single() {
             Some(address) => Ok(Target::Address(address)),
             None => Err(unusable("an endpoint is one host")),

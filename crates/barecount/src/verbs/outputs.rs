@@ -8,10 +8,10 @@ use std::{
 
 use barecount_control::store::OutputVersion;
 use barecount_dataset::{
-    name::TableName,
     read::InputFormat,
     table::{Snapshot, StateTables, TableError},
 };
+use barecount_model::text::DatasetName;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
@@ -100,7 +100,7 @@ fn tables(global: &Global) -> Result<StateTables, Failure> {
 }
 
 fn snapshot(global: &Global, dataset: &Dataset) -> Result<Snapshot, Failure> {
-    let table: TableName = dataset.name.parse().map_err(|error| {
+    let table: DatasetName = dataset.name.parse().map_err(|error| {
         Failure::new(
             Status::Usage,
             format!("`{}` does not name a dataset", dataset.name),
@@ -159,7 +159,7 @@ fn list(global: &Global, printer: &Printer, of: &OfTenant) -> Result<(), Failure
         "nothing was committed yet",
     );
     for output in &found {
-        let Ok(name) = output.dataset.parse::<TableName>() else {
+        let Ok(name) = output.dataset.parse::<DatasetName>() else {
             continue;
         };
         let tables = tables(global)?.of(&tenant(&output.tenant)?);

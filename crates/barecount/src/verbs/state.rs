@@ -1,7 +1,6 @@
 //! `barecount state`.
 
-use barecount_dataset::name::TableName;
-use barecount_model::text::Name;
+use barecount_model::text::{DatasetName, Name};
 use clap::Subcommand;
 use serde_json::json;
 
@@ -10,7 +9,6 @@ use crate::{
     embedded::layout,
     failure::{Failure, Status},
     printer::Printer,
-    tenant::tenant,
 };
 
 /// Look after the state folder.
@@ -31,11 +29,11 @@ impl State {
     pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
         match self {
             Self::Give { name, tenant: of } => {
-                let table: TableName = name.parse().map_err(|error| {
+                let table: DatasetName = name.parse().map_err(|error| {
                     let what = format!("`{name}` does not name a dataset");
                     Failure::new(Status::Usage, what).because(&error)
                 })?;
-                layout::give(&global.state, &table, &tenant(of.as_str())?)?;
+                layout::give(&global.state, &table, &of.clone().into())?;
                 let value =
                     json!({ "schema": "barecount/given/v1", "dataset": name, "tenant": of });
                 printer.data(&value, || format!("{name} is tenant `{of}`'s now\n"))

@@ -16,7 +16,7 @@ use super::{Stage, StageError};
 use crate::cell::{to_text, value_at};
 use crate::dead_letter::Refusal;
 use crate::input::InputFile;
-use crate::schema::{Column, ColumnType, TableSchema};
+use crate::schema::{ArrowForm, Column, ColumnType, TableSchema};
 
 /// Small batches bound what a few huge values can hold in memory at once.
 const BATCH_ROWS: usize = 2048;

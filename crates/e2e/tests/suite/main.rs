@@ -11,6 +11,7 @@ mod evidence;
 mod evolution;
 mod example;
 mod functions;
+mod images;
 mod interruptions;
 mod manifests;
 mod ordinary;

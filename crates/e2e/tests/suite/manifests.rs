@@ -119,6 +119,120 @@ fn contradictions_are_refused() {
     is_refused(sound.replace("      outputs:", twice), "BC0220", 15, 11);
 }
 
+/// A pipeline of SQL whose datasets have names that no column could have.
+fn unusual_names() -> Place {
+    let place = Place::new();
+    place.write(
+        "pipeline.yaml",
+        "apiVersion: barecount.dev/v1
+kind: Pipeline
+metadata: { name: unusual, tenant: demo, owner: you@example.com }
+spec:
+  classification: public
+  defaults:
+    runner: { class: managed_etl, size: small, network_profile: private_vpc }
+  stages:
+    - name: first
+      phase: kpi
+      runner: { job: first.sql }
+      outputs:
+        - dataset: raw.my-orders
+          format: parquet
+          partition_by: [day]
+          columns: [{ name: id, type: int64 }, { name: day, type: date }]
+          tests: [{ unique: [id] }]
+    - name: second
+      phase: kpi
+      runner: { job: second.sql }
+      inputs:
+        - { dataset: raw.my-orders, format: csv }
+      outputs:
+        - dataset: 2nd.2024_orders
+          format: parquet
+          columns: [{ name: id, type: int64 }]
+",
+    );
+    place.write(
+        "first.sql",
+        "INSERT INTO raw.\"my-orders\" SELECT * FROM \
+         (VALUES (1, DATE '2026-01-02'), (2, DATE '2026-01-03')) AS days (id, day)",
+    );
+    place.write(
+        "second.sql",
+        "INSERT INTO \"2nd\".\"2024_orders\" SELECT id + 10 AS id FROM raw.\"my-orders\"",
+    );
+    place
+}
+
+#[test]
+fn datasets_of_every_name_that_a_manifest_takes_are_written_and_read() {
+    let place = unusual_names();
+    place
+        .barecount(["validate", "pipeline.yaml"])
+        .finish()
+        .exits_with(0);
+    place
+        .barecount(["run", "pipeline.yaml"])
+        .finish()
+        .exits_with(0);
+    let exported = place
+        .barecount(["outputs", "export", "2nd.2024_orders"])
+        .finish()
+        .exits_with(0);
+    assert_eq!(exported.stdout, "id\n11\n12\n", "{exported}");
+    place.nothing_is_left();
+}
+
+const REACHES_OUT: &str = "apiVersion: barecount.dev/v1
+kind: Environment
+metadata: { name: local }
+spec:
+  kind: development
+  backends: { container: local }
+  governance:
+    matrix:
+      - tenant: '*'
+        allow:
+          - { classes: [container], sizes: [small], network_profiles: [public_vpc_egress] }
+  networks:
+    public_vpc_egress: { allow: [my_account.db.example] }
+";
+
+#[test]
+fn a_host_of_every_name_that_a_manifest_takes_can_be_declared() {
+    let egress =
+        "      egress:\n        - { host: my_account.db.example, port: 443, protocol: tls }\n";
+    let place = pipelines::container_with("", egress);
+    let manifest = fs_err::read_to_string(place.join("pipeline.yaml")).expect("it was written");
+    place.write(
+        "pipeline.yaml",
+        manifest.replace("private_vpc", "public_vpc_egress"),
+    );
+    place.write("environments/local.yaml", REACHES_OUT);
+    place
+        .barecount(["run", "pipeline.yaml"])
+        .finish()
+        .exits_with(0);
+    place.nothing_is_left();
+}
+
+#[test]
+fn columns_that_no_table_could_have_are_refused_with_their_place() {
+    let sound = sound();
+    let split = |by: &str| {
+        let declared = format!("mode: overwrite\n          partition_by: [{by}]");
+        sound.replace("mode: overwrite", &declared)
+    };
+    is_refused(split("amount"), "BC0223", 17, 26);
+    let caseless = sound.replace("name: amount", "name: ID");
+    is_refused(caseless, "BC0218", 19, 23);
+    let pattern = sound.replace(
+        "type: \"decimal(10,2)\"",
+        "type: string, pattern: \"a)|(b\"",
+    );
+    is_refused(pattern, "BC0224", 19, 54);
+}
+
 #[test]
 fn all_problems_are_told_and_not_the_first_alone() {
     let place = Place::new();

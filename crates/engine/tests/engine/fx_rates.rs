@@ -32,7 +32,7 @@ fn place(partitions: usize) -> Outcome<Place> {
     let folder = place.input("gdp.fx_rates", &rates::input_schema()?)?;
     rates::write(&folder.join("part-00000.parquet"))?;
     for output in rates::outputs()? {
-        place.output(&output.table.to_string(), &output.schema)?;
+        place.output(output.table.as_str(), &output.schema)?;
     }
     Ok(place)
 }

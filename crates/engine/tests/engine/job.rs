@@ -58,7 +58,7 @@ fn every_type_comes_out_as_it_went_in_and_is_staged() -> Outcome {
     }
     place.output("kpi.t", &all)?;
     let report = place.succeed("INSERT INTO kpi.t SELECT * FROM raw.t")?;
-    assert_eq!(report.rows.get(&"kpi.t".parse()?), Some(&4));
+    assert_eq!(report.rows.get("kpi.t"), Some(&4));
     assert_eq!(report.metrics.rows_read, 4);
     assert_eq!(
         place.rows("kpi.t")?,

@@ -10,10 +10,7 @@ use crate::manifest::{
     Columns, Format, InputSpec, Manifest, OutputSpec, PartitionUnit, PartitionsSpec, StageSpec,
     WriteMode,
 };
-use crate::text::{ColumnName, ColumnType, DatasetName, Name};
-
-/// The largest compiled pattern of a column, in bytes.
-const MAX_PATTERN_BYTES: usize = 1 << 18;
+use crate::text::{ColumnName, ColumnType, DatasetName, MAX_COLUMNS, Name, whole_value_pattern};
 
 /// Who writes each dataset.
 pub(super) struct Writers<'a> {
@@ -323,7 +320,8 @@ fn output(findings: &mut Findings<'_>, at: &str, spec: &OutputSpec, stage: &Stag
 
 fn columns(findings: &mut Findings<'_>, at: &str, spec: &OutputSpec) -> Vec<Column> {
     let mut columns: Vec<Column> = Vec::new();
-    let mut lines: BTreeMap<ColumnName, usize> = BTreeMap::new();
+    // Tables compare names without case.
+    let mut lines: BTreeMap<String, (usize, &ColumnName)> = BTreeMap::new();
     for (index, declared) in spec.columns.iter().enumerate() {
         let at = format!("{at}/columns/{index}");
         let names: Vec<(String, &ColumnName)> = match (&declared.name, &declared.names[..]) {
@@ -340,14 +338,25 @@ fn columns(findings: &mut Findings<'_>, at: &str, spec: &OutputSpec) -> Vec<Colu
         };
         check_column(findings, &at, declared);
         for (place, name) in names {
-            if let Some(line) = lines.get(name) {
-                let message = format!("the column `{name}` is already declared on line {line}");
+            let caseless = name.as_str().to_lowercase();
+            if let Some((line, other)) = lines.get(&caseless) {
+                let message = if *other == name {
+                    format!("the column `{name}` is already declared on line {line}")
+                } else {
+                    format!(
+                        "the column `{name}` differs only in case from `{other}` on line {line}"
+                    )
+                };
                 findings.error(codes::DUPLICATE_COLUMN, &place, message);
                 continue;
             }
-            lines.insert(name.clone(), findings.line(&place));
+            lines.insert(caseless, (findings.line(&place), name));
             columns.push(column(name, declared, spec));
         }
+    }
+    if columns.len() > MAX_COLUMNS {
+        let message = format!("a dataset has at most {MAX_COLUMNS} columns");
+        findings.error(codes::OUT_OF_RANGE, &format!("{at}/columns"), message);
     }
     columns
 }
@@ -379,18 +388,14 @@ fn check_column(findings: &mut Findings<'_>, at: &str, declared: &Columns) {
             findings.error_with_help(codes::OUT_OF_RANGE, &pointer, message, help);
             return;
         }
-        let compiled = regex::RegexBuilder::new(&format!("^(?:{pattern})$"))
-            .size_limit(MAX_PATTERN_BYTES)
-            .build();
-        if let Err(error) = compiled {
-            let reason = error.to_string();
-            let reason = reason
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .trim_start_matches("error: ");
+        if let Err(reason) = whole_value_pattern(pattern) {
             let message = format!("{} is not a regular expression", quoted(pattern));
-            findings.error_with_help(codes::INVALID_COLUMNS, &pointer, message, reason);
+            findings.error_with_help(
+                codes::INVALID_COLUMNS,
+                &pointer,
+                message,
+                reason.to_string(),
+            );
         }
     }
     if declared.tolerance.is_some() && declared.column_type != ColumnType::Float64 {
@@ -414,9 +419,11 @@ fn check_partition_columns(findings: &mut Findings<'_>, at: &str, output: &Outpu
             findings.error_with_help(codes::UNKNOWN_COLUMN, &at, message, help);
             continue;
         };
-        if matches!(column.column_type, ColumnType::Float64 | ColumnType::Binary) {
+        if !column.column_type.splits() {
             let message = format!("a dataset is not split by values of {}", column.column_type);
-            findings.error(codes::INVALID_PARTITIONS, &at, message);
+            let help = "only string, int64, date and bool columns split a dataset; declare one \
+                        that is made from this, as the date of a timestamp";
+            findings.error_with_help(codes::INVALID_PARTITIONS, &at, message, help);
         }
         if output.partition_by[..index].contains(name) {
             let message = format!("`{name}` is named twice");

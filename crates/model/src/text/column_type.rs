@@ -2,6 +2,9 @@
 
 use super::{InvalidText, text_value};
 
+/// The most columns that a table may have.
+pub const MAX_COLUMNS: usize = 2_000;
+
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ColumnType {
@@ -38,6 +41,12 @@ impl ColumnType {
         ("bool", Self::Bool),
         ("binary", Self::Binary),
     ];
+
+    /// Whether a dataset may be split by values of the type: those whose text names a folder that
+    /// every reader of the table understands alike.
+    pub fn splits(self) -> bool {
+        matches!(self, Self::String | Self::Int64 | Self::Date | Self::Bool)
+    }
 
     /// Whether values of the type are numbers.
     pub fn is_number(self) -> bool {
@@ -100,3 +109,26 @@ text_value!(
     "^(string|int64|float64|date|timestamp|bool|binary|decimal\\( ?[0-9]{1,2} ?, ?[0-9]{1,2} ?\\))$",
     "string, int64, float64, date, timestamp, bool, binary, or decimal(precision,scale)."
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decimal_has_at_most_38_digits_and_types_one_spelling() {
+        for right in ["string", "decimal(18,6)", "decimal(38,38)", "timestamp"] {
+            let parsed = right.parse::<ColumnType>().map(|parsed| parsed.to_string());
+            assert_eq!(parsed.as_deref(), Ok(right));
+        }
+        for wrong in [
+            "decimal(39,0)",
+            "decimal(3,4)",
+            "decimal",
+            "int",
+            "decimal(0,0)",
+            "DATE",
+        ] {
+            assert!(wrong.parse::<ColumnType>().is_err(), "{wrong} was accepted");
+        }
+    }
+}

@@ -78,6 +78,11 @@ impl DatasetName {
     pub fn layer(&self) -> &str {
         self.0.split_once('.').map_or("", |(layer, _)| layer)
     }
+
+    /// The name within the layer.
+    pub fn name(&self) -> &str {
+        self.0.split_once('.').map_or("", |(_, name)| name)
+    }
 }
 
 name!(

@@ -45,7 +45,7 @@ impl FromStr for DomainName {
         };
         if text.len() > 253 || !text.split('.').all(label) {
             return Err(InvalidText::new(
-                "labels of at most 63 letters, digits and `-`, with dots between them, at most 253 \
+                "labels of at most 63 letters, digits, `-` and `_`, with dots between them, at most 253 \
                  characters in all",
             ));
         }
