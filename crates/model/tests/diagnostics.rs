@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use barecount_model::{diagnostic, pipeline};
+use barecount_model::{codes::JOB_NOT_PLANNABLE, diagnostic, pipeline};
 
 #[test]
 fn wrong_manifests_are_explained() -> Result<(), std::io::Error> {
@@ -31,10 +31,10 @@ fn wrong_manifests_are_explained() -> Result<(), std::io::Error> {
         let text = diagnostic::render(&diagnostics, &String::from_utf8_lossy(&bytes));
         insta::assert_snapshot!(name, text);
     }
-    // every code of the manifest is shown at least once
+    // Every code of the manifest is shown at least once; what is told of jobs is in other files.
     let all = barecount_model::codes::ALL.iter().map(|code| code.id);
     let unseen: Vec<_> = all
-        .filter(|id| id.starts_with("BC02") && !codes.contains(id))
+        .filter(|id| id.starts_with("BC02") && *id != JOB_NOT_PLANNABLE.id && !codes.contains(id))
         .collect();
     assert_eq!(unseen, Vec::<&str>::new());
     Ok(())
