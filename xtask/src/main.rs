@@ -25,6 +25,8 @@ usage: cargo xtask <task>
   kill [--times N] [--seed N]
                  kill the example's run at random moments until it has survived N of them (8),
                  and agents with their sandboxes until nothing was left of N of them (20)
+  sim [--histories N] [--seed S]
+                 make histories up from a seed, and hold that each comes to one end
   break [NAME…]  break each guarantee in a copy of the project, and hold that a test notices
   docs           make the pages of docs/ a site; compiles mdBook first
   deny           have cargo-deny check what is depended on; compiles it first
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
             "test" => test::run(rest).map(Some),
             "fuzz" => test::run_fuzz(rest).map(Some),
             "kill" => test::run_kill(rest).map(Some),
+            "sim" => test::run_sim(rest).map(Some),
             "break" => breaks::run(rest).map(Some),
             "deny" if rest.is_empty() => Project::find()
                 .and_then(|project| dependencies::with_cargo_deny(&project))

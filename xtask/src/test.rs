@@ -175,6 +175,27 @@ pub(crate) fn run_kill(arguments: &[String]) -> Result<(), Failure> {
     sandboxes.run("kill-sandboxes", &project)
 }
 
+/// Plays as many histories as asked, from this seed on.
+pub(crate) fn run_sim(arguments: &[String]) -> Result<(), Failure> {
+    let project = Project::find()?;
+    let command = "cargo test --workspace --locked --test histories -- --nocapture";
+    let mut task = Task::new(command).minutes(24 * 60);
+    for option in arguments.chunks(2) {
+        let usage = || Failure::new("sim", "usage: cargo xtask sim [--histories N] [--seed S]");
+        let [name, value] = option else {
+            return Err(usage());
+        };
+        let variable = match name.as_str() {
+            "--histories" => "BARECOUNT_SIM_HISTORIES",
+            "--seed" => "BARECOUNT_SIM_SEED",
+            _ => return Err(usage()),
+        };
+        value.parse::<u64>().map_err(|_| usage())?;
+        task = task.env(variable, value);
+    }
+    task.run("sim", &project)
+}
+
 /// Builds all of it, as the tests will: a part would be built with other features of the same large
 /// dependencies, once more.
 fn build() -> Task {

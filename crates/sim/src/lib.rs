@@ -22,7 +22,7 @@ const TOLD: usize = 60;
 
 /// A history in which something does not hold that must.
 #[derive(Debug, thiserror::Error)]
-#[error("seed {seed}: {what}\n{}\nreplay: BARECOUNT_SIM_HISTORIES=1 BARECOUNT_SIM_SEED={seed} cargo test --workspace --test histories", steps.join("\n"))]
+#[error("seed {seed}: {what}\n{}\nreplay: cargo xtask sim --histories 1 --seed {seed}", steps.join("\n"))]
 pub struct Violation {
     /// The seed that gives the same history again.
     pub seed: u64,

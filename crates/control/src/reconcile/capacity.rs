@@ -18,8 +18,8 @@ pub struct Caps {
 }
 
 impl Caps {
-    /// The tasks of a new run that may be placed with its submission, where nothing else is under
-    /// way.
+    /// The tasks of a new run that may be placed with its submission, by a process that works on no
+    /// other run: nobody counts them while it is not known whether the submission is durable.
     pub fn first(&self, run: &Run, plan: &Plan) -> Vec<usize> {
         let mut busy = Busy::default();
         let mut of_stage: HashMap<&str, usize> = HashMap::new();

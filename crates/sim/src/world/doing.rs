@@ -133,9 +133,9 @@ impl World {
             self.soon(3_000, Happening::Submit { client });
             return;
         };
-        let alone = control.reconciler.runs().next().is_none();
+        let alone = self.clients.len() == 1 && control.reconciler.runs().next().is_none();
         let shape = &plans::PLANS[self.clients[client].shape];
-        let caps = (alone && client == 0).then_some(&caps);
+        let caps = alone.then_some(&caps);
         let submission = plans::submission(shape, id, &token, caps);
         let run = submission.run.id.clone();
         self.clients[client].tries = self.clients[client].tries.saturating_add(1);
