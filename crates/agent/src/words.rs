@@ -74,11 +74,11 @@ pub(crate) fn last(log: &Path) -> String {
         .collect();
     lines.truncate(LINES);
     lines.reverse();
-    let mut words = lines.join(" | ").replace(char::is_control, " ");
-    words.truncate(words.floor_char_boundary(LENGTH));
+    let words = lines.join(" | ").replace(char::is_control, " ");
     if words.is_empty() {
-        words
-    } else {
-        format!("; its last words: {words}")
+        return words;
     }
+    let from = words.ceil_char_boundary(words.len().saturating_sub(LENGTH));
+    let cut = if from > 0 { "…" } else { "" };
+    format!("; its last words: {cut}{}", &words[from..])
 }

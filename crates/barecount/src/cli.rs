@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
     failure::Failure,
@@ -52,7 +52,13 @@ pub(crate) struct Global {
     )]
     pub(crate) state: PathBuf,
     /// Print nothing but data and failures.
-    #[arg(short, long, global = true, env = "BARECOUNT_QUIET")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "BARECOUNT_QUIET",
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
     pub(crate) quiet: bool,
     /// Log more on standard error; twice for even more.
     #[arg(short, long, global = true, action = clap::ArgAction::Count, env = "BARECOUNT_VERBOSE")]
@@ -105,7 +111,31 @@ enum Verb {
     EngineJob(verbs::engine_job::EngineJob),
 }
 
+/// A variable that is set to nothing is as one that is not set.
+fn without_empty_variables(command: Command) -> Command {
+    fn is_empty(argument: &clap::Arg) -> bool {
+        let value = argument.get_env().and_then(std::env::var_os);
+        value.is_some_and(|value| value.is_empty())
+    }
+    command
+        .mut_args(|argument| match is_empty(&argument) {
+            true => argument.env(None::<&'static str>),
+            false => argument,
+        })
+        .mut_subcommands(without_empty_variables)
+}
+
 impl Cli {
+    /// The command line of this process.
+    ///
+    /// # Errors
+    /// If it cannot be understood; help and version are such errors too.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        let mut command = without_empty_variables(Self::command());
+        let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+
     /// Carries the verb out; answers with the exit status.
     pub(crate) fn execute(self) -> Result<u8, Failure> {
         let printer = self.global.printer();
@@ -133,9 +163,7 @@ impl Cli {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
-    use super::Cli;
+    use super::*;
 
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {

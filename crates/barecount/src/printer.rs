@@ -152,6 +152,15 @@ impl Printer {
     }
 }
 
+/// Asks a person something, who answers on the same line.
+pub(crate) fn ask(question: &str) {
+    let mut stderr = io::stderr().lock();
+    // Without a standard error there is nobody to ask; then the answer is no.
+    let _ = stderr
+        .write_all(question.as_bytes())
+        .and_then(|()| stderr.flush());
+}
+
 fn eprint_line(line: &str) {
     // Standard error may be closed; then there is nobody to tell.
     let _ = writeln!(io::stderr().lock(), "{line}");

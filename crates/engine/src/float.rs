@@ -7,7 +7,9 @@
 
 mod aggregate;
 mod exact_sum;
+mod percentile;
 mod state;
 mod whole;
 
 pub(crate) use aggregate::replace_aggregates;
+pub(crate) use percentile::replace_percentiles;

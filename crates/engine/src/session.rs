@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arithmetic::{CheckedCasts, CheckedOperators, replace_float_functions};
 use crate::error::{EngineError, reason};
-use crate::float::replace_aggregates;
+use crate::float::{replace_aggregates, replace_percentiles};
 use crate::job::DeclaredTable;
 use crate::plan::TotalWindowOrder;
 use layout::{Layout, Problem};
@@ -118,6 +118,7 @@ fn session(
         .build();
     state.table_factories_mut().clear();
     replace_aggregates(&mut state).map_err(setup)?;
+    replace_percentiles(&mut state).map_err(setup)?;
     replace_float_functions(&mut state).map_err(setup)?;
     Ok(SessionContext::new_with_state(state))
 }

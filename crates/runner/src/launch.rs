@@ -303,8 +303,14 @@ pub struct LogSummary {
     pub sha256: String,
 }
 
-/// The line that ends a log of which so many bytes were dropped, so that whoever reads it knows.
+/// The line that stands where so many bytes of a log were dropped, so that whoever reads it knows.
 /// It comes on top of the bytes kept.
 pub fn cut_notice(dropped_bytes: u64) -> String {
-    format!("\n[the log is full: {dropped_bytes} more bytes were dropped]\n")
+    format!("\n[the log is full: {dropped_bytes} bytes were dropped here]\n")
+}
+
+/// How many of the bytes that a log of this limit keeps are the last that were printed: how work
+/// began and how it ended is told, and what came between is dropped.
+pub fn tail_bytes(limit: u64) -> u64 {
+    (limit / 2).min(64 << 10)
 }

@@ -49,7 +49,11 @@ pub(crate) fn unplannable(loaded: &Loaded, file: &Path, only: Option<&str>) -> V
                 return Some(in_manifest(loaded, stage, file, what));
             }
         };
-        let error = plan(&loaded.pipeline, stage, &sql).err()?;
+        let error = match plan(&loaded.pipeline, stage, &sql) {
+            // A busy host is no fault of the job; the attempt finds out.
+            Ok(()) | Err(EngineError::Timeout { .. }) => return None,
+            Err(error) => error,
+        };
         let name = path.display().to_string();
         let what = format!("stage `{}`: {}", stage.name, chain(&error));
         let diagnostic = Diagnostic::error(codes::JOB_NOT_PLANNABLE, &name, span(&error), what)

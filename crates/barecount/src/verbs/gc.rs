@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    io::IsTerminal,
     time::{Duration, SystemTime},
 };
 
@@ -31,6 +32,9 @@ pub(crate) struct Gc {
     /// those who still read an older one.
     #[arg(long, default_value_t = 168, value_name = "HOURS")]
     retention: u64,
+    /// Do not ask before every older version is removed at once (`--retention 0`).
+    #[arg(long)]
+    yes: bool,
 }
 
 impl Gc {
@@ -40,6 +44,12 @@ impl Gc {
             let what = format!("nothing has ever run in {}", folder.display());
             return Err(Failure::new(Status::NotFound, what));
         };
+        if self.retention == 0 && !self.yes && !agreed()? {
+            let what = "every version of every dataset but the latest would be removed for good";
+            return Err(Failure::new(Status::Usage, what).with_help(
+                "Say `--yes` if that is meant, or keep some hours with `--retention`.",
+            ));
+        }
         // Held to the end: nothing else may be writing meanwhile.
         let _store = barecount_control::store::Store::open(&global.state).map_err(|error| {
             Failure::from_error(Status::Unavailable, &error).with_code("BC0803")
@@ -76,6 +86,19 @@ impl Gc {
             )
         })
     }
+}
+
+/// Whether somebody at a terminal says that nothing but the latest versions is to be kept.
+fn agreed() -> Result<bool, Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    crate::printer::ask("Remove every version of every dataset but the latest? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| Failure::new(Status::Usage, "no answer can be read").because(&error))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 fn artifact_store(folder: &std::path::Path) -> Result<Store, Failure> {

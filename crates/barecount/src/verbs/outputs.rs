@@ -276,12 +276,21 @@ fn export(
         )
         .because(error)
     };
+    let unwritable = |path: &Path, error: &(dyn std::error::Error + 'static)| {
+        let what = format!(
+            "{} could not be exported to {}",
+            snapshot.table,
+            path.display()
+        );
+        Failure::new(Status::Failed, what).because(error)
+    };
     match (format, to) {
         (ExportFormat::Files, Some(folder)) => {
-            std::fs::create_dir(folder).map_err(|error| failed(&error))?;
-            let files = snapshot
-                .export_files(folder)
-                .map_err(|error| failed(&error))?;
+            std::fs::create_dir(folder).map_err(|error| unwritable(folder, &error))?;
+            let files = snapshot.export_files(folder).map_err(|error| {
+                let failure = unwritable(folder, &error);
+                gone(folder, std::fs::remove_dir_all(folder), failure)
+            })?;
             printer.note(&format!(
                 "{} files written to {}",
                 files.len(),
@@ -293,8 +302,11 @@ fn export(
             return Err(Failure::new(Status::Usage, what).with_help("Name one with `--to`."));
         }
         (format, Some(path)) => {
-            let file = File::create_new(path).map_err(|error| failed(&error))?;
-            write(&snapshot, format, io::BufWriter::new(file)).map_err(|error| failed(&error))?;
+            let file = File::create_new(path).map_err(|error| unwritable(path, &error))?;
+            write(&snapshot, format, io::BufWriter::new(file)).map_err(|error| {
+                let failure = unwritable(path, &error);
+                gone(path, std::fs::remove_file(path), failure)
+            })?;
             printer.note(&format!("written to {}", path.display()));
         }
         (format, None) => {
@@ -307,6 +319,17 @@ fn export(
         }
     }
     Ok(())
+}
+
+/// The failure of an export of which nothing may be left, after that was removed.
+fn gone(path: &Path, removed: io::Result<()>, failure: Failure) -> Failure {
+    match removed {
+        Ok(()) => failure,
+        Err(error) => failure.with_help(format!(
+            "{} is not whole, and could not be removed: {error}",
+            path.display()
+        )),
+    }
 }
 
 fn write(

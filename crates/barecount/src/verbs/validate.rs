@@ -2,8 +2,13 @@
 
 use std::path::PathBuf;
 
-use barecount_model::diagnostic;
+use barecount_model::{
+    catalog::Catalog,
+    cost::{self, Money},
+    diagnostic,
+};
 use clap::Args;
+use serde_json::json;
 
 use crate::{
     cli::Global,
@@ -25,6 +30,7 @@ impl Validate {
     pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
         let mut all = Vec::new();
         let mut text = String::new();
+        let (catalog, mut estimates) = (Catalog::builtin(), Vec::new());
         for file in &self.files {
             let read = manifest::read(file)?;
             let mut found = read.diagnostics().to_vec();
@@ -56,10 +62,21 @@ impl Validate {
                     file.display(),
                     loaded.pipeline.name
                 ));
+                let estimate = cost::estimate(&catalog, &loaded.pipeline);
+                text.push_str(&format!(
+                    "  a run costs {} to {} {} at list prices: every task the shortest time that is \
+                     billed, or once its whole timeout\n",
+                    estimate.at_least,
+                    estimate.at_most,
+                    Money::CURRENCY
+                ));
+                estimates.push(json!({ "file": file, "estimate": estimate }));
             }
             all.extend(found);
         }
-        printer.data(&diagnostic::report(&all), || text)?;
+        let mut value = diagnostic::report(&all);
+        value["estimates"] = json!(estimates);
+        printer.data(&value, || text)?;
         if diagnostic::has_errors(&all) {
             return Err(Failure::reported(Status::Usage));
         }

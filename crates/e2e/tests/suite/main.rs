@@ -12,6 +12,7 @@ mod erp;
 mod evidence;
 mod evolution;
 mod example;
+mod figures;
 mod functions;
 mod images;
 mod interruptions;

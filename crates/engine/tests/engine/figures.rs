@@ -166,6 +166,52 @@ fn floats_that_are_finite_stay_finite_or_fail() -> Outcome {
 }
 
 #[test]
+fn percentiles_are_exact_and_medians_are_rounded() -> Outcome {
+    let place = place()?;
+    let of = |values: &str| format!("FROM (VALUES {values}) AS t (v)");
+    let billions = of("(0), (1000000000), (2000000000), (3000000000)");
+    let below = format!("{billions} WHERE v < 0");
+    let extremes = of("(-1e308), (1e308), (-1e308), (1e308)");
+    let floats = of("(2.0), (CAST(NULL AS DOUBLE)), (2.0), (3.0), (CAST('NaN' AS DOUBLE))");
+    let cents = ["0.01", "0.02", "NULL", "0.02", "0.01"];
+    let cents = cents.map(|cent| format!("(CAST({cent} AS DECIMAL(9,2)))"));
+    let cents = of(&cents.join(", "));
+    let at = |place: &str| format!("percentile_cont({place}) WITHIN GROUP (ORDER BY v)");
+    let from_top = "percentile_cont(0.1) WITHIN GROUP (ORDER BY v DESC)".to_owned();
+    let median = "median(v)".to_owned();
+    for (aggregate, from, result) in [
+        (&at("0.1111111"), &billions, "333333300.0"),
+        (&from_top, &billions, "2700000000.0"),
+        (&at("0"), &billions, "0.0"),
+        (&at("1.0"), &billions, "3000000000.0"),
+        (
+            &"quantile_cont(v, 0.5)".to_owned(),
+            &billions,
+            "1500000000.0",
+        ),
+        (&median, &below, ""),
+        (&median, &extremes, "0.0"),
+        (&median, &floats, "2.5"),
+        (&"median(DISTINCT v)".to_owned(), &floats, "3.0"),
+        (&at("1"), &floats, "NaN"),
+        (&median, &cents, "0.02"),
+        (&"median(-v)".to_owned(), &cents, "-0.02"),
+    ] {
+        let query = format!("SELECT CAST({aggregate} AS VARCHAR) AS x {from}");
+        assert_eq!(run(&place, "kpi.s", &query)?, [result], "{query}");
+    }
+    let grouped = "SELECT CAST(median(v) AS VARCHAR) AS x FROM \
+                   (VALUES (1, 1.0), (1, 2.0), (2, 5.0), (3, NULL)) AS t (k, v) GROUP BY k";
+    assert_eq!(run(&place, "kpi.s", grouped)?, ["", "1.5", "5.0"]);
+    for wrong in ["1.5", "-0.1", "v"] {
+        let query = format!("SELECT CAST({} AS VARCHAR) AS x {billions}", at(wrong));
+        let (_, message) = place.fail(&script("kpi.s", &query))?;
+        assert!(message.contains("from 0 to 1"), "{query}: {message}");
+    }
+    Ok(())
+}
+
+#[test]
 fn casts_to_whole_numbers_round() -> Outcome {
     let place = place()?;
     for (query, result) in [

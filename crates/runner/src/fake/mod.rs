@@ -22,7 +22,7 @@ pub use script::{OnLaunch, OnStop, Playbook, Script};
 use crate::{
     Capabilities, Handle, Health, Recovered, Runner, RunnerError,
     clock::Clock,
-    launch::{AttemptToken, End, Ended, Launch, LogSummary, cut_notice},
+    launch::{AttemptToken, End, Ended, Launch, LogSummary, cut_notice, tail_bytes},
     local::Bounds,
 };
 
@@ -365,16 +365,26 @@ fn write_log(path: &Path, text: &str, limit: u64) -> std::io::Result<LogSummary>
     if text.is_empty() {
         return Ok(LogSummary::default());
     }
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let (kept, dropped) = text.as_bytes().split_at(text.len().min(limit));
-    let dropped_bytes = dropped.len() as u64;
-    let mut log = kept.to_vec();
+    let all = text.as_bytes();
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let dropped = all.len().saturating_sub(size(limit));
+    let (head, tail) = match dropped {
+        0 => (all, &[][..]),
+        dropped => {
+            let tail = all.len().min(size(tail_bytes(limit)));
+            let (rest, tail) = all.split_at(all.len() - tail);
+            (&rest[..rest.len() - dropped], tail)
+        }
+    };
+    let dropped_bytes = dropped as u64;
+    let mut log = head.to_vec();
     if dropped_bytes > 0 {
         log.extend(cut_notice(dropped_bytes).into_bytes());
+        log.extend(tail);
     }
     fs_err::write(path, &log)?;
     Ok(LogSummary {
-        bytes: kept.len() as u64,
+        bytes: (head.len() + tail.len()) as u64,
         dropped_bytes,
         sha256: hex::encode(Sha256::digest(&log)),
     })

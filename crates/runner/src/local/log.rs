@@ -1,6 +1,7 @@
 //! The bounded log: a pipe that is always drained, so that work never blocks on a log that is full.
 
 use std::{
+    collections::VecDeque,
     fs::File,
     io::{self, Write},
     os::fd::OwnedFd,
@@ -13,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio::{net::unix::pipe, sync::Mutex, task::JoinHandle};
 
 use super::records::blocking;
-use crate::launch::{Launch, LogSummary, cut_notice};
+use crate::launch::{Launch, LogSummary, cut_notice, tail_bytes};
 
 const CHUNK: usize = 64 * 1024;
 /// The most that a pipe holds when an ordinary user made it larger (`fs.pipe-max-size`).
@@ -68,10 +69,34 @@ struct Sink {
     /// What is printed goes through it first, so that no secret ever reaches the disk.
     redaction: Option<RedactingStream>,
     file: Place,
+    /// How many more bytes the beginning of the log has room for.
     room: u64,
+    /// What was printed last, once the beginning is full.
+    tail: Tail,
     digest: Sha256,
+    /// Bytes of what was printed that are in the file.
     kept: u64,
+    /// The length of the file.
+    end: u64,
     dropped: u64,
+}
+
+/// The last bytes of those that were put in.
+#[derive(Debug)]
+struct Tail {
+    bytes: VecDeque<u8>,
+    limit: usize,
+}
+
+impl Tail {
+    /// Puts bytes in; the answer is how many fell out.
+    fn push(&mut self, bytes: &[u8]) -> u64 {
+        let skipped = bytes.len().saturating_sub(self.limit);
+        self.bytes.extend(&bytes[skipped..]);
+        let over = self.bytes.len().saturating_sub(self.limit);
+        self.bytes.drain(..over);
+        (skipped + over) as u64
+    }
 }
 
 /// Where a log is written to. Making a file takes longer than all else that a short attempt needs
@@ -117,9 +142,14 @@ impl LogPipe {
         intake.sink = Some(Sink {
             redaction: target.redactor.as_ref().map(Redactor::stream),
             file,
-            room: target.limit,
+            room: target.limit - tail_bytes(target.limit),
+            tail: Tail {
+                bytes: VecDeque::new(),
+                limit: usize::try_from(tail_bytes(target.limit)).unwrap_or(usize::MAX),
+            },
             digest: Sha256::new(),
             kept: 0,
+            end: 0,
             dropped: 0,
         });
         Ok(())
@@ -221,55 +251,62 @@ impl Intake {
 impl Sink {
     /// Takes what was printed. What may still become part of a secret waits for what comes next.
     async fn take(&mut self, bytes: &[u8]) {
-        if self.room == 0 {
-            // Nothing of it is kept, so that there is nothing to be found in it.
-            self.dropped = self.dropped.saturating_add(bytes.len() as u64);
-        } else if let Some(redaction) = &mut self.redaction {
-            let redacted = redaction.push(bytes).into_owned();
-            self.keep(&redacted).await;
-        } else {
-            self.keep(bytes).await;
+        match &mut self.redaction {
+            Some(redaction) => {
+                let redacted = redaction.push(bytes).into_owned();
+                self.keep(&redacted).await;
+            }
+            None => self.keep(bytes).await,
         }
     }
 
+    /// Keeps the beginning on disk and the end in memory, and counts what is between them.
     async fn keep(&mut self, bytes: &[u8]) {
         let room = usize::try_from(self.room).unwrap_or(usize::MAX);
-        let (keep, drop) = bytes.split_at(bytes.len().min(room));
-        self.dropped = self.dropped.saturating_add(drop.len() as u64);
-        if keep.is_empty() {
-            return;
+        let (head, rest) = bytes.split_at(bytes.len().min(room));
+        if !head.is_empty() {
+            self.room -= head.len() as u64;
+            self.write(head).await;
         }
-        if matches!(self.file, Place::Lost) {
-            self.dropped = self.dropped.saturating_add(keep.len() as u64);
-            return;
-        }
-        match self.file.append(keep.to_vec(), self.kept).await {
-            Ok(()) => {
-                self.digest.update(keep);
-                self.room -= keep.len() as u64;
-                self.kept += keep.len() as u64;
-            }
+        self.dropped = self.dropped.saturating_add(self.tail.push(rest));
+    }
+
+    /// Writes bytes that count as kept.
+    async fn write(&mut self, bytes: &[u8]) {
+        match self.append(bytes).await {
+            Ok(()) => self.kept += bytes.len() as u64,
             Err(error) => {
-                tracing::warn!(%error, "a log could not be written; the rest of it is dropped");
-                self.dropped = self.dropped.saturating_add(keep.len() as u64);
+                if let Some(error) = error {
+                    tracing::warn!(%error, "a log could not be written; the rest of it is dropped");
+                }
+                self.dropped = self.dropped.saturating_add(bytes.len() as u64);
             }
         }
+    }
+
+    /// Writes bytes; an error is told once, and nothing is written after it.
+    async fn append(&mut self, bytes: &[u8]) -> Result<(), Option<io::Error>> {
+        if matches!(self.file, Place::Lost) {
+            return Err(None);
+        }
+        self.file.append(bytes.to_vec(), self.end).await?;
+        self.digest.update(bytes);
+        self.end += bytes.len() as u64;
+        Ok(())
     }
 
     async fn close(mut self) -> LogSummary {
         if let Some(redaction) = self.redaction.take() {
             self.keep(&redaction.finish()).await;
         }
-        if self.dropped > 0 && !matches!(self.file, Place::Lost) {
-            let notice = cut_notice(self.dropped);
-            match self
-                .file
-                .append(notice.clone().into_bytes(), self.kept)
-                .await
-            {
-                Ok(()) => self.digest.update(&notice),
-                Err(error) => tracing::warn!(%error, "a log could not be told that it was cut"),
-            }
+        if self.dropped > 0
+            && let Err(Some(error)) = self.append(cut_notice(self.dropped).as_bytes()).await
+        {
+            tracing::warn!(%error, "a log could not be told that it was cut");
+        }
+        let tail: Vec<u8> = std::mem::take(&mut self.tail.bytes).into();
+        if !tail.is_empty() {
+            self.write(&tail).await;
         }
         LogSummary {
             bytes: self.kept,
@@ -326,7 +363,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_gigabyte_of_output_is_cut_counted_and_told_without_blocking_the_writer()
+    async fn of_a_gigabyte_the_beginning_and_the_end_are_kept_without_blocking_the_writer()
     -> Result<(), Box<dyn std::error::Error>> {
         const GIGABYTE: u64 = 1 << 30;
         let folder = tempfile::tempdir()?;
@@ -338,15 +375,18 @@ mod tests {
             for _ in 0..GIGABYTE / (1 << 20) {
                 writer.write_all(&[b'x'; 1 << 20])?;
             }
+            writer.write_all(b"the reason")?;
             Ok(())
         })
         .await?;
         let summary = log.detach().await;
         assert_eq!(summary.bytes, 1000);
-        assert_eq!(summary.dropped_bytes, GIGABYTE - 1000);
+        assert_eq!(summary.dropped_bytes, GIGABYTE - 990);
         let kept = fs_err::read(&path)?;
-        let notice = cut_notice(GIGABYTE - 1000);
-        assert_eq!(String::from_utf8(kept.clone())?, "x".repeat(1000) + &notice);
+        let notice = cut_notice(GIGABYTE - 990);
+        let (head, tail) = ("x".repeat(500), "x".repeat(490));
+        let expected = format!("{head}{notice}{tail}the reason");
+        assert_eq!(String::from_utf8(kept.clone())?, expected);
         assert_eq!(summary.sha256, hex::encode(Sha256::digest(&kept)));
         Ok(())
     }

@@ -275,7 +275,7 @@ async fn prints_a_gigabyte(shared: Arc<Shared>) -> TestResult {
     check(ended.log.dropped_bytes == GIGABYTE - limit, &ended.log)?;
     let log = fs_err::read_to_string(&launch.log)?;
     let notice = cut_notice(GIGABYTE - limit);
-    check(log.ends_with(&notice), &notice)?;
+    check(log.contains(&notice), &notice)?;
     check(log.len() as u64 == limit + notice.len() as u64, &log.len())?;
     let next = bench.carry_out(&bench.echo(2)).await?;
     check(!next.warm, &"what it printed may still be on its way")?;
