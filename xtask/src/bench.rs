@@ -29,6 +29,8 @@ struct Bench {
 
 /// Stands for a new folder on the file system that cargo builds on.
 const FOLDER: &str = "FOLDER";
+/// Stands for the Python of the tests, which has DuckDB.
+const PYTHON: &str = "PYTHON";
 
 const BENCHES: &[Bench] = &[
     Bench {
@@ -72,6 +74,13 @@ const BENCHES: &[Bench] = &[
         example: "etl",
         arguments: &["1"],
         read: reading::etl,
+    },
+    Bench {
+        name: "staging",
+        package: "barecount-dataset",
+        example: "staging",
+        arguments: &[FOLDER, "2000000", PYTHON],
+        read: reading::staging,
     },
     Bench {
         name: "dispatch",
@@ -156,8 +165,10 @@ impl Bench {
             fs::remove_dir_all(&scratch).map_err(failed)?;
         }
         fs::create_dir_all(&scratch).map_err(failed)?;
+        let python = project.test_python();
         let arguments = self.arguments.iter().map(|&argument| match argument {
             FOLDER => scratch.display().to_string(),
+            PYTHON => python.display().to_string(),
             other => other.to_owned(),
         });
         let log = format!("bench-{name}");

@@ -121,6 +121,7 @@ pub(crate) fn for_benchmark(name: &str, project: &Project) -> Result<(), Failure
     match name {
         "sandbox" => tools(SANDBOX_BENCH_TOOLS, project),
         "network" => tools(NETWORK_BENCH_TOOLS, project),
+        "staging" => for_tests(project),
         _ => Ok(()),
     }
 }

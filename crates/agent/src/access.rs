@@ -29,7 +29,8 @@ use serde_json::{Value, json};
 
 use crate::{
     assignment::Assignment,
-    data::{DataError, DataPlane, SetAside, StagedOutput},
+    data::{DataError, DataPlane, StagedOutput},
+    letters::Letters,
     live::StagingWatch,
 };
 
@@ -244,12 +245,13 @@ impl Gate<'_> {
         output: &Output,
         written: &Path,
         staging: &Path,
+        letters: &Letters,
         watch: &StagingWatch,
     ) -> Result<StagedOutput, DataError> {
         let open = self.scopes().datasets_write.contains(&output.dataset);
         self.access(Action::Write, format!("dataset {}", output.dataset), open)?;
         self.data
-            .stage(output, self.assignment, written, staging, watch)
+            .stage(output, self.assignment, written, staging, letters, watch)
             .await
     }
 
@@ -257,9 +259,12 @@ impl Gate<'_> {
     pub(crate) async fn dead_letters(
         &self,
         written: &Path,
-    ) -> Result<(Vec<SetAside>, u64), DataError> {
+        letters: &Letters,
+    ) -> Result<(), DataError> {
         self.access(Action::Write, "its dead letters".to_owned(), true)?;
-        self.data.dead_letters(self.assignment, written).await
+        self.data
+            .dead_letters(self.assignment, written, letters)
+            .await
     }
 
     /// As [`DataPlane::provide_checkpoint`]. An attempt's checkpoint is that of its own stage and

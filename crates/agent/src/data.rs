@@ -13,19 +13,34 @@ use barecount_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{access::AccessError, assignment::Assignment, live::StagingWatch};
+use crate::{access::AccessError, assignment::Assignment, letters::Letters, live::StagingWatch};
 
-/// A record that was set aside.
+/// Records of an attempt that were set aside for one reason. All of them are in a file beside the
+/// attempt's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAside {
-    /// The dataset it was meant for, if that is known.
+    /// The dataset they were meant for, if that is known.
     pub dataset: Option<String>,
-    /// The record, or a bounded sample of it.
+    /// What they were set aside for, in words that all of them share.
+    #[serde(default)]
+    pub reason: String,
+    /// The first of them, or a bounded sample of it.
     pub record: String,
-    /// Why it was set aside.
+    /// Why the first was set aside.
     pub error: String,
-    /// A hash of the schema that it did not fit.
+    /// A hash of the schema that they did not fit.
     pub schema_hash: Option<String>,
+    /// How many they are.
+    #[serde(default = "one")]
+    pub count: u64,
+    /// The digest of the file that has all letters of the attempt.
+    #[serde(default)]
+    pub digest: Option<String>,
+}
+
+/// How many an end tells of that was kept before records were grouped.
+fn one() -> u64 {
+    1
 }
 
 /// What one output of an attempt became in staging.
@@ -33,10 +48,6 @@ pub struct SetAside {
 pub struct StagedOutput {
     /// The dataset, durable in staging.
     pub dataset: StagedDataset,
-    /// Records that did not fit it.
-    pub set_aside: Vec<SetAside>,
-    /// How many did not fit, also beyond those kept.
-    pub set_aside_count: u64,
     /// Results of the acceptance tests, for evidence.
     pub tests: serde_json::Value,
 }
@@ -111,24 +122,26 @@ pub trait DataPlane: Send + Sync {
     ) -> Result<serde_json::Value, DataError>;
 
     /// Takes what the attempt wrote for one declared output: checks every row against the schema,
-    /// makes the rest durable in `staging`, and runs the acceptance tests on it. Tells `watch` how
-    /// far that is, and fails soon after the watch is stopped; how does not matter then.
+    /// puts those that do not fit to the `letters`, makes the rest durable in `staging`, and runs the
+    /// acceptance tests on it. Tells `watch` how far that is, and fails soon after the watch is
+    /// stopped; how does not matter then.
     async fn stage(
         &self,
         output: &Output,
         assignment: &Assignment,
         written: &Path,
         staging: &Path,
+        letters: &Letters,
         watch: &StagingWatch,
     ) -> Result<StagedOutput, DataError>;
 
-    /// Records that the attempt itself set aside, by the task contract: those kept, and how many
-    /// there were.
+    /// Puts records that the attempt itself set aside, by the task contract, to the `letters`.
     async fn dead_letters(
         &self,
         assignment: &Assignment,
         written: &Path,
-    ) -> Result<(Vec<SetAside>, u64), DataError>;
+        letters: &Letters,
+    ) -> Result<(), DataError>;
 
     /// Puts what was saved last by the same stage and partition into the attempt's checkpoint
     /// folder, and says its digest; none if nothing was saved yet.

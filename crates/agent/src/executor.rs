@@ -115,28 +115,30 @@ impl Agent {
         };
         // Nothing of its work runs any more, or it never did.
         let redactor = given.map(Given::take_back);
-        let (mut outcome, mut set_aside) = match worked {
+        let letters = self.letters(course.assignment, redactor.clone());
+        let assignment = course.assignment;
+        let mut set_aside = Vec::new();
+        let mut outcome = match worked {
             Ok(Some(mut worked)) => {
                 if let Some(redactor) = &redactor {
                     secrets::redact_end(redactor, &mut worked.ended.end);
                 }
-                self.conclude(course, worked).await
+                let mut outcome = self.conclude(course, worked, &letters).await;
+                set_aside = self.keep_letters(assignment, letters, &mut outcome).await;
+                outcome
             }
-            Ok(None) => (stopped(course.detail), Vec::new()),
+            Ok(None) => stopped(course.detail),
             Err(failure) => {
                 let outcome = failed(failure, course.detail);
                 let timeline = course.timeline;
-                (
-                    Outcome {
-                        timeline,
-                        ..outcome
-                    },
-                    Vec::new(),
-                )
+                Outcome {
+                    timeline,
+                    ..outcome
+                }
             }
         };
         if let Some(redactor) = redactor {
-            secrets::redact(&redactor, &mut outcome, &mut set_aside);
+            secrets::redact(&redactor, &mut outcome);
         }
         (outcome, set_aside)
     }

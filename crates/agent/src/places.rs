@@ -71,6 +71,36 @@ impl StagingFolders {
         self.logs.join(format!("{token}.objects.jsonl"))
     }
 
+    /// The records that an attempt set aside, all of them. They outlive the attempt's folder.
+    pub fn letters(&self, token: &AttemptToken) -> PathBuf {
+        self.logs.join(format!("{token}.dead_letters.jsonl"))
+    }
+
+    /// Every file of records that attempts set aside, with the name of its attempt's token.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub fn all_letters(&self) -> io::Result<Vec<(String, PathBuf)>> {
+        let entries = match std::fs::read_dir(&self.logs) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if let Some(token) = name.strip_suffix(".dead_letters.jsonl") {
+                found.push((token.to_owned(), path.clone()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where they are written before they are whole.
+    pub(crate) fn open_letters(&self, token: &AttemptToken) -> PathBuf {
+        self.of(token).join("dead_letters.jsonl")
+    }
+
     /// Where an attempt's outputs are made durable before the decision.
     pub fn staged(&self, token: &AttemptToken) -> PathBuf {
         self.of(token).join("staged")
@@ -200,6 +230,16 @@ pub(crate) fn keep_record(path: &Path, lines: &str) -> io::Result<()> {
     let mut file = std::fs::File::create(&whole)?;
     file.write_all(lines.as_bytes())?;
     file.sync_all()?;
+    put_record(&whole, path)
+}
+
+/// Gives a record that is whole and durable its name beside the ledger.
+///
+/// # Errors
+/// Any error of the file system.
+pub(crate) fn put_record(whole: &Path, path: &Path) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
     std::fs::rename(whole, path)?;
     // The evidence that names it is durable from its own commit on: then its name has to be, too.
     std::fs::File::open(folder)?.sync_all()

@@ -30,7 +30,7 @@ use barecount_secrets::{
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::{assignment::Assignment, data::SetAside, executor::chain};
+use crate::{assignment::Assignment, executor::chain};
 
 /// Where an agent gets secrets, and where their files are.
 #[derive(Clone)]
@@ -222,19 +222,12 @@ fn reuse(shared: &str, run: &RunId, references: &[(Name, Reference)]) -> ReuseKe
     ReuseKey::of_run(run.clone(), key)
 }
 
-/// Redacts what an attempt leaves beside its outputs and checkpoint, which are its own to write.
-pub(crate) fn redact(redactor: &Redactor, outcome: &mut Outcome, set_aside: &mut [SetAside]) {
+/// Redacts what is told of an attempt. What it set aside was redacted before it was written.
+pub(crate) fn redact(redactor: &Redactor, outcome: &mut Outcome) {
     if let AttemptResult::Failed(failure) = &mut outcome.result {
         failure.message = redactor.redact_excerpt(&failure.message);
     }
     redactor.redact_json(&mut outcome.detail);
-    for letter in set_aside {
-        letter.record = redactor.redact_excerpt(&letter.record);
-        letter.error = redactor.redact_excerpt(&letter.error);
-        for text in [&mut letter.dataset, &mut letter.schema_hash] {
-            *text = text.take().map(|text| redactor.redact_excerpt(&text));
-        }
-    }
 }
 
 /// Redacts what a function said of its failure.

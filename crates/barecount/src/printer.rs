@@ -83,6 +83,12 @@ impl Printer {
         self.data(value, text)
     }
 
+    /// Prints one of many values on a line of its own, as JSON whatever was asked for.
+    pub(crate) fn line(&self, value: &Value) -> Result<(), Failure> {
+        let rendered = harmless::json(format!("{value}\n"));
+        write_all(&mut io::stdout().lock(), &rendered)
+    }
+
     /// Prints a list: `{"schema": …, "items": […]}`, or a table of `columns`.
     pub(crate) fn list(
         &self,

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use barecount_agent::{Activity, Phase};
-use barecount_model::run::{AttemptState, Run, Task, TaskState, WaitingReason};
+use barecount_model::run::{Attempt, AttemptState, Run, Task, TaskState, WaitingReason};
 use jiff::Timestamp;
 
 use crate::{harmless::Harmless, printer::Printer, view};
@@ -209,27 +209,7 @@ fn change(task: &Task) -> Option<String> {
             if let Some(answered) = &task.answered {
                 return Some(format!("unchanged; answered by run {}", answered.run));
             }
-            let staged = attempt.and_then(|attempt| attempt.staged.as_ref());
-            let rows: u64 = staged.map_or(0, |staged| {
-                staged.datasets.iter().map(|output| output.rows).sum()
-            });
-            let letters = match staged.map_or(0, |staged| staged.dead_letters) {
-                0 => String::new(),
-                1 => ", 1 dead letter".to_owned(),
-                count => format!(", {count} dead letters"),
-            };
-            let seconds = attempt.and_then(view::seconds).unwrap_or_default();
-            let staging = attempt
-                .and_then(|attempt| Some((attempt.work_ended_at?, attempt.staged_at?)))
-                .map_or(0.0, |(from, to)| seconds_since(from, to));
-            let staging = if staging >= LONG_STAGING_SECONDS {
-                format!(", staged in {staging:.2} s")
-            } else {
-                String::new()
-            };
-            Some(format!(
-                "done in {seconds:.2} s, {rows} rows committed{letters}{staging}"
-            ))
+            Some(done(attempt))
         }
         TaskState::Failed => {
             let failure = attempt.and_then(|attempt| attempt.failure.as_ref());
@@ -241,4 +221,31 @@ fn change(task: &Task) -> Option<String> {
         TaskState::Cancelled => Some("cancelled".to_owned()),
         TaskState::Skipped => Some("skipped: something it needs did not succeed".to_owned()),
     }
+}
+
+/// What a task that has succeeded came to.
+fn done(attempt: Option<&Attempt>) -> String {
+    let staged = attempt.and_then(|attempt| attempt.staged.as_ref());
+    let rows: u64 = staged.map_or(0, |staged| {
+        staged.datasets.iter().map(|output| output.rows).sum()
+    });
+    let letters = match staged.map_or(0, |staged| staged.dead_letters) {
+        0 => String::new(),
+        1 => ", 1 dead letter".to_owned(),
+        count => format!(", {count} dead letters"),
+    };
+    let seconds = attempt.and_then(view::seconds).unwrap_or_default();
+    let staging = attempt
+        .and_then(|attempt| Some((attempt.work_ended_at?, attempt.staged_at?)))
+        .map_or(0.0, |(from, to)| seconds_since(from, to));
+    let staging = if staging >= LONG_STAGING_SECONDS {
+        format!(", staged in {staging:.2} s")
+    } else {
+        String::new()
+    };
+    let undeclared = staged.filter(|staged| !staged.undeclared.is_empty());
+    let undeclared = undeclared.map_or(String::new(), |staged| {
+        format!("; not taken: {}", view::undeclared(staged))
+    });
+    format!("done in {seconds:.2} s, {rows} rows committed{letters}{staging}{undeclared}")
 }

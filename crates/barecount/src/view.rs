@@ -5,11 +5,15 @@ use barecount_dataset::read::FirstRows;
 use barecount_model::{
     cost::{self, Money, Prices},
     plan::Plan,
-    run::{Attempt, AttemptState, Held, Run, Task, TaskState},
+    run::{Attempt, AttemptState, Held, Run, Task, TaskState, outcome::Staged},
 };
 use serde_json::{Value, json};
 
-use crate::{accesses, flows, harmless::Harmless, printer::Table};
+use crate::{
+    accesses, flows,
+    harmless::{Harmless, SetOff},
+    printer::Table,
+};
 
 /// Everything that is shown of a run.
 pub(crate) struct RunView<'a> {
@@ -51,6 +55,12 @@ impl RunView<'_> {
             "tasks": run.tasks.iter().map(|task| self.task(task)).collect::<Vec<_>>(),
             "outputs": self.outputs.iter().map(output).collect::<Vec<_>>(),
             "dead_letters": dead_letters(run),
+            "undeclared": decided(run)
+                .flat_map(|(task, staged)| {
+                    let names = staged.undeclared.iter();
+                    names.map(|name| json!({ "stage": task.stage, "name": name }))
+                })
+                .collect::<Vec<_>>(),
             "cost": self.cost(),
             "evidence": self.evidence.iter().map(entry).collect::<Vec<_>>(),
             "tree_size": self.evidence.iter().map(|entry| entry.index + 1).max(),
@@ -166,13 +176,7 @@ impl RunView<'_> {
             text.push_str(&output_table(self.outputs).render());
         }
         text.push('\n');
-        let letters = dead_letters(run);
-        if letters > 0 {
-            text.push_str(&format!(
-                "dead letters  {letters} (`barecount dlq ls --run {}`)\n",
-                run.id
-            ));
-        }
+        text.push_str(&left_text(run));
         text.push_str(&format!(
             "cost          {} {} at the list prices of the cloud services behind the classes\n",
             self.cost(),
@@ -206,6 +210,28 @@ fn way_on(run: &Run) -> String {
             "; its outputs are decided for: if they cannot be committed, \
              `barecount runs abandon {id} --reason TEXT` gives them up"
         ));
+    }
+    text
+}
+
+/// What of the work's rows and files is in no dataset.
+fn left_text(run: &Run) -> String {
+    let mut text = String::new();
+    let letters = dead_letters(run);
+    if letters > 0 {
+        text.push_str(&format!(
+            "dead letters  {letters} (`barecount dlq ls --run {}`)\n",
+            run.id
+        ));
+    }
+    for (task, staged) in decided(run) {
+        if !staged.undeclared.is_empty() {
+            text.push_str(&format!(
+                "not taken     {}, which {} wrote and declares no output for\n",
+                undeclared(staged),
+                task_name(task)
+            ));
+        }
     }
     text
 }
@@ -396,16 +422,30 @@ fn state_text(state: TaskState) -> &'static str {
     }
 }
 
+/// What each task's decided attempt handed over.
+fn decided(run: &Run) -> impl Iterator<Item = (&Task, &Staged)> {
+    run.tasks.iter().filter_map(|task| {
+        let mut attempts = task.attempts.iter();
+        let decided = attempts.find(|attempt| attempt.state == AttemptState::Succeeded)?;
+        Some((task, decided.staged.as_ref()?))
+    })
+}
+
 fn dead_letters(run: &Run) -> u64 {
-    let decided = run.tasks.iter().filter_map(|task| {
-        task.attempts
-            .iter()
-            .find(|attempt| attempt.state == AttemptState::Succeeded)
-    });
-    decided
-        .filter_map(|attempt| attempt.staged.as_ref())
-        .map(|staged| staged.dead_letters)
-        .sum()
+    decided(run).map(|(_, staged)| staged.dead_letters).sum()
+}
+
+/// What work wrote beside its outputs, by name.
+pub(crate) fn undeclared(staged: &Staged) -> String {
+    let names = staged.undeclared.iter();
+    let mut text = names
+        .map(|name| format!("`{}`", SetOff(name)))
+        .collect::<Vec<_>>()
+        .join(", ");
+    if staged.undeclared_left_out > 0 {
+        text.push_str(&format!(" and {} more", staged.undeclared_left_out));
+    }
+    text
 }
 
 fn attempt(attempt: &Attempt, digest: Option<&str>) -> Value {

@@ -560,9 +560,12 @@ fn letter_of_failure(outcome: &Outcome) -> Option<DeadLetter> {
     match &outcome.result {
         AttemptResult::Failed(failure) if failure.kind == FailureKind::Data => Some(DeadLetter {
             dataset: None,
+            reason: format!("the whole attempt failed [{}]", failure.code),
+            count: 1,
             record: String::new(),
             error: failure.message.clone(),
             schema_hash: None,
+            digest: None,
         }),
         _ => None,
     }

@@ -1,4 +1,4 @@
-//! Rows that were refused, with the reason and a bounded sample.
+//! Rows that were refused, each with the reason and a bounded sample.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,9 @@ pub const MAX_SAMPLE_BYTES: usize = 4096;
 pub struct BadRecord {
     /// The row as it was written, at most [`MAX_SAMPLE_BYTES`], invalid UTF-8 replaced.
     pub record: String,
-    /// Why it was refused: the column, what was expected, what was found.
+    /// What is wrong, in words that all rows share where it is: the column, what was expected.
+    pub reason: String,
+    /// The reason, and what was found in this row.
     pub error: String,
     /// The schema it was checked against, as [`crate::schema::TableSchema::hash`] names it.
     pub schema_hash: String,
@@ -77,22 +79,4 @@ pub(crate) fn sample(record: &[u8]) -> String {
         text.push('…');
     }
     text
-}
-
-/// The refused rows of one output: the first of them, and how many there were in all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct BadRecords {
-    /// The first refused rows, as many as the limits allow.
-    pub records: Vec<BadRecord>,
-    /// How many rows were refused.
-    pub count: u64,
-}
-
-impl BadRecords {
-    pub(crate) fn push(&mut self, limit: usize, record: impl FnOnce() -> BadRecord) {
-        self.count += 1;
-        if self.records.len() < limit {
-            self.records.push(record());
-        }
-    }
 }

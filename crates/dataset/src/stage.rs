@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::dead_letter::{BadRecord, BadRecords, Refusal, sample};
+use crate::dead_letter::{BadRecord, Refusal, sample};
 use crate::decision::{PartitionValues, StagedFile};
 use crate::digest::RowsHash;
 use crate::input::{InputError, InputFile, InputFolder};
@@ -76,8 +76,6 @@ pub struct Limits {
     pub max_unpacked_bytes: u64,
     /// Partitions that one output is divided into.
     pub max_partitions: usize,
-    /// Dead letters that are kept; all are counted.
-    pub max_dead_letters: usize,
 }
 
 impl Default for Limits {
@@ -90,7 +88,6 @@ impl Default for Limits {
             max_rows: 1 << 31,
             max_unpacked_bytes: 256 << 30,
             max_partitions: 1_000,
-            max_dead_letters: 1_000,
         }
     }
 }
@@ -120,8 +117,8 @@ pub struct Staged {
     pub bytes: u64,
     /// The content digest of the accepted rows (see [`crate::digest`]).
     pub content_digest: String,
-    /// Rows refused.
-    pub dead_letters: BadRecords,
+    /// How many rows were refused; the observer has them.
+    pub dead_letters: u64,
 }
 
 /// Why an output could not be staged.
@@ -209,6 +206,12 @@ pub enum StageError {
         /// Why.
         source: arrow::error::ArrowError,
     },
+    /// A refused row could not be kept.
+    #[error("rows that do not fit cannot be kept")]
+    Unkept {
+        /// Why.
+        source: std::io::Error,
+    },
     /// Its observer ended the staging.
     #[error("the staging was stopped")]
     Stopped,
@@ -231,6 +234,7 @@ impl StageError {
             | Self::Write { .. }
             | Self::Encode { .. }
             | Self::Arrange { .. }
+            | Self::Unkept { .. }
             | Self::Stopped => false,
             _ => true,
         }
@@ -242,8 +246,8 @@ impl StageError {
 ///
 /// Files whose names begin with `_` or `.` are ignored, as Hive and Spark do, except in
 /// [`OutputFormat::Files`]. Files are read in byte order of their paths, and rows keep their
-/// order within a partition. The `observer` hears how far that is, and may end it; `&()` does
-/// neither.
+/// order within a partition. The `observer` hears how far that is, may end it, and keeps the rows
+/// that are refused; `&()` does none of these.
 ///
 /// # Errors
 /// See [`StageError`]; what was staged until then is left behind for the next try or a sweep.
@@ -262,7 +266,7 @@ pub fn stage_output(
         schema_hash: spec.schema.hash(),
         sink: &mut sink,
         observer,
-        dead_letters: BadRecords::default(),
+        dead_letters: 0,
         seen_rows: 0,
         unpacked_bytes: 0,
     };
@@ -348,7 +352,7 @@ struct Stage<'a, 'b> {
     schema_hash: String,
     sink: &'b mut Sink<'a>,
     observer: &'a dyn StageObserver,
-    dead_letters: BadRecords,
+    dead_letters: u64,
     seen_rows: u64,
     unpacked_bytes: u64,
 }
@@ -383,16 +387,17 @@ impl<'a> Stage<'a, '_> {
         refusal: &Refusal,
         record: &[u8],
     ) -> Result<(), StageError> {
-        let schema_hash = &self.schema_hash;
-        self.dead_letters
-            .push(self.spec.limits.max_dead_letters, || BadRecord {
+        self.dead_letters += 1;
+        self.observer
+            .set_aside(BadRecord {
                 record: sample(record),
+                reason: refusal.reason.clone(),
                 error: refusal.to_string(),
-                schema_hash: schema_hash.clone(),
+                schema_hash: self.schema_hash.clone(),
                 file: file.path.clone(),
                 line,
-            });
-        Ok(())
+            })
+            .map_err(|source| StageError::Unkept { source })
     }
 }
 

@@ -12,10 +12,10 @@ const MAX_REASON: usize = 600;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
-    /// The script: it is not valid SQL, forbidden, or names what there is not.
+    /// The script: it is not valid SQL, forbidden, names what there is not, or gives other columns
+    /// than are declared.
     Script,
-    /// The data: a value cannot be computed with, columns are not the declared ones, or a file
-    /// cannot be read.
+    /// The data: a value cannot be computed with, or a file cannot be read.
     Data,
     /// A statement failed on its way, nobody knows through whose fault.
     Execution,
@@ -185,10 +185,9 @@ impl EngineError {
     /// Whose fault it is.
     pub fn kind(&self) -> FailureKind {
         match self {
-            Self::Columns { .. }
-            | Self::Value { .. }
-            | Self::Malformed { .. }
-            | Self::BrokenInput { .. } => FailureKind::Data,
+            Self::Value { .. } | Self::Malformed { .. } | Self::BrokenInput { .. } => {
+                FailureKind::Data
+            }
             Self::Execution { .. } => FailureKind::Execution,
             Self::Input { .. } | Self::Setup { .. } => FailureKind::Configuration,
             Self::Resources { .. } => FailureKind::OutOfMemory,

@@ -20,6 +20,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod run;
 pub mod schema;
+pub mod share;
 pub mod text;
 pub mod version;
 pub mod work;

@@ -13,8 +13,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use output::{
-    AcceptanceTest, Columns, CrossingSpec, Format, InputFormat, InputSpec, OutputSpec, RangeTest,
-    RowCountTest, SchemaEvolution, SqlTest, Tolerance, WriteMode,
+    AcceptanceTest, Columns, CrossingSpec, DeadLetterLimits, Format, InputFormat, InputSpec,
+    OutputSpec, RangeTest, RowCountTest, SchemaEvolution, SqlTest, Tolerance, WriteMode,
 };
 pub use stage::{
     Contract, Egress, EgressMode, EgressProtocol, EventSpec, EventType, Isolation, PartitionUnit,

@@ -22,8 +22,8 @@ use crate::class::{NetworkProfile, Phase, RunnerClass, Size};
 use crate::diagnostic::{self, Diagnostic};
 use crate::document::Document;
 use crate::manifest::{
-    self, AcceptanceTest, Classification, Egress, EgressMode, Format, Isolation, Manifest,
-    PartitionUnit, Schedule, SchemaEvolution, SecretSpec, Tolerance, WriteMode,
+    self, AcceptanceTest, Classification, DeadLetterLimits, Egress, EgressMode, Format, Isolation,
+    Manifest, PartitionUnit, Schedule, SchemaEvolution, SecretSpec, Tolerance, WriteMode,
 };
 use crate::text::{
     ByteSize, ColumnName, ColumnType, DatasetName, DriverName, Duration, ImageSource, Name,
@@ -384,12 +384,21 @@ pub struct Output {
     /// What a commit may do to the schema.
     #[serde(default)]
     pub schema_evolution: SchemaEvolution,
+    /// How many of its rows may be dead letters.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dead_letters: DeadLetterLimits,
     /// Columns by whose values it is split.
     pub partition_by: Vec<ColumnName>,
     /// Its columns in order; none exactly if the format is `files`.
     pub columns: Vec<Column>,
     /// What must hold before it is committed.
     pub tests: Vec<AcceptanceTest>,
+}
+
+/// Limits that nobody set are not written, so that what was planned before there were any is
+/// written as it was.
+fn is_default(limits: &DeadLetterLimits) -> bool {
+    *limits == DeadLetterLimits::default()
 }
 
 impl Output {

@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use barecount_agent::{
-    Artifacts, Assignment, DataError, DataPlane, Located, SetAside, StagedOutput, StagingFolders,
+    Artifacts, Assignment, DataError, DataPlane, Letters, Located, StagedOutput, StagingFolders,
     StagingWatch,
 };
 use barecount_model::{
@@ -127,6 +127,7 @@ impl DataPlane for Tables {
         assignment: &Assignment,
         _: &Path,
         staging: &Path,
+        _: &Letters,
         _: &StagingWatch,
     ) -> Result<StagedOutput, DataError> {
         tokio::task::yield_now().await;
@@ -145,18 +146,12 @@ impl DataPlane for Tables {
                 digest: String::new(),
                 commit: json!(token.to_string()),
             },
-            set_aside: Vec::new(),
-            set_aside_count: 0,
             tests: Value::Null,
         })
     }
 
-    async fn dead_letters(
-        &self,
-        _: &Assignment,
-        _: &Path,
-    ) -> Result<(Vec<SetAside>, u64), DataError> {
-        Ok((Vec::new(), 0))
+    async fn dead_letters(&self, _: &Assignment, _: &Path, _: &Letters) -> Result<(), DataError> {
+        Ok(())
     }
 
     async fn provide_checkpoint(

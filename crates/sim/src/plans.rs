@@ -16,7 +16,7 @@ use barecount_control::{
 use barecount_model::{
     class::{NetworkProfile, Phase, RunnerClass, Size},
     id::{RunId, TaskId},
-    manifest::{EgressMode, Format, SchemaEvolution, WriteMode},
+    manifest::{DeadLetterLimits, EgressMode, Format, SchemaEvolution, WriteMode},
     pipeline::Output,
     plan::{EgressLimits, Pin, Plan, Resources, StagePlan, WorkPlan},
     run::{RetryBudget, Run, RunState, Task, TaskState},
@@ -200,6 +200,7 @@ fn output(name: &str) -> Output {
         format: Format::Files,
         mode: WriteMode::Append,
         schema_evolution: SchemaEvolution::default(),
+        dead_letters: DeadLetterLimits::default(),
         partition_by: Vec::new(),
         columns: Vec::new(),
         tests: Vec::new(),

@@ -2,13 +2,16 @@
 
 use std::{
     fs, io,
+    ops::ControlFlow,
     path::{Path, PathBuf},
+    sync::Mutex,
 };
 
 use barecount_dataset::{
+    dead_letter::BadRecord,
     decision::PartitionValues,
     schema::{Column, ColumnType, TableSchema},
-    stage::{Limits, OutputFormat, OutputSpec, StageError, Staged, stage_output},
+    stage::{Limits, OutputFormat, OutputSpec, StageError, StageObserver, Staged, stage_output},
 };
 
 use super::Target;
@@ -115,26 +118,48 @@ pub(crate) const PARQUET: Target = target(
     |input, scratch| read(OutputFormat::Parquet, "rows.parquet", input, scratch),
 );
 
+/// Why each row was refused.
+#[derive(Default)]
+struct Errors(Mutex<Vec<String>>);
+
+impl Errors {
+    fn take(self) -> Vec<String> {
+        self.0.into_inner().expect("nobody panicked")
+    }
+}
+
+impl StageObserver for Errors {
+    fn advanced(&self, _rows: u64, _bytes: u64) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn set_aside(&self, record: BadRecord) -> io::Result<()> {
+        let mut errors = self.0.lock().expect("nobody panicked");
+        errors.push(record.error);
+        Ok(())
+    }
+}
+
 /// Stages the input as an output's one file, twice, and holds that both are the same.
 fn read(format: OutputFormat, name: &str, input: &[u8], scratch: &Path) -> String {
     let written = scratch.join("written");
     fs::create_dir(&written).expect("the scratch folder is empty");
     fs::write(written.join(name), input).expect("the file is written");
-    let outcome = stage(format, &written, &scratch.join("one")).map(|(staged, _)| staged);
-    let again = stage(format, &written, &scratch.join("two")).map(|(staged, _)| staged);
+    let (first, second) = (Errors::default(), Errors::default());
+    let outcome = stage(format, &written, &scratch.join("one"), &first);
+    let outcome = outcome.map(|(staged, _)| staged);
+    let again = stage(format, &written, &scratch.join("two"), &second);
+    let again = again.map(|(staged, _)| staged);
+    let (first, second) = (first.take(), second.take());
+    assert_eq!(first, second, "the same is refused for the same reasons");
     let answer = match (outcome, again) {
         (Ok(one), Ok(two)) => {
             assert_eq!(one.content_digest, two.content_digest);
-            assert_eq!((one.rows, &one.dead_letters), (two.rows, &two.dead_letters));
-            assert!(one.rows + one.dead_letters.count <= MAX_ROWS);
-            let reasons = one
-                .dead_letters
-                .records
-                .iter()
-                .take(2)
-                .map(|record| &*record.error);
-            let reasons = reasons.collect::<Vec<_>>().join("; ");
-            format!("{} rows; {reasons}", one.rows.min(1))
+            assert_eq!((one.rows, one.dead_letters), (two.rows, two.dead_letters));
+            assert_eq!(one.dead_letters, first.len() as u64);
+            assert!(one.rows + one.dead_letters <= MAX_ROWS);
+            let reasons = &first[..first.len().min(2)];
+            format!("{} rows; {}", one.rows.min(1), reasons.join("; "))
         }
         (Err(one), Err(two)) => {
             assert_eq!(one.to_string(), two.to_string());
@@ -156,6 +181,7 @@ fn stage(
     format: OutputFormat,
     written: &Path,
     staging: &Path,
+    observer: &dyn StageObserver,
 ) -> Result<(Staged, Option<PathBuf>), StageError> {
     let spec = OutputSpec {
         format,
@@ -166,11 +192,10 @@ fn stage(
             max_record_bytes: 4 << 10,
             max_rows: MAX_ROWS,
             max_unpacked_bytes: 16 << 20,
-            max_dead_letters: 10,
             ..Limits::default()
         },
     };
-    let staged = stage_output(written, staging, &spec, &())?;
+    let staged = stage_output(written, staging, &spec, observer)?;
     let file = staged.files.first().map(|file| staging.join(&file.path));
     Ok((staged, file))
 }
@@ -199,8 +224,13 @@ fn parquet_rows() -> io::Result<Vec<u8>> {
     let written = folder.path().join("written");
     fs::create_dir(&written)?;
     fs::write(written.join("rows.csv"), CSV_ROWS)?;
-    let (_, file) = stage(OutputFormat::Csv, &written, &folder.path().join("staged"))
-        .map_err(io::Error::other)?;
+    let (_, file) = stage(
+        OutputFormat::Csv,
+        &written,
+        &folder.path().join("staged"),
+        &(),
+    )
+    .map_err(io::Error::other)?;
     fs::read(file.ok_or_else(|| io::Error::other("nothing was staged"))?)
 }
 

@@ -186,6 +186,39 @@ pub(crate) fn etl(lines: &[Value]) -> Vec<Figure> {
     lines.iter().filter_map(job).collect()
 }
 
+/// Rows staged and committed, by processor time: what is measured runs on one thread, and the machine
+/// may have others.
+pub(crate) fn staging(lines: &[Value]) -> Vec<Figure> {
+    let of = |format: &str, engine: &str, key: &str| {
+        let found = lines
+            .iter()
+            .find(|line| line["case"] == format && line["engine"] == engine);
+        number(found, key)
+    };
+    let mut figures = Vec::new();
+    for format in ["csv", "ndjson", "parquet"] {
+        let Some(ours) = of(format, "barecount", "rows_per_cpu_second") else {
+            continue;
+        };
+        for engine in ["duckdb", "polars"] {
+            if let Some(other) = of(format, engine, "rows_per_cpu_second") {
+                let case = format!("{format} to Delta");
+                let figure = Figure::new("staging", &case, ours, "rows/s").beside(engine, other);
+                figures.push(match engine {
+                    "duckdb" => figure.budget(Budget::TimesAtLeast(0.5)),
+                    _ => figure,
+                });
+            }
+        }
+        if let Some(peak) = of(format, "barecount", "peak_mib") {
+            let case = format!("memory of {format} to Delta");
+            let figure = Figure::new("staging", &case, peak, "MiB resident");
+            figures.push(figure.budget(Budget::AtMost(256.0)));
+        }
+    }
+    figures
+}
+
 /// Runs that do nothing.
 pub(crate) fn dispatch(lines: &[Value]) -> Vec<Figure> {
     let mut figures = Vec::new();
@@ -262,6 +295,15 @@ mod tests {
     }
 
     #[test]
+    fn staging_may_take_twice_the_time_of_duckdb_and_256_mib() {
+        let line = |engine: &str, rate: u32, peak: u32| json!({"case": "csv", "engine": engine, "rows_per_cpu_second": rate, "peak_mib": peak});
+        let measured = |rate, peak| [line("barecount", rate, peak), line("duckdb", 1_000, 900)];
+        let (yes, no) = (Some(true), Some(false));
+        assert_eq!(met(&staging(&measured(500, 256))), [yes, yes]);
+        assert_eq!(met(&staging(&measured(499, 257))), [no, no]);
+    }
+
+    #[test]
     fn a_fetch_may_take_a_millisecond_and_its_record_one_more_than_the_disk() {
         let line = |case: &str, p50: f64| json!({"case": case, "p50_us": p50});
         let measured = [
@@ -277,7 +319,7 @@ mod tests {
 
     #[test]
     fn an_example_that_says_nothing_has_no_figures() {
-        for read in [sandbox, ledger, invoke, secrets, etl, dispatch] {
+        for read in [sandbox, ledger, invoke, secrets, etl, staging, dispatch] {
             assert!(read(&[]).is_empty());
         }
     }

@@ -3,7 +3,7 @@ use barecount_model::{
     class::{NetworkProfile, Phase, RunnerClass, Size},
     id::{RunId, TaskId},
     identity::Workload,
-    manifest::{EgressMode, EgressProtocol, Format, SchemaEvolution, WriteMode},
+    manifest::{DeadLetterLimits, EgressMode, EgressProtocol, Format, SchemaEvolution, WriteMode},
     pipeline::PartitionFilter,
     plan::{EgressLimits, Pin, Resources, StagePlan, WorkPlan},
     run::outcome::StagedDataset,
@@ -66,6 +66,7 @@ impl DataPlane for Asked {
         _: &Assignment,
         _: &Path,
         _: &Path,
+        _: &Letters,
         _: &StagingWatch,
     ) -> Result<StagedOutput, DataError> {
         self.note(format!("write {}", output.dataset));
@@ -77,19 +78,13 @@ impl DataPlane for Asked {
                 digest: String::new(),
                 commit: Value::Null,
             },
-            set_aside: Vec::new(),
-            set_aside_count: 0,
             tests: Value::Null,
         })
     }
 
-    async fn dead_letters(
-        &self,
-        _: &Assignment,
-        _: &Path,
-    ) -> Result<(Vec<SetAside>, u64), DataError> {
+    async fn dead_letters(&self, _: &Assignment, _: &Path, _: &Letters) -> Result<(), DataError> {
         self.note("dead letters");
-        Ok((Vec::new(), 0))
+        Ok(())
     }
 
     async fn provide_checkpoint(
@@ -146,6 +141,7 @@ fn output(name: &str) -> Output {
         format: Format::Files,
         mode: WriteMode::Overwrite,
         schema_evolution: SchemaEvolution::default(),
+        dead_letters: DeadLetterLimits::default(),
         partition_by: Vec::new(),
         columns: Vec::new(),
         tests: Vec::new(),
@@ -270,14 +266,16 @@ async fn an_attempt_reaches_what_its_stage_declares() -> TestResult {
     gate.provide(&assignment.stage.inputs[0], place).await?;
     gate.job(place).await?;
     gate.provide_checkpoint(place).await?;
+    let letters = Letters::in_file(place.join("letters"), 0);
     gate.stage(
         &assignment.stage.outputs[0],
         place,
         place,
+        &letters,
         &StagingWatch::default(),
     )
     .await?;
-    gate.dead_letters(place).await?;
+    gate.dead_letters(place, &letters).await?;
     gate.stage_checkpoint(place, place).await?;
     let expected = [
         "read raw.a",
@@ -316,7 +314,13 @@ async fn an_attempt_that_asks_for_the_dataset_of_another_stage_is_refused_and_re
     let read = gate.provide(&stage.inputs[0], place).await;
     let job = gate.job(place).await;
     let write = gate
-        .stage(&stage.outputs[0], place, place, &StagingWatch::default())
+        .stage(
+            &stage.outputs[0],
+            place,
+            place,
+            &Letters::in_file(place.join("letters"), 0),
+            &StagingWatch::default(),
+        )
         .await;
     let reach = gate.reach(&stage.egress);
     // Datasets are read or written, and not because the other is allowed.

@@ -1,14 +1,16 @@
 //! The end of an attempt: what its work left is staged, or what it failed by is told.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use barecount_model::{
     codes,
+    pipeline::Output,
     plan::WorkPlan,
-    run::outcome::{AttemptResult, Failure, Outcome, Staged},
+    run::outcome::{AttemptResult, Failure, FailureKind, Outcome, Staged},
 };
 use barecount_network::record::{FlowLog, Verdict};
 use barecount_runner::launch::End;
+use barecount_secrets::Redactor;
 use serde_json::{Value, json};
 
 use super::{Course, Worked, warn};
@@ -18,12 +20,17 @@ use crate::{
     classify,
     data::{DataError, SetAside},
     dispatcher::Agent,
+    letters::Letters,
     live::Phase,
     places, words,
 };
 
 /// So many flows of an attempt are in its ledger entry; all of them are in the record beside it.
 const SHOWN_FLOWS: usize = 32;
+/// So many names in an attempt's output folder that no output has are told; all are counted.
+const SHOWN_UNDECLARED: usize = 20;
+/// The longest of them that is told whole, in characters.
+const UNDECLARED_CHARS: usize = 120;
 
 impl Agent {
     /// What an attempt came to whose work has ended: what it wrote is staged, or it has failed.
@@ -31,7 +38,8 @@ impl Agent {
         &self,
         mut course: Course<'_>,
         worked: Worked,
-    ) -> (Outcome, Vec<SetAside>) {
+        letters: &Letters,
+    ) -> Outcome {
         let Worked { mut ended, overdue } = worked;
         let (assignment, gate) = (course.assignment, course.gate);
         let log = self.inner.folders.log(&assignment.attempt.token());
@@ -54,7 +62,6 @@ impl Agent {
             classify::failure(&told, kind, assignment.stage.resources.memory_bytes);
         // Whatever it did when it was told to stop: what ended it is that it was late.
         let failure = overdue.or(failure);
-        let mut set_aside = Vec::new();
         let result = match failure {
             Some(mut failure) => {
                 let has_log = matches!(ended.end, End::Exited { .. } | End::Signalled { .. });
@@ -72,31 +79,65 @@ impl Agent {
                 }
                 AttemptResult::Stopped
             }
-            None => self.staged(&mut course, &mut set_aside).await,
+            None => self.staged(&mut course, letters).await,
         };
-        let outcome = Outcome {
+        Outcome {
             result,
             exit_code,
             metrics: classify::metrics(&ended),
             timeline: course.timeline,
             detail: course.detail,
+        }
+    }
+
+    /// What takes the records that an attempt sets aside.
+    pub(super) fn letters(&self, assignment: &Assignment, redactor: Option<Redactor>) -> Letters {
+        let path = self.inner.folders.open_letters(&assignment.attempt.token());
+        Letters::new(path, assignment.stage.resources.scratch_bytes, redactor)
+    }
+
+    /// Makes the records that an attempt set aside durable, and answers with what they are grouped
+    /// by. An attempt of which they cannot be kept has failed by it; one that was stopped keeps none.
+    pub(super) async fn keep_letters(
+        &self,
+        assignment: &Assignment,
+        letters: Letters,
+        outcome: &mut Outcome,
+    ) -> Vec<SetAside> {
+        if matches!(outcome.result, AttemptResult::Stopped) {
+            return Vec::new();
+        }
+        let record = self.inner.folders.letters(&assignment.attempt.token());
+        let kept = tokio::task::spawn_blocking(move || letters.finish(&record)).await;
+        let kept = match kept.unwrap_or_else(|error| Err(error.into())) {
+            Ok(kept) => kept,
+            Err(error) => {
+                outcome.result = AttemptResult::Failed(Failure {
+                    kind: FailureKind::Infrastructure,
+                    code: codes::STAGING_FAILED.id.to_owned(),
+                    message: format!("records that do not fit cannot be kept: {error}"),
+                });
+                return Vec::new();
+            }
         };
-        (outcome, set_aside)
+        if let AttemptResult::Done(staged) = &mut outcome.result {
+            staged.dead_letters = kept.count;
+        }
+        if let Some(digest) = kept.digest {
+            outcome.detail["dead_letters"] =
+                json!({ "count": kept.count, "bytes": kept.bytes, "digest": digest });
+        }
+        kept.groups
     }
 
     /// Stages what the work left. An attempt that is stopped meanwhile is stopped, however far that
     /// came.
-    async fn staged(
-        &self,
-        course: &mut Course<'_>,
-        set_aside: &mut Vec<SetAside>,
-    ) -> AttemptResult {
+    async fn staged(&self, course: &mut Course<'_>, letters: &Letters) -> AttemptResult {
         course
             .live
             .enter(Phase::Staging, self.inner.clock.timestamp());
-        let staged = self.stage(course, set_aside).await;
+        let staged = self.stage(course, letters).await;
         if course.live.is_stopped() {
-            set_aside.clear();
             return AttemptResult::Stopped;
         }
         course.timeline.staged_at = Some(self.inner.clock.timestamp());
@@ -106,11 +147,7 @@ impl Agent {
         }
     }
 
-    async fn stage(
-        &self,
-        course: &mut Course<'_>,
-        set_aside: &mut Vec<SetAside>,
-    ) -> Result<Staged, DataError> {
+    async fn stage(&self, course: &mut Course<'_>, letters: &Letters) -> Result<Staged, DataError> {
         let (assignment, gate) = (course.assignment, course.gate);
         let watch = course.live.watch();
         let folders = &self.inner.folders;
@@ -119,16 +156,16 @@ impl Agent {
         let staging = folders.staged(&token);
         let mut staged = Staged::default();
         let mut tests = Vec::new();
-        let (own, count) = gate.dead_letters(&written).await?;
-        set_aside.extend(own);
-        staged.dead_letters += count;
+        gate.dead_letters(&written, letters).await?;
         for output in &assignment.stage.outputs {
-            let done = gate.stage(output, &written, &staging, watch).await?;
-            staged.dead_letters += done.set_aside_count;
+            let done = gate
+                .stage(output, &written, &staging, letters, watch)
+                .await?;
             staged.datasets.push(done.dataset);
-            set_aside.extend(done.set_aside);
             tests.push(done.tests);
         }
+        (staged.undeclared, staged.undeclared_left_out) =
+            undeclared(&written, &assignment.stage.outputs);
         course.detail["tests"] = Value::Array(tests);
         let saved = folders.of(&token).join("checkpoint");
         staged.checkpoint = gate.stage_checkpoint(&saved, &staging).await?;
@@ -197,4 +234,26 @@ impl Agent {
             );
         }
     }
+}
+
+/// What work wrote beside its outputs, by name, and how many more there are. What begins with `_` or
+/// `.` is left out, as it is of an output's files. A folder that cannot be read has nothing: that its
+/// outputs were read says that it can.
+fn undeclared(written: &Path, outputs: &[Output]) -> (Vec<String>, u64) {
+    let Ok(entries) = std::fs::read_dir(written) else {
+        return (Vec::new(), 0);
+    };
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        .filter(|name| !name.starts_with(['_', '.']))
+        .filter(|name| !outputs.iter().any(|output| output.dataset.as_str() == name))
+        .collect();
+    names.sort();
+    let left_out = names.len().saturating_sub(SHOWN_UNDECLARED);
+    names.truncate(SHOWN_UNDECLARED);
+    let short = |name: String| match name.char_indices().nth(UNDECLARED_CHARS) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name,
+    };
+    (names.into_iter().map(short).collect(), left_out as u64)
 }

@@ -8,7 +8,7 @@ use std::{
 use barecount_ledger::storage::DirBlobs;
 use barecount_model::digest::Digest;
 
-use super::{AttemptEntry, export::Folder, read_record, rules_named};
+use super::{AttemptEntry, check_file, export::Folder, read_record, rules_named};
 use crate::{
     failure::{Failure, chain},
     log::each_entry,
@@ -76,6 +76,15 @@ pub(crate) fn in_state(state: &Path, blobs: &DirBlobs, size: u64) -> Result<Chec
         let Some(entry) = parsed(index, bytes, &mut checked) else {
             return Ok(());
         };
+        if let Some((path, digest)) = entry.letters(state) {
+            match check_file(&path, digest) {
+                Ok(()) => checked.proved += 1,
+                Err(error) => {
+                    let file = path.strip_prefix(state).unwrap_or(&path);
+                    checked.add(file.display().to_string(), Some(index), chain(&error));
+                }
+            }
+        }
         for named in entry.records() {
             match named.read(state) {
                 Ok(_) => checked.proved += 1,

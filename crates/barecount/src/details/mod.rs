@@ -19,7 +19,7 @@ use std::{
 use barecount_agent::StagingFolders;
 use barecount_control::store::reader::Reader;
 use barecount_model::{
-    digest::Digest,
+    digest::{Digest, Digesting},
     evidence::EvidenceKind,
     id::{RunId, TaskId},
     run::{Attempt, Run, Task},
@@ -67,6 +67,13 @@ struct Detail {
     network: Option<Network>,
     secrets: Option<Secrets>,
     identity: Option<Identity>,
+    dead_letters: Option<DeadLetters>,
+}
+
+/// What an entry has of the records that its attempt set aside.
+#[derive(Debug, Deserialize)]
+struct DeadLetters {
+    digest: Digest,
 }
 
 /// What an entry shows of a record. Of an entry that would have been too long it makes way for its
@@ -291,6 +298,14 @@ impl AttemptEntry {
         Some(self.named(Kind::Objects, self.accesses()?.digest?))
     }
 
+    /// The file of the records that it set aside, and its digest, if there were any. They are data,
+    /// and not handed out with evidence.
+    fn letters(&self, state: &Path) -> Option<(PathBuf, Digest)> {
+        let letters = self.detail.dead_letters.as_ref()?;
+        let path = StagingFolders::new(state).letters(&self.token);
+        Some((path, letters.digest))
+    }
+
     /// Every record that it names.
     fn records(&self) -> impl Iterator<Item = Named> {
         let records = [
@@ -389,6 +404,43 @@ impl Named {
                  `barecount evidence show {}`.",
                 self.entry
             ))
+    }
+}
+
+/// Holds a file of any size against its digest.
+///
+/// # Errors
+/// If it is not there, or another.
+pub(crate) fn check_file(path: &Path, expected: Digest) -> Result<(), RecordError> {
+    let path = || path.to_owned();
+    let mut digesting = Digesting::default();
+    let read = std::fs::File::open(path()).and_then(|mut file| {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match io::Read::read(&mut file, &mut buffer)? {
+                0 => return Ok(()),
+                read => digesting.update(&buffer[..read]),
+            }
+        }
+    });
+    read.map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => RecordError::Missing {
+            path: path(),
+            expected,
+        },
+        _ => RecordError::Unreadable {
+            path: path(),
+            expected,
+            source,
+        },
+    })?;
+    match digesting.finish() {
+        found if found == expected => Ok(()),
+        found => Err(RecordError::Changed {
+            path: path(),
+            expected,
+            found,
+        }),
     }
 }
 

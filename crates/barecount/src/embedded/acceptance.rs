@@ -229,7 +229,8 @@ fn judge(output: &Output, results: Vec<TestResult>) -> Result<Value, DataError> 
                 expected,
                 ..
             } = result;
-            format!("{name}: found {observed}, expected {expected}")
+            let keys = keys(output, result);
+            format!("{name}: found {observed}{keys}, expected {expected}")
         })
         .collect();
     if failed.is_empty() {
@@ -250,6 +251,25 @@ fn judge(output: &Output, results: Vec<TestResult>) -> Result<Value, DataError> 
             failed.join("; ")
         ),
     })
+}
+
+/// The first keys that are there more than once, where a test on keys has failed. Values of columns
+/// that are sensitive are told to nobody.
+fn keys(output: &Output, result: &TestResult) -> String {
+    let is_of_keys = output.tests.iter().any(|declared| {
+        let manifest::AcceptanceTest::Unique(columns) = declared else {
+            return false;
+        };
+        let is_sensitive = |name: &barecount_model::text::ColumnName| {
+            let column = output.column(name.as_str());
+            column.is_none_or(|column| column.sensitive)
+        };
+        test(declared).name() == result.name && !columns.iter().any(is_sensitive)
+    });
+    if !is_of_keys || result.sample.is_empty() {
+        return String::new();
+    }
+    format!(", the first of them {}", result.sample.join("; "))
 }
 
 fn read(path: &std::path::Path) -> Option<Response> {

@@ -1,21 +1,17 @@
 //! Datasets of the state folder, as attempts and commits need them.
 
 use std::{
-    io::{BufRead, BufReader, Read},
-    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use async_trait::async_trait;
-use barecount_agent::{Assignment, DataError, DataPlane, SetAside, StagedOutput, StagingWatch};
+use barecount_agent::{Assignment, DataError, DataPlane, Letters, StagedOutput, StagingWatch};
 use barecount_artifact::{Limits as ArtifactLimits, Store, job};
 use barecount_dataset::{
-    dead_letter::BadRecord,
     decision::{AppTransaction, Committed, DatasetCommit, Decision, PartitionValues},
-    input::InputFolder,
     read::InputFormat,
-    stage::{self, Limits, OutputSpec, StageError, StageObserver, Staged as StagedFiles},
+    stage::{self, Limits, OutputSpec, Staged as StagedFiles},
     table::{StateTables, Tables},
 };
 use barecount_engine::job::{DeclaredTable, JobSpec};
@@ -29,7 +25,6 @@ use barecount_model::{
     run::outcome::{CommittedDataset, Staged, StagedCheckpoint, StagedDataset},
 };
 use barecount_runner::launch::inside;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
@@ -37,14 +32,12 @@ use super::{
     boundaries::{self, Boundaries},
     checkpoints::Checkpoints,
     driver::Committer,
-    evolution, files, schema,
+    evolution, files,
+    letters::{self, Watched},
+    schema,
 };
 use crate::failure::chain;
 
-/// Dead letters of one attempt that are kept; all are counted.
-const KEPT_DEAD_LETTERS: usize = 1_000;
-/// One line of an attempt's own dead letters.
-const MAX_LETTER_BYTES: u64 = 1 << 20;
 /// Memory of an engine process that is not for rows: code, plans, read buffers.
 const ENGINE_OVERHEAD_BYTES: u64 = 160 << 20;
 /// Memory for rows that an engine gets at the least.
@@ -142,6 +135,7 @@ impl DataPlane for StateData {
         assignment: &Assignment,
         written: &Path,
         staging: &Path,
+        letters: &Letters,
         watch: &StagingWatch,
     ) -> Result<StagedOutput, DataError> {
         let table_schema = schema::of_output(output)?;
@@ -150,18 +144,16 @@ impl DataPlane for StateData {
             format: schema::output_format(output.format),
             schema: table_schema.clone(),
             only_partition: own.clone(),
-            limits: Limits {
-                max_dead_letters: KEPT_DEAD_LETTERS,
-                ..Limits::default()
-            },
+            limits: Limits::default(),
         };
         let written = written.join(output.dataset.as_str());
         let folder = staging.join(output.dataset.as_str());
         let (from, into) = (written, folder.clone());
-        let watched = Watched(watch.clone());
+        let watched = Watched::new(output, watch, letters);
         let staged = blocking(move || stage::stage_output(&from, &into, &spec, &watched))
             .await?
-            .map_err(|error| stage_error(output, &error))?;
+            .map_err(|error| letters::stage_error(output, &error))?;
+        letters::hold(output, letters, staged.rows)?;
         let tests = self
             .acceptance
             .check(output, &table_schema, assignment, staging, watch)
@@ -195,12 +187,10 @@ impl DataPlane for StateData {
         &self,
         _assignment: &Assignment,
         written: &Path,
-    ) -> Result<(Vec<SetAside>, u64), DataError> {
-        let folder = written.join("_dead_letters");
-        if !folder.is_dir() {
-            return Ok((Vec::new(), 0));
-        }
-        blocking(move || read_dead_letters(&folder)).await?
+        letters: &Letters,
+    ) -> Result<(), DataError> {
+        let (folder, letters) = (written.join("_dead_letters"), letters.clone());
+        blocking(move || letters::take_own(&folder, &letters)).await?
     }
 
     async fn provide_checkpoint(
@@ -315,19 +305,6 @@ async fn input_table(tables: &Tables, input: &InputPlan) -> Result<Option<InputT
     }))
 }
 
-/// A staging tells the agent how far it is, and ends when the agent says so.
-struct Watched(StagingWatch);
-
-impl StageObserver for Watched {
-    fn advanced(&self, rows: u64, bytes: u64) -> ControlFlow<()> {
-        self.0.advanced(rows, bytes);
-        if self.0.is_stopped() {
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
-    }
-}
-
 /// The format in which a dataset's files are handed to work. A job of the engine sees tables and
 /// no files, so whatever format its input names, it gets them as they are kept: no value is
 /// spelt as text on its way.
@@ -426,22 +403,9 @@ fn staged_output(
         message: format!("the commit of {name} cannot be written down: {error}"),
     })?;
     boundaries::mark(&mut commit, boundary);
-    let set_aside = |record: BadRecord| SetAside {
-        dataset: Some(name.clone()),
-        record: record.record,
-        error: format!("{} ({}, line {})", record.error, record.file, record.line),
-        schema_hash: Some(record.schema_hash),
-    };
     Ok(StagedOutput {
-        set_aside_count: staged.dead_letters.count,
-        set_aside: staged
-            .dead_letters
-            .records
-            .into_iter()
-            .map(set_aside)
-            .collect(),
         dataset: StagedDataset {
-            dataset: name.clone(),
+            dataset: name,
             rows: staged.rows,
             bytes: staged.bytes,
             digest: staged.content_digest,
@@ -449,96 +413,6 @@ fn staged_output(
         },
         tests,
     })
-}
-
-fn stage_error(output: &Output, error: &StageError) -> DataError {
-    let message = format!("output {}: {}", output.dataset, chain(error));
-    if error.is_data_fault() {
-        DataError::Data {
-            code: "BC0703",
-            message,
-        }
-    } else {
-        DataError::Host {
-            code: "BC0705",
-            message,
-        }
-    }
-}
-
-/// A record that an attempt set aside itself, by the task contract.
-#[derive(Deserialize)]
-struct OwnLetter {
-    record: Value,
-    error: String,
-    #[serde(default)]
-    dataset: Option<String>,
-    #[serde(default)]
-    schema_hash: Option<String>,
-}
-
-fn read_dead_letters(folder: &Path) -> Result<(Vec<SetAside>, u64), DataError> {
-    let bad = |message: String| DataError::Work {
-        code: "BC0707",
-        message,
-    };
-    let unreadable = |error: &(dyn std::error::Error + 'static)| {
-        bad(format!("the dead letters cannot be read: {}", chain(error)))
-    };
-    let limits = Limits {
-        max_files: 1_000,
-        max_bytes: 1 << 30,
-        ..Limits::default()
-    };
-    let opened = InputFolder::open(folder).map_err(|error| unreadable(&error))?;
-    let (mut kept, mut count) = (Vec::new(), 0);
-    for file in opened.files(&limits).map_err(|error| unreadable(&error))? {
-        let content = opened
-            .open_file(&file)
-            .map_err(|error| unreadable(&error))?;
-        let mut lines = BufReader::new(content);
-        loop {
-            let mut line = Vec::new();
-            let read = lines
-                .by_ref()
-                .take(MAX_LETTER_BYTES)
-                .read_until(b'\n', &mut line);
-            if read.map_err(|error| unreadable(&error))? == 0 {
-                break;
-            }
-            if line.trim_ascii().is_empty() {
-                continue;
-            }
-            count += 1;
-            let letter: OwnLetter = serde_json::from_slice(&line)
-                .map_err(|error| bad(format!("dead letter {count} in {}: {error}", file.path)))?;
-            if kept.len() < KEPT_DEAD_LETTERS {
-                kept.push(own_letter(letter));
-            }
-        }
-    }
-    Ok((kept, count))
-}
-
-fn own_letter(letter: OwnLetter) -> SetAside {
-    let record = match letter.record {
-        Value::String(text) => text,
-        other => other.to_string(),
-    };
-    SetAside {
-        dataset: letter.dataset,
-        record: bounded(record, 4096),
-        error: bounded(letter.error, 1024),
-        schema_hash: letter.schema_hash.map(|hash| bounded(hash, 128)),
-    }
-}
-
-fn bounded(mut text: String, bytes: usize) -> String {
-    if text.len() > bytes {
-        text.truncate(text.floor_char_boundary(bytes));
-        text.push('…');
-    }
-    text
 }
 
 /// Runs what blocks on the disk away from the runtime's own threads.

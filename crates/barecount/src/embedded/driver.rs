@@ -260,12 +260,15 @@ fn told(event: Event) -> Input {
     Input::Told { attempt, report }
 }
 
-fn letter(record: SetAside) -> DeadLetter {
+fn letter(group: SetAside) -> DeadLetter {
     DeadLetter {
-        dataset: record.dataset,
-        record: record.record,
-        error: record.error,
-        schema_hash: record.schema_hash,
+        dataset: group.dataset,
+        reason: group.reason,
+        count: group.count,
+        record: group.record,
+        error: group.error,
+        schema_hash: group.schema_hash,
+        digest: group.digest,
     }
 }
 

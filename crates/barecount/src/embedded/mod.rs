@@ -13,6 +13,7 @@ pub(crate) mod evolution;
 pub(crate) mod files;
 pub(crate) mod layout;
 pub(crate) mod ledger;
+mod letters;
 pub(crate) mod lock;
 mod networks;
 pub(crate) mod owners;

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     io::IsTerminal,
+    path::Path,
     time::{Duration, SystemTime},
 };
 
@@ -21,11 +22,12 @@ use crate::{
     preparation,
     printer::Printer,
     state,
+    verbs::dlq::letters_token,
     view::bytes,
 };
 
 /// Remove what nobody needs any more: staging of ended attempts, artifacts that no run kept names,
-/// data files that no version names.
+/// data files that no version names, dead letters that no run has on record.
 #[derive(Debug, Args)]
 pub(crate) struct Gc {
     /// Keep data files that fell out of their dataset's latest version for so many hours, for
@@ -69,16 +71,17 @@ impl Gc {
             )
             .with_code("BC0803")
         })?;
+        let letters = sweep_letters(&reader, &folder)?;
         let retention = Duration::from_secs(self.retention.saturating_mul(3600));
         let (files, freed) = sweep_tables(&folder, retention)?;
         let value = json!({
             "schema": "barecount/gc/v1", "staging_folders": staging, "artifacts": collected,
-            "data_files": files, "data_bytes": freed,
+            "data_files": files, "data_bytes": freed, "dead_letter_files": letters,
         });
         printer.data(&value, || {
             format!(
                 "removed {staging} staging folders, {} artifacts ({}), {} unpacked artifacts, \
-                 {files} data files ({})\n",
+                 {files} data files ({}), {letters} files of dead letters\n",
                 collected.blobs,
                 bytes(collected.blob_bytes),
                 collected.trees,
@@ -101,11 +104,11 @@ fn agreed() -> Result<bool, Failure> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-fn artifact_store(folder: &std::path::Path) -> Result<Store, Failure> {
+fn artifact_store(folder: &Path) -> Result<Store, Failure> {
     Store::open(&folder.join("artifacts")).map_err(|error| failed("artifacts", &error))
 }
 
-fn sweep_tables(folder: &std::path::Path, retention: Duration) -> Result<(u64, u64), Failure> {
+fn sweep_tables(folder: &Path, retention: Duration) -> Result<(u64, u64), Failure> {
     let all = StateTables::new(folder.to_owned());
     let runtime = preparation::runtime()?;
     let (mut files, mut freed) = (0, 0);
@@ -121,10 +124,32 @@ fn sweep_tables(folder: &std::path::Path, retention: Duration) -> Result<(u64, u
     Ok((files, freed))
 }
 
+/// Removes dead letters of attempts that have none on record: those of which nobody heard, or whose
+/// end was not taken.
+fn sweep_letters(reader: &Reader, folder: &Path) -> Result<u64, Failure> {
+    let on_record = reader.attempts_with_letters();
+    let on_record: BTreeSet<String> = on_record
+        .map_err(state::store_failure)?
+        .into_iter()
+        .filter_map(|(task, number)| letters_token(&task, number))
+        .map(|token| token.to_string())
+        .collect();
+    let failed = |error: std::io::Error| failed("dead letters", &error);
+    let all = StagingFolders::new(folder).all_letters().map_err(failed)?;
+    let mut removed = 0;
+    for (token, path) in all {
+        if !on_record.contains(&token) {
+            std::fs::remove_file(path).map_err(failed)?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
 /// Staging that is decided for, and artifacts of every run that is on record.
 fn needed(
     reader: &Reader,
-    folder: &std::path::Path,
+    folder: &Path,
 ) -> Result<(Vec<AttemptToken>, BTreeSet<Digest>), Failure> {
     let store = artifact_store(folder)?;
     let (mut staging, mut artifacts) = (Vec::new(), BTreeSet::new());

@@ -120,6 +120,13 @@ const MIGRATIONS: &[&str] = &[
     );
     CREATE INDEX answers_place ON answers(tenant, pipeline, stage, partition, seq);
 ",
+    "
+    -- A row stands for all records of an attempt that were set aside for one reason. They are in a
+    -- file beside the attempt's log, of this digest; records that are older are rows alone.
+    ALTER TABLE dead_letters ADD COLUMN reason TEXT NOT NULL DEFAULT '';
+    ALTER TABLE dead_letters ADD COLUMN count INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE dead_letters ADD COLUMN digest TEXT;
+",
 ];
 
 /// Brings the file to the newest format.

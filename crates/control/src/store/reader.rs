@@ -327,6 +327,20 @@ impl Reader {
             .map_err(failed("read a dead letter"))
     }
 
+    /// The task and the number of every attempt that has a file of dead letters on record.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn attempts_with_letters(&self) -> Result<Vec<(String, u32)>, StoreError> {
+        let read = failed("read dead letters");
+        let mut query = self
+            .connection
+            .prepare("SELECT DISTINCT task, attempt FROM dead_letters WHERE digest IS NOT NULL")
+            .map_err(failed("read dead letters"))?;
+        let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+        rows.and_then(Iterator::collect).map_err(read)
+    }
+
     fn outputs_where(
         &self,
         condition: &str,
@@ -360,8 +374,8 @@ impl Reader {
 }
 
 /// What [`dead_letter`] reads, in its order.
-const DEAD_LETTER_COLUMNS: &str =
-    "id, run, task, attempt, stage, dataset, record, error, schema_hash, at, tenant";
+const DEAD_LETTER_COLUMNS: &str = "id, run, task, attempt, stage, dataset, record, error, schema_hash, at, tenant, \
+     reason, count, digest";
 
 fn dead_letter(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredDeadLetter> {
     Ok(StoredDeadLetter {
@@ -375,6 +389,9 @@ fn dead_letter(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredDeadLetter> {
             record: row.get(6)?,
             error: row.get(7)?,
             schema_hash: row.get(8)?,
+            reason: row.get(11)?,
+            count: row.get(12)?,
+            digest: row.get(13)?,
         },
         at: row.get(9)?,
         tenant: row.get(10)?,

@@ -14,20 +14,27 @@ use crate::{
     journal::{Batch, Entry, Position, Published, RunChange, SetAside},
 };
 
-/// A record that was set aside.
+/// Records that were set aside for one reason, or data of which there is no record to show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
-    /// The dataset it was meant for, if that is known.
+    /// The dataset they were meant for, if that is known.
     pub dataset: Option<String>,
-    /// The record, or a bounded sample of it.
+    /// What they were set aside for, in words that all of them share; empty of one that is older
+    /// than groups.
+    pub reason: String,
+    /// How many they are.
+    pub count: u64,
+    /// The first of them, or a bounded sample of it.
     pub record: String,
-    /// Why it was set aside.
+    /// Why the first was set aside.
     pub error: String,
-    /// A hash of the schema that it did not fit.
+    /// A hash of the schema that they did not fit.
     pub schema_hash: Option<String>,
+    /// The digest of the file beside the attempt's log that has all its records, if there is one.
+    pub digest: Option<String>,
 }
 
-/// A record that was set aside, and where.
+/// Records that were set aside for one reason, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredDeadLetter {
     /// Its number in the queue.
@@ -42,7 +49,7 @@ pub struct StoredDeadLetter {
     pub attempt: u32,
     /// The stage.
     pub stage: String,
-    /// The record itself.
+    /// The records.
     #[serde(flatten)]
     pub letter: DeadLetter,
     /// When it was kept.
@@ -322,8 +329,9 @@ impl Rows<'_> {
             .connection
             .prepare_cached(
                 "INSERT INTO dead_letters
-                 (run, task, attempt, stage, dataset, record, error, schema_hash, at, tenant)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                 (run, task, attempt, stage, dataset, record, error, schema_hash, at, tenant,
+                  reason, count, digest)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             )
             .map_err(failed("keep dead letters"))?;
         let task = &run.tasks[set_aside.task];
@@ -338,7 +346,10 @@ impl Rows<'_> {
                 letter.error,
                 letter.schema_hash,
                 at,
-                run.tenant
+                run.tenant,
+                letter.reason,
+                letter.count,
+                letter.digest
             ];
             insert.execute(row).map_err(failed("keep dead letters"))?;
         }

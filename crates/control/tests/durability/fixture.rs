@@ -14,7 +14,7 @@ use barecount_control::{
 use barecount_model::{
     class::{NetworkProfile, Phase, RunnerClass, Size},
     id::{RunId, TaskId},
-    manifest::{EgressMode, Format, SchemaEvolution, WriteMode},
+    manifest::{DeadLetterLimits, EgressMode, Format, SchemaEvolution, WriteMode},
     pipeline::Output,
     plan::{EgressLimits, Pin, Plan, Resources, StagePlan, WorkPlan},
     run::{
@@ -247,6 +247,7 @@ fn stage() -> StagePlan {
             format: Format::Csv,
             mode: WriteMode::Append,
             schema_evolution: SchemaEvolution::default(),
+            dead_letters: DeadLetterLimits::default(),
             partition_by: vec![],
             columns: vec![],
             tests: vec![],

@@ -1,22 +1,36 @@
-//! Watching a staging, which may be long, and ending it.
+//! Watching a staging, which may be long, and ending it; and keeping what it refuses.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 
-/// Hears how far a staging is, and may end it.
+use crate::dead_letter::BadRecord;
+
+/// Hears how far a staging is, and may end it. Keeps the rows that it refuses, of which a staging
+/// itself keeps none.
 pub trait StageObserver: Send + Sync {
     /// So many more rows were read, and so many more bytes of the attempt's files. Told at least
     /// once a batch of rows, once for every 64 KiB of text and once for each file made durable, from
     /// the thread that stages. [`ControlFlow::Break`] ends the staging there, with
     /// [`StageError::Stopped`](super::StageError::Stopped).
     fn advanced(&self, rows: u64, bytes: u64) -> ControlFlow<()>;
+
+    /// A row was refused.
+    ///
+    /// # Errors
+    /// Why it cannot be kept: no row is dropped in silence, so that ends the staging, with
+    /// [`StageError::Unkept`](super::StageError::Unkept).
+    fn set_aside(&self, record: BadRecord) -> io::Result<()>;
 }
 
-/// Watches nothing and ends nothing.
+/// Watches nothing, ends nothing and keeps nothing.
 impl StageObserver for () {
     fn advanced(&self, _rows: u64, _bytes: u64) -> ControlFlow<()> {
         ControlFlow::Continue(())
+    }
+
+    fn set_aside(&self, _record: BadRecord) -> io::Result<()> {
+        Ok(())
     }
 }
 

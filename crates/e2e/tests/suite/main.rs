@@ -16,6 +16,7 @@ mod figures;
 mod functions;
 mod images;
 mod interruptions;
+mod letters;
 mod manifests;
 mod ordinary;
 mod pipelines;

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::share::Share;
 use crate::text::{ColumnName, ColumnType, DatasetName, DecimalText, Name, RelativePath};
 
 /// Something that a stage reads: a dataset of another stage, or a file of the pipeline's folder.
@@ -98,6 +99,10 @@ pub struct OutputSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2_000))]
     pub columns: Vec<Columns>,
+    /// How many rows of an attempt may be dead letters; any number unless set, as long as one row
+    /// fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letters: Option<DeadLetterLimits>,
     /// How far float columns may differ between engines and still be equal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<Tolerance>,
@@ -130,6 +135,19 @@ pub enum SchemaEvolution {
     Additive,
     /// Anything: rows that do not fit the new schema are removed with the old one.
     Replace,
+}
+
+/// How many rows may be dead letters before the attempt fails.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1))]
+pub struct DeadLetterLimits {
+    /// The largest share of all rows that may be dead letters: 0 for none, 1 for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_share: Option<Share>,
+    /// The largest number of dead letters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_count: Option<u64>,
 }
 
 /// One column, or several that differ in nothing but their names.

@@ -286,12 +286,19 @@ fn output(findings: &mut Findings<'_>, at: &str, spec: &OutputSpec, stage: &Stag
         format: spec.format,
         mode: spec.mode.unwrap_or_default(),
         schema_evolution: spec.schema_evolution.unwrap_or_default(),
+        dead_letters: spec.dead_letters.unwrap_or_default(),
         partition_by: spec.partition_by.clone(),
         columns: columns(findings, at, spec),
         tests: spec.tests.clone(),
     };
     if output.format == Format::Files {
-        for key in ["columns", "partition_by", "tests", "tolerance"] {
+        for key in [
+            "columns",
+            "partition_by",
+            "tests",
+            "tolerance",
+            "dead_letters",
+        ] {
             let pointer = format!("{at}/{key}");
             if findings.has(&pointer) {
                 let message = format!("a set of files has no rows, and so no `{key}`");

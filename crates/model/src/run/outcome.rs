@@ -49,6 +49,12 @@ pub struct Staged {
     pub datasets: Vec<StagedDataset>,
     /// How many records were set aside.
     pub dead_letters: u64,
+    /// What the work wrote beside its declared outputs, by name: nobody takes it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undeclared: Vec<String>,
+    /// How many more of these there are.
+    #[serde(default)]
+    pub undeclared_left_out: u64,
     /// What the work saved for the next time, if it did; it counts from the commit on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<StagedCheckpoint>,

@@ -1,0 +1,196 @@
+//! Records that do not fit: those that staging refuses, and those that work set aside itself.
+
+use std::{
+    io::{self, BufRead, BufReader, Read},
+    ops::ControlFlow,
+    path::Path,
+};
+
+use barecount_agent::{DataError, Letter, Letters, LettersFull, StagingWatch};
+use barecount_dataset::{
+    dead_letter::BadRecord,
+    input::InputFolder,
+    stage::{Limits, StageError, StageObserver},
+};
+use barecount_model::{codes, pipeline::Output};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::failure::chain;
+
+/// One line of an attempt's own dead letters.
+const MAX_LINE_BYTES: u64 = 1 << 20;
+/// What is kept of each of its parts.
+const MAX_RECORD_BYTES: usize = 4096;
+const MAX_ERROR_BYTES: usize = 1024;
+const MAX_NAME_BYTES: usize = 128;
+
+/// Watches the staging of one output: tells the agent how far it is, ends it when the agent says so,
+/// and keeps what it refuses.
+pub(super) struct Watched {
+    dataset: String,
+    watch: StagingWatch,
+    letters: Letters,
+}
+
+impl Watched {
+    pub(super) fn new(output: &Output, watch: &StagingWatch, letters: &Letters) -> Self {
+        Self {
+            dataset: output.dataset.to_string(),
+            watch: watch.clone(),
+            letters: letters.clone(),
+        }
+    }
+}
+
+impl StageObserver for Watched {
+    fn advanced(&self, rows: u64, bytes: u64) -> ControlFlow<()> {
+        self.watch.advanced(rows, bytes);
+        if self.watch.is_stopped() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn set_aside(&self, record: BadRecord) -> io::Result<()> {
+        let BadRecord {
+            record,
+            reason,
+            error,
+            schema_hash,
+            file,
+            line,
+        } = record;
+        self.letters.keep(Letter {
+            dataset: Some(self.dataset.clone()),
+            reason,
+            error: format!("{error} ({file}, line {line})"),
+            record,
+            schema_hash: Some(schema_hash),
+        })
+    }
+}
+
+/// Holds the letters that are meant for an output against the limits that it declares.
+pub(super) fn hold(output: &Output, letters: &Letters, good: u64) -> Result<(), DataError> {
+    let bad = letters.count_for(output.dataset.as_str());
+    let held = output.dead_letters.hold(bad, good);
+    held.map_err(|error| DataError::Data {
+        code: codes::TOO_MANY_DEAD_LETTERS.id,
+        message: format!("output {}: {error}", output.dataset),
+    })
+}
+
+/// What a failed staging is: the data's fault or this host's.
+pub(super) fn stage_error(output: &Output, error: &StageError) -> DataError {
+    if let StageError::Unkept { source } = error {
+        return unkept(source);
+    }
+    let message = format!("output {}: {}", output.dataset, chain(error));
+    if error.is_data_fault() {
+        DataError::Data {
+            code: codes::OUTPUT_NOT_AS_DECLARED.id,
+            message,
+        }
+    } else {
+        DataError::Host {
+            code: codes::STAGING_FAILED.id,
+            message,
+        }
+    }
+}
+
+/// Why a letter cannot be kept: there are too many for the stage's disk, or ours has failed.
+fn unkept(error: &io::Error) -> DataError {
+    match error.get_ref().filter(|inner| inner.is::<LettersFull>()) {
+        Some(full) => DataError::Data {
+            code: codes::TOO_MANY_DEAD_LETTERS.id,
+            message: format!("not all records that do not fit can be kept: {full}"),
+        },
+        None => DataError::Host {
+            code: codes::STAGING_FAILED.id,
+            message: format!("records that do not fit cannot be kept: {error}"),
+        },
+    }
+}
+
+/// A record that an attempt set aside itself, by the task contract.
+#[derive(Deserialize)]
+struct OwnLetter {
+    record: Value,
+    error: String,
+    #[serde(default)]
+    dataset: Option<String>,
+    #[serde(default)]
+    schema_hash: Option<String>,
+}
+
+/// Keeps all records that an attempt set aside itself in a folder, which need not be there. Blocks.
+pub(super) fn take_own(folder: &Path, letters: &Letters) -> Result<(), DataError> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    let bad = |message: String| DataError::Work {
+        code: codes::DEAD_LETTERS_UNREADABLE.id,
+        message,
+    };
+    let unreadable = |error: &(dyn std::error::Error + 'static)| {
+        bad(format!("the dead letters cannot be read: {}", chain(error)))
+    };
+    let limits = Limits {
+        max_files: 1_000,
+        ..Limits::default()
+    };
+    let opened = InputFolder::open(folder).map_err(|error| unreadable(&error))?;
+    for file in opened.files(&limits).map_err(|error| unreadable(&error))? {
+        let content = opened
+            .open_file(&file)
+            .map_err(|error| unreadable(&error))?;
+        let mut lines = BufReader::new(content);
+        let mut line = Vec::new();
+        let mut number = 0;
+        loop {
+            line.clear();
+            let read = lines
+                .by_ref()
+                .take(MAX_LINE_BYTES)
+                .read_until(b'\n', &mut line);
+            if read.map_err(|error| unreadable(&error))? == 0 {
+                break;
+            }
+            number += 1;
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            let letter: OwnLetter = serde_json::from_slice(&line)
+                .map_err(|error| bad(format!("dead letter {number} in {}: {error}", file.path)))?;
+            letters
+                .keep(own_letter(letter))
+                .map_err(|error| unkept(&error))?;
+        }
+    }
+    Ok(())
+}
+
+fn own_letter(letter: OwnLetter) -> Letter {
+    let record = match letter.record {
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    let error = bounded(letter.error, MAX_ERROR_BYTES);
+    Letter {
+        dataset: letter.dataset,
+        reason: error.clone(),
+        record: bounded(record, MAX_RECORD_BYTES),
+        error,
+        schema_hash: letter.schema_hash.map(|hash| bounded(hash, MAX_NAME_BYTES)),
+    }
+}
+
+fn bounded(mut text: String, bytes: usize) -> String {
+    if text.len() > bytes {
+        text.truncate(text.floor_char_boundary(bytes));
+        text.push('…');
+    }
+    text
+}
