@@ -236,6 +236,15 @@ pub(crate) fn dispatch(lines: &[Value]) -> Vec<Figure> {
             };
             let figure = Figure::new("dispatch", case, rate, "runs/s");
             figures.push(figure.beside("synchronisations one after another", 1e3 / sync));
+            for (key, unit) in [
+                ("cpu_us_per_run", "µs of processor time a run"),
+                ("writer_us_per_run", "µs of the writer's a run"),
+                ("written_bytes_per_run", "bytes written a run"),
+            ] {
+                if let Some(cost) = number(Some(line), key) {
+                    figures.push(Figure::new("dispatch", case, cost, unit));
+                }
+            }
         }
     }
     if let Some(wait) = number(

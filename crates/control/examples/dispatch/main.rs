@@ -6,6 +6,7 @@
 //! a process, and so the machine; the ledger is integrated meanwhile, as it is in a real run.
 
 mod client;
+mod cost;
 mod service;
 
 use std::{
@@ -19,6 +20,7 @@ use std::{
 use serde_json::{Value, json};
 
 use client::{Load, run_load};
+use cost::Cost;
 use service::Service;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -89,15 +91,19 @@ async fn one_in_flight(folder: &Path, socket: &Path, count: usize) -> Result<(),
 }
 
 async fn throughput(socket: &Path, case: &str, load: &Load) -> Result<(), Failure> {
-    let begun = Instant::now();
+    let (begun, before) = (Instant::now(), Cost::now()?);
     let mut calls = run_load(socket, load).await?;
     let seconds = begun.elapsed().as_secs_f64();
+    let cost = Cost::now()?.since(&before);
     let runs = calls.len() * load.batch;
+    let per_run = |total: f64| (total / runs as f64 * 10.0).round() / 10.0;
     print(&json!({
         "bench": "dispatch", "case": case, "runs": runs,
         "runs_per_second": (runs as f64 / seconds).round(),
         "call_p50_ms": millis(quantile(&mut calls, 0.5)),
         "call_p99_ms": millis(quantile(&mut calls, 0.99)),
+        "cpu_us_per_run": per_run(cost.cpu_us), "writer_us_per_run": per_run(cost.writer_us),
+        "written_bytes_per_run": per_run(cost.written_bytes),
     }));
     Ok(())
 }

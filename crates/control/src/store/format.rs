@@ -126,6 +126,12 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE dead_letters ADD COLUMN reason TEXT NOT NULL DEFAULT '';
     ALTER TABLE dead_letters ADD COLUMN count INTEGER NOT NULL DEFAULT 1;
     ALTER TABLE dead_letters ADD COLUMN digest TEXT;
+ ",
+    "
+    -- A batch's entries are queued in one row: how long each is, four bytes each, little-endian.
+    -- Absent of rows that are older, each of which is one entry. What one command enters of a run
+    -- has one row in `ledger_entries`: its kinds with blanks between them, its hashes in a row.
+    ALTER TABLE ledger_queue ADD COLUMN lengths BLOB;
 ",
 ];
 

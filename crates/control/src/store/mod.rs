@@ -6,14 +6,17 @@
 mod format;
 pub mod reader;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::{
+    collections::HashSet,
     fs::{File, OpenOptions},
     path::{Path, PathBuf},
 };
 
 use barecount_model::id::RunId;
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, config::DbConfig, params};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{
@@ -21,6 +24,7 @@ use crate::{
     journal::{Appended, Batch, Position, Storage, Stored},
 };
 pub use rows::{DeadLetter, LedgerEntry, OutputVersion, StoredDeadLetter};
+use rows::{LEAF_HASH_BYTES, Rows};
 
 /// The store's file inside a state folder.
 pub const FILE: &str = "control.sqlite";
@@ -109,8 +113,13 @@ fn damaged(row: &'static str) -> impl FnOnce(serde_json::Error) -> StoreError {
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
+    /// Digests of plans that are durable, so that each is written once; some are forgotten in time.
+    plans: HashSet<String>,
     _lock: File,
 }
+
+/// Plans known to be durable at most.
+const PLANS: usize = 4096;
 
 impl Store {
     /// Opens the state folder's store for writing, and makes both if absent.
@@ -132,10 +141,15 @@ impl Store {
             )
             .map_err(database)?;
         format::migrate(&mut connection, &path)?;
+        // Otherwise a query is planned anew for every value that it is asked with.
+        connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+            .map_err(database)?;
         connection.set_prepared_statement_cache_capacity(64);
         Self::take_over(&connection).map_err(database)?;
         Ok(Self {
             connection,
+            plans: HashSet::new(),
             _lock: lock,
         })
     }
@@ -156,26 +170,38 @@ impl Store {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed("begin a transaction"))?;
-        let rows = Rows {
-            connection: &transaction,
-        };
-        if !rows.advance(batch.position)? {
+        if !rows::advance(&transaction, batch.position)? {
             return Ok(None);
         }
-        rows.write(batch)?;
+        Rows::of(&transaction)?.write(batch, &self.plans)?;
         Ok(Some(transaction))
+    }
+
+    fn know_plans(&mut self, batch: &Batch) {
+        if self.plans.len() >= PLANS {
+            self.plans.clear();
+        }
+        for change in batch.runs.values().filter(|change| change.is_new) {
+            if !self.plans.contains(&change.plan.digest) {
+                self.plans.insert(change.plan.digest.clone());
+            }
+        }
     }
 }
 
 impl Storage for Store {
     fn append(&mut self, batch: &Batch) -> Appended {
-        match self.write(batch) {
-            Ok(Some(transaction)) => match transaction.commit() {
-                Ok(()) => Appended::Done,
-                Err(source) => Appended::Unknown(failed("commit")(source)),
-            },
-            Ok(None) => Appended::Fenced,
-            Err(error) => Appended::Failed(error),
+        let committed = match self.write(batch) {
+            Ok(Some(transaction)) => transaction.commit(),
+            Ok(None) => return Appended::Fenced,
+            Err(error) => return Appended::Failed(error),
+        };
+        match committed {
+            Ok(()) => {
+                self.know_plans(batch);
+                Appended::Done
+            }
+            Err(source) => Appended::Unknown(failed("commit")(source)),
         }
     }
 
@@ -196,8 +222,8 @@ impl Storage for Store {
     fn next_entry(&self) -> Result<u64, StoreError> {
         self.connection
             .query_row(
-                "SELECT coalesce(max(idx) + 1, 0) FROM ledger_entries",
-                [],
+                "SELECT coalesce(max(idx) + length(leaf_hash) / ?1, 0) FROM ledger_entries",
+                params![LEAF_HASH_BYTES],
                 |row| row.get(0),
             )
             .map_err(failed("read the ledger's length"))
@@ -223,34 +249,21 @@ impl Storage for Store {
     fn queued_entries(&self) -> Result<Vec<Entries>, StoreError> {
         let mut query = self
             .connection
-            .prepare("SELECT idx, bytes FROM ledger_queue ORDER BY idx")
+            .prepare("SELECT idx, bytes, lengths FROM ledger_queue ORDER BY idx")
             .map_err(failed("read the ledger's queue"))?;
-        let rows: Vec<(u64, Vec<u8>)> = query
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
-            .and_then(Iterator::collect)
-            .map_err(failed("read the ledger's queue"))?;
-        let mut rows = rows.into_iter().peekable();
-        let mut pieces = Vec::new();
-        while let Some((first, _)) = rows.peek() {
-            let first = *first;
-            let bytes = rows.by_ref().take(1024).map(|row| row.1).collect();
-            pieces.push(Entries { first, bytes });
-        }
-        Ok(pieces)
+        let rows = query.query_map([], |row| {
+            Ok(Entries {
+                first: row.get(0)?,
+                bytes: rows::entries_of(row.get(1)?, row.get(2)?),
+            })
+        });
+        rows.and_then(Iterator::collect)
+            .map_err(failed("read the ledger's queue"))
     }
 
     fn trim(&mut self, size: u64) -> Result<(), StoreError> {
-        Rows {
-            connection: &self.connection,
-        }
-        .drop_integrated(size)
+        rows::drop_integrated(&self.connection, size)
     }
-}
-
-/// The rows of one batch.
-#[derive(Debug)]
-pub(crate) struct Rows<'a> {
-    connection: &'a Connection,
 }
 
 fn lock(folder: &Path) -> Result<File, OpenError> {

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, params};
 
 use super::{
     FILE, LedgerEntry, OpenError, OutputVersion, StoreError, damaged, failed, format,
-    rows::{DeadLetter, StoredDeadLetter},
+    rows::{DeadLetter, LEAF_HASH_BYTES, StoredDeadLetter},
 };
 use crate::{authority::PlanRecord, journal::Stored};
 
@@ -269,26 +269,21 @@ impl Reader {
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
     pub fn ledger_entries(&self, run: Option<&str>) -> Result<Vec<LedgerEntry>, StoreError> {
-        let read = failed("read the ledger's index");
         let mut query = self
             .connection
             .prepare(
-                "SELECT idx, kind, run, pipeline, tenant, at, lower(hex(leaf_hash))
+                "SELECT idx, kind, run, pipeline, tenant, at, leaf_hash
                  FROM ledger_entries WHERE ?1 IS NULL OR run = ?1 ORDER BY idx",
             )
             .map_err(failed("read the ledger's index"))?;
-        let rows = query.query_map(params![run], |row| {
-            Ok(LedgerEntry {
-                index: row.get(0)?,
-                kind: row.get(1)?,
-                run: row.get(2)?,
-                pipeline: row.get(3)?,
-                tenant: row.get(4)?,
-                at: row.get(5)?,
-                leaf_hash: row.get(6)?,
-            })
-        });
-        rows.and_then(Iterator::collect).map_err(read)
+        let mut rows = query
+            .query(params![run])
+            .map_err(failed("read the ledger's index"))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next().map_err(failed("read the ledger's index"))? {
+            ledger_entries(row, &mut found).map_err(failed("read the ledger's index"))?;
+        }
+        Ok(found)
     }
 
     /// Records set aside, newest first: of one run or tenant, or of all.
@@ -371,6 +366,26 @@ impl Reader {
         });
         rows.and_then(Iterator::collect).map_err(read)
     }
+}
+
+/// What one command entered of a run, one by one.
+fn ledger_entries(row: &rusqlite::Row<'_>, found: &mut Vec<LedgerEntry>) -> rusqlite::Result<()> {
+    let first: u64 = row.get(0)?;
+    let kinds: String = row.get(1)?;
+    let hashes: Vec<u8> = row.get(6)?;
+    let entries = kinds.split(' ').zip(hashes.chunks(LEAF_HASH_BYTES));
+    for (index, (kind, hash)) in (first..).zip(entries) {
+        found.push(LedgerEntry {
+            index,
+            kind: kind.to_owned(),
+            run: row.get(2)?,
+            pipeline: row.get(3)?,
+            tenant: row.get(4)?,
+            at: row.get(5)?,
+            leaf_hash: hex::encode(hash),
+        });
+    }
+    Ok(())
 }
 
 /// What [`dead_letter`] reads, in its order.

@@ -1,14 +1,16 @@
 //! Writing rows: the only place that knows how a run is laid out in tables.
 
+use std::collections::HashSet;
+
 use barecount_model::{
     id::RunId,
     run::{Run, TaskState},
 };
-use rusqlite::params;
+use rusqlite::{CachedStatement, Connection, params};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Rows, StoreError, damaged, failed};
+use super::{StoreError, damaged, failed};
 use crate::{
     authority::PlanRecord,
     journal::{Batch, Entry, Position, Published, RunChange, SetAside},
@@ -100,8 +102,11 @@ pub struct OutputVersion {
     pub at: String,
 }
 
+/// Bytes of a leaf hash.
+pub(super) const LEAF_HASH_BYTES: usize = 32;
+
 /// The leaf hash of RFC 6962, section 2.1.
-pub(crate) fn leaf_hash(entry: &[u8]) -> [u8; 32] {
+fn leaf_hash(entry: &[u8]) -> [u8; LEAF_HASH_BYTES] {
     Sha256::new()
         .chain_update([0])
         .chain_update(entry)
@@ -109,27 +114,106 @@ pub(crate) fn leaf_hash(entry: &[u8]) -> [u8; 32] {
         .into()
 }
 
-impl Rows<'_> {
-    /// Takes the next place, unless it is not the owner's who asks.
-    pub(crate) fn advance(&self, to: Position) -> Result<bool, StoreError> {
-        let changed = self
-            .connection
-            .prepare_cached("UPDATE shard SET seq = ?2 WHERE epoch = ?1 AND seq = ?2 - 1")
-            .and_then(|mut update| update.execute(params![to.epoch, to.seq]))
-            .map_err(failed("take a batch's place"))?;
-        Ok(changed == 1)
+/// Takes the next place, unless it is not the owner's who asks.
+pub(super) fn advance(connection: &Connection, to: Position) -> Result<bool, StoreError> {
+    let changed = connection
+        .prepare_cached("UPDATE shard SET seq = ?2 WHERE epoch = ?1 AND seq = ?2 - 1")
+        .and_then(|mut update| update.execute(params![to.epoch, to.seq]))
+        .map_err(failed("take a batch's place"))?;
+    Ok(changed == 1)
+}
+
+/// Forgets the bytes of entries below `size`, which a durable checkpoint covers. Those that were
+/// queued together are forgotten together.
+pub(super) fn drop_integrated(connection: &Connection, size: u64) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "DELETE FROM ledger_queue
+             WHERE idx < ?1 AND idx + coalesce(length(lengths) / ?2, 1) <= ?1",
+        )
+        .and_then(|mut delete| delete.execute(params![size, size_of::<u32>()]))
+        .map_err(failed("trim the ledger's queue"))?;
+    Ok(())
+}
+
+/// Entries as they are queued, one after another.
+pub(super) fn entries_of(bytes: Vec<u8>, lengths: Option<Vec<u8>>) -> Vec<Vec<u8>> {
+    let Some(lengths) = lengths else {
+        return vec![bytes];
+    };
+    let mut rest = bytes.as_slice();
+    let (lengths, _) = lengths.as_chunks();
+    let entries = lengths.iter().map(|length| {
+        let length = u32::from_le_bytes(*length) as usize;
+        let (entry, after) = rest.split_at(length.min(rest.len()));
+        rest = after;
+        entry.to_vec()
+    });
+    entries.collect()
+}
+
+/// Writes the rows of one batch, by statements that are looked up once for all of them.
+pub(super) struct Rows<'c> {
+    connection: &'c Connection,
+    insert_plan: CachedStatement<'c>,
+    insert_run: CachedStatement<'c>,
+    update_run: CachedStatement<'c>,
+    write_task: CachedStatement<'c>,
+    write_answer: CachedStatement<'c>,
+    index_entries: CachedStatement<'c>,
+    queue_entries: CachedStatement<'c>,
+}
+
+impl<'c> Rows<'c> {
+    pub(super) fn of(connection: &'c Connection) -> Result<Self, StoreError> {
+        let prepared = |sql| {
+            let statement = connection.prepare_cached(sql);
+            statement.map_err(failed("prepare to write a batch"))
+        };
+        Ok(Self {
+            connection,
+            insert_plan: prepared("INSERT OR IGNORE INTO plans (digest, body) VALUES (?1, ?2)")?,
+            insert_run: prepared(
+                "INSERT INTO runs (id, tenant, token, pipeline, state, submitted, plan, body, permit)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            )?,
+            update_run: prepared(
+                "UPDATE runs SET state = ?2, body = ?3, permit = ?4 WHERE id = ?1",
+            )?,
+            write_task: prepared(
+                "INSERT OR REPLACE INTO tasks (run, idx, body) VALUES (?1, ?2, ?3)",
+            )?,
+            write_answer: prepared(
+                "INSERT OR REPLACE INTO answers
+                 (key, tenant, pipeline, stage, partition, run, idx)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?,
+            index_entries: prepared(
+                "INSERT INTO ledger_entries (idx, kind, run, pipeline, tenant, at, leaf_hash)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?,
+            queue_entries: prepared(
+                "INSERT INTO ledger_queue (idx, bytes, lengths) VALUES (?1, ?2, ?3)",
+            )?,
+        })
     }
 
-    /// Writes everything that a batch changed.
-    pub(crate) fn write(&self, batch: &Batch) -> Result<(), StoreError> {
-        batch.runs.values().try_for_each(|change| {
-            if change.is_new {
-                self.insert_plan(&change.plan)?;
-                self.insert_run(change)
-            } else {
-                self.update_run(change)
+    /// Writes everything that a batch changed, but for plans that are durable.
+    pub(super) fn write(
+        &mut self,
+        batch: &Batch,
+        plans: &HashSet<String>,
+    ) -> Result<(), StoreError> {
+        for change in batch.runs.values() {
+            if !change.is_new {
+                self.update_run(change)?;
+                continue;
             }
-        })?;
+            if !plans.contains(&change.plan.digest) {
+                self.insert_plan(&change.plan)?;
+            }
+            self.insert_run(change)?;
+        }
         let at = batch.at.to_string();
         let run_of = |id: &RunId| batch.runs.get(id).map(|change| &*change.run);
         for published in &batch.outputs {
@@ -142,35 +226,31 @@ impl Rows<'_> {
                 self.insert_dead_letters(run, set_aside, &at)?;
             }
         }
-        for (index, entry) in (batch.first_entry..).zip(&batch.entries) {
-            let run = entry.run.as_ref().and_then(run_of);
-            self.append_evidence(index, entry, run, &at)?;
+        let mut index = batch.first_entry;
+        let together = |a: &Entry, b: &Entry| a.run.is_some() && a.run == b.run;
+        for entries in batch.entries.chunk_by(together) {
+            let run = entries[0].run.as_ref().and_then(run_of);
+            self.index_entries(index, entries, run, &at)?;
+            index += entries.len() as u64;
         }
+        self.queue_entries(batch)?;
         match batch.integrated {
-            Some(size) => self.drop_integrated(size),
+            Some(size) => drop_integrated(self.connection, size),
             None => Ok(()),
         }
     }
 
     /// Stores a plan under its digest, once.
-    fn insert_plan(&self, plan: &PlanRecord) -> Result<(), StoreError> {
-        self.connection
-            .prepare_cached("INSERT OR IGNORE INTO plans (digest, body) VALUES (?1, ?2)")
-            .and_then(|mut insert| insert.execute(params![plan.digest, plan.body]))
+    fn insert_plan(&mut self, plan: &PlanRecord) -> Result<(), StoreError> {
+        self.insert_plan
+            .execute(params![plan.digest, plan.body])
             .map_err(failed("write a plan"))?;
         Ok(())
     }
 
     /// Stores a new run, with all its tasks.
-    fn insert_run(&self, change: &RunChange) -> Result<(), StoreError> {
+    fn insert_run(&mut self, change: &RunChange) -> Result<(), StoreError> {
         let run = &change.run;
-        let mut insert = self
-            .connection
-            .prepare_cached(
-                "INSERT INTO runs (id, tenant, token, pipeline, state, submitted, plan, body, permit)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            )
-            .map_err(failed("write a run"))?;
         let row = params![
             run.id.as_str(),
             run.tenant,
@@ -182,40 +262,40 @@ impl Rows<'_> {
             header(run)?,
             permit(change)?,
         ];
-        insert.execute(row).map_err(failed("write a run"))?;
+        self.insert_run
+            .execute(row)
+            .map_err(failed("write a run"))?;
         (0..run.tasks.len()).try_for_each(|index| self.write_task(run, index))
     }
 
     /// Stores what commands changed of a run.
-    fn update_run(&self, change: &RunChange) -> Result<(), StoreError> {
+    fn update_run(&mut self, change: &RunChange) -> Result<(), StoreError> {
         let run = &change.run;
         if change.header {
-            let body = header(run)?;
-            let permit = permit(change)?;
-            self.connection
-                .prepare_cached("UPDATE runs SET state = ?2, body = ?3, permit = ?4 WHERE id = ?1")
-                .and_then(|mut update| {
-                    update.execute(params![run.id.as_str(), run.state.as_str(), body, permit])
-                })
+            let row = params![
+                run.id.as_str(),
+                run.state.as_str(),
+                header(run)?,
+                permit(change)?
+            ];
+            self.update_run
+                .execute(row)
                 .map_err(failed("write a run"))?;
         }
-        change
-            .tasks
-            .iter()
-            .try_for_each(|&index| self.write_task(run, index))
+        let mut tasks = change.tasks.iter();
+        tasks.try_for_each(|&index| self.write_task(run, index))
     }
 
-    fn write_task(&self, run: &Run, index: usize) -> Result<(), StoreError> {
+    fn write_task(&mut self, run: &Run, index: usize) -> Result<(), StoreError> {
         let body = serde_json::to_string(&run.tasks[index]).map_err(damaged("task"))?;
-        self.connection
-            .prepare_cached("INSERT OR REPLACE INTO tasks (run, idx, body) VALUES (?1, ?2, ?3)")
-            .and_then(|mut insert| insert.execute(params![run.id.as_str(), index as u64, body]))
+        self.write_task
+            .execute(params![run.id.as_str(), index as u64, body])
             .map_err(failed("write a task"))?;
         self.write_answer(run, index)
     }
 
     /// What a task has come to by its own work answers that work from now on.
-    fn write_answer(&self, run: &Run, index: usize) -> Result<(), StoreError> {
+    fn write_answer(&mut self, run: &Run, index: usize) -> Result<(), StoreError> {
         let task = &run.tasks[index];
         let (TaskState::Succeeded, Some(work), None) = (task.state, &task.work, &task.answered)
         else {
@@ -230,56 +310,53 @@ impl Rows<'_> {
             run.id.as_str(),
             index as u64
         ];
-        self.connection
-            .prepare_cached(
-                "INSERT OR REPLACE INTO answers
-                 (key, tenant, pipeline, stage, partition, run, idx)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )
-            .and_then(|mut insert| insert.execute(row))
+        self.write_answer
+            .execute(row)
             .map_err(failed("write what answers work"))?;
         Ok(())
     }
 
-    /// Enters a statement in the ledger's sequence. Its place and leaf hash are durable with the
-    /// fact itself; tiles and checkpoint follow from this sequence alone.
-    fn append_evidence(
-        &self,
-        index: u64,
-        entry: &Entry,
+    /// Enters what one command says of a run in the ledger's sequence. Places and leaf hashes are
+    /// durable with the facts themselves; tiles and checkpoint follow from this sequence alone.
+    fn index_entries(
+        &mut self,
+        first: u64,
+        entries: &[Entry],
         run: Option<&Run>,
         at: &str,
     ) -> Result<(), StoreError> {
-        self.connection
-            .prepare_cached(
-                "INSERT INTO ledger_entries (idx, kind, run, pipeline, tenant, at, leaf_hash)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )
-            .and_then(|mut insert| {
-                insert.execute(params![
-                    index,
-                    entry.kind.as_str(),
-                    run.map(|run| run.id.as_str()),
-                    run.map(|run| &run.pipeline),
-                    run.map(|run| &run.tenant),
-                    at,
-                    leaf_hash(&entry.bytes),
-                ])
-            })
-            .map_err(failed("append evidence"))?;
-        self.connection
-            .prepare_cached("INSERT INTO ledger_queue (idx, bytes) VALUES (?1, ?2)")
-            .and_then(|mut insert| insert.execute(params![index, entry.bytes]))
+        let kinds: Vec<&str> = entries.iter().map(|entry| entry.kind.as_str()).collect();
+        let hashes: Vec<_> = entries
+            .iter()
+            .map(|entry| leaf_hash(&entry.bytes))
+            .collect();
+        let row = params![
+            first,
+            kinds.join(" "),
+            run.map(|run| run.id.as_str()),
+            run.map(|run| &run.pipeline),
+            run.map(|run| &run.tenant),
+            at,
+            hashes.as_flattened(),
+        ];
+        self.index_entries
+            .execute(row)
             .map_err(failed("append evidence"))?;
         Ok(())
     }
 
-    /// Forgets the bytes of entries below `size`, which a durable checkpoint covers.
-    pub(crate) fn drop_integrated(&self, size: u64) -> Result<(), StoreError> {
-        self.connection
-            .prepare_cached("DELETE FROM ledger_queue WHERE idx < ?1")
-            .and_then(|mut delete| delete.execute(params![size]))
-            .map_err(failed("trim the ledger's queue"))?;
+    /// Keeps the bytes of a batch's entries until a checkpoint covers them.
+    fn queue_entries(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        if batch.entries.is_empty() {
+            return Ok(());
+        }
+        let entries = batch.entries.iter().map(|entry| entry.bytes.as_slice());
+        let lengths = entries.clone().map(|bytes| bytes.len() as u32);
+        let lengths: Vec<_> = lengths.map(u32::to_le_bytes).collect();
+        let bytes = entries.collect::<Vec<_>>().concat();
+        self.queue_entries
+            .execute(params![batch.first_entry, bytes, lengths.as_flattened()])
+            .map_err(failed("append evidence"))?;
         Ok(())
     }
 

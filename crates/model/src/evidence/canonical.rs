@@ -9,13 +9,19 @@ use std::{borrow::Cow, ops::Range};
 use serde::{Serialize, Serializer, ser};
 use serde_json::{Error, Value};
 
+/// What most statements need no more than.
+const USUAL_BYTES: usize = 2048;
+
 /// The canonical JSON of something whose type has text for keys, and writes itself without fail:
 /// values, and plain data.
 ///
 /// # Panics
 /// Where it is something else, as the macro `json!` does.
 pub(super) fn text(value: &impl Serialize) -> String {
-    let mut writer = Writer::default();
+    let mut writer = Writer {
+        text: Vec::with_capacity(USUAL_BYTES),
+        ..Writer::default()
+    };
     let written = value.serialize(&mut writer);
     written
         .and_then(|()| String::from_utf8(writer.text).map_err(ser::Error::custom))
