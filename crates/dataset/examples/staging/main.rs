@@ -7,7 +7,7 @@
 
 use std::{
     fs,
-    io::{BufWriter, Write as _},
+    io::{BufWriter, Write},
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
@@ -109,64 +109,109 @@ fn make_text(folder: &Path, rows: u64) -> Result<(), Failure> {
     };
     let (mut csv, mut ndjson) = (open("csv")?, open("ndjson")?);
     writeln!(csv, "id,account,country,name,amount,rate,day,at,paid,note")?;
-    let countries = ["DE", "FR", "IT", "ES", "PL", "NL", "SE"];
     let mut state = 7_u64;
     for id in 0..rows {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        let random = state >> 20;
-        let account = random % 1_000_003;
-        let country = countries[(random % 7) as usize];
-        let name = format!("Customer {} of {}", random % 90_001, random % 97);
-        let amount = format!(
-            "{}{}.{:02}",
-            if random % 5 == 0 { "-" } else { "" },
-            random % 1_000_000,
-            random % 100
-        );
-        let rate = format!("{}.{}", random % 10, random % 1_000_000 + 1);
+        let row = Row::new(id, state >> 20);
+        row.write_csv(&mut csv)?;
+        row.write_json(&mut ndjson)?;
+    }
+    csv.flush()?;
+    ndjson.flush()?;
+    Ok(())
+}
+
+/// One row, each value as text.
+struct Row {
+    id: u64,
+    account: u64,
+    country: &'static str,
+    name: String,
+    amount: String,
+    rate: Option<String>,
+    day: String,
+    at: String,
+    paid: bool,
+    note: Option<String>,
+}
+
+impl Row {
+    fn new(id: u64, random: u64) -> Self {
+        let countries = ["DE", "FR", "IT", "ES", "PL", "NL", "SE"];
+        let sign = if random.is_multiple_of(5) { "-" } else { "" };
         let day = format!(
             "20{:02}-{:02}-{:02}",
             random % 25,
             random % 12 + 1,
             random % 28 + 1
         );
-        let at = format!(
-            "{day}T{:02}:{:02}:{:02}.{:03}Z",
-            random % 24,
-            random % 60,
-            random % 59,
-            random % 1000
-        );
-        let paid = random % 3 == 0;
-        let is_noted = random % 4 == 0;
-        let has_rate = random % 10 != 0;
-        let csv_rate = if has_rate { rate.as_str() } else { "" };
-        let note = if is_noted {
-            format!("paid late, by {} days", random % 30)
-        } else {
-            String::new()
-        };
-        let quote = if is_noted { "\"" } else { "" };
-        writeln!(
-            csv,
-            "{id},{account},{country},{name},{amount},{csv_rate},{day},{at},{paid},{quote}{note}{quote}"
-        )?;
-        let json_rate = if has_rate { rate.as_str() } else { "null" };
-        let json_note = if is_noted {
-            format!("\"{note}\"")
-        } else {
-            "null".to_owned()
-        };
-        writeln!(
-            ndjson,
-            "{{\"id\":{id},\"account\":{account},\"country\":\"{country}\",\"name\":\"{name}\",\"amount\":{amount},\"rate\":{json_rate},\"day\":\"{day}\",\"at\":\"{at}\",\"paid\":{paid},\"note\":{json_note}}}"
-        )?;
+        let rated = !random.is_multiple_of(10);
+        let noted = random.is_multiple_of(4);
+        Self {
+            id,
+            account: random % 1_000_003,
+            country: countries[(random % 7) as usize],
+            name: format!("Customer {} of {}", random % 90_001, random % 97),
+            amount: format!("{sign}{}.{:02}", random % 1_000_000, random % 100),
+            rate: rated.then(|| format!("{}.{}", random % 10, random % 1_000_000 + 1)),
+            at: format!(
+                "{day}T{:02}:{:02}:{:02}.{:03}Z",
+                random % 24,
+                random % 60,
+                random % 59,
+                random % 1000
+            ),
+            day,
+            paid: random.is_multiple_of(3),
+            note: noted.then(|| format!("paid late, by {} days", random % 30)),
+        }
     }
-    csv.flush()?;
-    ndjson.flush()?;
-    Ok(())
+
+    fn write_csv(&self, to: &mut impl Write) -> Result<(), Failure> {
+        let Self {
+            id,
+            account,
+            country,
+            name,
+            amount,
+            day,
+            at,
+            paid,
+            ..
+        } = self;
+        let rate = self.rate.as_deref().unwrap_or_default();
+        let note = self.note.as_ref().map(|note| format!("\"{note}\""));
+        let note = note.unwrap_or_default();
+        writeln!(
+            to,
+            "{id},{account},{country},{name},{amount},{rate},{day},{at},{paid},{note}"
+        )?;
+        Ok(())
+    }
+
+    fn write_json(&self, to: &mut impl Write) -> Result<(), Failure> {
+        let Self {
+            id,
+            account,
+            country,
+            name,
+            amount,
+            day,
+            at,
+            paid,
+            ..
+        } = self;
+        let rate = self.rate.as_deref().unwrap_or("null");
+        let note = self.note.as_ref().map(|note| format!("\"{note}\""));
+        let note = note.unwrap_or_else(|| "null".to_owned());
+        writeln!(
+            to,
+            "{{\"id\":{id},\"account\":{account},\"country\":\"{country}\",\"name\":\"{name}\",\"amount\":{amount},\"rate\":{rate},\"day\":\"{day}\",\"at\":\"{at}\",\"paid\":{paid},\"note\":{note}}}"
+        )?;
+        Ok(())
+    }
 }
 
 /// The same rows as Parquet: what staging makes of the CSV.

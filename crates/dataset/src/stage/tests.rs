@@ -568,7 +568,7 @@ fn files_become_rows_and_files_again() -> TestResult {
 }
 
 /// None where the file as a whole is not of its format.
-fn staged_or_malformed(staged: TestResult<Seen>) -> Result<Option<Staged>, TestCaseError> {
+fn staged_or_malformed(staged: TestResult<Seen>) -> Result<Option<Seen>, TestCaseError> {
     match staged {
         Ok(staged) => Ok(Some(staged)),
         Err(error) => match error.downcast_ref::<StageError>() {
