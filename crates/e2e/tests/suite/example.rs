@@ -54,6 +54,7 @@ fn a_run_is_told_in_full_as_the_command_line_page_promises() {
             "tasks",
             "outputs",
             "dead_letters",
+            "undeclared",
             "cost",
             "evidence",
             "tree_size",

@@ -17,7 +17,8 @@ struct Figure {
 }
 
 impl Figure {
-    /// Whether a text is the same figure. Floats may be spelt and rounded in another way.
+    /// Whether a text is the same figure. Floats may be spelt and rounded in another way, and decimals
+    /// may have more zeros behind the point.
     fn is(&self, found: Option<&str>) -> bool {
         let (Some(value), Some(found)) = (self.value.as_deref(), found) else {
             return self.value.as_deref() == found;
@@ -26,8 +27,17 @@ impl Figure {
             (Ok(value), Ok(found)) if self.is_float => {
                 (value - found).abs() <= 1e-9 * value.abs() || (value.is_nan() && found.is_nan())
             }
+            (Ok(_), Ok(_)) => without_zeros(value) == without_zeros(found),
             _ => value == found,
         }
+    }
+}
+
+/// A decimal without the zeros that say nothing.
+fn without_zeros(text: &str) -> &str {
+    match text.contains(['.']) && !text.contains(['e', 'E']) {
+        true => text.trim_end_matches('0').trim_end_matches('.'),
+        false => text,
     }
 }
 
