@@ -93,6 +93,7 @@ enum Verb {
     Outputs(verbs::outputs::Outputs),
     #[command(subcommand)]
     Datasets(verbs::datasets::Datasets),
+    Trace(verbs::trace::Trace),
     #[command(subcommand)]
     Evidence(verbs::evidence::Evidence),
     #[command(subcommand)]
@@ -148,6 +149,7 @@ impl Cli {
             Verb::Init(verb) => verb.execute(&printer),
             Verb::Outputs(verb) => verb.execute(&self.global, &printer),
             Verb::Datasets(verb) => verb.execute(&self.global, &printer),
+            Verb::Trace(verb) => verb.execute(&self.global, &printer),
             Verb::Evidence(verb) => verb.execute(&self.global, &printer),
             Verb::Policy(verb) => verb.execute(&self.global, &printer),
             Verb::Secrets(verb) => verb.execute(&self.global, &printer),

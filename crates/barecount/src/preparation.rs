@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use barecount_artifact::build::Cancel;
-use barecount_control::governance::{Action, Governance, Permit, Question, Verdict, explain};
+use barecount_control::governance::{
+    Action, Governance, Permit, Question, Refusal, Verdict, explain,
+};
 use barecount_model::{
     environment::Environment,
     evidence::{EvidenceKind, Subject, statement},
@@ -87,14 +89,7 @@ impl Preparation<'_> {
         if self.environment.refresh_lock {
             return self.build(platform, cancel).await;
         }
-        let lock = lock::read(self.folder)?.ok_or_else(|| {
-            Failure::new(
-                Status::Usage,
-                format!("there is no lock file in {}", self.folder.display()),
-            )
-            .with_code("BC0502")
-            .with_help("Run `barecount build` on the manifest, and keep the lock file beside it.")
-        })?;
+        let lock = lock::read(self.folder)?.ok_or_else(|| no_lock(self.folder))?;
         lock::complete(&lock, self.pipeline)?;
         Ok(lock)
     }
@@ -140,6 +135,12 @@ impl Preparation<'_> {
         action: Action,
         lock: &Lock,
     ) -> Result<(Permit, Rules), Failure> {
+        let (verdict, rules) = self.put(action, lock)?;
+        permitted(platform, action, verdict, rules, self.printer).await
+    }
+
+    /// Puts a question to governance, and keeps the rules that it is answered by.
+    pub(crate) fn put(&self, action: Action, lock: &Lock) -> Result<(Verdict, Rules), Failure> {
         let version = version::of(self.manifest, lock).to_string();
         let question = policy::question(
             action,
@@ -149,12 +150,23 @@ impl Preparation<'_> {
             &requester::name(),
             Timestamp::now(),
         );
-        ask(platform, self.state, self.rules, &question, self.printer).await
+        put(self.state, self.rules, &question)
     }
 }
 
-/// Puts a question to governance; `rules` is the environment's file, word by word, if it has one. A
-/// refusal is told with its reasons, entered as evidence, and ends the verb.
+/// Puts a question to governance; `rules` is the environment's file, word by word, if it has one.
+fn put(
+    state: &Path,
+    rules: Option<&[u8]>,
+    question: &Question,
+) -> Result<(Verdict, Rules), Failure> {
+    let governance = governance()?;
+    // Kept before they decide anything: evidence names nothing that is not there.
+    let rules = Rules::keep(state, rules, &governance, question)?;
+    Ok((governance.decide(question), rules))
+}
+
+/// Asks governance. A refusal is told with its reasons, entered as evidence, and ends the verb.
 pub(crate) async fn ask(
     platform: &Platform,
     state: &Path,
@@ -162,30 +174,46 @@ pub(crate) async fn ask(
     question: &Question,
     printer: &Printer,
 ) -> Result<(Permit, Rules), Failure> {
-    let governance = governance()?;
-    // Kept before they decide anything: evidence names nothing that is not there.
-    let rules = Rules::keep(state, rules, &governance, question)?;
-    let verdict = governance.decide(question);
+    let (verdict, rules) = put(state, rules, question)?;
+    permitted(platform, question.action, verdict, rules, printer).await
+}
+
+async fn permitted(
+    platform: &Platform,
+    action: Action,
+    verdict: Verdict,
+    rules: Rules,
+    printer: &Printer,
+) -> Result<(Permit, Rules), Failure> {
     let text = explain(&verdict);
     let refusal = match verdict {
         Verdict::Permitted(permit) => return Ok((permit, rules)),
         Verdict::Refused(refusal) => refusal,
     };
-    let name = format!("pipeline/{}", question.pipeline.name);
-    let subject = Subject::new(name, &question.pipeline.version);
-    let predicate = json!({ "decision": refusal.explanation, "rules": rules });
+    let asked = &refusal.explanation;
+    let subject = Subject::new(format!("pipeline/{}", asked.pipeline), &asked.version);
+    let predicate = json!({ "decision": asked, "rules": rules });
     let refused = statement(EvidenceKind::Refusal, &[subject], predicate);
     enter(platform, refused).await?;
     printer.warn(&text);
-    let what = format!(
-        "{} is refused: {}",
-        question.action.as_str(),
-        chain(&refusal)
-    );
-    Err(Failure::new(Status::Refused, what).with_code("BC0401").with_help(
+    Err(refused_failure(action, &refusal))
+}
+
+/// The failure of what was refused, whose reasons were told.
+pub(crate) fn refused_failure(action: Action, refusal: &Refusal) -> Failure {
+    let what = format!("{} is refused: {}", action.as_str(), chain(refusal));
+    Failure::new(Status::Refused, what).with_code("BC0401").with_help(
         "The conditions above say what was not met, and what would change that. The refusal is in \
          the ledger.",
-    ))
+    )
+}
+
+/// There is no lock where one has to be.
+pub(crate) fn no_lock(folder: &Path) -> Failure {
+    let what = format!("there is no lock file in {}", folder.display());
+    Failure::new(Status::Usage, what)
+        .with_code("BC0502")
+        .with_help("Run `barecount build` on the manifest, and keep the lock file beside it.")
 }
 
 /// The policies in force.

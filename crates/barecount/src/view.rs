@@ -1,11 +1,14 @@
 //! A run as other programs and people see it: `barecount/run/v1`, and its text form.
 
-use barecount_control::store::{LedgerEntry, OutputVersion};
+use barecount_control::{
+    governance::{Explanation, Refusal, Verdict, explain},
+    store::{LedgerEntry, OutputVersion},
+};
 use barecount_dataset::read::FirstRows;
 use barecount_model::{
-    cost::{self, Money, Prices},
+    cost::{self, Money},
     plan::Plan,
-    run::{Attempt, AttemptState, Held, Run, Task, TaskState, outcome::Staged},
+    run::{Attempt, AttemptState, Held, Run, RunState, Task, TaskState, outcome::Staged},
 };
 use serde_json::{Value, json};
 
@@ -50,6 +53,7 @@ impl RunView<'_> {
             "state": run.state,
             "interrupted": self.interrupted,
             "waiting_reason": self.waiting_reason(),
+            "refusal": refusal(run, self.plan),
             "submitted_at": run.submitted_at,
             "ended_at": run.ended_at,
             "tasks": run.tasks.iter().map(|task| self.task(task)).collect::<Vec<_>>(),
@@ -61,7 +65,7 @@ impl RunView<'_> {
                     names.map(|name| json!({ "stage": task.stage, "name": name }))
                 })
                 .collect::<Vec<_>>(),
-            "cost": self.cost(),
+            "cost": cost::of_run(run, self.plan),
             "evidence": self.evidence.iter().map(entry).collect::<Vec<_>>(),
             "tree_size": self.evidence.iter().map(|entry| entry.index + 1).max(),
         })
@@ -84,33 +88,6 @@ impl RunView<'_> {
             "answered_by": task.answered,
             "attempts": task.attempts.iter().map(|tried| attempt(tried, digest)).collect::<Vec<_>>(),
         })
-    }
-
-    /// What the work of the attempts that have ended would have cost on the services behind their
-    /// classes. The platform's own time has no price.
-    fn cost(&self) -> Money {
-        let prices = Prices::public();
-        let attempts = self.run.tasks.iter().flat_map(|task| {
-            let resources = self.plan.stage(&task.stage).map(|stage| &stage.resources);
-            task.attempts
-                .iter()
-                .filter_map(move |attempt| Some((task, attempt, resources?)))
-        });
-        attempts
-            .filter_map(|(task, attempt, resources)| {
-                let length = attempt.work_time()?.as_millis();
-                let length = u64::try_from(length).unwrap_or(u64::MAX);
-                let (class, size) = (task.class, task.size);
-                Some(cost::of_attempt(
-                    &prices,
-                    class,
-                    size,
-                    &resources.profile(),
-                    length,
-                    1,
-                ))
-            })
-            .sum()
     }
 
     /// What it waits for, if nothing of it is under way.
@@ -150,6 +127,10 @@ impl RunView<'_> {
             text.push_str(&format!("waiting   {reason}\n"));
         }
         text.push('\n');
+        if let Some(explanation) = refusal(run, self.plan) {
+            text.push_str(&explain(&Verdict::Refused(Refusal { explanation })));
+            text.push('\n');
+        }
         text.push_str(&task_table(run).render());
         for task in &run.tasks {
             if let Some(failure) = task.current().and_then(|attempt| attempt.failure.as_ref()) {
@@ -179,7 +160,7 @@ impl RunView<'_> {
         text.push_str(&left_text(run));
         text.push_str(&format!(
             "cost          {} {} at the list prices of the cloud services behind the classes\n",
-            self.cost(),
+            cost::of_run(run, self.plan),
             Money::CURRENCY
         ));
         if let Some(last) = self.evidence.iter().map(|entry| entry.index).max() {
@@ -191,6 +172,14 @@ impl RunView<'_> {
         }
         text
     }
+}
+
+/// Why a run was refused, if it was.
+fn refusal(run: &Run, plan: &Plan) -> Option<Explanation> {
+    let refused = run.state == RunState::Refused;
+    refused
+        .then(|| serde_json::from_value(plan.decision.clone()).ok())
+        .flatten()
 }
 
 /// How a run goes on, or ends, that nobody works on.

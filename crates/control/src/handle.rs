@@ -22,10 +22,10 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    authority::{Authorised, NotCovered},
+    authority::{Authorised, NotCovered, PlanRecord},
     clock::Clock,
     entries::Entries,
-    governance::Permit,
+    governance::{Permit, Refusal},
     identity::{IdentityError, Issuer},
     journal::Storage,
     reconcile::{Decision, Report},
@@ -248,6 +248,34 @@ impl Control {
         } else {
             Submitted::Existing(update)
         })
+    }
+
+    /// Keeps a run that governance refused, with the reasons, so that whoever asks finds it. It has a
+    /// token of its own: the work that it names may be permitted another time. `plan` is what would
+    /// have been carried out, its decision holding what else evidence has of it.
+    ///
+    /// # Errors
+    /// [`CommandError::NotPermitted`] if it cannot be written down; [`CommandError::Store`] if it
+    /// could not be made durable.
+    pub async fn refuse(
+        &self,
+        mut run: Run,
+        mut plan: Plan,
+        refusal: &Refusal,
+    ) -> Result<Update, CommandError> {
+        let unwritable = |error: serde_json::Error| {
+            CommandError::NotPermitted(run.id.clone(), NotCovered::Unwritable(Arc::new(error)))
+        };
+        let mut decision = serde_json::to_value(&refusal.explanation).map_err(unwritable)?;
+        if let Some(rules) = plan.decision.get("rules") {
+            decision["rules"] = rules.clone();
+        }
+        plan.decision = decision;
+        let plan = Arc::new(PlanRecord::new(plan).map_err(unwritable)?);
+        run.token = format!("refused/{}", run.id);
+        let run = Box::new(run);
+        let update = self.send(Command::Refuse { run, plan }).await?;
+        update.ok_or(CommandError::Closed)
     }
 
     /// Opens the next attempt of a task; the launch may follow.

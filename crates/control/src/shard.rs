@@ -32,9 +32,18 @@ use crate::{
 
 pub(crate) enum Command {
     Submit(Box<Submission>),
-    Apply { run: RunId, verb: Verb },
+    Refuse {
+        run: Box<Run>,
+        plan: Arc<PlanRecord>,
+    },
+    Apply {
+        run: RunId,
+        verb: Verb,
+    },
     Enter(Statement),
-    Integrated { size: u64 },
+    Integrated {
+        size: u64,
+    },
 }
 
 pub(crate) enum Verb {
@@ -177,7 +186,7 @@ impl Shard {
             Command::Apply { run, .. } => {
                 (!self.active.contains_key(run)).then_some(Missing::Run(run))
             }
-            Command::Enter(_) | Command::Integrated { .. } => None,
+            Command::Refuse { .. } | Command::Enter(_) | Command::Integrated { .. } => None,
         }
     }
 
@@ -271,6 +280,7 @@ impl Shard {
     ) -> Result<Option<RunId>, CommandError> {
         match command {
             Command::Submit(submission) => self.submit(*submission, now, batch).map(Some),
+            Command::Refuse { run, plan } => Ok(Some(self.refuse(*run, plan, now, batch))),
             Command::Apply { run, verb } => {
                 self.transition(&run, verb, now, batch)?;
                 Ok(Some(run))
@@ -319,6 +329,27 @@ impl Shard {
         batch.runs.insert(id.clone(), active.change(true));
         self.remember(active);
         Ok(id)
+    }
+
+    /// Keeps a run that was refused. No permit is known of it, and none can make it start.
+    fn refuse(
+        &mut self,
+        mut run: Run,
+        plan: Arc<PlanRecord>,
+        now: Timestamp,
+        batch: &mut Batch,
+    ) -> RunId {
+        let effects = run.refuse(&self.moment(now));
+        enter(&effects.records, &run, &plan.plan, &[], now, batch);
+        let id = run.id.clone();
+        let active = Active {
+            run: Arc::new(run),
+            plan,
+            authority: None,
+        };
+        batch.runs.insert(id.clone(), active.change(true));
+        self.remember(active);
+        id
     }
 
     /// Answers with the run that has the token. A run that no permit is known of gets this one, if

@@ -2,7 +2,7 @@
 
 mod change;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use deltalake_core::DeltaTable;
 use serde::{Deserialize, Serialize};
@@ -117,6 +117,35 @@ impl Tables {
     /// # Errors
     /// [`TableError::NotFound`] if there never was such a table; if its log cannot be read.
     pub async fn history(&self, table: &DatasetName) -> Result<Vec<Version>, TableError> {
+        Ok(self.replay(table, None).await?.told)
+    }
+
+    /// A version of a table (the latest, if none is named), and the versions that brought the rows
+    /// that it holds, oldest first.
+    ///
+    /// Cancel-safe: it only reads.
+    ///
+    /// # Errors
+    /// [`TableError::NotFound`] if there is no such table or version; if its log cannot be read.
+    pub async fn origins(
+        &self,
+        table: &DatasetName,
+        version: Option<u64>,
+    ) -> Result<(Version, Vec<Version>), TableError> {
+        let Replay { mut told, live } = self.replay(table, version).await?;
+        let since: BTreeSet<u64> = live.values().map(|file| file.since).collect();
+        let found = |last: &Version| version.is_none_or(|version| last.version == version);
+        let last = told.last().cloned().filter(found);
+        let last = last.ok_or_else(|| TableError::NotFound {
+            table: table.clone(),
+            version,
+        })?;
+        told.retain(|version| since.contains(&version.version));
+        Ok((last, told))
+    }
+
+    /// Reads a log from its beginning, up to a version.
+    async fn replay(&self, table: &DatasetName, upto: Option<u64>) -> Result<Replay, TableError> {
         let delta = self.load(table, None).await?;
         let delta = delta.ok_or_else(|| TableError::NotFound {
             table: table.clone(),
@@ -125,26 +154,29 @@ impl Tables {
         let error = |source| log_error(table, source);
         let latest = delta.snapshot().map_err(error)?.version();
         let log = delta.log_store();
-        let mut told = Vec::new();
-        let mut live = BTreeMap::new();
+        let mut replay = Replay::default();
+        let mut first = BTreeMap::new();
         let mut schema: Option<TableSchema> = None;
-        for version in 0..=latest {
+        for version in 0..=upto.map_or(latest, |upto| upto.min(latest)) {
             // Another program may have cleaned up what a checkpoint has summed up.
             let Some(entry) = log.read_commit_entry(version).await.map_err(error)? else {
                 continue;
             };
             let mut entry = Entry::read(&entry);
+            for (_, new) in &mut entry.added {
+                new.since = *first.entry(new.written_as.clone()).or_insert(version);
+            }
             let before = schema.clone();
             if entry.metadata {
                 schema = Some(self.schema_at(table, version).await?);
             }
-            let mut found = entry.apply(version, &mut live);
+            let mut found = entry.apply(version, &mut replay.live);
             if let (Some(before), Some(after), true) = (&before, &schema, entry.metadata) {
                 found.schema_changes = changes(before, after);
             }
-            told.push(found);
+            replay.told.push(found);
         }
-        Ok(told)
+        Ok(replay)
     }
 
     async fn schema_at(
@@ -161,10 +193,19 @@ impl Tables {
     }
 }
 
+/// A log that was read.
+#[derive(Debug, Default)]
+struct Replay {
+    told: Vec<Version>,
+    live: BTreeMap<String, Live>,
+}
+
 /// A file that is in the table, as the log tells it.
 #[derive(Debug, Clone)]
 struct Live {
     written_as: String,
+    /// The version that its rows were first committed in.
+    since: u64,
     rows: Option<u64>,
 }
 
@@ -193,6 +234,7 @@ impl Entry {
                 let first = add["tags"][WRITTEN_AS_TAG].as_str();
                 let live = Live {
                     written_as: first.unwrap_or(path).to_owned(),
+                    since: 0,
                     rows: stats["numRecords"].as_u64(),
                 };
                 found.added.push((path.to_owned(), live));

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{EngineError, statement_error};
 use crate::metrics::Metrics;
 use crate::output;
+use crate::parameters::Parameters;
 use crate::plan;
 use crate::process::on_own_thread;
 use crate::script::{Action, JobStatement, Place, parse};
@@ -49,6 +50,9 @@ pub struct JobSpec {
     pub output_dir: PathBuf,
     /// What it may use.
     pub resources: Resources,
+    /// What it may name with a `$`.
+    #[serde(default)]
+    pub parameters: Parameters,
     /// How long it may take, in milliseconds; without it, as long as the process lives.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
@@ -84,7 +88,7 @@ pub async fn run_job(spec: &JobSpec) -> Result<JobReport, EngineError> {
 
 async fn run(spec: &JobSpec) -> Result<JobReport, EngineError> {
     let started = Instant::now();
-    let statements = parse(&spec.sql)?;
+    let statements = parse(&spec.sql, &spec.parameters)?;
     let context = open(&spec.resources)?;
     for input in &spec.inputs {
         register(&context, input)?;
@@ -117,9 +121,10 @@ pub fn check_job(
     sql: String,
     inputs: Vec<DeclaredTable>,
     outputs: Vec<DeclaredTable>,
+    parameters: Parameters,
 ) -> Result<(), EngineError> {
     let check = async move {
-        let statements = parse(&sql)?;
+        let statements = parse(&sql, &parameters)?;
         let context = open_without_disk()?;
         for input in &inputs {
             register_empty(&context, input)?;

@@ -19,5 +19,6 @@ mod arithmetic;
 mod float;
 mod metrics;
 mod output;
+pub mod parameters;
 mod plan;
 mod script;

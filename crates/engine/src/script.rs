@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use crate::error::EngineError;
+use crate::parameters::{Parameters, fill};
 
 /// The longest script, in bytes.
 const MAX_SCRIPT_BYTES: usize = 1 << 20;
@@ -53,7 +54,7 @@ pub(crate) struct Place {
 }
 
 /// Reads a script; whatever a job may not do is refused here, before anything runs.
-pub(crate) fn parse(sql: &str) -> Result<Vec<JobStatement>, EngineError> {
+pub(crate) fn parse(sql: &str, parameters: &Parameters) -> Result<Vec<JobStatement>, EngineError> {
     on_deep_stack(sql, || {
         let scripts = split(sql)?;
         if scripts.is_empty() {
@@ -75,6 +76,7 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<JobStatement>, EngineError> {
                 line: place.line,
                 reason,
             };
+            let tokens = fill(tokens, parameters).map_err(forbidden)?;
             let parsed = parse_one(tokens)?;
             bounds::check(&parsed).map_err(forbidden)?;
             let (action, statement) = classify(parsed).map_err(forbidden)?;

@@ -14,6 +14,8 @@ use serde::ser::SerializeStruct;
 use crate::catalog::{Catalog, Profile};
 use crate::class::{RunnerClass, Size};
 use crate::pipeline::Pipeline;
+use crate::plan::Plan;
+use crate::run::{Attempt, Run, Task};
 use crate::text::Name;
 
 /// An amount of United States dollars in whole picodollars (10⁻¹² dollars).
@@ -171,6 +173,27 @@ pub const fn billing(class: RunnerClass) -> (u64, u64) {
     }
 }
 
+/// What the work of a run's attempts that have ended would have cost on the services behind their
+/// classes, at public list prices. The platform's own time has no price.
+pub fn of_run(run: &Run, plan: &Plan) -> Money {
+    run.tasks.iter().map(|task| of_task(task, plan)).sum()
+}
+
+/// As [`of_run`], of one task.
+pub fn of_task(task: &Task, plan: &Plan) -> Money {
+    let prices = Prices::public();
+    let Some(stage) = plan.stage(&task.stage) else {
+        return Money::ZERO;
+    };
+    let profile = stage.resources.profile();
+    let of_one = |attempt: &Attempt| {
+        let length = u64::try_from(attempt.work_time()?.as_millis()).unwrap_or(u64::MAX);
+        let (class, size) = (task.class, task.size);
+        Some(of_attempt(&prices, class, size, &profile, length, 1))
+    };
+    task.attempts.iter().filter_map(of_one).sum()
+}
+
 /// What one attempt cost that ran for `duration_ms` on a runner of its own.
 ///
 /// `requests` counts invocations, and matters for serverless alone.
@@ -259,7 +282,7 @@ pub fn estimate(catalog: &Catalog, pipeline: &Pipeline) -> Estimate {
         .iter()
         .filter_map(|stage| {
             let profile = catalog.profile_of(stage)?;
-            let tasks = stage.partition_keys().len() as u64;
+            let tasks = stage.partition_keys().len().max(1) as u64;
             let task = |duration_ms| {
                 of_attempt(
                     &catalog.prices,

@@ -24,7 +24,7 @@ use crate::{
 };
 
 use self::facts::{
-    AbandonmentFacts, Answer, AttemptFacts, Commit, EndOfRun, Resumption, Submission,
+    AbandonmentFacts, Answer, AttemptFacts, Commit, EndOfRun, Refusal, Resumption, Submission,
 };
 pub use fit::{MAX_STATEMENT_BYTES, OMITTED};
 
@@ -238,6 +238,10 @@ pub fn of_record(
         Record::RunSubmitted => {
             let facts = Submission::of(run, plan, now);
             statement(EvidenceKind::Submission, &subjects, facts)
+        }
+        Record::RunRefused => {
+            let facts = Refusal::of(run, plan, now);
+            statement(EvidenceKind::Refusal, &subjects, facts)
         }
         Record::RunResumed => {
             let facts = Resumption::of(run, now);

@@ -15,6 +15,7 @@ mod scope;
 
 use std::collections::BTreeMap;
 
+use jiff::{Timestamp, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
 use crate::boundary::{Boundary, Crossing};
@@ -25,6 +26,7 @@ use crate::manifest::{
     self, AcceptanceTest, Classification, DeadLetterLimits, Egress, EgressMode, Format, Isolation,
     Manifest, PartitionUnit, Schedule, SchemaEvolution, SecretSpec, Tolerance, WriteMode,
 };
+use crate::run::Window;
 use crate::text::{
     ByteSize, ColumnName, ColumnType, DatasetName, DriverName, Duration, ImageSource, Name,
     RelativePath,
@@ -179,6 +181,17 @@ impl Stage {
             Some(partitions) => partitions.keys().into_iter().map(Some).collect(),
         }
     }
+
+    /// As [`Stage::partition_keys`], of a run for this window.
+    pub fn partition_keys_within(&self, window: Option<&Window>) -> Vec<Option<String>> {
+        match &self.partitions {
+            None => vec![None],
+            Some(partitions) => {
+                let keys = partitions.keys_within(window);
+                keys.into_iter().map(Some).collect()
+            }
+        }
+    }
 }
 
 /// What size `custom` is worth.
@@ -310,26 +323,62 @@ pub struct Retries {
     pub max_backoff: Duration,
 }
 
-/// Years or months from the first to the last, both included. At most [`Partitions::MAX`].
+/// Years or months: from the first to the last, both included, or those of the window that a run is
+/// for. At most [`Partitions::MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Partitions {
     /// Years or months.
     pub by: PartitionUnit,
-    first: i32,
-    last: i32,
+    range: Option<(i32, i32)>,
 }
 
 impl Partitions {
     /// The most partitions of one stage: a century of months.
     pub const MAX: usize = 1_200;
 
-    /// The keys in ascending order: `2024`, or `2024-05`.
+    /// Those of the window that a run is for.
+    pub(crate) fn of_window(by: PartitionUnit) -> Self {
+        Self { by, range: None }
+    }
+
+    /// The keys that the manifest lists in ascending order: `2024`, or `2024-05`. None where the
+    /// window says which.
     pub fn keys(&self) -> Vec<String> {
+        self.keys_from(self.range)
+    }
+
+    /// The keys that a run has, in ascending order: those that overlap its window, if it has one. At
+    /// most one more than [`Partitions::MAX`], which is one too many.
+    pub fn keys_within(&self, window: Option<&Window>) -> Vec<String> {
+        let of_window = window.map(|window| {
+            // The end is not part of it.
+            let last = window.end.as_nanosecond().saturating_sub(1);
+            let last = Timestamp::from_nanosecond(last).unwrap_or(window.end);
+            (self.number(window.start), self.number(last))
+        });
+        self.keys_from(match (self.range, of_window) {
+            (Some((first, last)), Some((start, end))) => Some((first.max(start), last.min(end))),
+            (range, of_window) => range.or(of_window),
+        })
+    }
+
+    /// The place of a moment's year or month in the order of all.
+    fn number(&self, moment: Timestamp) -> i32 {
+        let date = moment.to_zoned(TimeZone::UTC).date();
+        let year = i32::from(date.year());
+        match self.by {
+            PartitionUnit::Year => year,
+            PartitionUnit::Month => year * 12 + i32::from(date.month()) - 1,
+        }
+    }
+
+    fn keys_from(&self, range: Option<(i32, i32)>) -> Vec<String> {
         let key = |n: i32| match self.by {
             PartitionUnit::Year => format!("{n:04}"),
             PartitionUnit::Month => format!("{:04}-{:02}", n / 12, n % 12 + 1),
         };
-        (self.first..=self.last).map(key).collect()
+        let (first, last) = range.unwrap_or((0, -1));
+        (first..=last).map(key).take(Self::MAX + 1).collect()
     }
 
     /// The partition column: `year` or `month`.

@@ -198,6 +198,18 @@ impl Answers {
         self.read(|reader| reader.latest_of_token(tenant, token))
     }
 
+    /// The run of this very token.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub(crate) fn run_of_token(
+        &self,
+        tenant: &str,
+        token: &str,
+    ) -> Result<Option<(Run, Plan)>, AnswersError> {
+        self.read(|reader| reader.run_of_token(tenant, token))
+    }
+
     /// A run and its plan.
     ///
     /// # Errors

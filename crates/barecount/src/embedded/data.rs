@@ -15,6 +15,7 @@ use barecount_dataset::{
     table::{StateTables, Tables},
 };
 use barecount_engine::job::{DeclaredTable, JobSpec};
+use barecount_engine::parameters::{Parameter, Parameters};
 use barecount_engine::process::Request;
 use barecount_engine::session::{InputTable, Resources};
 use barecount_model::{
@@ -263,6 +264,7 @@ impl DataPlane for StateData {
             inputs,
             outputs,
             output_dir: PathBuf::from(inside::OUTPUT),
+            parameters: parameters(assignment),
             timeout_ms: Some(stage.timeout_ms),
             resources: engine_resources(
                 stage.resources.memory_bytes,
@@ -303,6 +305,22 @@ async fn input_table(tables: &Tables, input: &InputPlan) -> Result<Option<InputT
         table: dataset.clone(),
         path: Path::new(inside::INPUT).join(dataset.as_str()),
     }))
+}
+
+/// What a job's SQL may name: the window and the partition that it is run for.
+fn parameters(assignment: &Assignment) -> Parameters {
+    let mut parameters = Parameters::new();
+    if let Some(window) = &assignment.window {
+        for (name, moment) in [("window_start", window.start), ("window_end", window.end)] {
+            let moment = Parameter::Timestamp(moment.to_string());
+            parameters.insert(name.to_owned(), moment);
+        }
+    }
+    if let Some(partition) = &assignment.partition {
+        let partition = Parameter::Text(partition.clone());
+        parameters.insert("partition".to_owned(), partition);
+    }
+    parameters
 }
 
 /// The format in which a dataset's files are handed to work. A job of the engine sees tables and

@@ -6,7 +6,11 @@
 use std::path::Path;
 
 use barecount_agent::DataError;
-use barecount_engine::{error::EngineError, job};
+use barecount_engine::{
+    error::EngineError,
+    job,
+    parameters::{Parameter, Parameters},
+};
 use barecount_model::{
     codes,
     diagnostic::{Diagnostic, Span},
@@ -32,7 +36,14 @@ pub(crate) struct Unplannable {
 /// The jobs of the pipeline in a manifest file, or of one stage of it, that could never run.
 ///
 /// Blocks while statements are planned. Starts threads. Nothing is changed.
-pub(crate) fn unplannable(loaded: &Loaded, file: &Path, only: Option<&str>) -> Vec<Unplannable> {
+///
+/// `windowed` says whether a run would have a window, which the SQL may then name.
+pub(crate) fn unplannable(
+    loaded: &Loaded,
+    file: &Path,
+    only: Option<&str>,
+    windowed: bool,
+) -> Vec<Unplannable> {
     let folder = file.parent().unwrap_or(Path::new(""));
     let stages = loaded.pipeline.stages.iter();
     let stages = stages.filter(|stage| only.is_none_or(|only| stage.name.as_str() == only));
@@ -49,7 +60,7 @@ pub(crate) fn unplannable(loaded: &Loaded, file: &Path, only: Option<&str>) -> V
                 return Some(in_manifest(loaded, stage, file, what));
             }
         };
-        let error = match plan(&loaded.pipeline, stage, &sql) {
+        let error = match plan(&loaded.pipeline, stage, &sql, windowed) {
             // A busy host is no fault of the job; the attempt finds out.
             Ok(()) | Err(EngineError::Timeout { .. }) => return None,
             Err(error) => error,
@@ -72,7 +83,7 @@ fn text(path: &Path) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())
 }
 
-fn plan(pipeline: &Pipeline, stage: &Stage, sql: &str) -> Result<(), EngineError> {
+fn plan(pipeline: &Pipeline, stage: &Stage, sql: &str, windowed: bool) -> Result<(), EngineError> {
     let inputs = stage.inputs.iter().filter_map(|input| match input {
         Input::Dataset { dataset, .. } => Some(pipeline.writer_of(dataset)?.1),
         Input::File { .. } => None,
@@ -88,7 +99,27 @@ fn plan(pipeline: &Pipeline, stage: &Stage, sql: &str) -> Result<(), EngineError
         .iter()
         .map(declared)
         .collect::<Result<_, _>>()?;
-    job::check_job(sql.to_owned(), inputs, outputs)
+    let parameters = samples(stage, windowed);
+    job::check_job(sql.to_owned(), inputs, outputs, parameters)
+}
+
+/// Values of the types that a run would give, to plan with: no plan depends on more of them.
+fn samples(stage: &Stage, windowed: bool) -> Parameters {
+    let mut samples = Parameters::new();
+    if windowed {
+        for (name, moment) in [
+            ("window_start", "2024-01-01T00:00:00Z"),
+            ("window_end", "2024-02-01T00:00:00Z"),
+        ] {
+            let moment = Parameter::Timestamp(moment.to_owned());
+            samples.insert(name.to_owned(), moment);
+        }
+    }
+    if stage.partitions.is_some() {
+        let partition = Parameter::Text("2024-01".to_owned());
+        samples.insert("partition".to_owned(), partition);
+    }
+    samples
 }
 
 fn declared(output: &barecount_model::pipeline::Output) -> Result<job::DeclaredTable, DataError> {

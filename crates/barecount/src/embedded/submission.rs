@@ -8,12 +8,13 @@ use barecount_artifact::{
 };
 use barecount_model::{
     class::NetworkProfile,
+    codes,
     digest::Digest,
     environment::Environment,
     id::{RunId, TaskId},
     lock::{ArtifactKind, Lock},
     manifest,
-    pipeline::{CommandRoot, Event, HandlerProgram, Input, Pipeline, Stage, Work},
+    pipeline::{CommandRoot, Event, HandlerProgram, Input, Partitions, Pipeline, Stage, Work},
     plan::{EgressLimits, InputPlan, Pin, Plan, Resources, StagePlan, WorkPlan},
     run::{RetryBudget, Run, RunState, Task, TaskState, Window},
     text::{ByteSize, ImageSource},
@@ -169,7 +170,7 @@ impl Request<'_> {
             partition_column: stage
                 .partitions
                 .map(|partitions| partitions.column().to_owned()),
-            partitions: stage.partition_keys().into_iter().flatten().collect(),
+            partitions: self.partitions(stage)?,
             application_retries: stage.retries.application,
             infrastructure_retries: stage.retries.infrastructure,
             initial_backoff_ms: stage.retries.initial_backoff.as_millis(),
@@ -179,6 +180,35 @@ impl Request<'_> {
             env: stage.env.clone(),
             secrets: stage.secrets.clone(),
         })
+    }
+
+    /// The partitions of a stage that the run is for.
+    fn partitions(&self, stage: &Stage) -> Result<Vec<String>, Failure> {
+        let keys = stage.partition_keys_within(self.window.as_ref());
+        if stage.partitions.is_none() || (1..=Partitions::MAX).contains(&keys.len()) {
+            return Ok(keys.into_iter().flatten().collect());
+        }
+        let name = &stage.name;
+        let (what, help) = match (&self.window, keys.is_empty()) {
+            (None, _) => (
+                format!("stage `{name}` has the partitions of the window, and the run has none"),
+                "Say with `--window` what the run is for, as with `--window 2024`.",
+            ),
+            (Some(window), true) => (
+                format!(
+                    "stage `{name}` has no partition between {} and {}",
+                    window.start, window.end
+                ),
+                "Choose a window that overlaps its partitions, or another stage with `--stage`.",
+            ),
+            (Some(_), false) => (
+                format!("the window has more than {} partitions", Partitions::MAX),
+                "Choose a shorter window.",
+            ),
+        };
+        Err(Failure::new(Status::Usage, what)
+            .with_code(codes::INVALID_PARTITIONS.id)
+            .with_help(help))
     }
 
     fn pin(&self, stage: &Stage, kind: ArtifactKind, name: String) -> Result<Pin, Failure> {

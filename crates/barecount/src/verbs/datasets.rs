@@ -126,7 +126,7 @@ fn nothing_ran(folder: &std::path::Path) -> Failure {
 }
 
 /// Why a table cannot be told of.
-fn unreadable(error: &TableError) -> Failure {
+pub(super) fn unreadable(error: &TableError) -> Failure {
     let missing = matches!(error, TableError::NotFound { .. });
     let status = if missing {
         Status::NotFound

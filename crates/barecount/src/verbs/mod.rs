@@ -15,4 +15,5 @@ pub(crate) mod runs;
 pub(crate) mod schema;
 pub(crate) mod secrets;
 pub(crate) mod state;
+pub(crate) mod trace;
 pub(crate) mod validate;

@@ -8,12 +8,13 @@ use std::{
 use barecount_artifact::build::Cancel;
 use barecount_control::{
     Authorised, CommandError, Submission, Submitted, Update,
-    governance::{Action, Permit},
+    governance::{Action, Permit, Verdict, explain},
+    store::reader::Reader,
 };
 use barecount_dataset::table::StateTables;
 use barecount_model::{
     lock::Lock,
-    pipeline::Loaded,
+    pipeline::{Loaded, Pipeline},
     run::{Run as RunOf, RunState, Task, TaskState},
 };
 use clap::Args;
@@ -42,6 +43,7 @@ use crate::{
 };
 
 mod again;
+mod dry;
 
 /// Run a pipeline to its end here, and show its outputs, cost and evidence.
 ///
@@ -65,6 +67,9 @@ pub(crate) struct Run {
     /// `all` stands for every stage.
     #[arg(long, value_name = "STAGE")]
     force: Vec<String>,
+    /// Only tell what would run, task by task, and why. Nothing is written.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 fn token(text: &str) -> Result<String, String> {
@@ -81,6 +86,16 @@ impl Run {
         let folder = manifest::folder(&self.file)?;
         let found = environment::held(&folder, global.environment.as_deref(), &global.state)?;
         obstacles(&loaded, &found, printer)?;
+        if self.dry_run {
+            let dry = dry::DryRun {
+                loaded: &loaded,
+                folder: &folder,
+                found: &found,
+                state: &global.state,
+                printer,
+            };
+            return dry.tell(self);
+        }
         let state = embedded::state_folder(&global.state)?;
         // Before there is a second thread.
         let launcher = embedded::start_launcher(&state)?;
@@ -98,7 +113,7 @@ impl Run {
                 rules: found.text.as_deref(),
                 printer,
             };
-            let result = match plannable(&loaded, &self.file, self.stage.as_deref(), printer) {
+            let result = match self.plannable(&loaded, printer) {
                 Ok(()) => self.carry_out(&preparation, &mut platform).await,
                 Err(refused) => Err(refused),
             };
@@ -111,31 +126,23 @@ impl Run {
         report(&run, &state, printer)
     }
 
+    fn plannable(&self, loaded: &Loaded, printer: &Printer) -> Result<(), Failure> {
+        let (only, windowed) = (self.stage.as_deref(), self.window.is_some());
+        plannable(loaded, &self.file, only, windowed, printer)
+    }
+
     async fn carry_out(
         self,
         preparation: &Preparation<'_>,
         platform: &mut Platform,
     ) -> Result<Arc<RunOf>, Failure> {
         let fitting = StateTables::new(preparation.state.to_owned());
-        if let Some(reader) = state::reader(preparation.state)? {
-            let taken = owners::taken(
-                &reader,
-                &fitting,
-                preparation.pipeline,
-                self.stage.as_deref(),
-            );
-            if let Some(first) = taken.await?.first() {
-                return Err(first.failure());
-            }
-        }
-        let unfit = evolution::unfit(&fitting, preparation.pipeline, self.stage.as_deref());
-        if let Some(first) = unfit.await?.first() {
-            return Err(first.failure());
-        }
+        let reader = state::reader(preparation.state)?;
+        let only = self.stage.as_deref();
+        checked(&fitting, reader.as_ref(), preparation.pipeline, only).await?;
         let cancel = Cancel::default();
         let mut interrupts = Interrupts::listen(cancel.clone())?;
         let lock = preparation.lock(platform, &cancel).await?;
-        let permitted = preparation.decide(platform, Action::Run, &lock).await?;
         let request = Request {
             manifest: preparation.manifest,
             pipeline: preparation.pipeline,
@@ -148,6 +155,7 @@ impl Run {
             force: self.force,
             requester: requester::name(),
         };
+        let permitted = permitted(&request, platform, preparation).await?;
         let (run, taken_up) =
             carry_out_once(&request, platform, &permitted, preparation, &mut interrupts).await?;
         if !taken_up || run.state != RunState::Succeeded || request.token.is_some() {
@@ -160,6 +168,47 @@ impl Run {
         }
         let again = carry_out_once(&request, platform, &permitted, preparation, &mut interrupts);
         Ok(again.await?.0)
+    }
+}
+
+/// The permit to run what is asked for. What is refused is kept as a run that was refused.
+async fn permitted(
+    request: &Request<'_>,
+    platform: &Platform,
+    preparation: &Preparation<'_>,
+) -> Result<(Permit, Rules), Failure> {
+    let (verdict, rules) = preparation.put(Action::Run, request.lock)?;
+    let text = explain(&verdict);
+    let refusal = match verdict {
+        Verdict::Permitted(permit) => return Ok((permit, rules)),
+        Verdict::Refused(refusal) => refusal,
+    };
+    let plan = request.plan(&platform.artifacts, json!({ "rules": rules }))?;
+    let run = request.run(&plan, Timestamp::now())?;
+    let kept = platform.control.refuse(run, plan, &refusal).await;
+    let kept = kept.map_err(|error| command_failure(&error))?;
+    let printer = preparation.printer;
+    printer.warn(&text);
+    printer.note(&format!("it is kept as run {}", kept.run.id));
+    Err(preparation::refused_failure(Action::Run, &refusal))
+}
+
+/// Refuses what could not come to its end: outputs that are another pipeline's, or that their
+/// datasets cannot take.
+async fn checked(
+    tables: &StateTables,
+    reader: Option<&Reader>,
+    pipeline: &Pipeline,
+    only: Option<&str>,
+) -> Result<(), Failure> {
+    if let Some(reader) = reader
+        && let Some(first) = owners::taken(reader, tables, pipeline, only).await?.first()
+    {
+        return Err(first.failure());
+    }
+    match evolution::unfit(tables, pipeline, only).await?.first() {
+        Some(first) => Err(first.failure()),
+        None => Ok(()),
     }
 }
 
@@ -199,9 +248,10 @@ fn plannable(
     loaded: &Loaded,
     file: &Path,
     only: Option<&str>,
+    windowed: bool,
     printer: &Printer,
 ) -> Result<(), Failure> {
-    let unplannable = script::unplannable(loaded, file, only);
+    let unplannable = script::unplannable(loaded, file, only, windowed);
     for job in &unplannable {
         printer.warn(&job.diagnostic.render(&job.source));
     }

@@ -43,7 +43,7 @@ impl Validate {
             }
             let mut rendered = vec![diagnostic::render(&found, &read.source)];
             if let Ok(loaded) = &read.result {
-                for job in script::unplannable(loaded, file, None) {
+                for job in script::unplannable(loaded, file, None, true) {
                     rendered.push(job.diagnostic.render(&job.source));
                     found.push(job.diagnostic);
                 }

@@ -36,7 +36,24 @@ fn an_xlarge_stage_is_refused_with_the_condition_and_never_starts() -> Outcome {
         .tells("xlarge")
         .tells("`work`")
         .tells("approval");
-    assert_eq!(items(&place, &["runs", "ls"], "runs"), Vec::<Value>::new());
+    let runs = items(&place, &["runs", "ls"], "runs");
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    assert_eq!(
+        (&runs[0]["state"], &runs[0]["interrupted"]),
+        (&json!("refused"), &json!(false))
+    );
+    let id = runs[0]["id"].as_str().ok_or("a run has an id")?;
+    place
+        .barecount(["runs", "show", id])
+        .finish()
+        .exits_with(0)
+        .tells("state     refused")
+        .tells("REFUSED: run")
+        .tells("approval");
+    let shown = place.barecount(["runs", "show", id, "-o", "json"]).finish();
+    let shown = shown.exits_with(0).json("run");
+    assert_eq!(shown["refusal"]["decisions"][0]["allowed"], false);
+    assert_eq!(shown["evidence"][0]["kind"], "refusal");
     assert!(!place.state().join("logs").exists(), "nothing ran");
     let evidence = items(&place, &["evidence", "ls"], "evidence");
     let refusals: Vec<&Value> = evidence

@@ -176,6 +176,7 @@ impl Case {
                 spill_dir,
                 spill_limit_bytes: 8 << 30,
             },
+            parameters: Default::default(),
             timeout_ms: None,
         })
     }

@@ -2,9 +2,10 @@ use proptest::prelude::*;
 
 use super::{Action, parse, parse_query};
 use crate::error::EngineError;
+use crate::parameters::{Parameter, Parameters};
 
 fn refusal(sql: &str) -> String {
-    match parse(sql) {
+    match parse(sql, &Parameters::new()) {
         Ok(_) => panic!("accepted: {}", &sql[..sql.len().min(200)]),
         Err(error) => error.to_string(),
     }
@@ -14,7 +15,7 @@ fn refusal(sql: &str) -> String {
 fn a_script_of_views_and_inserts_is_split_with_the_lines_that_statements_begin_on() {
     let sql = "-- a comment; with a semicolon\n\nCREATE VIEW v AS SELECT ';' AS a FROM raw.t;\n;\n\
                INSERT INTO Kpi.\"T\" (A, \"B\")\nSELECT a, 1 FROM v";
-    let statements = parse(sql).expect("a valid script");
+    let statements = parse(sql, &Parameters::new()).expect("a valid script");
     let places: Vec<_> = statements
         .iter()
         .map(|s| (s.place.number, s.place.line))
@@ -136,7 +137,7 @@ fn scripts_beyond_the_bounds_are_refused_and_do_not_overflow_the_stack() {
 fn a_mebibyte_of_ordinary_rows_is_read() {
     let rows = "(1234567890, 'some text that is long'),".repeat(26_000);
     let sql = format!("INSERT INTO kpi.t VALUES {}", rows.trim_end_matches(','));
-    assert!(sql.len() > 1_000_000 && parse(&sql).is_ok());
+    assert!(sql.len() > 1_000_000 && parse(&sql, &Parameters::new()).is_ok());
 }
 
 #[test]
@@ -215,7 +216,7 @@ proptest! {
 
     #[test]
     fn no_text_makes_the_parser_panic(text in any::<String>()) {
-        let _ = parse(&text);
+        let _ = parse(&text, &Parameters::new());
         let _ = parse_query(&text);
     }
 
@@ -224,7 +225,39 @@ proptest! {
         let gave_up = |error: Option<EngineError>| {
             error.is_some_and(|error| error.to_string().contains("gave up"))
         };
-        prop_assert!(!gave_up(parse(&text).err()));
+        prop_assert!(!gave_up(parse(&text, &Parameters::new()).err()));
         prop_assert!(!gave_up(parse_query(&text).err()));
     }
+}
+
+#[test]
+fn names_become_values_before_anything_is_parsed() {
+    let parameters = Parameters::from([
+        (
+            "partition".to_owned(),
+            Parameter::Text("o'clock".to_owned()),
+        ),
+        (
+            "window_start".to_owned(),
+            Parameter::Timestamp("2024-02-01T00:00:00Z".to_owned()),
+        ),
+    ]);
+    let sql = "INSERT INTO a.b SELECT $partition, $window_start, '$partition'";
+    let statements = parse(sql, &parameters).expect("a valid script");
+    let query = statements[0].statement.to_string();
+    assert!(query.contains("'o''clock'"), "{query}");
+    assert!(query.contains("'2024-02-01T00:00:00Z'"), "{query}");
+    assert!(
+        query.ends_with("'$partition'"),
+        "what is quoted is text: {query}"
+    );
+    let unknown = parse("INSERT INTO a.b\nSELECT $window_end", &parameters);
+    let reason = unknown
+        .err()
+        .map(|error| error.to_string())
+        .unwrap_or_default();
+    assert!(
+        reason.contains("`$window_end` at line 2, column 8 has no value"),
+        "{reason}"
+    );
 }

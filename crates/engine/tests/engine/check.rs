@@ -20,7 +20,12 @@ fn check(sql: &str) -> Outcome<Result<(), EngineError>> {
         &["id int64", "amount decimal(10,2)", "day date"],
     )?;
     let total = table("kpi.total", &["n int64", "total decimal(38,2)"])?;
-    Ok(check_job(sql.to_owned(), vec![orders], vec![total]))
+    Ok(check_job(
+        sql.to_owned(),
+        vec![orders],
+        vec![total],
+        Default::default(),
+    ))
 }
 
 #[test]

@@ -99,6 +99,7 @@ impl Place {
             outputs: self.outputs.clone(),
             output_dir: self.root.path().join("out"),
             resources: self.resources(),
+            parameters: Default::default(),
             timeout_ms: Some(self.timeout_ms),
         }
     }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::{
     boundary::{Boundary, Crossing},
     class::{NetworkProfile, RunnerClass, Size},
+    cost::{self, Money},
     digest::Digest,
     id::{RunId, TaskId},
     manifest::{Egress, EgressMode, SecretSpec},
@@ -24,6 +25,25 @@ use crate::{
     },
     text::{DatasetName, Name},
 };
+
+#[derive(Serialize)]
+pub(super) struct Refusal<'a> {
+    at: Timestamp,
+    decision: &'a Value,
+    rules: &'a Value,
+    run: RunFacts<'a>,
+}
+
+impl<'a> Refusal<'a> {
+    pub(super) fn of(run: &'a Run, plan: &'a Plan, now: Timestamp) -> Self {
+        Self {
+            at: now,
+            decision: &plan.decision,
+            rules: &plan.decision["rules"],
+            run: RunFacts::of(run),
+        }
+    }
+}
 
 #[derive(Serialize)]
 pub(super) struct Submission<'a> {
@@ -233,6 +253,7 @@ const SHOWN_CROSSINGS: usize = 32;
 /// How a run ended.
 #[derive(Serialize)]
 pub(super) struct EndOfRun<'a> {
+    cost: Money,
     crossings: Vec<CrossingFacts<'a>>,
     crossings_left_out: usize,
     ended_at: Option<Timestamp>,
@@ -283,6 +304,7 @@ impl<'a> EndOfRun<'a> {
             state: task.state,
         });
         Self {
+            cost: cost::of_run(run, plan),
             crossings: crossings.take(SHOWN_CROSSINGS).collect(),
             crossings_left_out: declared.saturating_sub(SHOWN_CROSSINGS),
             ended_at: run.ended_at,

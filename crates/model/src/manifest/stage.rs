@@ -210,18 +210,21 @@ pub enum Isolation {
     Process,
 }
 
-/// One task for each year or month from the first to the last, both included.
+/// One task for each year or month: from the first to the last, both included, or those of the
+/// window that a run is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PartitionsSpec {
     /// The part of the calendar, and the name of the column that tells them apart.
     pub by: PartitionUnit,
-    /// The first: "2022" or "2022-01".
+    /// The first: "2022" or "2022-01". Without first and last, the window says which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[0-9]{4}(-[0-9]{2})?$"))]
-    pub from: String,
+    pub from: Option<String>,
     /// The last: "2025" or "2025-12".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[0-9]{4}(-[0-9]{2})?$"))]
-    pub to: String,
+    pub to: Option<String>,
 }
 
 /// A part of the calendar.

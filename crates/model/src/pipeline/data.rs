@@ -79,13 +79,20 @@ pub(super) fn partitions(
         }
         parsed
     };
-    let (first, last) = (end("from", &spec.from), end("to", &spec.to));
+    let (from, to) = match (&spec.from, &spec.to) {
+        (Some(from), Some(to)) => (from, to),
+        (None, None) => return Some(Partitions::of_window(spec.by)),
+        _ => {
+            let message = "partitions have a first and a last, or are those of the window";
+            let help = "Give both `from` and `to`, or neither.";
+            findings.error_with_help(codes::INVALID_PARTITIONS, at, message, help);
+            return None;
+        }
+    };
+    let (first, last) = (end("from", from), end("to", to));
     let (first, last) = (first?, last?);
     if first > last {
-        let message = format!(
-            "the partitions end before they start: {} to {}",
-            spec.from, spec.to
-        );
+        let message = format!("the partitions end before they start: {from} to {to}");
         findings.error(codes::INVALID_PARTITIONS, &format!("{at}/to"), message);
         return None;
     }
@@ -96,8 +103,7 @@ pub(super) fn partitions(
     }
     Some(Partitions {
         by: spec.by,
-        first,
-        last,
+        range: Some((first, last)),
     })
 }
 

@@ -42,6 +42,8 @@ impl Effects {
 pub enum Record {
     /// A run was accepted, on whose decision.
     RunSubmitted,
+    /// A run was refused, on whose decision.
+    RunRefused,
     /// A run that had ended was taken up again.
     RunResumed,
     /// An attempt came to its end.

@@ -6,7 +6,7 @@
 //! a crash does exactly what its predecessor had left to do.
 //!
 //! One verb, one file: [`submit`], [`hold`], [`place`], [`started`], [`report`], [`committed`], [`lost`],
-//! [`cancel`], [`abandon`], [`resume`], [`answer`], [`reopen`]. Start reading at [`Run`], then
+//! [`cancel`], [`abandon`], [`refuse`], [`resume`], [`answer`], [`reopen`]. Start reading at [`Run`], then
 //! [`report`].
 
 pub mod abandon;
@@ -20,6 +20,7 @@ pub mod lost;
 pub mod outcome;
 pub mod pending;
 pub mod place;
+pub mod refuse;
 pub mod reopen;
 pub mod report;
 pub mod resume;

@@ -114,7 +114,7 @@ pub(super) async fn reopen(
     reopened.map_err(|error| command_failure(&error))
 }
 
-fn unreadable(error: &AnswersError) -> Failure {
+pub(super) fn unreadable(error: &AnswersError) -> Failure {
     Failure::from_error(Status::Unavailable, error)
         .with_code("BC0804")
         .with_help("Make the state folder readable, or name another one with `--state`.")

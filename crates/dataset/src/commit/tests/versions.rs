@@ -78,6 +78,18 @@ async fn a_history_names_what_brought_each_version_and_what_came_and_went() -> T
         (Act::Dropped, Some(0), amount(0, 0), amount(3, 3)),
     ];
     assert_eq!(told, expected);
+    let brought = async |version| -> TestResult<Vec<u64>> {
+        let (_, brought) = tables.origins(&table, Some(version)).await?;
+        Ok(brought.iter().map(|version| version.version).collect())
+    };
+    assert_eq!(brought(1).await?, [0, 1]);
+    assert_eq!(brought(2).await?, [2]);
+    assert_eq!(
+        brought(4).await?,
+        [0, 1],
+        "who brought the rows that were restored"
+    );
+    assert!(tables.origins(&table, Some(9)).await.is_err());
     let task = history[1].transaction.as_ref().map(|by| by.app_id.as_str());
     assert_eq!(task, Some("a2/stage//gdp.rates"));
     assert_eq!(history[3].by.as_deref(), Some("ada"));
