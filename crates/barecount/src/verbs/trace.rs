@@ -294,6 +294,22 @@ fn write_commit(text: &mut String, depth: usize, commit: &Value) {
     if commit["run"].is_null() {
         return line(text, depth + 1, "run", "none on record");
     }
+    write_work(text, depth + 1, commit);
+    write_permit(text, depth + 1, &commit["decision"]);
+    write_effects(text, depth + 1, commit);
+    for input in commit["inputs"].as_array().into_iter().flatten() {
+        match input["file"].as_str() {
+            Some(file) => {
+                let what = format!("{file} {}", short(&words(&input["digest"])));
+                line(text, depth + 1, "file", &what);
+            }
+            None => write_dataset(text, depth + 1, input),
+        }
+    }
+}
+
+/// Which run and task it was, and what code it ran.
+fn write_work(text: &mut String, depth: usize, commit: &Value) {
     let (run, task, code) = (&commit["run"], &commit["task"], &commit["code"]);
     let text_of = |value: &Value| short(&words(value));
     let asked = format!(
@@ -303,7 +319,7 @@ fn write_commit(text: &mut String, depth: usize, commit: &Value) {
         text_of(&run["version"]),
         words(&run["requester"])
     );
-    line(text, depth + 1, "run", &asked);
+    line(text, depth, "run", &asked);
     let partition = task["partition"].as_str().map(|of| format!("/{of}"));
     let stage = format!(
         "{}{}, attempt {}",
@@ -311,7 +327,7 @@ fn write_commit(text: &mut String, depth: usize, commit: &Value) {
         partition.unwrap_or_default(),
         words(&task["attempt"])
     );
-    line(text, depth + 1, "task", &stage);
+    line(text, depth, "task", &stage);
     let artifact = &code["artifact"];
     let code = format!(
         "{} {}, manifest {}, lock {}",
@@ -320,14 +336,17 @@ fn write_commit(text: &mut String, depth: usize, commit: &Value) {
         text_of(&code["manifest"]),
         text_of(&code["lock"])
     );
-    line(text, depth + 1, "code", &code);
-    let decision = &commit["decision"];
+    line(text, depth, "code", &code);
+}
+
+/// What permitted it, and who approved of it.
+fn write_permit(text: &mut String, depth: usize, decision: &Value) {
     let policy = format!(
         "policies {}, decided {}",
-        text_of(&decision["policies_digest"]),
+        short(&words(&decision["policies_digest"])),
         words(&decision["decided_at"])
     );
-    line(text, depth + 1, "permitted", &policy);
+    line(text, depth, "permitted", &policy);
     for approval in decision["approvals"].as_array().into_iter().flatten() {
         let approved = format!(
             "{} of stage {} by {}: {}",
@@ -336,8 +355,12 @@ fn write_commit(text: &mut String, depth: usize, commit: &Value) {
             words(&approval["approver"]),
             words(&approval["justification"])
         );
-        line(text, depth + 1, "approved", &approved);
+        line(text, depth, "approved", &approved);
     }
+}
+
+/// What it reached, what it cost, and which entries vouch for it.
+fn write_effects(text: &mut String, depth: usize, commit: &Value) {
     for flow in commit["flows"]["records"].as_array().into_iter().flatten() {
         let name = flow["name"].as_str().or(flow["address"].as_str());
         let reached = format!(
@@ -347,23 +370,14 @@ fn write_commit(text: &mut String, depth: usize, commit: &Value) {
             words(&flow["verdict"]),
             words(&flow["count"])
         );
-        line(text, depth + 1, "flow", &reached);
+        line(text, depth, "flow", &reached);
     }
     let cost = &commit["cost"];
     let cost = format!("{} {}", words(&cost["amount"]), words(&cost["currency"]));
-    line(text, depth + 1, "cost", &cost);
+    line(text, depth, "cost", &cost);
     let entries = commit["evidence"].as_array().into_iter().flatten();
     let entries: Vec<String> = entries
         .map(|entry| format!("{} {}", words(&entry["index"]), words(&entry["kind"])))
         .collect();
-    line(text, depth + 1, "evidence", &entries.join(", "));
-    for input in commit["inputs"].as_array().into_iter().flatten() {
-        match input["file"].as_str() {
-            Some(file) => {
-                let what = format!("{file} {}", text_of(&input["digest"]));
-                line(text, depth + 1, "file", &what);
-            }
-            None => write_dataset(text, depth + 1, input),
-        }
-    }
+    line(text, depth, "evidence", &entries.join(", "));
 }

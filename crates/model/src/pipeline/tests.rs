@@ -69,8 +69,7 @@ fn a_stage_takes_from_the_defaults_what_it_does_not_say() {
 fn months_are_counted_over_the_end_of_the_year() {
     let partitions = Partitions {
         by: PartitionUnit::Month,
-        first: 2023 * 12 + 10,
-        last: 2024 * 12 + 1,
+        range: Some((2023 * 12 + 10, 2024 * 12 + 1)),
     };
     assert_eq!(
         partitions.keys(),
