@@ -49,6 +49,7 @@ fn a_run_is_told_in_full_as_the_command_line_page_promises() {
             "state",
             "interrupted",
             "waiting_reason",
+            "refusal",
             "submitted_at",
             "ended_at",
             "tasks",

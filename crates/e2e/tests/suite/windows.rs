@@ -94,11 +94,13 @@ fn a_window_chooses_partitions_of_those_that_there_are() -> Outcome {
 
 #[test]
 fn what_a_run_without_a_window_lacks_is_said_with_the_way_out() {
-    let place = days("{ by: month }", OF_WINDOW);
-    run(&place, &[])
+    let fixed = "$partition AS month, TIMESTAMP '2024-01-01T00:00:00Z' AS since, \
+                 CAST(1 AS BIGINT) AS days";
+    run(&days("{ by: month }", fixed), &[])
         .fails_with(2, "BC0223")
         .tells("the partitions of the window")
         .tells("--window");
+    let place = days("{ by: month }", OF_WINDOW);
     place
         .barecount(["validate", "pipeline.yaml"])
         .finish()

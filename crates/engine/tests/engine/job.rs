@@ -172,7 +172,7 @@ fn columns_are_matched_by_name_and_numbers_become_the_declared_type() -> Outcome
         ("(a, a) SELECT 1, 2", "more than once"),
     ] {
         let (status, message) = place.fail(&format!("\nINSERT INTO kpi.t {query}"))?;
-        assert_eq!(status, 65, "{message}");
+        assert_eq!(status, 78, "{message}");
         assert!(message.contains(difference), "{message}");
         assert!(message.starts_with("statement 1 (line 2)"), "{message}");
     }
