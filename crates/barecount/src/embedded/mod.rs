@@ -368,7 +368,11 @@ pub(crate) fn open_failure(error: &OpenError) -> Failure {
         OpenError::Folder { .. } | OpenError::Database { .. } => failure
             .with_code("BC0804")
             .with_help("Make it writable, or name another one with `--state`."),
-        OpenError::Older { .. } | OpenError::Unreadable { .. } => failure.with_code("BC0802"),
+        OpenError::Older { .. } => failure.with_code("BC0802").with_help(
+            "Any `barecount run`, or `barecount runs ls` where no run is under way, brings it up to \
+             date; nothing of it is lost.",
+        ),
+        OpenError::Unreadable { .. } => failure.with_code("BC0802"),
     }
 }
 

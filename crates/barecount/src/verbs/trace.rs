@@ -241,7 +241,7 @@ fn decision(plan: &Plan) -> Value {
 /// A line of the text, indented.
 fn line(text: &mut String, depth: usize, label: &str, what: &str) {
     text.push_str(&format!(
-        "{:width$}{label:<10}{what}\n",
+        "{:width$}{label:<12}{what}\n",
         "",
         width = depth * 2
     ));

@@ -22,7 +22,7 @@ use crate::{
     embedded::{
         answers::{Answers, Asked, Judgement},
         build::Workshop,
-        lock, policy,
+        lock, open_failure, policy,
         submission::Request,
     },
     environment::Found,
@@ -85,9 +85,7 @@ impl DryRun<'_> {
         let run = request.run(&plan, Timestamp::now())?;
         let state = self.state.canonicalize().ok();
         let reader = match &state {
-            Some(state) => Reader::open(state).map_err(|error| {
-                Failure::from_error(Status::Unavailable, &error).with_code("BC0802")
-            })?,
+            Some(state) => Reader::open(state).map_err(|error| open_failure(&error))?,
             None => None,
         };
         let told = match (state, reader) {
