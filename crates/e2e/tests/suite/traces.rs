@@ -49,9 +49,10 @@ fn a_trace_leads_from_a_figure_to_the_files_that_were_read() -> Outcome {
     );
     told(place, &["trace", "kpi.fx_monthly@0"])
         .exits_with(0)
-        .tells("dataset   kpi.fx_monthly@0")
+        .tells("kpi.fx_monthly@0  10393 rows")
+        .tells("brought by  version 0")
         .tells("raw.fx_rates@")
-        .tells("permitted policies sha256:")
+        .tells("policies sha256:")
         .tells("code")
         .tells("cost")
         .tells("evidence");
