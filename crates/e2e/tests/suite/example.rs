@@ -35,32 +35,7 @@ fn has_fields(value: &Value, expected: &[&str]) {
 #[test]
 fn a_run_is_told_in_full_as_the_command_line_page_promises() {
     let run = example::undisturbed().finished.json("run");
-    has_fields(
-        &run,
-        &[
-            "schema",
-            "id",
-            "token",
-            "tenant",
-            "pipeline",
-            "version",
-            "environment",
-            "window",
-            "state",
-            "interrupted",
-            "waiting_reason",
-            "refusal",
-            "submitted_at",
-            "ended_at",
-            "tasks",
-            "outputs",
-            "dead_letters",
-            "undeclared",
-            "cost",
-            "evidence",
-            "tree_size",
-        ],
-    );
+    has_fields(&run, RUN);
     assert!(run["id"].as_str().is_some_and(|id| id.starts_with("run_")));
     assert_eq!(run["tenant"], "demo");
     assert_eq!(run["pipeline"], "fx-rates");
@@ -111,6 +86,29 @@ const TASK: &[&str] = &[
     "work",
     "answered_by",
     "attempts",
+];
+const RUN: &[&str] = &[
+    "schema",
+    "id",
+    "token",
+    "tenant",
+    "pipeline",
+    "version",
+    "environment",
+    "window",
+    "state",
+    "interrupted",
+    "waiting_reason",
+    "refusal",
+    "submitted_at",
+    "ended_at",
+    "tasks",
+    "outputs",
+    "dead_letters",
+    "undeclared",
+    "cost",
+    "evidence",
+    "tree_size",
 ];
 const ATTEMPT: &[&str] = &[
     "number",
