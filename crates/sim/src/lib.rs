@@ -3,7 +3,7 @@
 //!
 //! One thread and no time but the world's own, so that a seed gives the same history every time.
 //! Nothing here starts a process or opens a socket. What must hold of every history is in
-//! [`invariants`]; what may go wrong is in [`world`].
+//! `invariants`; what may go wrong is in `world`.
 
 mod agent;
 mod clock;

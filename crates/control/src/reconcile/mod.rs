@@ -5,8 +5,8 @@
 //! left to do follows from the runs' states, and a thing that was to be done and shows no effect is
 //! said again after a while, so that any of them may be lost, or done twice.
 //!
-//! One decision, one file: [`place`], what becomes of tasks that could be placed; [`turn`], what a
-//! run's state asks for; [`record`], what attempts told, until it is durable.
+//! One decision, one file: `place`, what becomes of tasks that could be placed; `turn`, what a
+//! run's state asks for; `record`, what attempts told, until it is durable.
 
 mod capacity;
 mod place;
