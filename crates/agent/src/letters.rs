@@ -114,6 +114,12 @@ impl Letters {
         of_dataset.map(|group| group.count).sum()
     }
 
+    /// How many groups there are so far.
+    pub fn group_count(&self) -> usize {
+        let writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.kept.groups.len()
+    }
+
     /// Makes the file whole and durable under its name `record`. Blocks on the disk.
     ///
     /// # Errors

@@ -5,6 +5,8 @@
 //! given to it first ([`Shard::missing`], [`Shard::recall`]). Where a batch did not become durable,
 //! the shard's memory is void and is made anew.
 
+mod report;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -16,7 +18,7 @@ use barecount_model::{
     plan::Plan,
     run::{
         Abandonment, Answered, Effects, Moment, Record, Run, WaitingReason,
-        outcome::{AttemptResult, CommittedDataset, FailureKind, Outcome},
+        outcome::{CommittedDataset, Outcome},
     },
     work::Work,
 };
@@ -26,7 +28,7 @@ use crate::{
     authority::{self, Authorised, Authority, PlanRecord},
     governance::{Action, Explanation},
     handle::{CommandError, Submission, Update},
-    journal::{Batch, Entry, Position, Published, RunChange, SetAside, Stored},
+    journal::{Batch, Entry, Position, Published, RunChange, Stored},
     store::DeadLetter,
 };
 
@@ -414,7 +416,7 @@ impl Shard {
                 number,
                 outcome,
                 dead_letters,
-            } => report(active, task, number, *outcome, dead_letters, &moment, batch)?,
+            } => report::report(active, task, number, *outcome, dead_letters, &moment, batch)?,
             other => active.turn(other, &moment)?,
         };
         enter(
@@ -537,31 +539,6 @@ impl Batch {
     }
 }
 
-fn report(
-    active: &mut Active,
-    task: usize,
-    number: u32,
-    outcome: Outcome,
-    mut letters: Vec<DeadLetter>,
-    moment: &Moment,
-    batch: &mut Batch,
-) -> Result<Effects, CommandError> {
-    within_plan(&active.plan.plan, &active.run, task, &outcome)?;
-    letters.extend(letter_of_failure(&outcome));
-    let run = Arc::make_mut(&mut active.run);
-    let effects = run.report(task, number, outcome, moment)?;
-    if !letters.is_empty() {
-        let run = run.id.clone();
-        batch.dead_letters.push(SetAside {
-            run,
-            task,
-            number,
-            letters,
-        });
-    }
-    Ok(effects)
-}
-
 /// Enters what a transition records: the statements are of the run as it is after it.
 fn enter(
     records: &[Record],
@@ -583,43 +560,5 @@ fn enter(
             run: Some(run.id.clone()),
             bytes: statement.bytes,
         });
-    }
-}
-
-/// Bad data that fails a whole attempt is a dead letter of its own: there is no record to show.
-fn letter_of_failure(outcome: &Outcome) -> Option<DeadLetter> {
-    match &outcome.result {
-        AttemptResult::Failed(failure) if failure.kind == FailureKind::Data => Some(DeadLetter {
-            dataset: None,
-            reason: format!("the whole attempt failed [{}]", failure.code),
-            count: 1,
-            record: String::new(),
-            error: failure.message.clone(),
-            schema_hash: None,
-            digest: None,
-        }),
-        _ => None,
-    }
-}
-
-/// Whether a report hands over nothing but what the task's stage writes by the plan that was
-/// permitted: what is accepted here becomes visible.
-fn within_plan(plan: &Plan, run: &Run, task: usize, outcome: &Outcome) -> Result<(), CommandError> {
-    let AttemptResult::Done(staged) = &outcome.result else {
-        return Ok(());
-    };
-    let placed = run.tasks.get(task);
-    let stage = placed.and_then(|task| plan.stage(&task.stage));
-    let outputs = || stage.into_iter().flat_map(|stage| &stage.outputs);
-    let foreign = staged
-        .datasets
-        .iter()
-        .find(|staged| !outputs().any(|output| output.dataset.as_str() == staged.dataset));
-    match foreign {
-        None => Ok(()),
-        Some(staged) => Err(CommandError::OutOfPlan {
-            run: run.id.clone(),
-            dataset: staged.dataset.clone(),
-        }),
     }
 }

@@ -186,12 +186,14 @@ impl DataPlane for StateData {
 
     async fn dead_letters(
         &self,
-        _assignment: &Assignment,
+        assignment: &Assignment,
         written: &Path,
         letters: &Letters,
     ) -> Result<(), DataError> {
         let (folder, letters) = (written.join("_dead_letters"), letters.clone());
-        blocking(move || letters::take_own(&folder, &letters)).await?
+        let outputs = assignment.stage.outputs.iter();
+        let declared = outputs.map(|output| output.dataset.to_string()).collect();
+        blocking(move || letters::take_own(&folder, &declared, &letters)).await?
     }
 
     async fn provide_checkpoint(

@@ -1,6 +1,7 @@
 //! Records that do not fit: those that staging refuses, and those that work set aside itself.
 
 use std::{
+    collections::BTreeSet,
     io::{self, BufRead, BufReader, Read},
     ops::ControlFlow,
     path::Path,
@@ -125,8 +126,13 @@ struct OwnLetter {
     schema_hash: Option<String>,
 }
 
-/// Keeps all records that an attempt set aside itself in a folder, which need not be there. Blocks.
-pub(super) fn take_own(folder: &Path, letters: &Letters) -> Result<(), DataError> {
+/// Keeps all records that an attempt set aside itself in a folder, which need not be there, by the
+/// datasets that its stage has `declared`. Blocks.
+pub(super) fn take_own(
+    folder: &Path,
+    declared: &BTreeSet<String>,
+    letters: &Letters,
+) -> Result<(), DataError> {
     if !folder.is_dir() {
         return Ok(());
     }
@@ -165,22 +171,30 @@ pub(super) fn take_own(folder: &Path, letters: &Letters) -> Result<(), DataError
             let letter: OwnLetter = serde_json::from_slice(&line)
                 .map_err(|error| bad(format!("dead letter {number} in {}: {error}", file.path)))?;
             letters
-                .keep(own_letter(letter))
+                .keep(own_letter(letter, declared))
                 .map_err(|error| unkept(&error))?;
         }
     }
     Ok(())
 }
 
-fn own_letter(letter: OwnLetter) -> Letter {
+fn own_letter(letter: OwnLetter, declared: &BTreeSet<String>) -> Letter {
     let record = match letter.record {
         Value::String(text) => text,
         other => other.to_string(),
     };
-    let error = bounded(letter.error, MAX_ERROR_BYTES);
+    let reason = bounded(letter.error, MAX_ERROR_BYTES);
+    // Names of the work's own making are words: by dataset, there are no more groups than outputs.
+    let (dataset, error) = match letter.dataset {
+        Some(name) if !declared.contains(&name) => {
+            let name = bounded(name, MAX_NAME_BYTES);
+            (None, format!("{reason} (meant for `{name}`)"))
+        }
+        dataset => (dataset, reason.clone()),
+    };
     Letter {
-        dataset: letter.dataset,
-        reason: error.clone(),
+        dataset,
+        reason,
         record: bounded(record, MAX_RECORD_BYTES),
         error,
         schema_hash: letter.schema_hash.map(|hash| bounded(hash, MAX_NAME_BYTES)),
@@ -193,4 +207,30 @@ fn bounded(mut text: String, bytes: usize) -> String {
         text.push('…');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_makes_no_group_for_each_name_that_it_thinks_of()
+    -> Result<(), Box<dyn std::error::Error>> {
+        let place = tempfile::tempdir()?;
+        let folder = place.path().join("own");
+        std::fs::create_dir(&folder)?;
+        let lines: String = (0..5_000)
+            .map(|n| {
+                format!("{{\"record\":\"{n}\",\"error\":\"bad {n}\",\"dataset\":\"raw.n{n}\"}}\n")
+            })
+            .collect();
+        let declared = "{\"record\":1,\"error\":\"bad\",\"dataset\":\"raw.rows\"}\n";
+        std::fs::write(folder.join("own.jsonl"), lines + declared)?;
+        let letters = Letters::in_file(place.path().join("open"), 64 << 20);
+        take_own(&folder, &BTreeSet::from(["raw.rows".to_owned()]), &letters)?;
+        assert_eq!(letters.count_for("raw.rows"), 1);
+        // A thousand reasons are told apart, then those of no dataset and of the declared one.
+        assert_eq!(letters.group_count(), 1_002);
+        Ok(())
+    }
 }
