@@ -31,16 +31,13 @@ use crate::store::{Blob, StoreError};
 use crate::walk::{Content, Contents, WalkError};
 use crate::{Digest, Limits, Store};
 
+pub use barecount_model::recipe::{Cargo, ExtraFile, FILE_NAME, Making, Recipe};
 pub use process::Cancel;
-pub use recipe::{Cargo, ExtraFile, Making, Recipe};
-
-/// The file in a source folder that says how it is built.
-pub const RECIPE: &str = "build.yaml";
 
 /// What to build, where, and within which bounds.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The source folder, which holds [`RECIPE`].
+    /// The source folder, which holds [`FILE_NAME`].
     pub source: PathBuf,
     /// Where compilers put what they make on the way; kept, it makes the next build quick.
     pub target: PathBuf,
@@ -292,7 +289,7 @@ pub fn build(
     let blob = pack(store, &recipe, &contents)?;
     Ok(Outcome::Built(Built {
         kind: recipe.kind(),
-        name: recipe.name(&request.source),
+        name: recipe::name(&recipe, &request.source),
         digest: blob.digest,
         size: blob.size,
         source,
@@ -391,7 +388,7 @@ fn contents(
     }
     if let Some(from) = executable {
         contents.insert(
-            place(&recipe.place())?,
+            place(&recipe::place(recipe))?,
             Content::File {
                 from,
                 executable: true,
@@ -420,13 +417,13 @@ fn bad_place(request: &Request, place: &str, source: NameFault) -> BuildError {
 
 fn pack(store: &Store, recipe: &Recipe, contents: &Contents) -> Result<Blob, BuildError> {
     Ok(match &recipe.making {
-        Making::Package { .. } => package::pack(store, contents, &recipe.place())?,
+        Making::Package { .. } => package::pack(store, contents, &recipe::place(recipe))?,
         Making::Image { .. } => {
             let platform = Platform::of_this_program();
-            image::pack(store, contents, recipe.run_config(), &platform)?
+            image::pack(store, contents, recipe::run_config(recipe), &platform)?
         }
         Making::Driver { name, version, .. } => {
-            driver::pack(store, contents, name, version, &recipe.place())?
+            driver::pack(store, contents, name, version, &recipe::place(recipe))?
         }
     })
 }

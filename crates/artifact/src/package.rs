@@ -21,8 +21,7 @@ use crate::tree::{Links, Tree, TreeError};
 use crate::walk::{self, Content, Contents, WalkError};
 use crate::{Digest, Store};
 
-/// The executable that a function package has at its top.
-pub const BOOTSTRAP: &str = "bootstrap";
+pub use barecount_model::recipe::BOOTSTRAP;
 
 /// A function package that could not be made or taken.
 #[derive(Debug, thiserror::Error)]

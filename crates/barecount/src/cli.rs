@@ -108,6 +108,8 @@ enum Verb {
     #[command(subcommand)]
     State(verbs::state::State),
     Schema(verbs::schema::Schema),
+    Completions(verbs::completions::Completions),
+    Man(verbs::man::Man),
     #[command(hide = true)]
     EngineJob(verbs::engine_job::EngineJob),
 }
@@ -158,6 +160,8 @@ impl Cli {
             Verb::State(verb) => verb.execute(&self.global, &printer),
             Verb::Dlq(verb) => verb.execute(&self.global, &printer),
             Verb::Schema(verb) => verb.execute(&printer),
+            Verb::Completions(verb) => verb.execute(Self::command(), &printer),
+            Verb::Man(verb) => verb.execute(Self::command(), &printer),
         }?;
         Ok(0)
     }

@@ -1,7 +1,7 @@
 //! The one kind of failure that people see: what happened, why, what to do; with a code and an
 //! exit status from one table.
 
-use std::{error::Error, fmt, io};
+use std::{error::Error, fmt, io, path::Path};
 
 use crate::harmless::SetOff;
 
@@ -76,6 +76,17 @@ impl Failure {
         self
     }
 
+    /// Adds why nothing can be done with a file or folder, and what helps where its name is at
+    /// fault.
+    pub(crate) fn at(self, path: &Path, error: &io::Error) -> Self {
+        let remedy = remedy_of_name(path, error);
+        let mut failure = self.because(error);
+        if let Some(remedy) = remedy {
+            failure.help.get_or_insert(remedy);
+        }
+        failure
+    }
+
     /// Adds the code, which has a page.
     pub(crate) fn with_code(mut self, code: &'static str) -> Self {
         self.code = Some(code);
@@ -85,6 +96,12 @@ impl Failure {
     /// Adds what to do, as a whole sentence.
     pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// Adds what to do where nothing better is known yet.
+    pub(crate) fn or_help(mut self, help: &str) -> Self {
+        self.help.get_or_insert_with(|| help.to_owned());
         self
     }
 
@@ -117,6 +134,36 @@ fn remedy_of_disk(error: &(dyn Error + 'static)) -> Option<&'static str> {
         }
     }
     None
+}
+
+/// What helps where a name leads to nothing, to something else, or is none.
+fn remedy_of_name(path: &Path, error: &io::Error) -> Option<String> {
+    let is_there = path.symlink_metadata().is_ok();
+    let link = path.read_link().ok().filter(|_| !path.exists());
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    match (error.kind(), link) {
+        (io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists, Some(target)) => Some(format!(
+            "{} is a link to {}, which is not there.",
+            path.display(),
+            target.display()
+        )),
+        (io::ErrorKind::AlreadyExists, None) if is_there => {
+            Some("Nothing is replaced: remove it, or name another.".to_owned())
+        }
+        (io::ErrorKind::NotFound, None) => match parent.filter(|parent| !parent.exists()) {
+            Some(parent) => Some(format!("There is no folder {}.", parent.display())),
+            None => {
+                Some("Look for a slip in the name, and from which folder it is named.".to_owned())
+            }
+        },
+        (io::ErrorKind::InvalidFilename, _) => Some(
+            "Name a shorter one: Linux takes 255 bytes between two slashes, and 4,095 in all."
+                .to_owned(),
+        ),
+        _ => None,
+    }
 }
 
 /// An error and its causes in one line.

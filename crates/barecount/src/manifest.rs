@@ -50,7 +50,7 @@ pub(crate) fn read(path: &Path) -> Result<ReadManifest, Failure> {
             status,
             format!("the manifest {} cannot be read", path.display()),
         )
-        .because(&error)
+        .at(path, &error)
     };
     let bytes = read_bounded(path, MAX_BYTES).map_err(failed)?;
     let result = pipeline::load(&path.display().to_string(), &bytes);
@@ -87,7 +87,7 @@ pub(crate) fn folder(path: &Path) -> Result<std::path::PathBuf, Failure> {
             Status::NotFound,
             format!("the manifest {} cannot be read", path.display()),
         )
-        .because(&error)
+        .at(path, &error)
     })?;
     Ok(file.parent().unwrap_or(Path::new("/")).to_owned())
 }

@@ -83,6 +83,11 @@ impl Printer {
         self.data(value, text)
     }
 
+    /// Prints a document of one form, whatever was asked for.
+    pub(crate) fn document(&self, text: &str) -> Result<(), Failure> {
+        write_all(&mut io::stdout().lock(), text)
+    }
+
     /// Prints one of many values on a line of its own, as JSON whatever was asked for.
     pub(crate) fn line(&self, value: &Value) -> Result<(), Failure> {
         let rendered = harmless::json(format!("{value}\n"));
@@ -175,9 +180,12 @@ fn eprint_line(line: &str) {
 /// Writes data out; a reader that has gone away is no failure of ours.
 fn write_all(out: &mut impl Write, text: &str) -> Result<(), Failure> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Status::Failed, "the output cannot be written").because(&error))
-        }
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+            Status::Failed,
+            "standard output cannot be written",
+        )
+        .with_help("What was done is done; print it again where there is room for it.")
+        .because(&error)),
         _ => Ok(()),
     }
 }

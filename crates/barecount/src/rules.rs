@@ -233,4 +233,5 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> Failure {
     )
     .because(error)
     .with_code(codes::STATE_UNWRITABLE.id)
+    .or_help("Make the state folder readable and writable, or name another one with `--state`.")
 }

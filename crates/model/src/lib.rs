@@ -18,6 +18,7 @@ pub mod lock;
 pub mod manifest;
 pub mod pipeline;
 pub mod plan;
+pub mod recipe;
 pub mod run;
 pub mod schema;
 pub mod share;

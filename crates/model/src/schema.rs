@@ -18,6 +18,7 @@ use crate::document::Document;
 use crate::environment::EnvironmentFile;
 use crate::lock::Lock;
 use crate::manifest::Manifest;
+use crate::recipe::RecipeFile;
 use crate::text::FORMATS;
 
 /// Makes a schema.
@@ -25,6 +26,7 @@ pub type Generator = fn() -> Value;
 
 /// The published schemas: the name of each file under `schemas/`, and what generates it.
 pub const PUBLISHED: &[(&str, Generator)] = &[
+    ("build.v1.schema.json", build),
     ("environment.v1.schema.json", environment),
     ("evidence.v1.schema.json", evidence),
     ("lock.v1.schema.json", lock),
@@ -46,6 +48,11 @@ pub fn lock() -> Value {
     generate::<Lock>("lock", "BareCount pipeline lock")
 }
 
+/// The schema of build recipes, `build.yaml`.
+pub fn build() -> Value {
+    generate::<RecipeFile>("build", "BareCount build recipe")
+}
+
 /// The schema of ledger entries: in-toto statements with one of our predicates.
 pub fn evidence() -> Value {
     crate::evidence::schema()
@@ -54,24 +61,26 @@ pub fn evidence() -> Value {
 /// A schema ready to read documents by.
 pub(crate) struct Reader {
     schema: Value,
-    /// The expected value of `kind`.
-    kind: &'static str,
+    /// The expected value of `kind`, where all documents of the schema have the same.
+    kind: Option<&'static str>,
     validator: Result<jsonschema::Validator, String>,
 }
 
 /// Reads manifests.
 pub(crate) static MANIFEST: LazyLock<Reader> =
-    LazyLock::new(|| Reader::new("Pipeline", manifest()));
+    LazyLock::new(|| Reader::new(Some("Pipeline"), manifest()));
 
 /// Reads environment files.
 pub(crate) static ENVIRONMENT: LazyLock<Reader> =
-    LazyLock::new(|| Reader::new("Environment", environment()));
+    LazyLock::new(|| Reader::new(Some("Environment"), environment()));
 
+/// Reads build recipes.
+pub(crate) static RECIPE: LazyLock<Reader> = LazyLock::new(|| Reader::new(None, build()));
 /// Reads lock files.
-pub(crate) static LOCK: LazyLock<Reader> = LazyLock::new(|| Reader::new("Lock", lock()));
+pub(crate) static LOCK: LazyLock<Reader> = LazyLock::new(|| Reader::new(Some("Lock"), lock()));
 
 impl Reader {
-    fn new(kind: &'static str, schema: Value) -> Self {
+    fn new(kind: Option<&'static str>, schema: Value) -> Self {
         let mut options = jsonschema::options().should_validate_formats(true);
         for format in FORMATS {
             let check = format.check;
@@ -112,18 +121,19 @@ impl Reader {
     }
 
     fn other_kind(&self, document: &Document) -> Option<Diagnostic> {
+        let expected = self.kind?;
         let found = document.value().get("kind")?.as_str()?;
-        if found == self.kind {
+        if found == expected {
             return None;
         }
         let span = document.value_span("/kind");
         let message = format!(
             "this is a document of kind {}, not `{}`",
             quoted(found),
-            self.kind
+            expected
         );
         let diagnostic = Diagnostic::error(codes::WRONG_KIND, document.file(), span, message);
-        Some(diagnostic.with_help(format!("expected here: `kind: {}`", self.kind)))
+        Some(diagnostic.with_help(format!("expected here: `kind: {expected}`")))
     }
 
     fn internal(&self, document: &Document, reason: &str) -> Diagnostic {

@@ -30,7 +30,7 @@ impl Source {
         let folder = tempfile::tempdir()?;
         let source = folder.path().join("deeper/".repeat(depth)).join("tiny");
         std::fs::create_dir_all(source.join("src"))?;
-        std::fs::write(source.join(RECIPE), recipe)?;
+        std::fs::write(source.join(FILE_NAME), recipe)?;
         let manifest =
             "[package]\nname = \"tiny\"\nversion = \"1.0.0\"\nedition = \"2021\"\n\n[workspace]\n";
         std::fs::write(source.join("Cargo.toml"), manifest)?;
@@ -155,7 +155,7 @@ fn an_image_and_a_driver_are_built_of_files_alone() -> Outcome {
     crate::tree::remove_all(&image.rootfs)?;
 
     let driver = "kind: driver\nname: d\nversion: '1'\nto: bin/d\nfiles: [{ from: Cargo.toml, to: bin/d, executable: true }]\n";
-    std::fs::write(source.request.source.join(RECIPE), driver)?;
+    std::fs::write(source.request.source.join(FILE_NAME), driver)?;
     let built = source.build(None)?.artifact().clone();
     let wanted = driver::Wanted {
         name: "d".into(),
@@ -255,35 +255,4 @@ fn the_environment_of_the_caller_does_not_reach_the_build() {
     );
     let names: Vec<_> = toolchain.environment.keys().collect();
     assert_eq!(names, ["PATH"]);
-}
-
-#[test]
-fn mistakes_in_a_recipe_have_their_place_and_advice() {
-    let problems = |text: &str| -> Vec<String> {
-        recipe::parse("build.yaml", text.as_bytes())
-            .expect_err("the recipe is wrong")
-            .into_iter()
-            .map(|p| {
-                format!(
-                    "{}:{} {} {}",
-                    p.line,
-                    p.column,
-                    p.message,
-                    p.help.unwrap_or_default()
-                )
-            })
-            .collect()
-    };
-    assert_eq!(
-        problems("kind: packge\n"),
-        ["1:7 a kind is package, image or driver did you mean `package`?"]
-    );
-    assert_eq!(
-        problems("kind: image\ncargo: { package: a }\nworkdr: /\n"),
-        ["3:1 a recipe of the kind image has no key `workdr` did you mean `workdir`?"]
-    );
-    assert_eq!(problems("kind: package\n").len(), 1);
-    assert_eq!(problems("kind: driver\ncargo: { packge: a }\n").len(), 2);
-    assert_eq!(problems("[]").len(), 1);
-    assert_eq!(problems("kind: [").len(), 1);
 }

@@ -8,7 +8,7 @@ use std::{
 
 use barecount_artifact::{
     Limits, Store,
-    build::{self, Built, Cancel, Outcome, RECIPE, Request, Toolchain},
+    build::{self, Built, Cancel, FILE_NAME, Outcome, Request, Toolchain},
     entry::EntryPath,
     image::{self, ImageError, Selection, spec::Platform},
     job, package,
@@ -168,7 +168,7 @@ impl<'a> Workshop<'a> {
             source: None,
             builder: None,
         };
-        if source.join(RECIPE).is_file() {
+        if source.join(FILE_NAME).is_file() {
             return self.build(wanted, source, facts, progress);
         }
         match wanted.kind {

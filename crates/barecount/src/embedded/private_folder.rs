@@ -13,6 +13,8 @@ use barecount_model::codes;
 
 use crate::failure::{Failure, Status};
 
+/// SQLite opens files whose names have fewer than 512 bytes, its journal's too.
+const MAX_PATH_BYTES: usize = 460;
 /// Anything that the group and others may do.
 pub(super) const ANYTHING: u32 = 0o077;
 /// That the group and others may change it.
@@ -28,13 +30,21 @@ pub(crate) fn state_folder(path: &Path) -> Result<PathBuf, Failure> {
             Status::Unavailable,
             format!("the state folder {} cannot be used", path.display()),
         )
-        .because(&error)
+        .at(path, &error)
         .with_code("BC0804")
-        .with_help("Make it writable, or name another one with `--state`.")
+        .or_help("Make it writable, or name another one with `--state`.")
     };
     make(path).map_err(failed)?;
     // The one that a link leads to is the one that data would be in.
     let folder = path.canonicalize().map_err(failed)?;
+    let length = folder.as_os_str().len();
+    if length > MAX_PATH_BYTES {
+        let what = format!("the path of the state folder has {length} bytes, and the store in it");
+        let what = format!("{what} takes no more than {MAX_PATH_BYTES}");
+        return Err(Failure::new(Status::Unavailable, what)
+            .with_code("BC0804")
+            .with_help("Name one with a shorter path with `--state`."));
+    }
     let found = std::fs::metadata(&folder).map_err(failed)?;
     refuse_open(
         "the state folder",

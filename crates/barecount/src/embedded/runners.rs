@@ -124,7 +124,13 @@ fn leases() -> std::io::Result<std::path::PathBuf> {
     let user = rustix::process::geteuid().as_raw();
     let folder = std::env::temp_dir().join(format!("barecount-processors-{user}"));
     match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            let message = format!(
+                "{}: {error}; `TMPDIR` names the folder that it is made in",
+                folder.display()
+            );
+            return Err(std::io::Error::new(error.kind(), message));
+        }
         _ => {}
     }
     let found = std::fs::symlink_metadata(&folder)?;

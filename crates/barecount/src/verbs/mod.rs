@@ -2,12 +2,14 @@
 
 pub(crate) mod advise;
 pub(crate) mod build;
+pub(crate) mod completions;
 pub(crate) mod datasets;
 pub(crate) mod dlq;
 pub(crate) mod engine_job;
 pub(crate) mod evidence;
 pub(crate) mod gc;
 pub(crate) mod init;
+pub(crate) mod man;
 pub(crate) mod outputs;
 pub(crate) mod policy;
 pub(crate) mod run;

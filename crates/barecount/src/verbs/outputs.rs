@@ -276,19 +276,19 @@ fn export(
         )
         .because(error)
     };
-    let unwritable = |path: &Path, error: &(dyn std::error::Error + 'static)| {
+    let unwritable = |path: &Path| {
         let what = format!(
             "{} could not be exported to {}",
             snapshot.table,
             path.display()
         );
-        Failure::new(Status::Failed, what).because(error)
+        Failure::new(Status::Failed, what)
     };
     match (format, to) {
         (ExportFormat::Files, Some(folder)) => {
-            std::fs::create_dir(folder).map_err(|error| unwritable(folder, &error))?;
+            std::fs::create_dir(folder).map_err(|error| unwritable(folder).at(folder, &error))?;
             let files = snapshot.export_files(folder).map_err(|error| {
-                let failure = unwritable(folder, &error);
+                let failure = unwritable(folder).because(&error);
                 gone(folder, std::fs::remove_dir_all(folder), failure)
             })?;
             printer.note(&format!(
@@ -302,9 +302,9 @@ fn export(
             return Err(Failure::new(Status::Usage, what).with_help("Name one with `--to`."));
         }
         (format, Some(path)) => {
-            let file = File::create_new(path).map_err(|error| unwritable(path, &error))?;
+            let file = File::create_new(path).map_err(|error| unwritable(path).at(path, &error))?;
             write(&snapshot, format, io::BufWriter::new(file)).map_err(|error| {
-                let failure = unwritable(path, &error);
+                let failure = unwritable(path).because(&error);
                 gone(path, std::fs::remove_file(path), failure)
             })?;
             printer.note(&format!("written to {}", path.display()));

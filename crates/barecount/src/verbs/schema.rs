@@ -21,6 +21,8 @@ enum Name {
     Environment,
     /// The lock file.
     Lock,
+    /// The build recipe, `build.yaml`.
+    Build,
     /// What the ledger holds: in-toto statements, by predicate type.
     Evidence,
 }
@@ -31,6 +33,7 @@ impl Schema {
             Name::Manifest => schema::manifest(),
             Name::Environment => schema::environment(),
             Name::Lock => schema::lock(),
+            Name::Build => schema::build(),
             Name::Evidence => schema::evidence(),
         };
         printer.data(&document, || format!("{document:#}\n"))

@@ -19,6 +19,7 @@ mod images;
 mod interruptions;
 mod letters;
 mod manifests;
+mod messages;
 mod ordinary;
 mod pipelines;
 mod policy;

@@ -325,7 +325,7 @@ fn gc_removes_what_nobody_needs_and_keeps_what_runs_named() {
 #[test]
 fn schemas_are_printed_and_a_schema_that_does_not_exist_is_told_with_those_that_do() -> Outcome {
     let place = Place::new();
-    for name in ["manifest", "environment", "lock", "evidence"] {
+    for name in ["manifest", "environment", "lock", "build", "evidence"] {
         let printed = told(&place, &["schema", name]).exits_with(0);
         let schema: Value = serde_json::from_str(&printed.stdout)?;
         assert!(
@@ -347,8 +347,21 @@ fn wrong_usage_is_told_and_help_and_version_are_there() {
         .tells("barecount 0.");
     told(&place, &["--help"]).exits_with(0).tells("evidence");
     for verb in [
-        "init", "validate", "run", "runs", "dlq", "outputs", "policy", "build", "gc", "evidence",
-        "schema", "secrets", "advise",
+        "init",
+        "validate",
+        "run",
+        "runs",
+        "dlq",
+        "outputs",
+        "policy",
+        "build",
+        "gc",
+        "evidence",
+        "schema",
+        "secrets",
+        "advise",
+        "completions",
+        "man",
     ] {
         told(&place, &[verb, "--help"]).exits_with(0).tells("Usage");
     }
