@@ -10,8 +10,10 @@
 
 mod cargo;
 mod process;
+mod python;
 mod recipe;
 mod source;
+mod tool;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -31,7 +33,7 @@ use crate::store::{Blob, StoreError};
 use crate::walk::{Content, Contents, WalkError};
 use crate::{Digest, Limits, Store};
 
-pub use barecount_model::recipe::{Cargo, ExtraFile, FILE_NAME, Making, Recipe};
+pub use barecount_model::recipe::{Cargo, ExtraFile, FILE_NAME, Making, Python, Recipe};
 pub use process::Cancel;
 
 /// What to build, where, and within which bounds.
@@ -65,6 +67,12 @@ const PASSED_ON: &[&str] = &[
     "HTTP_PROXY",
     "NO_PROXY",
     "PATH",
+    "PIP_CERT",
+    "PIP_CONFIG_FILE",
+    "PIP_FIND_LINKS",
+    "PIP_INDEX_URL",
+    "PYENV_ROOT",
+    "PYENV_VERSION",
     "RUSTUP_HOME",
     "RUSTUP_TOOLCHAIN",
     "SSL_CERT_DIR",
@@ -273,7 +281,17 @@ pub fn build(
         .map(|_| cargo::Workspace::find(&job))
         .transpose()?;
     let source = source::digest(request, &recipe, workspace.as_ref())?;
-    let builder = builder(&job, recipe_digest, workspace.as_ref())?;
+    let interpreter = recipe
+        .python
+        .as_ref()
+        .map(|_| python::Interpreter::find(&job))
+        .transpose()?;
+    let builder = builder(
+        &job,
+        recipe_digest,
+        workspace.as_ref(),
+        interpreter.as_ref(),
+    )?;
     if let Some(previous) = previous
         && previous.source == source
         && previous.builder == builder
@@ -285,7 +303,14 @@ pub fn build(
         (Some(workspace), Some(cargo)) => Some(workspace.build(&job, cargo, progress)?),
         _ => None,
     };
-    let contents = contents(request, &recipe, executable)?;
+    let mut contents = contents(request, &recipe, executable)?;
+    // Holds what was made for the image until it is packed.
+    let _packages = match (&interpreter, &recipe.python) {
+        (Some(interpreter), Some(python)) => {
+            Some(interpreter.install(&job, python, &mut contents, progress)?)
+        }
+        _ => None,
+    };
     let blob = pack(store, &recipe, &contents)?;
     Ok(Outcome::Built(Built {
         kind: recipe.kind(),
@@ -310,8 +335,14 @@ fn builder(
     job: &Job<'_>,
     recipe: Digest,
     workspace: Option<&cargo::Workspace>,
+    interpreter: Option<&python::Interpreter>,
 ) -> Result<Builder, BuildError> {
     let mut flags = vec![PACKING.to_owned()];
+    flags.extend(
+        interpreter
+            .into_iter()
+            .flat_map(python::Interpreter::recorded_flags),
+    );
     let Some(workspace) = workspace else {
         return Ok(Builder {
             recipe,
@@ -321,7 +352,7 @@ fn builder(
         });
     };
     flags.extend(workspace.recorded_flags());
-    let cargo = cargo::version(job, "cargo", &["--version"])?;
+    let cargo = tool::version(job, "cargo", &["--version"])?;
     Ok(Builder {
         recipe,
         rustc: Some(workspace.rustc.clone()),

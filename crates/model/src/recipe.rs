@@ -22,8 +22,10 @@ pub const BOOTSTRAP: &str = "bootstrap";
 pub(crate) struct RecipeFile {
     /// What it becomes: a function package, an OCI image or a driver bundle.
     kind: Kind,
-    /// A program that cargo builds, linked statically. A recipe has `cargo`, `files` or both.
+    /// A program that cargo builds, linked statically. A recipe has `cargo`, `python` or `files`.
     cargo: Option<Cargo>,
+    /// Of an image: a Python script, which comes with the interpreter of the host that builds.
+    python: Option<Python>,
     /// Files and folders that are taken along as they are.
     #[serde(default)]
     files: Vec<ExtraFile>,
@@ -73,6 +75,8 @@ enum Kind {
 pub struct Recipe {
     /// What is compiled, if anything.
     pub cargo: Option<Cargo>,
+    /// The script that it runs, if it is one of Python.
+    pub python: Option<Python>,
     /// What else goes into the artifact.
     pub files: Vec<ExtraFile>,
     /// Folders and files outside of the source folder that the build reads, relative to it.
@@ -96,6 +100,16 @@ impl Cargo {
     pub fn bin(&self) -> &str {
         self.bin.as_deref().unwrap_or(&self.package)
     }
+}
+
+/// A Python script, and the packages that it needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Python {
+    /// The script, relative to the source folder. It is put into `/app`.
+    pub script: String,
+    /// A list for pip that pins all packages, each with its hashes, relative to the source folder.
+    pub requirements: Option<String>,
 }
 
 /// A file or folder that is taken along as it is.
@@ -191,6 +205,7 @@ impl Kind {
         match self {
             Self::Package => &["as"],
             Self::Image => &[
+                "python",
                 "to",
                 "user",
                 "env",
@@ -240,12 +255,22 @@ impl RecipeFile {
             .iter()
             .filter(|key| value.get(key).is_none());
         let missing = missing.map(|key| format!("the key `{key}` is missing"));
-        let nothing = (self.cargo.is_none() && self.files.is_empty())
-            .then(|| "a recipe has `cargo`, `files` or both".to_owned());
+        let nothing = (self.cargo.is_none() && self.python.is_none() && self.files.is_empty())
+            .then(|| "a recipe has `cargo`, `python` or `files`".to_owned());
         problems.extend(missing.chain(nothing).map(|message| {
             let span = document.value_span("");
             Diagnostic::error(codes::MISSING_KEY, document.file(), span, message)
         }));
+        if self.cargo.is_some() && self.python.is_some() {
+            let message = "a recipe has one program: `cargo` or `python`";
+            let span = document.key_span("/python");
+            problems.push(Diagnostic::error(
+                codes::INVALID_VALUE,
+                document.file(),
+                span,
+                message,
+            ));
+        }
         problems
     }
 }
@@ -273,6 +298,7 @@ impl From<RecipeFile> for Recipe {
         };
         Self {
             cargo: file.cargo,
+            python: file.python,
             files: file.files,
             sources: file.sources,
             making,
@@ -309,8 +335,16 @@ mod tests {
                 "3:1|has no key `user`",
             ),
             ("kind: image\ncargo: { package: a }\ncmd: run\n", "3:6|cmd"),
-            ("kind: package\n", "1:1|`cargo`, `files` or both"),
+            ("kind: package\n", "1:1|`cargo`, `python` or `files`"),
             ("files: []\n", "1:1|kind"),
+            (
+                "kind: package\npython: { script: a.py }\n",
+                "2:1|has no key `python`",
+            ),
+            (
+                "kind: image\npython: { script: a.py }\ncargo: { package: a }\n",
+                "2:1|one program",
+            ),
             ("[]", "1:1|"),
             ("kind: [", "1:"),
         ] {

@@ -7,13 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde::Deserialize;
 
-use super::process::{self, Ended, Stopped};
+use super::tool::{answer, cut, run, tool};
 use super::{BuildError, Cargo, Job};
 
 /// The cargo workspace of a source folder.
@@ -51,9 +49,6 @@ struct MetadataPackage {
 struct MetadataDependency {
     path: Option<PathBuf>,
 }
-
-/// Bytes that a tool may answer with: `cargo metadata` of a large workspace.
-const ANSWER_BYTES: usize = 32 << 20;
 
 impl Workspace {
     /// Asks cargo about the workspace of the source folder, and rustc about itself.
@@ -253,71 +248,6 @@ fn rustflags(folders: &[(OsString, &'static str)]) -> Vec<String> {
         .collect()
 }
 
-/// The first line of what a tool says of its version.
-pub(super) fn version(
-    job: &Job<'_>,
-    name: &'static str,
-    arguments: &[&str],
-) -> Result<String, BuildError> {
-    Ok(answer(job, name, arguments)?
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_owned())
-}
-
-/// What a tool prints when asked something; its standard error is dropped unless it fails.
-fn answer(job: &Job<'_>, name: &'static str, arguments: &[&str]) -> Result<String, BuildError> {
-    let mut command = tool(job, name);
-    command.args(arguments).env("CARGO_TERM_COLOR", "never");
-    let output = command
-        .output()
-        .map_err(|source| not_started(name, source))?;
-    if !output.status.success() || output.stdout.len() > ANSWER_BYTES {
-        let answer = cut(&String::from_utf8_lossy(&output.stderr));
-        return Err(BuildError::Answer { tool: name, answer });
-    }
-    String::from_utf8(output.stdout).map_err(|_| BuildError::Answer {
-        tool: name,
-        answer: "not UTF-8".to_owned(),
-    })
-}
-
-/// A tool in the source folder, in the cleaned environment.
-fn tool(job: &Job<'_>, name: &str) -> Command {
-    let mut command = Command::new(name);
-    command
-        .env_clear()
-        .envs(&job.toolchain.environment)
-        .current_dir(&job.request.source);
-    command
-}
-
-fn run(
-    job: &Job<'_>,
-    name: &'static str,
-    command: Command,
-    progress: &mut dyn FnMut(&str),
-) -> Result<Ended, BuildError> {
-    let path = || job.request.source.clone();
-    process::run(command, job.cancel, job.deadline, progress).map_err(|stopped| match stopped {
-        Stopped::Start(source) => not_started(name, source),
-        Stopped::Wait(source) => BuildError::Tool { tool: name, source },
-        Stopped::Cancelled => BuildError::Cancelled { path: path() },
-        Stopped::Deadline => BuildError::Timeout {
-            path: path(),
-            timeout: job.request.timeout,
-        },
-    })
-}
-
-fn not_started(tool: &'static str, source: io::Error) -> BuildError {
-    match source.kind() {
-        io::ErrorKind::NotFound => BuildError::NoTool { tool },
-        _ => BuildError::Tool { tool, source },
-    }
-}
-
 fn variable<'a>(job: &Job<'a>, name: &str) -> Option<&'a OsString> {
     job.toolchain.environment.get(OsStr::new(name))
 }
@@ -334,9 +264,4 @@ fn absolute(job: &Job<'_>, path: &Path) -> Result<PathBuf, BuildError> {
                 },
             )
         })
-}
-
-/// What fits into a message.
-fn cut(text: &str) -> String {
-    text.trim().chars().take(400).collect()
 }

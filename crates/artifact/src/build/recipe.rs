@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use super::{BuildError, Cargo, FILE_NAME, Making, Recipe};
+use super::{BuildError, Cargo, FILE_NAME, Making, Recipe, python};
 use crate::image::spec::RunConfig;
 use crate::{Digest, Limits};
 
@@ -46,19 +46,29 @@ pub(super) fn place(recipe: &Recipe) -> String {
     }
 }
 
-/// The image's configuration; the built program is the entry point unless another is named.
+/// The image's configuration; the built program or the script is the entry point unless another is
+/// named, and finds its interpreter's variables unless they are set.
 pub(super) fn run_config(recipe: &Recipe) -> RunConfig {
     let Making::Image(image) = &recipe.making else {
         return RunConfig::default();
     };
-    let entrypoint = match image.entrypoint.is_empty() && recipe.cargo.is_some() {
-        true => vec![format!("/{}", place(recipe).trim_start_matches('/'))],
-        false => image.entrypoint.clone(),
+    let entrypoint = match (&recipe.cargo, &recipe.python) {
+        _ if !image.entrypoint.is_empty() => image.entrypoint.clone(),
+        (Some(_), _) => vec![format!("/{}", place(recipe).trim_start_matches('/'))],
+        (None, Some(python)) => python::entrypoint(python),
+        (None, None) => Vec::new(),
     };
+    let mut env = image.env.clone();
+    if recipe.python.is_some() {
+        for (name, value) in python::VARIABLES {
+            env.entry((*name).to_owned())
+                .or_insert_with(|| (*value).to_owned());
+        }
+    }
     let variable = |(name, value): (&String, &String)| format!("{name}={value}");
     RunConfig {
         user: image.user.clone(),
-        env: image.env.iter().map(variable).collect(),
+        env: env.iter().map(variable).collect(),
         entrypoint,
         cmd: image.cmd.clone(),
         working_dir: image.workdir.clone(),

@@ -7,6 +7,7 @@ use barecount_e2e::{
     pages::{self, Step},
     place::Place,
     process::Invocation,
+    python,
 };
 
 fn docs() -> PathBuf {
@@ -26,6 +27,10 @@ impl Reader {
         fs_err::create_dir(&folder).expect("a folder in the test's own");
         fs_err::create_dir(place.join("bin")).expect("a folder in the test's own");
         std::os::unix::fs::symlink(binary::barecount(), place.join("bin/barecount"))
+            .expect("a link in the test's own folder");
+        // A reader has a Python of their own; a version manager's looks for itself in their home.
+        let python = fs_err::canonicalize(python::interpreter()).expect("a Python for the tests");
+        std::os::unix::fs::symlink(python, place.join("bin/python3"))
             .expect("a link in the test's own folder");
         Self { place, folder }
     }

@@ -24,6 +24,7 @@ mod ordinary;
 mod pipelines;
 mod policy;
 mod probes;
+mod pythons;
 mod records;
 mod rerun;
 mod rows;
