@@ -44,7 +44,7 @@ const BREAKS: &[Break] = &[
     Break {
         name: "acceptance",
         guarantee: "data that fails a test is not committed",
-        file: "crates/barecount/src/embedded/acceptance.rs",
+        file: "crates/client/src/embedded/acceptance.rs",
         from: ".filter(|result| !result.passed)",
         to: ".filter(|_| false)",
         tests: "--test suite -- rows::",
@@ -52,10 +52,10 @@ const BREAKS: &[Break] = &[
     Break {
         name: "checkpoint-order",
         guarantee: "a late decision does not put an older checkpoint in place of a newer",
-        file: "crates/barecount/src/embedded/checkpoints.rs",
+        file: "crates/client/src/embedded/checkpoints.rs",
         from: "|| header.decided_at_ms > decided_at_ms",
         to: "",
-        tests: "--bin barecount -- checkpoints::",
+        tests: "--lib -- embedded::checkpoints::",
     },
     Break {
         name: "entry-bound",
@@ -68,7 +68,7 @@ const BREAKS: &[Break] = &[
     Break {
         name: "record-digest",
         guarantee: "a record beside the ledger is believed only with the digest in its entry",
-        file: "crates/barecount/src/details/mod.rs",
+        file: "crates/client/src/details/mod.rs",
         from: "if found != expected {",
         to: "if false {",
         tests: "--test suite -- records::",
@@ -108,10 +108,10 @@ const BREAKS: &[Break] = &[
     Break {
         name: "old-boundary",
         guarantee: "data that was written within a stricter boundary stays there",
-        file: "crates/barecount/src/embedded/boundaries.rs",
+        file: "crates/client/src/embedded/boundaries.rs",
         from: "boundary.laxer_parts(from).is_empty();",
         to: "boundary.laxer_parts(from).len() < 9;",
-        tests: "--bin barecount -- boundaries::",
+        tests: "--lib -- embedded::boundaries::",
     },
     Break {
         name: "identity",

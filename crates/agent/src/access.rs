@@ -12,6 +12,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use barecount_api::assignment::Assignment;
 use barecount_model::{
     codes::{self, Code},
     digest::Digest,
@@ -28,7 +29,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    assignment::Assignment,
     data::{DataError, DataPlane, StagedOutput},
     letters::Letters,
     live::StagingWatch,

@@ -1,10 +1,9 @@
 //! What an attempt may reach and use, as its plan says.
 
+use barecount_api::assignment::Assignment;
 use barecount_model::{manifest::EgressMode, plan::StagePlan};
 use barecount_network::policy::{self as network, Destination, Mode, Policy};
 use barecount_runner::launch::{Isolation, Limits};
-
-use crate::assignment::Assignment;
 
 /// What the attempt may reach, as it was declared.
 pub(crate) fn policy(stage: &StagePlan) -> Policy {

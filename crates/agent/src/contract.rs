@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use barecount_api::assignment::Assignment;
 use barecount_model::plan::WorkPlan;
-
-use crate::assignment::Assignment;
 
 /// The environment of an attempt, but for the places, which its backend adds.
 pub(crate) fn variables(assignment: &Assignment, deadline_ms: i64) -> BTreeMap<String, String> {

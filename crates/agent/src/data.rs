@@ -6,42 +6,14 @@ use std::{
 };
 
 use async_trait::async_trait;
+use barecount_api::assignment::Assignment;
 use barecount_model::{
     pipeline::Output,
     plan::{InputPlan, Pin, WorkPlan},
     run::outcome::{Failure, FailureKind, StagedCheckpoint, StagedDataset},
 };
-use serde::{Deserialize, Serialize};
 
-use crate::{access::AccessError, assignment::Assignment, letters::Letters, live::StagingWatch};
-
-/// Records of an attempt that were set aside for one reason. All of them are in a file beside the
-/// attempt's log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SetAside {
-    /// The dataset they were meant for, if that is known.
-    pub dataset: Option<String>,
-    /// What they were set aside for, in words that all of them share.
-    #[serde(default)]
-    pub reason: String,
-    /// The first of them, or a bounded sample of it.
-    pub record: String,
-    /// Why the first was set aside.
-    pub error: String,
-    /// A hash of the schema that they did not fit.
-    pub schema_hash: Option<String>,
-    /// How many they are.
-    #[serde(default = "one")]
-    pub count: u64,
-    /// The digest of the file that has all letters of the attempt.
-    #[serde(default)]
-    pub digest: Option<String>,
-}
-
-/// How many an end tells of that was kept before records were grouped.
-fn one() -> u64 {
-    1
-}
+use crate::{access::AccessError, letters::Letters, live::StagingWatch};
 
 /// What one output of an attempt became in staging.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,6 +3,11 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use barecount_api::{
+    activity::Activity,
+    assignment::{Assignment, Event, Order, SetAside},
+    attempt::AttemptRef,
+};
 use barecount_model::{class::RunnerClass, id::RunId, run::outcome::Outcome};
 use barecount_runner::{Recovered, Runner, clock::Clock};
 use tokio::sync::mpsc;
@@ -10,10 +15,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     access::IdentityVerifier,
-    assignment::{Assignment, Attempt, Event, Order},
-    data::{Artifacts, DataPlane, SetAside},
+    data::{Artifacts, DataPlane},
     executor::{Found, warn},
-    live::{Activity, Live},
+    live::Live,
     outbox::Outbox,
     places::StagingFolders,
     register::{Opened, Register},
@@ -155,7 +159,7 @@ impl Agent {
 
     /// What begins an attempt that is not under way and has not ended. An end that nobody has
     /// acknowledged is told again.
-    fn open(&self, attempt: &Attempt) -> Option<Arc<Live>> {
+    fn open(&self, attempt: &AttemptRef) -> Option<Arc<Live>> {
         match self.register.open(attempt, self.inner.clock.timestamp()) {
             Opened::Begin(live) => Some(live),
             Opened::Ended(told) => {
@@ -243,7 +247,7 @@ impl Agent {
 
     /// Makes an end durable before it is told. Where that fails it is told all the same: then it is
     /// lost only if this process ends before it is heard.
-    async fn keep_end(&self, attempt: &Attempt, outcome: &Outcome, set_aside: &[SetAside]) {
+    async fn keep_end(&self, attempt: &AttemptRef, outcome: &Outcome, set_aside: &[SetAside]) {
         let (outbox, kept) = (self.outbox.clone(), attempt.clone());
         let (outcome, set_aside) = (outcome.clone(), set_aside.to_vec());
         let keep = move || outbox.keep(kept, outcome, set_aside);
@@ -252,7 +256,7 @@ impl Agent {
         }
     }
 
-    async fn forget(&self, attempt: &Attempt) {
+    async fn forget(&self, attempt: &AttemptRef) {
         let (outbox, token) = (self.outbox.clone(), attempt.token());
         if let Err(error) = self.inner.disk.run(move || outbox.remove(&token)).await {
             warn(
@@ -264,7 +268,7 @@ impl Agent {
     }
 
     /// Ends and cleans up everything that is still held of an attempt. False if something is left.
-    async fn sweep(&self, attempt: &Attempt, class: RunnerClass) -> bool {
+    async fn sweep(&self, attempt: &AttemptRef, class: RunnerClass) -> bool {
         let mut clean = true;
         if let Some(runner) = self.inner.runners.get(&class)
             && let Err(error) = runner.destroy(&attempt.token()).await

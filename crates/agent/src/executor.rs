@@ -4,6 +4,11 @@ mod conclude;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use barecount_api::{
+    activity::Phase,
+    assignment::{Assignment, Event, SetAside},
+    attempt::AttemptRef,
+};
 use barecount_model::{
     codes,
     plan::WorkPlan,
@@ -18,11 +23,10 @@ use serde_json::{Value, json};
 
 use crate::{
     access::Gate,
-    assignment::{Assignment, Attempt, Event},
     bounds, contract,
-    data::{Located, SetAside},
+    data::Located,
     dispatcher::{Agent, AgentConfig},
-    live::{Live, Phase},
+    live::Live,
     secrets::{self, Given},
 };
 
@@ -439,6 +443,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-pub(crate) fn warn(attempt: &Attempt, what: &'static str, error: &dyn std::error::Error) {
+pub(crate) fn warn(attempt: &AttemptRef, what: &'static str, error: &dyn std::error::Error) {
     tracing::warn!(attempt = %attempt.token(), error = chain(error), "{what}");
 }

@@ -14,11 +14,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use barecount_api::assignment::SetAside;
 use barecount_model::digest::{Digest, Digesting};
 use barecount_secrets::Redactor;
 use serde::{Deserialize, Serialize};
 
-use crate::{data::SetAside, places};
+use crate::places;
 
 /// Groups that are told apart; what comes after them is grouped by dataset alone.
 const MAX_GROUPS: usize = 1_000;

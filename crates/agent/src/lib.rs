@@ -1,5 +1,6 @@
-//! The agent: owns attempts. It takes [`Order`]s, drives a runner per class, stages outputs, and
-//! tells what happened in [`Event`]s. An end is kept on disk until it is acknowledged.
+//! The agent: owns attempts. It takes orders, drives a runner per class, stages outputs, and tells
+//! what happened in events ([`barecount_api::assignment`]). An end is kept on disk until it is
+//! acknowledged.
 //!
 //! The way in is the dispatcher, which decides what an order changes; the executor carries one
 //! attempt out.
@@ -9,7 +10,6 @@
 //! changes nothing then.
 
 mod access;
-mod assignment;
 mod bounds;
 mod classify;
 mod contract;
@@ -25,10 +25,9 @@ mod secrets;
 mod words;
 
 pub use access::{AccessError, IdentityVerifier};
-pub use assignment::{Assignment, Attempt, Event, Order};
-pub use data::{Artifacts, DataError, DataPlane, Located, SetAside, StagedOutput};
+pub use data::{Artifacts, DataError, DataPlane, Located, StagedOutput};
 pub use dispatcher::{Agent, AgentConfig, Disk};
 pub use letters::{Letter, Letters, LettersFull};
-pub use live::{Activity, Phase, StagingWatch};
+pub use live::StagingWatch;
 pub use places::StagingFolders;
 pub use secrets::SecretsService;

@@ -8,36 +8,12 @@ use std::{
     time::Duration,
 };
 
+use barecount_api::{
+    activity::{Activity, Phase},
+    attempt::AttemptRef,
+};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
-
-use crate::assignment::Attempt;
-
-/// Which part of an attempt is under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// The platform puts together what the work needs, and starts it.
-    Preparing,
-    /// The work runs.
-    Running,
-    /// The platform reads what the work left, checks it, tests it and makes it durable.
-    Staging,
-}
-
-/// What an attempt that is under way does now.
-#[derive(Debug, Clone)]
-pub struct Activity {
-    /// The attempt.
-    pub attempt: Attempt,
-    /// The part that is under way.
-    pub phase: Phase,
-    /// Since when.
-    pub since: Timestamp,
-    /// Rows staged so far.
-    pub rows: u64,
-    /// Bytes of what the work left that were read so far.
-    pub bytes: u64,
-}
 
 /// Follows the platform's reading of what an attempt left, and says when that is to end because the
 /// attempt is stopped. Cheap to clone; clones follow the same reading.
@@ -68,7 +44,7 @@ impl StagingWatch {
 /// An attempt that this agent has under way.
 #[derive(Debug)]
 pub(crate) struct Live {
-    attempt: Attempt,
+    attempt: AttemptRef,
     phase: Mutex<(Phase, Timestamp)>,
     /// Set before `watch` is told to stop.
     grace: OnceLock<Duration>,
@@ -76,7 +52,7 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    pub(crate) fn new(attempt: Attempt, now: Timestamp) -> Self {
+    pub(crate) fn new(attempt: AttemptRef, now: Timestamp) -> Self {
         Self {
             attempt,
             phase: Mutex::new((Phase::Preparing, now)),

@@ -6,15 +6,15 @@
 
 use std::{io, path::PathBuf};
 
+use barecount_api::{
+    assignment::{Event, SetAside},
+    attempt::AttemptRef,
+};
 use barecount_model::run::outcome::Outcome;
 use barecount_runner::launch::AttemptToken;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    assignment::{Attempt, Event},
-    data::SetAside,
-    places::{self, StagingFolders},
-};
+use crate::places::{self, StagingFolders};
 
 /// The format of what is kept. In the first one no failure could be read again; of an end in it, the
 /// runner is asked.
@@ -31,7 +31,7 @@ pub(crate) struct Outbox {
 #[derive(Serialize, Deserialize)]
 struct Kept {
     version: u32,
-    attempt: Attempt,
+    attempt: AttemptRef,
     outcome: Outcome,
     set_aside: Vec<SetAside>,
 }
@@ -48,7 +48,7 @@ impl Outbox {
     /// Any error of the file system, and an end that is too large.
     pub(crate) fn keep(
         &self,
-        attempt: Attempt,
+        attempt: AttemptRef,
         outcome: Outcome,
         set_aside: Vec<SetAside>,
     ) -> io::Result<()> {
@@ -72,7 +72,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Any error of the file system; a record that is not one of this attempt.
-    pub(crate) fn find(&self, attempt: &Attempt) -> io::Result<Option<Event>> {
+    pub(crate) fn find(&self, attempt: &AttemptRef) -> io::Result<Option<Event>> {
         let path = self.path(&attempt.token());
         let text = match std::fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -127,7 +127,7 @@ mod tests {
         });
         let done = AttemptResult::Done(Staged::default());
         for (number, result) in (1..).zip([done, failed, AttemptResult::Stopped]) {
-            let attempt = Attempt {
+            let attempt = AttemptRef {
                 run: RunId::from_bytes([1; 16]),
                 index: 0,
                 task: TaskId::from_bytes([2; 16]),

@@ -10,13 +10,11 @@ use std::{
     time::Duration,
 };
 
+use barecount_api::{activity::Activity, assignment::Event, attempt::AttemptRef};
 use barecount_runner::launch::AttemptToken;
 use jiff::Timestamp;
 
-use crate::{
-    assignment::{Attempt, Event},
-    live::{Activity, Live},
-};
+use crate::live::Live;
 
 /// So many attempts that are over are remembered. An order for one that is forgotten is refused by
 /// what it carries: its identity has expired long since.
@@ -55,7 +53,7 @@ pub(crate) enum Opened {
 
 impl Register {
     /// Opens an attempt that is not known yet.
-    pub(crate) fn open(&self, attempt: &Attempt, now: Timestamp) -> Opened {
+    pub(crate) fn open(&self, attempt: &AttemptRef, now: Timestamp) -> Opened {
         let (token, mut state) = (attempt.token(), self.state());
         if state.over.contains(&token) {
             return Opened::Nothing;
@@ -78,7 +76,7 @@ impl Register {
     }
 
     /// Tells an attempt to stop, also one that has not begun yet.
-    pub(crate) fn stop(&self, attempt: &Attempt, grace: Duration) {
+    pub(crate) fn stop(&self, attempt: &AttemptRef, grace: Duration) {
         let (token, mut state) = (attempt.token(), self.state());
         if state.over.contains(&token) {
             return;
@@ -90,12 +88,12 @@ impl Register {
     }
 
     /// Notes how a live attempt ended.
-    pub(crate) fn end(&self, attempt: &Attempt, told: Event) {
+    pub(crate) fn end(&self, attempt: &AttemptRef, told: Event) {
         self.state().held.insert(attempt.token(), Held::Ended(told));
     }
 
     /// Forgets how an attempt ended: whoever had to know does. False if that is not so.
-    pub(crate) fn acknowledge(&self, attempt: &Attempt) -> bool {
+    pub(crate) fn acknowledge(&self, attempt: &AttemptRef) -> bool {
         let (token, mut state) = (attempt.token(), self.state());
         let ended = matches!(state.held.get(&token), Some(Held::Ended(_)));
         if ended {
@@ -105,7 +103,7 @@ impl Register {
     }
 
     /// Whether an attempt may be cleaned up after; it is over then. One that is live may not.
-    pub(crate) fn sweep(&self, attempt: &Attempt) -> bool {
+    pub(crate) fn sweep(&self, attempt: &AttemptRef) -> bool {
         let (token, mut state) = (attempt.token(), self.state());
         let live = matches!(state.held.get(&token), Some(Held::Live(_)));
         if !live {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use barecount_api::assignment::Assignment;
 use barecount_model::{
     codes::{self, Code},
     digest::Digest,
@@ -30,7 +31,7 @@ use barecount_secrets::{
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::{assignment::Assignment, executor::chain};
+use crate::executor::chain;
 
 /// Where an agent gets secrets, and where their files are.
 #[derive(Clone)]

@@ -3,20 +3,15 @@
 
 use std::path::Path;
 
+use barecount_client::{
+    details::{AttemptEntry, attempt},
+    failure::Failure,
+};
 use barecount_model::run::{Attempt, Run};
 use barecount_secrets::Access;
 use serde_json::{Value, json};
 
-use crate::{details::AttemptEntry, failure::Failure, printer::Table, view};
-
-/// What JSON has of an attempt's secrets: what evidence has.
-pub(crate) fn of_attempt(attempt: &Attempt) -> Value {
-    attempt
-        .detail
-        .get("secrets")
-        .cloned()
-        .unwrap_or(Value::Null)
-}
+use crate::printer::Table;
 
 /// The accesses of the current attempts, a line each.
 pub(crate) fn table(run: &Run) -> Option<Table> {
@@ -27,11 +22,11 @@ pub(crate) fn table(run: &Run) -> Option<Table> {
         let Some(current) = task.current() else {
             continue;
         };
-        let secrets = of_attempt(current);
+        let secrets = attempt::secrets(current);
         for record in secrets["records"].as_array().into_iter().flatten() {
             any = true;
             let cells = ["name", "reference", "verdict", "at", "reason"];
-            let name = std::iter::once(view::task_name(task));
+            let name = std::iter::once(task.name());
             table.row(name.chain(cells.map(|key| text(record, key))));
         }
     }
@@ -41,7 +36,7 @@ pub(crate) fn table(run: &Run) -> Option<Table> {
 /// How many accesses to secrets the attempts before the current ones made.
 pub(crate) fn not_shown(run: &Run) -> u64 {
     let count = |attempt: &Attempt| {
-        let secrets = of_attempt(attempt);
+        let secrets = attempt::secrets(attempt);
         secrets["records"].as_array().map_or(0, Vec::len) as u64
     };
     let tasks = run.tasks.iter();

@@ -1,14 +1,9 @@
 //! The command line: global flags, and one line per verb. What a verb does is in its own file.
 
-use std::path::PathBuf;
+use barecount_client::failure::Failure;
+use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
-
-use crate::{
-    failure::Failure,
-    printer::{ColorChoice, Format, Printer},
-    verbs,
-};
+use crate::{global::Global, verbs};
 
 /// Runs data pipelines in sandboxes, commits their outputs once, and proves what ran.
 #[derive(Debug, Parser)]
@@ -18,67 +13,6 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     verb: Verb,
-}
-
-/// What holds for every verb.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Global options")]
-pub(crate) struct Global {
-    /// How data is printed on standard output.
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_enum,
-        default_value = "table",
-        env = "BARECOUNT_OUTPUT"
-    )]
-    pub(crate) output: Format,
-    /// The environment: a name in the pipeline's folder `environments/`, or a file.
-    #[arg(
-        long = "env",
-        global = true,
-        value_name = "NAME",
-        env = "BARECOUNT_ENV"
-    )]
-    pub(crate) environment: Option<String>,
-    /// The state folder.
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        default_value = ".barecount",
-        env = "BARECOUNT_STATE"
-    )]
-    pub(crate) state: PathBuf,
-    /// Print nothing but data and failures.
-    #[arg(
-        short,
-        long,
-        global = true,
-        env = "BARECOUNT_QUIET",
-        value_parser = clap::builder::FalseyValueParser::new()
-    )]
-    pub(crate) quiet: bool,
-    /// Log more on standard error; twice for even more.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, env = "BARECOUNT_VERBOSE")]
-    pub(crate) verbose: u8,
-    /// When to use colour.
-    #[arg(
-        long,
-        global = true,
-        value_enum,
-        default_value = "auto",
-        env = "BARECOUNT_COLOR"
-    )]
-    pub(crate) color: ColorChoice,
-}
-
-impl Global {
-    /// The printer that the flags ask for.
-    pub(crate) fn printer(&self) -> Printer {
-        Printer::new(self.output, self.quiet, self.verbose > 0, self.color)
-    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,12 +3,17 @@
 
 use std::path::Path;
 
+use barecount_client::{
+    details::{AttemptEntry, attempt},
+    failure::Failure,
+    words::bytes,
+};
 use barecount_model::run::{Attempt, Run, Task};
 use barecount_network::record::{FlowRecord, Verdict};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{details::AttemptEntry, failure::Failure, printer::Table, view::bytes};
+use crate::printer::Table;
 
 /// What a table says of a flow.
 const HEADINGS: [&str; 7] = [
@@ -21,15 +26,6 @@ const HEADINGS: [&str; 7] = [
     "reason",
 ];
 
-/// What JSON has of an attempt's network: what evidence has.
-pub(crate) fn of_attempt(attempt: &Attempt) -> Value {
-    attempt
-        .detail
-        .get("network")
-        .cloned()
-        .unwrap_or(Value::Null)
-}
-
 /// The flows of the current attempts, a line each; as many as evidence shows.
 pub(crate) fn table(run: &Run) -> Option<Table> {
     let headings = [&["task"], &HEADINGS[..]].concat();
@@ -39,7 +35,7 @@ pub(crate) fn table(run: &Run) -> Option<Table> {
         let Some(current) = task.current() else {
             continue;
         };
-        let network = of_attempt(current);
+        let network = attempt::network(current);
         let records = network["records"].as_array().cloned().unwrap_or_default();
         for record in records {
             // Written by this program; another version's is in evidence all the same.
@@ -47,7 +43,7 @@ pub(crate) fn table(run: &Run) -> Option<Table> {
                 continue;
             };
             any = true;
-            let name = std::iter::once(crate::view::task_name(task));
+            let name = std::iter::once(task.name());
             table.row(name.chain(cells_of(&flow)));
         }
     }
@@ -94,7 +90,7 @@ pub(crate) fn whole_table(empty: &'static str) -> Table {
 /// attempts have.
 pub(crate) fn not_shown(run: &Run) -> u64 {
     let kinds = |attempt: &Attempt| {
-        let network = of_attempt(attempt);
+        let network = attempt::network(attempt);
         let shown = network["records"].as_array().map_or(0, Vec::len) as u64;
         (shown, network["left_out"].as_u64().unwrap_or(0))
     };

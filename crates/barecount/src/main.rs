@@ -4,20 +4,10 @@
 
 mod accesses;
 mod cli;
-mod details;
-mod embedded;
-mod environment;
-mod failure;
 mod flows;
-mod harmless;
-mod log;
-mod manifest;
-mod preparation;
+mod global;
 mod printer;
 mod progress;
-mod requester;
-mod rules;
-mod state;
 mod tenant;
 mod verbs;
 mod view;

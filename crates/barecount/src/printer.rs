@@ -2,12 +2,12 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use serde_json::{Value, json};
-
-use crate::{
+use barecount_client::{
     failure::{Failure, Status},
     harmless::{self, Harmless},
+    reporter::Reporter,
 };
+use serde_json::{Value, json};
 
 /// How data is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -160,6 +160,20 @@ impl Printer {
             _ => text,
         };
         eprint_line(text.trim_end());
+    }
+}
+
+impl Reporter for Printer {
+    fn note(&self, line: &str) {
+        Self::note(self, line);
+    }
+
+    fn detail(&self, line: &str) {
+        Self::detail(self, line);
+    }
+
+    fn warn(&self, text: &str) {
+        Self::warn(self, text);
     }
 }
 

@@ -1,13 +1,76 @@
 //! Progress of a run on standard error: a line for each change of a task, and on a terminal, below
 //! these, a line for each task that is under way, drawn again as it goes on.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, PoisonError},
+};
 
-use barecount_agent::{Activity, Phase};
+use barecount_api::activity::{Activity, Phase};
+use barecount_client::{
+    harmless::Harmless,
+    reporter::{Reporter, Watcher},
+    words::bytes,
+};
 use barecount_model::run::{Attempt, AttemptState, Run, Task, TaskState, WaitingReason};
 use jiff::Timestamp;
 
-use crate::{harmless::Harmless, printer::Printer, view};
+use crate::{printer::Printer, view};
+
+/// Shows one run on standard error, from when it is followed until it has ended.
+pub(crate) struct Display<'a> {
+    printer: &'a Printer,
+    progress: Mutex<Option<Progress<'a>>>,
+}
+
+impl<'a> Display<'a> {
+    pub(crate) fn new(printer: &'a Printer) -> Self {
+        Self {
+            printer,
+            progress: Mutex::new(None),
+        }
+    }
+
+    fn with(&self, tell: impl FnOnce(&mut Option<Progress<'a>>)) {
+        tell(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Watcher for Display<'_> {
+    fn reporter(&self) -> &dyn Reporter {
+        self.printer
+    }
+
+    fn begins(&self, run: &Run, new: bool) {
+        self.with(|progress| *progress = Some(Progress::new(self.printer, run, new)));
+    }
+
+    fn changed(&self, run: &Run) {
+        self.with(|shown| {
+            if let Some(progress) = shown {
+                progress.show(run);
+            }
+            if run.state.is_final() {
+                *shown = None;
+            }
+        });
+    }
+
+    fn under_way(&self, run: &Run, activities: &[Activity]) {
+        self.with(|shown| {
+            if let Some(progress) = shown {
+                progress.watch(run, activities);
+            }
+        });
+    }
+
+    fn line(&self, text: &str) {
+        self.with(|shown| match shown {
+            Some(progress) => progress.line(text),
+            None => self.printer.note(text),
+        });
+    }
+}
 
 /// So many tasks that are under way are drawn.
 const DRAWN: usize = 8;
@@ -18,7 +81,7 @@ const LONG_STAGING_SECONDS: f64 = 1.0;
 type Shown = (TaskState, usize, Option<WaitingReason>);
 
 /// Shows a run as it goes on.
-pub(crate) struct Progress<'a> {
+struct Progress<'a> {
     printer: &'a Printer,
     began: Timestamp,
     shown: HashMap<usize, Shown>,
@@ -32,11 +95,11 @@ pub(crate) struct Progress<'a> {
 impl<'a> Progress<'a> {
     /// Shows from here on. What a run has behind it that was there before is not told again; of one
     /// that is `new`, nothing was told.
-    pub(crate) fn new(printer: &'a Printer, run: &Run, new: bool) -> Self {
+    fn new(printer: &'a Printer, run: &Run, new: bool) -> Self {
         let width = run
             .tasks
             .iter()
-            .map(|task| view::task_name(task).len())
+            .map(|task| task.name().len())
             .max()
             .unwrap_or(0);
         let mut progress = Self {
@@ -57,14 +120,14 @@ impl<'a> Progress<'a> {
     }
 
     /// Tells what has changed since the last time.
-    pub(crate) fn show(&mut self, run: &Run) {
+    fn show(&mut self, run: &Run) {
         for (index, task) in run.tasks.iter().enumerate() {
             let now = shown(task);
             if self.shown.insert(index, now.clone()) == Some(now) {
                 continue;
             }
             if let Some(text) = change(task) {
-                let name = view::task_name(task);
+                let name = task.name();
                 let text = format!("{name:width$}  {text}", width = self.width);
                 self.line(&text);
             }
@@ -72,7 +135,7 @@ impl<'a> Progress<'a> {
     }
 
     /// Shows what is under way now.
-    pub(crate) fn watch(&mut self, run: &Run, activities: &[Activity]) {
+    fn watch(&mut self, run: &Run, activities: &[Activity]) {
         if !self.printer.is_live() {
             return self.tell_of_staging(run, activities);
         }
@@ -80,7 +143,7 @@ impl<'a> Progress<'a> {
         let mut lines = Vec::new();
         for task in &run.tasks {
             if let Some(text) = under_way(task, activities, now) {
-                let name = view::task_name(task);
+                let name = task.name();
                 lines.push(format!(
                     "          {name:width$}  {text}",
                     width = self.width
@@ -108,7 +171,7 @@ impl<'a> Progress<'a> {
                 && long
                 && self.staging.insert((index, activity.attempt.number))
             {
-                let name = view::task_name(task);
+                let name = task.name();
                 self.line(&format!(
                     "{name:width$}  its work is done; staging what it wrote",
                     width = self.width
@@ -118,7 +181,7 @@ impl<'a> Progress<'a> {
     }
 
     /// A line with the time since the beginning.
-    pub(crate) fn line(&mut self, text: &str) {
+    fn line(&mut self, text: &str) {
         self.printer.draw(self.drawn, &[]);
         self.drawn = 0;
         let elapsed = Timestamp::now().duration_since(self.began).as_secs_f64();
@@ -170,7 +233,7 @@ fn staging(activity: &Activity, now: Timestamp) -> String {
         "{:<10} {seconds:6.1} s  {} rows  {}  {rate:.0} rows/s",
         "staging",
         activity.rows,
-        view::bytes(activity.bytes)
+        bytes(activity.bytes)
     )
 }
 

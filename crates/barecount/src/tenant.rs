@@ -1,5 +1,6 @@
 //! Which tenant a verb speaks of.
 
+use barecount_client::failure::{Failure, Status};
 use barecount_dataset::{
     name::{InvalidTenant, Tenant},
     table::{StateTables, Tables},
@@ -9,8 +10,6 @@ use barecount_model::{
     text::{DatasetName, Name},
 };
 use clap::Args;
-
-use crate::failure::{Failure, Status};
 
 /// Whose datasets, runs and dead letters.
 #[derive(Debug, Clone, Default, Args)]

@@ -1,5 +1,10 @@
 //! A run as other programs and people see it: `barecount/run/v1`, and its text form.
 
+use barecount_client::{
+    details::attempt,
+    harmless::{Harmless, SetOff},
+    words::{bytes, short},
+};
 use barecount_control::{
     governance::{Explanation, Refusal, Verdict, explain},
     store::{LedgerEntry, OutputVersion},
@@ -12,11 +17,7 @@ use barecount_model::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    accesses, flows,
-    harmless::{Harmless, SetOff},
-    printer::Table,
-};
+use crate::{accesses, flows, printer::Table};
 
 /// Everything that is shown of a run.
 pub(crate) struct RunView<'a> {
@@ -86,7 +87,7 @@ impl RunView<'_> {
             "held": task.held,
             "work": task.work.as_ref().map(|work| work.key),
             "answered_by": task.answered,
-            "attempts": task.attempts.iter().map(|tried| attempt(tried, digest)).collect::<Vec<_>>(),
+            "attempts": task.attempts.iter().map(|tried| attempt_json(tried, digest)).collect::<Vec<_>>(),
         })
     }
 
@@ -134,7 +135,7 @@ impl RunView<'_> {
         text.push_str(&task_table(run).render());
         for task in &run.tasks {
             if let Some(failure) = task.current().and_then(|attempt| attempt.failure.as_ref()) {
-                let name = task_name(task);
+                let name = task.name();
                 text.push_str(&format!(
                     "\n{name}: [{}] {}\n",
                     failure.code,
@@ -144,7 +145,7 @@ impl RunView<'_> {
         }
         for task in &run.tasks {
             if let Some(answered) = &task.answered {
-                let name = task_name(task);
+                let name = task.name();
                 text.push_str(&format!(
                     "\n{name}: unchanged; answered by run {}\n",
                     answered.run
@@ -218,7 +219,7 @@ fn left_text(run: &Run) -> String {
             text.push_str(&format!(
                 "not taken     {}, which {} wrote and declares no output for\n",
                 undeclared(staged),
-                task_name(task)
+                task.name()
             ));
         }
     }
@@ -271,7 +272,7 @@ pub(crate) fn task_table(run: &Run) -> Table {
             .map_or("-".to_owned(), |time| format!("{:.2}", time.as_secs_f64()));
         let memory = current.and_then(|attempt| attempt.metrics.memory_peak_bytes);
         table.row([
-            task_name(task),
+            task.name(),
             task.class.to_string(),
             task.size.to_string(),
             match &task.answered {
@@ -359,40 +360,6 @@ pub(crate) fn first_rows(rows: &FirstRows) -> String {
     text
 }
 
-/// A stage's name, with its partition if it has one.
-pub(crate) fn task_name(task: &Task) -> String {
-    match &task.partition {
-        Some(partition) => format!("{}/{partition}", task.stage),
-        None => task.stage.clone(),
-    }
-}
-
-/// A digest, short enough for a table.
-pub(crate) fn short(digest: &str) -> String {
-    let cut = |hex: &str| hex.chars().take(12).collect::<String>();
-    match digest.split_once(':') {
-        Some((algorithm, hex)) => format!("{algorithm}:{}", cut(hex)),
-        None => cut(digest),
-    }
-}
-
-/// A size for a person.
-pub(crate) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
-    // Only a figure for people: what the conversion loses is below what is shown.
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 {
-        format!("{count} B")
-    } else {
-        format!("{value:.1} {}", UNITS[unit])
-    }
-}
-
 /// How long the work of an attempt took, in seconds.
 pub(crate) fn seconds(attempt: &Attempt) -> Option<f64> {
     attempt.work_time().map(|time| time.as_secs_f64())
@@ -437,25 +404,25 @@ pub(crate) fn undeclared(staged: &Staged) -> String {
     text
 }
 
-fn attempt(attempt: &Attempt, digest: Option<&str>) -> Value {
+fn attempt_json(tried: &Attempt, digest: Option<&str>) -> Value {
     json!({
-        "number": attempt.number,
-        "runner": attempt.runner,
+        "number": tried.number,
+        "runner": tried.runner,
         "digest": digest,
-        "state": attempt.state,
-        "exit_code": attempt.exit_code,
-        "failure": attempt.failure,
-        "intended_at": attempt.intended_at,
-        "started_at": attempt.started_at,
-        "work_ended_at": attempt.work_ended_at,
-        "staged_at": attempt.staged_at,
-        "ended_at": attempt.ended_at,
-        "committed_at": attempt.committed_at,
-        "work_seconds": attempt.work_time().map(|time| time.as_secs_f64()),
-        "platform_seconds": attempt.platform_time().map(|time| time.as_secs_f64()),
-        "metrics": attempt.metrics,
-        "network": flows::of_attempt(attempt),
-        "secrets": accesses::of_attempt(attempt),
+        "state": tried.state,
+        "exit_code": tried.exit_code,
+        "failure": tried.failure,
+        "intended_at": tried.intended_at,
+        "started_at": tried.started_at,
+        "work_ended_at": tried.work_ended_at,
+        "staged_at": tried.staged_at,
+        "ended_at": tried.ended_at,
+        "committed_at": tried.committed_at,
+        "work_seconds": tried.work_time().map(|time| time.as_secs_f64()),
+        "platform_seconds": tried.platform_time().map(|time| time.as_secs_f64()),
+        "metrics": tried.metrics,
+        "network": attempt::network(tried),
+        "secrets": attempt::secrets(tried),
     })
 }
 

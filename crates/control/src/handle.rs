@@ -30,7 +30,7 @@ use crate::{
     journal::Storage,
     reconcile::{Decision, Report},
     shard::{Command, Verb},
-    store::{DeadLetter, OpenError, Store, StoreError},
+    store::{DeadLetter, OpenError, Store, StoreError, lock::FolderLock},
     writer::{self, Listeners, Message, Writer},
 };
 
@@ -155,7 +155,21 @@ impl Control {
         updates: mpsc::UnboundedSender<Update>,
         entries: mpsc::UnboundedSender<Entries>,
     ) -> Result<Self, OpenError> {
-        let store = Store::open(folder)?;
+        Self::open_held(FolderLock::take(folder)?, clock, updates, entries)
+    }
+
+    /// The same in a folder that is held already.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; the folder is given up then.
+    pub fn open_held(
+        lock: FolderLock,
+        clock: Arc<dyn Clock>,
+        updates: mpsc::UnboundedSender<Update>,
+        entries: mpsc::UnboundedSender<Entries>,
+    ) -> Result<Self, OpenError> {
+        let folder = &lock.folder().to_owned();
+        let store = Store::open_held(lock)?;
         let issuer = Issuer::open(folder).map_err(|source| OpenError::Folder {
             path: folder.to_owned(),
             source,

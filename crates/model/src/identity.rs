@@ -173,12 +173,28 @@ impl Identity {
 }
 
 /// An identity and its Ed25519 signature. Nobody has checked it yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedIdentity {
     /// What is claimed.
     pub identity: Identity,
-    /// The signature of [`Identity::signed_bytes`].
+    /// The signature of [`Identity::signed_bytes`]; in JSON, in hexadecimal.
+    #[serde(with = "hexadecimal")]
     pub signature: [u8; 64],
+}
+
+mod hexadecimal {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8; 64], to: S) -> Result<S::Ok, S::Error> {
+        hex::encode(bytes).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 64], D::Error> {
+        let text = String::deserialize(from)?;
+        let mut bytes = [0; 64];
+        hex::decode_to_slice(text, &mut bytes).map_err(D::Error::custom)?;
+        Ok(bytes)
+    }
 }
 
 #[cfg(test)]

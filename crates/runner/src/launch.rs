@@ -1,36 +1,12 @@
 //! What a backend is given to start, and what it tells about the end. Plain data.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use barecount_model::{
-    class::Size,
-    id::{RunId, TaskId},
-};
+pub use barecount_api::attempt::AttemptToken;
+use barecount_model::{class::Size, id::RunId};
 use barecount_network::{policy::Policy, record::FlowLog};
 use barecount_secrets::{Redactor, Secret};
 use serde::{Deserialize, Serialize};
-
-/// The fencing token of one attempt: the task and a number that only grows. It is a sandbox's name,
-/// a staging folder's name, and every backend's idempotency token.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct AttemptToken {
-    /// The task being tried.
-    pub task: TaskId,
-    /// The try, from 1.
-    pub number: u32,
-}
-
-impl fmt::Display for AttemptToken {
-    /// Lower-case letters, digits and `-` only, at most 64 characters.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}-{}",
-            self.task.as_str().replace('_', "-"),
-            self.number
-        )
-    }
-}
 
 /// One attempt to start.
 #[derive(Debug, Clone, PartialEq)]

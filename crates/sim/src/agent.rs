@@ -2,7 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use barecount_agent::{Agent, AgentConfig, Disk, Event, IdentityVerifier, Order, StagingFolders};
+use barecount_agent::{Agent, AgentConfig, Disk, IdentityVerifier, StagingFolders};
+use barecount_api::assignment::{Event, Order};
 use barecount_model::class::RunnerClass;
 use barecount_runner::Runner;
 use tokio::{

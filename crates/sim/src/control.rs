@@ -1,6 +1,9 @@
 //! One life of the control plane: the real writer and the real reconciler.
 
-use barecount_agent::{Assignment, Attempt, Order};
+use barecount_api::{
+    assignment::{Assignment, Order},
+    attempt::AttemptRef,
+};
 use barecount_control::{
     CommandError, Fenced, Update,
     desk::{Ask, Desk, Memory},
@@ -97,9 +100,9 @@ impl ControlLife {
             .collect()
     }
 
-    pub(crate) fn attempt(&self, fenced: &Fenced) -> Option<Attempt> {
+    pub(crate) fn attempt(&self, fenced: &Fenced) -> Option<AttemptRef> {
         let update = self.reconciler.run(&fenced.run)?;
-        Some(Attempt {
+        Some(AttemptRef {
             run: fenced.run.clone(),
             index: fenced.task,
             task: update.run.tasks[fenced.task].id.clone(),
@@ -140,7 +143,7 @@ impl ControlLife {
 }
 
 /// What a control plane calls an attempt of which the agent tells.
-pub(crate) fn fenced(attempt: &Attempt) -> Fenced {
+pub(crate) fn fenced(attempt: &AttemptRef) -> Fenced {
     Fenced {
         run: attempt.run.clone(),
         task: attempt.index,

@@ -8,9 +8,9 @@ use std::{
 
 use async_trait::async_trait;
 use barecount_agent::{
-    Artifacts, Assignment, DataError, DataPlane, Letters, Located, StagedOutput, StagingFolders,
-    StagingWatch,
+    Artifacts, DataError, DataPlane, Letters, Located, StagedOutput, StagingFolders, StagingWatch,
 };
+use barecount_api::assignment::Assignment;
 use barecount_model::{
     pipeline::Output,
     plan::{InputPlan, Pin, WorkPlan},

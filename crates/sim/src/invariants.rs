@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use barecount_agent::{Event, StagingFolders};
+use barecount_agent::StagingFolders;
+use barecount_api::assignment::Event;
 use barecount_control::{Entries, desk::Memory};
 use barecount_model::{
     evidence::EvidenceKind,

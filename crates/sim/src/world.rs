@@ -9,7 +9,8 @@ mod doing;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use barecount_agent::{Event, IdentityVerifier, Order, StagingFolders};
+use barecount_agent::{IdentityVerifier, StagingFolders};
+use barecount_api::assignment::{Event, Order};
 use barecount_control::{
     desk::{Ask, Fault, Memory},
     reconcile::{Input, Report, Todo},

@@ -1,4 +1,5 @@
 use async_trait::async_trait;
+use barecount_api::attempt::AttemptRef;
 use barecount_model::{
     class::{NetworkProfile, Phase, RunnerClass, Size},
     id::{RunId, TaskId},
@@ -11,7 +12,6 @@ use barecount_model::{
 use ed25519_dalek::{Signer as _, SigningKey};
 
 use super::*;
-use crate::assignment::Attempt;
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
@@ -220,7 +220,7 @@ fn assignment() -> Assignment {
 /// The same, of another task.
 pub(crate) fn assignment_of(task: u8) -> Assignment {
     let stage = stage("first", &["raw.a"], "gdp.a");
-    let attempt = Attempt {
+    let attempt = AttemptRef {
         run: RunId::from_bytes([1; 16]),
         index: 0,
         task: TaskId::from_bytes([task; 16]),

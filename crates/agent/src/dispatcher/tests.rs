@@ -22,6 +22,7 @@ use crate::{
     access::tests::{Asked, assignment_of, verifier},
     data::{DataError, Located},
 };
+use barecount_api::activity::Phase;
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
@@ -181,7 +182,7 @@ fn recover(task: u8) -> Order {
     Order::Recover(Box::new(assignment(task)))
 }
 
-fn attempt(task: u8) -> Attempt {
+fn attempt(task: u8) -> AttemptRef {
     ASSIGNMENTS[usize::from(task)].attempt.clone()
 }
 
@@ -409,7 +410,7 @@ fn holds(world: &World, life: &Life, launched: usize) {
     );
     for activity in life.agent.activities() {
         let folder = world.folders().of(&activity.attempt.token());
-        let running = activity.phase == crate::Phase::Running;
+        let running = activity.phase == Phase::Running;
         assert!(!running || folder.is_dir(), "a live attempt was swept");
     }
 }

@@ -2,6 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use barecount_api::{
+    activity::Phase,
+    assignment::{Assignment, SetAside},
+    attempt::AttemptRef,
+};
 use barecount_model::{
     codes,
     pipeline::Output,
@@ -15,14 +20,7 @@ use serde_json::{Value, json};
 
 use super::{Course, Worked, warn};
 use crate::{
-    access::Gate,
-    assignment::{Assignment, Attempt},
-    classify,
-    data::{DataError, SetAside},
-    dispatcher::Agent,
-    letters::Letters,
-    live::Phase,
-    places, words,
+    access::Gate, classify, data::DataError, dispatcher::Agent, letters::Letters, places, words,
 };
 
 /// So many flows of an attempt are in its ledger entry; all of them are in the record beside it.
@@ -174,7 +172,7 @@ impl Agent {
 
     /// Writes the record of an attempt's flows beside the ledger, if there were any, and answers with
     /// what evidence has of it: sums, the digest of the whole, and its beginning.
-    async fn keep_flows(&self, attempt: &Attempt, flows: &FlowLog) -> Value {
+    async fn keep_flows(&self, attempt: &AttemptRef, flows: &FlowLog) -> Value {
         if !flows.records.is_empty() {
             let record = self.inner.folders.flows(&attempt.token());
             self.keep(record, flows.to_json_lines()).await;

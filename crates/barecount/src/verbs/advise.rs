@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use barecount_client::{details, failure::Failure, log::Log, state};
 use barecount_model::manifest::Egress;
 use barecount_network::{advice::advise, record::FlowRecord};
 use clap::Subcommand;
 use serde_json::json;
 
-use crate::{cli::Global, details, failure::Failure, flows, log::Log, printer::Printer, state};
+use crate::{flows, global::Global, printer::Printer};
 
 /// Say what would serve better, from what was seen.
 #[derive(Debug, Subcommand)]
@@ -23,7 +24,7 @@ impl Advise {
     pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
         let Self::Egress { run } = self;
         let (reader, run, _) = state::find_run(&global.state, &run)?;
-        let entries = details::of_run(&Log::open(global)?, &reader, &run)?;
+        let entries = details::of_run(&Log::open(&global.client())?, &reader, &run)?;
         let mut by_stage: BTreeMap<String, Vec<FlowRecord>> = BTreeMap::new();
         for entry in entries {
             let flows = flows::recorded(&global.state, &entry)?;

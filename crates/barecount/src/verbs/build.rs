@@ -2,19 +2,16 @@
 
 use std::path::PathBuf;
 
-use barecount_artifact::build::Cancel;
+use barecount_client::{
+    failure::Failure,
+    words::{bytes, short},
+};
 use clap::Args;
 use serde_json::{Value, json};
 
 use crate::{
-    cli::Global,
-    embedded::{self, Platform},
-    environment,
-    failure::Failure,
-    manifest,
-    preparation::{self, Preparation},
+    global::Global,
     printer::{Printer, Table},
-    view,
 };
 
 /// Build everything that a pipeline runs, and pin it by digest in `pipeline.lock`.
@@ -26,30 +23,7 @@ pub(crate) struct Build {
 
 impl Build {
     pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
-        let loaded = manifest::load(&self.file, printer)?;
-        let folder = manifest::folder(&self.file)?;
-        let found = environment::find(&folder, global.environment.as_deref())?;
-        let state = embedded::state_folder(&global.state)?;
-        let launcher = embedded::start_launcher(&state)?;
-        let runtime = preparation::runtime()?;
-        let lock = runtime.block_on(async {
-            let platform = Platform::open(launcher, &state, &found).await?;
-            let preparation = Preparation {
-                pipeline: &loaded.pipeline,
-                manifest: &loaded.manifest,
-                folder: &folder,
-                state: &state,
-                environment: &found.environment,
-                rules: found.text.as_deref(),
-                printer,
-            };
-            let cancel = Cancel::default();
-            let built = preparation.build(&platform, &cancel).await;
-            let closed = platform.close().await;
-            let lock = built?;
-            closed?;
-            Ok::<_, Failure>(lock)
-        })?;
+        let lock = global.client().build(&self.file, printer)?;
         let items: Vec<Value> = lock.pins().iter().map(|pin| json!(pin)).collect();
         printer.list("pins", &items, || {
             let mut table = Table::new(
@@ -61,8 +35,8 @@ impl Build {
                     pin.stage.to_string(),
                     pin.kind.as_str().to_owned(),
                     pin.name.clone(),
-                    view::bytes(pin.size),
-                    view::short(&pin.digest.to_string()),
+                    bytes(pin.size),
+                    short(&pin.digest.to_string()),
                 ]);
             }
             table

@@ -1,12 +1,10 @@
 //! `barecount completions`.
 
+use barecount_client::failure::{Failure, Status};
 use clap::{Args, Command};
 use clap_complete::Shell;
 
-use crate::{
-    failure::{Failure, Status},
-    printer::Printer,
-};
+use crate::printer::Printer;
 
 /// Print a script that lets a shell complete verbs and flags.
 ///

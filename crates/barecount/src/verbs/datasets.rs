@@ -2,11 +2,20 @@
 
 mod changing;
 
-use barecount_control::store::reader::{Reader, Writer};
+use barecount_client::{
+    embedded::{
+        datasets::{Dataset, amount, number, rows, size, unreadable},
+        owners,
+    },
+    failure::{Failure, Status},
+    runtime::runtime,
+    state,
+    words::bytes,
+};
 use barecount_dataset::{
     evolution::Change,
-    table::{Snapshot, StateTables, TableError, Tables},
-    versions::{Amount, Difference, Version},
+    table::{Snapshot, StateTables, TableError},
+    versions::{Difference, Version},
 };
 use barecount_model::text::DatasetName;
 use clap::{Args, Subcommand};
@@ -15,14 +24,9 @@ use serde_json::{Value, json};
 
 use self::changing::{Drop, Give, Restore};
 use crate::{
-    cli::Global,
-    embedded::owners,
-    failure::{Failure, Status},
-    preparation,
+    global::Global,
     printer::{Printer, Table},
-    state,
     tenant::{OfTenant, several, tenant},
-    view::bytes,
 };
 
 /// Look at datasets and their versions, and go back to one.
@@ -96,89 +100,21 @@ impl Datasets {
     }
 }
 
-/// A dataset that was named, the tables that it is of, and the store.
-struct Found {
-    table: DatasetName,
-    tables: Tables,
-    reader: Reader,
-}
-
 impl Which {
-    fn find(&self, global: &Global) -> Result<Found, Failure> {
+    fn find(&self, global: &Global) -> Result<Dataset, Failure> {
         let table: DatasetName = self.name.parse().map_err(|error| {
             let what = format!("`{}` does not name a dataset", self.name);
             Failure::new(Status::Usage, what).because(&error)
         })?;
         let folder = state::folder(&global.state)?;
-        let reader = state::reader(&folder)?.ok_or_else(|| nothing_ran(&folder))?;
+        let reader = state::reader(&folder)?.ok_or_else(|| state::nothing_ran(&folder))?;
         let tables = self.of.tables_with(&StateTables::new(folder), &table)?;
-        Ok(Found {
+        Ok(Dataset {
             table,
             tables,
             reader,
         })
     }
-}
-
-fn nothing_ran(folder: &std::path::Path) -> Failure {
-    let what = format!("nothing has ever run in {}", folder.display());
-    Failure::new(Status::NotFound, what)
-}
-
-/// Why a table cannot be told of.
-pub(super) fn unreadable(error: &TableError) -> Failure {
-    let missing = matches!(error, TableError::NotFound { .. });
-    let status = if missing {
-        Status::NotFound
-    } else {
-        Status::Failed
-    };
-    let failure = Failure::from_error(status, error).with_code("BC0701");
-    match missing {
-        true => failure.with_help(
-            "`barecount datasets ls` lists what there is, `datasets history` the versions, also \
-             of one that was dropped.",
-        ),
-        false => failure,
-    }
-}
-
-impl Found {
-    fn snapshot(&self, version: Option<u64>) -> Result<Snapshot, Failure> {
-        let read = async {
-            // The log itself does not tell a version yet to come from a damaged one.
-            let told = self.tables.history(&self.table).await?;
-            let latest = told.last().map_or(0, |last| last.version);
-            if version.is_some_and(|version| version > latest) {
-                return Err(TableError::NotFound {
-                    table: self.table.clone(),
-                    version,
-                });
-            }
-            self.tables.snapshot(&self.table, version).await
-        };
-        let found = preparation::runtime()?.block_on(read);
-        found.map_err(|error| unreadable(&error))
-    }
-
-    fn writers(&self) -> Result<Vec<Writer>, Failure> {
-        let (tenant, name) = (self.tables.tenant().as_str(), self.table.to_string());
-        let writers = self.reader.writers(tenant, &name);
-        writers.map_err(state::store_failure)
-    }
-}
-
-/// Rows of a whole snapshot, where each file's writer said how many.
-fn rows(snapshot: &Snapshot) -> Option<u64> {
-    snapshot.files.iter().map(|file| file.rows).sum()
-}
-
-fn size(snapshot: &Snapshot) -> u64 {
-    snapshot.files.iter().map(|file| file.bytes).sum()
-}
-
-fn number(count: Option<u64>) -> String {
-    count.map_or("?".to_owned(), |count| count.to_string())
 }
 
 fn list(global: &Global, printer: &Printer, of: &OfTenant) -> Result<(), Failure> {
@@ -198,7 +134,7 @@ fn list(global: &Global, printer: &Printer, of: &OfTenant) -> Result<(), Failure
         "no datasets yet; `barecount run FILE` makes some",
     );
     let mut items = Vec::new();
-    let runtime = preparation::runtime()?;
+    let runtime = runtime()?;
     for tenant in &tenants {
         let tables = all.of(tenant);
         for name in tables.names().map_err(unlisted)? {
@@ -282,7 +218,7 @@ fn show(
 
 fn history(global: &Global, printer: &Printer, which: &Which) -> Result<(), Failure> {
     let found = which.find(global)?;
-    let told = preparation::runtime()?.block_on(found.tables.history(&found.table));
+    let told = runtime()?.block_on(found.tables.history(&found.table));
     let told = told.map_err(|error| unreadable(&error))?;
     let writers = found.writers()?;
     let writer = |version: &Version| {
@@ -383,8 +319,4 @@ fn diff(
         }
         text
     })
-}
-
-fn amount(amount: &Amount) -> String {
-    format!("{} rows in {} files", number(amount.rows), amount.files)
 }

@@ -1,24 +1,18 @@
 //! `barecount dlq`.
 
-use std::{
-    fs::File,
-    io::{BufRead, BufReader},
+use barecount_client::{
+    embedded::dead_letters::{reason, records_of},
+    failure::{Failure, Status},
+    harmless::SetOff,
+    state,
 };
-
-use barecount_agent::{Letter, StagingFolders};
 use barecount_control::store::StoredDeadLetter;
-use barecount_model::digest::Digest;
-use barecount_runner::launch::AttemptToken;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
 use crate::{
-    cli::Global,
-    details,
-    failure::{Failure, Status},
-    harmless::SetOff,
+    global::Global,
     printer::{Printer, Table},
-    state,
     tenant::{OfTenant, several},
 };
 
@@ -100,15 +94,6 @@ fn list(
     })
 }
 
-/// What a group has in common: of one record, all there is to say.
-fn reason(stored: &StoredDeadLetter) -> &str {
-    let letter = &stored.letter;
-    match letter.count {
-        1 => &letter.error,
-        _ => &letter.reason,
-    }
-}
-
 fn show(global: &Global, printer: &Printer, id: u64, records: bool) -> Result<(), Failure> {
     let found = match state::reader(&global.state)? {
         Some(reader) => reader.dead_letter(id).map_err(state::store_failure)?,
@@ -119,7 +104,9 @@ fn show(global: &Global, printer: &Printer, id: u64, records: bool) -> Result<()
             .with_help("`barecount dlq ls` lists them.")
     })?;
     if records {
-        return stream(global, printer, &stored);
+        return records_of(&global.state, &stored, &mut |letter| {
+            printer.line(&json!(letter))
+        });
     }
     let mut value = json!(stored);
     value["schema"] = json!("barecount/dead_letter/v1");
@@ -152,48 +139,4 @@ fn more(stored: &StoredDeadLetter) -> String {
             stored.id
         ),
     }
-}
-
-/// Prints the records of a group from the file that has all of the attempt's, which is believed with
-/// its digest alone.
-fn stream(global: &Global, printer: &Printer, stored: &StoredDeadLetter) -> Result<(), Failure> {
-    let letter = &stored.letter;
-    let Some(digest) = &letter.digest else {
-        let only = Letter {
-            dataset: letter.dataset.clone(),
-            reason: reason(stored).to_owned(),
-            error: letter.error.clone(),
-            record: letter.record.clone(),
-            schema_hash: letter.schema_hash.clone(),
-        };
-        return printer.line(&json!(only));
-    };
-    let unproved = |error: &(dyn std::error::Error + 'static)| {
-        let what = format!("the records of dead letters {} cannot be shown", stored.id);
-        Failure::new(Status::Unverified, what)
-            .with_code("BC0904")
-            .because(error)
-            .with_help("Put the file back from a copy. `barecount dlq show` has the first record.")
-    };
-    let folder = state::folder(&global.state)?;
-    let token = letters_token(&stored.task, stored.attempt)
-        .ok_or_else(|| Failure::new(Status::Failed, "its task has no valid name"))?;
-    let path = StagingFolders::new(&folder).letters(&token);
-    let digest: Digest = digest.parse().map_err(|error| unproved(&error))?;
-    details::check_file(&path, digest).map_err(|error| unproved(&error))?;
-    let file = File::open(&path).map_err(|error| unproved(&error))?;
-    for line in BufReader::new(file).lines() {
-        let line = line.map_err(|error| unproved(&error))?;
-        let one: Letter = serde_json::from_str(&line).map_err(|error| unproved(&error))?;
-        if one.dataset == letter.dataset && one.reason == letter.reason {
-            printer.line(&json!(one))?;
-        }
-    }
-    Ok(())
-}
-
-/// The attempt whose file has a group's records.
-pub(super) fn letters_token(task: &str, number: u32) -> Option<AttemptToken> {
-    let task = task.parse().ok()?;
-    Some(AttemptToken { task, number })
 }

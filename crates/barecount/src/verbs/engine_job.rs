@@ -2,10 +2,11 @@
 
 use std::{io, path::PathBuf};
 
+use barecount_client::failure::Failure;
 use barecount_engine::process::{self, Response};
 use clap::Args;
 
-use crate::{failure::Failure, printer::Printer};
+use crate::printer::Printer;
 
 /// Carry out a job of the data engine that is read from standard input.
 #[derive(Debug, Args)]

@@ -2,6 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use barecount_client::{
+    details::{
+        self,
+        check::{Checked, RecordProblem, in_export, in_state},
+    },
+    failure::{Failure, Status, chain},
+    log::{Log, damaged},
+    manifest::read_bounded,
+    rules, state,
+    words::short,
+};
 use barecount_ledger::{
     export,
     note::VerifierKey,
@@ -13,17 +24,8 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use crate::{
-    cli::Global,
-    details::{
-        self,
-        check::{Checked, RecordProblem, in_export, in_state},
-    },
-    failure::{Failure, Status, chain},
-    log::{Log, damaged},
-    manifest::read_bounded,
+    global::Global,
     printer::{Printer, Table},
-    rules, state,
-    view::short,
 };
 
 /// Keys and checkpoints are small; more is not even read.
@@ -138,7 +140,7 @@ fn list(global: &Global, printer: &Printer, run: Option<&str>) -> Result<(), Fai
 }
 
 fn show(global: &Global, printer: &Printer, index: u64, with: Option<With>) -> Result<(), Failure> {
-    let log = Log::open(global)?;
+    let log = Log::open(&global.client())?;
     let size = log.size();
     let not_found = || {
         Failure::new(
@@ -191,7 +193,7 @@ impl Check<'_> {
                 (found, DirBlobs::new(folder))
             }
             None => {
-                let log = Log::open(global)?;
+                let log = Log::open(&global.client())?;
                 if trusted.is_empty() {
                     printer.note(&format!("trusting this user's own key {}", log.key.label()));
                     trusted.push(log.key);
@@ -380,7 +382,7 @@ fn small_file(path: &Path, what: &str) -> Result<Vec<u8>, Failure> {
 }
 
 fn hand_out(global: &Global, printer: &Printer, folder: &Path) -> Result<(), Failure> {
-    let log = Log::open(global)?;
+    let log = Log::open(&global.client())?;
     export::export(&log.blobs, &log.checkpoint, folder).map_err(|error| {
         Failure::new(Status::Failed, "the log could not be exported").because(&error)
     })?;

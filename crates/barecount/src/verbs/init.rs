@@ -6,13 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use barecount_client::failure::{Failure, Status};
 use clap::Args;
 use serde_json::json;
 
-use crate::{
-    failure::{Failure, Status},
-    printer::Printer,
-};
+use crate::printer::Printer;
 
 const MANIFEST: &str = include_str!("init/pipeline.yaml");
 const JOB: &str = include_str!("init/daily.sql");

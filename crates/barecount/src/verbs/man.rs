@@ -2,12 +2,10 @@
 
 use std::path::PathBuf;
 
+use barecount_client::failure::{Failure, Status};
 use clap::{Args, Command};
 
-use crate::{
-    failure::{Failure, Status},
-    printer::Printer,
-};
+use crate::printer::Printer;
 
 /// Print the manual page, or write those of all verbs into a folder.
 #[derive(Debug, Args)]

@@ -6,6 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use barecount_client::{
+    failure::{Failure, Status},
+    runtime::runtime,
+    state,
+    words::{bytes, short},
+};
 use barecount_control::store::OutputVersion;
 use barecount_dataset::{
     read::InputFormat,
@@ -16,13 +22,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::{
-    cli::Global,
-    failure::{Failure, Status},
-    preparation,
+    global::Global,
     printer::{Printer, Table},
-    state,
     tenant::{OfTenant, several, tenant},
-    view::{bytes, short},
 };
 
 /// Look at what was committed.
@@ -108,7 +110,7 @@ fn snapshot(global: &Global, dataset: &Dataset) -> Result<Snapshot, Failure> {
         .because(&error)
     })?;
     let tables = dataset.of.tables_with(&tables(global)?, &table)?;
-    let runtime = preparation::runtime()?;
+    let runtime = runtime()?;
     runtime
         .block_on(async {
             let latest = tables.snapshot(&table, None).await?;
@@ -150,7 +152,7 @@ fn latest(global: &Global, of: &OfTenant) -> Result<Vec<OutputVersion>, Failure>
 
 fn list(global: &Global, printer: &Printer, of: &OfTenant) -> Result<(), Failure> {
     let found = latest(global, of)?;
-    let runtime = preparation::runtime()?;
+    let runtime = runtime()?;
     let mut items = Vec::new();
     let mut table = Table::new(
         &[

@@ -2,21 +2,19 @@
 
 use std::path::PathBuf;
 
+use barecount_client::{
+    embedded::{lock, policy},
+    environment,
+    failure::{Failure, Status},
+    manifest, preparation, requester,
+};
 use barecount_control::governance::{Action, Verdict, explain};
 use barecount_model::{lock::Lock, version};
 use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::{
-    cli::Global,
-    embedded::{lock, policy},
-    environment,
-    failure::{Failure, Status},
-    manifest, preparation,
-    printer::Printer,
-    requester,
-};
+use crate::{global::Global, printer::Printer};
 
 /// Ask governance.
 #[derive(Debug, Subcommand)]

@@ -5,6 +5,12 @@ mod records;
 
 use std::{fs::File, io::Read};
 
+use barecount_client::{
+    details,
+    embedded::working::Worker,
+    failure::{Failure, Status},
+    state,
+};
 use barecount_control::store::reader::Reader;
 use barecount_model::{
     plan::Plan,
@@ -18,12 +24,8 @@ use self::{
     records::Selection,
 };
 use crate::{
-    cli::Global,
-    details,
-    embedded::working::{self, Worker},
-    failure::{Failure, Status},
+    global::Global,
     printer::{Printer, Table},
-    state,
     tenant::{OfTenant, several},
     view::{self, RunView},
 };
@@ -104,7 +106,7 @@ fn list(global: &Global, printer: &Printer, of: &OfTenant, limit: u32) -> Result
             .map_err(state::store_failure)?,
         None => Vec::new(),
     };
-    let worker = worker(global)?;
+    let worker = global.client().worker()?;
     let interrupted = |run: &Run| is_interrupted(run, worker.as_ref());
     let summaries = runs.iter().map(|(run, _)| summary(run, interrupted(run)));
     let items: Vec<Value> = summaries.collect();
@@ -127,14 +129,6 @@ fn list(global: &Global, printer: &Printer, of: &OfTenant, limit: u32) -> Result
             true => table,
             false => table.without("tenant"),
         }
-    })
-}
-
-/// The process that works on the state folder now, if there is one.
-fn worker(global: &Global) -> Result<Option<Worker>, Failure> {
-    working::worker(&global.state).map_err(|error| {
-        let what = "who works on the state folder cannot be told";
-        Failure::new(Status::Unavailable, what).because(&error)
     })
 }
 
@@ -173,7 +167,7 @@ fn print(
         plan,
         outputs: &outputs,
         evidence: &evidence,
-        interrupted: is_interrupted(run, worker(global)?.as_ref()),
+        interrupted: is_interrupted(run, global.client().worker()?.as_ref()),
     };
     printer.data(&view.json(), || view.text())
 }
@@ -195,7 +189,7 @@ fn logs(
         .filter(|task| stage.is_none_or(|stage| task.stage == stage))
     {
         for (number, log) in logs_of(global, task)? {
-            let name = view::task_name(task);
+            let name = task.name();
             readable.push_str(&format!("==> {name}, attempt {number}\n{log}"));
             if !log.is_empty() && !log.ends_with('\n') {
                 readable.push('\n');

@@ -1,9 +1,10 @@
 //! `barecount schema`.
 
+use barecount_client::failure::Failure;
 use barecount_model::schema;
 use clap::{Args, ValueEnum};
 
-use crate::{failure::Failure, printer::Printer};
+use crate::printer::Printer;
 
 /// Print a published JSON Schema.
 #[derive(Debug, Args)]

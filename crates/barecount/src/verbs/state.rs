@@ -1,15 +1,14 @@
 //! `barecount state`.
 
+use barecount_client::{
+    embedded::layout,
+    failure::{Failure, Status},
+};
 use barecount_model::text::{DatasetName, Name};
 use clap::Subcommand;
 use serde_json::json;
 
-use crate::{
-    cli::Global,
-    embedded::layout,
-    failure::{Failure, Status},
-    printer::Printer,
-};
+use crate::{global::Global, printer::Printer};
 
 /// Look after the state folder.
 #[derive(Debug, Subcommand)]

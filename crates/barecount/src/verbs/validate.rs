@@ -2,6 +2,11 @@
 
 use std::path::PathBuf;
 
+use barecount_client::{
+    embedded::{evolution, owners, script},
+    failure::{Failure, Status},
+    manifest,
+};
 use barecount_model::{
     catalog::Catalog,
     cost::{self, Money},
@@ -10,13 +15,7 @@ use barecount_model::{
 use clap::Args;
 use serde_json::json;
 
-use crate::{
-    cli::Global,
-    embedded::{evolution, owners, script},
-    failure::{Failure, Status},
-    manifest,
-    printer::Printer,
-};
+use crate::{global::Global, printer::Printer};
 
 /// Check manifests: every problem with its place, and what would help. Nothing is changed.
 #[derive(Debug, Args)]

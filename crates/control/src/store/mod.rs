@@ -4,6 +4,7 @@
 //! file's format is versioned: a newer one is refused, an older one is migrated in a transaction.
 
 mod format;
+pub mod lock;
 pub mod reader;
 mod rows;
 #[cfg(test)]
@@ -11,14 +12,13 @@ mod tests;
 
 use std::{
     collections::HashSet,
-    fs::{File, OpenOptions},
     path::{Path, PathBuf},
 };
 
 use barecount_model::id::RunId;
 use rusqlite::{Connection, Transaction, TransactionBehavior, config::DbConfig, params};
-use rustix::fs::{FlockOperation, flock};
 
+use self::lock::FolderLock;
 use crate::{
     entries::Entries,
     journal::{Appended, Batch, Position, Storage, Stored},
@@ -115,7 +115,7 @@ pub struct Store {
     connection: Connection,
     /// Digests of plans that are durable, so that each is written once; some are forgotten in time.
     plans: HashSet<String>,
-    _lock: File,
+    lock: FolderLock,
 }
 
 /// Plans known to be durable at most.
@@ -127,8 +127,15 @@ impl Store {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(folder: &Path) -> Result<Self, OpenError> {
-        let lock = lock(folder)?;
-        let path = folder.join(FILE);
+        Self::open_held(FolderLock::take(folder)?)
+    }
+
+    /// The same in a folder that is held already.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; the folder is given up then.
+    pub fn open_held(lock: FolderLock) -> Result<Self, OpenError> {
+        let path = lock.folder().join(FILE);
         let database = |source| OpenError::Database {
             path: path.clone(),
             source,
@@ -150,8 +157,13 @@ impl Store {
         Ok(Self {
             connection,
             plans: HashSet::new(),
-            _lock: lock,
+            lock,
         })
+    }
+
+    /// Closes the store, and goes on holding the folder.
+    pub fn close(self) -> FolderLock {
+        self.lock
     }
 
     /// Takes the shard over: batches of whoever had it before collide from here on.
@@ -263,26 +275,5 @@ impl Storage for Store {
 
     fn trim(&mut self, size: u64) -> Result<(), StoreError> {
         rows::drop_integrated(&self.connection, size)
-    }
-}
-
-fn lock(folder: &Path) -> Result<File, OpenError> {
-    let unusable = |source| OpenError::Folder {
-        path: folder.to_owned(),
-        source,
-    };
-    std::fs::create_dir_all(folder).map_err(unusable)?;
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(folder.join("lock"))
-        .map_err(unusable)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked {
-            path: folder.to_owned(),
-        }),
-        Err(error) => Err(unusable(error.into())),
     }
 }

@@ -245,7 +245,8 @@ fn a_running_run_is_not_disturbed_by_whoever_would_change_what_it_works_on() {
     let other = ["run", "pipeline.yaml", "--token", "other"];
     let run = place.barecount(other).start();
     crate::pipelines::lingers(&run);
-    told(&place, &["datasets", "drop", "raw.rows", "--yes"]).fails_with(6, "BC0803");
+    let drop = ["--wait", "0", "datasets", "drop", "raw.rows", "--yes"];
+    told(&place, &drop).fails_with(6, "BC0803");
     crate::pipelines::let_go(&run);
     run.finish().exits_with(0);
 }

@@ -1,35 +1,10 @@
-//! Ctrl-C, and two at once on one state folder.
+//! Ctrl-C.
 
 use barecount_e2e::{Outcome, place::Place, tree};
 use rustix::process::Signal;
 use serde_json::json;
 
 use crate::pipelines;
-
-#[test]
-fn a_second_run_on_the_same_state_folder_is_refused_and_the_first_is_unharmed() {
-    let place = pipelines::function("linger");
-    let first = pipelines::start(&place);
-    pipelines::lingers(&first);
-    for verb in ["run", "build"] {
-        place
-            .barecount([verb, "pipeline.yaml"])
-            .finish()
-            .fails_with(6, "BC0803")
-            .tells("--state");
-    }
-    place.barecount(["gc"]).finish().fails_with(6, "BC0803");
-    // Whoever only looks is let in.
-    place
-        .barecount(["runs", "ls"])
-        .finish()
-        .exits_with(0)
-        .tells("running");
-    pipelines::let_go(&first);
-    let finished = first.finish().exits_with(0).json("run");
-    assert_eq!(finished["outputs"][0]["rows"], 3);
-    place.nothing_is_left();
-}
 
 #[test]
 fn ctrl_c_cancels_a_run_and_the_next_run_takes_it_up_again() {

@@ -29,6 +29,7 @@ mod records;
 mod rerun;
 mod rows;
 mod secrets;
+mod several;
 mod storage;
 mod tenants;
 mod traces;

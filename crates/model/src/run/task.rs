@@ -54,6 +54,14 @@ pub struct Task {
 }
 
 impl Task {
+    /// What people call it: its stage, with its partition if it has one.
+    pub fn name(&self) -> String {
+        match &self.partition {
+            Some(partition) => format!("{}/{partition}", self.stage),
+            None => self.stage.clone(),
+        }
+    }
+
     /// The latest attempt.
     pub fn current(&self) -> Option<&Attempt> {
         self.attempts.last()

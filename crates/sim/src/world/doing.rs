@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use barecount_agent::Order;
+use barecount_api::assignment::Order;
 use barecount_control::{
     CommandError, Fenced,
     desk::Ask,

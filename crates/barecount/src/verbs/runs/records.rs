@@ -1,5 +1,11 @@
 //! `barecount runs flows` and `barecount runs accesses`.
 
+use barecount_client::{
+    details::{self, Accesses, AttemptEntry},
+    failure::{Failure, Status},
+    log::Log,
+    state,
+};
 use barecount_model::run::AttemptState;
 use barecount_network::record::Verdict;
 use clap::Args;
@@ -7,14 +13,9 @@ use serde_json::{Value, json};
 
 use super::stage_of;
 use crate::{
-    accesses,
-    cli::Global,
-    details::{self, Accesses, AttemptEntry},
-    failure::{Failure, Status},
-    flows,
-    log::Log,
+    accesses, flows,
+    global::Global,
     printer::{Printer, Table},
-    state, view,
 };
 
 /// Which records of a run are printed.
@@ -161,7 +162,7 @@ impl Selection {
     fn entries(&self, global: &Global, printer: &Printer) -> Result<Vec<AttemptEntry>, Failure> {
         let (reader, run, _) = state::find_run(&global.state, &self.run)?;
         let stage = stage_of(&run, self.stage.as_deref())?;
-        let mut entries = details::of_run(&Log::open(global)?, &reader, &run)?;
+        let mut entries = details::of_run(&Log::open(&global.client())?, &reader, &run)?;
         entries.retain(|entry| {
             stage.is_none_or(|stage| entry.stage == stage)
                 && self.attempt.is_none_or(|number| entry.number() == number)
@@ -177,7 +178,7 @@ impl Selection {
         let mut none = true;
         for (task, attempt) in attempts {
             none = false;
-            let (name, number) = (view::task_name(task), attempt.number);
+            let (name, number) = (task.name(), attempt.number);
             if attempt.state.is_open() {
                 printer.note(&format!("{name}, attempt {number}, is still under way"));
             } else if attempt.state == AttemptState::Lost {

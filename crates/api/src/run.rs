@@ -1,0 +1,204 @@
+//! A run as it is shown: `barecount/run/v1`.
+
+use barecount_model::{
+    class::{NetworkProfile, RunnerClass, Size},
+    digest::Digest,
+    id::{RunId, TaskId},
+    run::{
+        Answered, AttemptState, Held, RunState, TaskState, Window,
+        outcome::{Failure, Metrics},
+    },
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A run in a list of runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// Its identifier.
+    pub id: RunId,
+    /// What its work is named.
+    pub token: String,
+    /// Whose it is.
+    pub tenant: String,
+    /// The pipeline.
+    pub pipeline: String,
+    /// Digest of manifest and lock.
+    pub version: String,
+    /// Where it stands.
+    pub state: RunState,
+    /// Whether it has not ended, and nobody works on it.
+    pub interrupted: bool,
+    /// The window worked on.
+    pub window: Option<Window>,
+    /// When it was submitted.
+    pub submitted_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// How many tasks it has.
+    pub task_count: usize,
+}
+
+/// A run with everything that is shown of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunView {
+    /// `barecount/run/v1`.
+    pub schema: String,
+    /// Its identifier.
+    pub id: RunId,
+    /// What its work is named.
+    pub token: String,
+    /// Whose it is.
+    pub tenant: String,
+    /// The pipeline.
+    pub pipeline: String,
+    /// Digest of manifest and lock.
+    pub version: String,
+    /// The environment.
+    pub environment: String,
+    /// The window worked on.
+    pub window: Option<Window>,
+    /// Where it stands.
+    pub state: RunState,
+    /// Whether it has not ended, and nobody works on it.
+    pub interrupted: bool,
+    /// What it waits for, if nothing of it is under way.
+    pub waiting_reason: Option<String>,
+    /// Why it was refused, if it was: governance's explanation.
+    pub refusal: Option<Value>,
+    /// When it was submitted.
+    pub submitted_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// Its tasks, each after those that it needs.
+    pub tasks: Vec<TaskView>,
+    /// What it made visible.
+    pub outputs: Vec<OutputView>,
+    /// Records that it set aside.
+    pub dead_letters: u64,
+    /// What its work wrote and declared no output for.
+    pub undeclared: Vec<Undeclared>,
+    /// What it cost, at list prices.
+    pub cost: Cost,
+    /// Its entries in the ledger.
+    pub evidence: Vec<EntryRef>,
+    /// The size of the ledger that has them all.
+    pub tree_size: Option<u64>,
+}
+
+/// An amount of money.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// As a decimal number.
+    pub amount: String,
+    /// ISO 4217.
+    pub currency: String,
+}
+
+/// A task of a run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TaskView {
+    /// Its identifier.
+    pub id: TaskId,
+    /// The stage.
+    pub stage: String,
+    /// The partition of it.
+    pub partition: Option<String>,
+    /// The runner class.
+    pub class: RunnerClass,
+    /// The size.
+    pub size: Size,
+    /// The network profile.
+    pub network_profile: NetworkProfile,
+    /// What serves the class.
+    pub backend: Option<String>,
+    /// Where it stands.
+    pub state: TaskState,
+    /// Why it is put off.
+    pub held: Option<Held>,
+    /// The key of its work.
+    pub work: Option<Digest>,
+    /// What answers it in place of an attempt.
+    pub answered_by: Option<Answered>,
+    /// Every try, in order.
+    pub attempts: Vec<AttemptView>,
+}
+
+/// One try of a task.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AttemptView {
+    /// From 1.
+    pub number: u32,
+    /// What carried it out.
+    pub runner: Option<String>,
+    /// What it ran.
+    pub digest: Option<String>,
+    /// Where it stands.
+    pub state: AttemptState,
+    /// The program's exit status.
+    pub exit_code: Option<i32>,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// When it was written down.
+    pub intended_at: Timestamp,
+    /// When it had started.
+    pub started_at: Option<Timestamp>,
+    /// When its work had ended.
+    pub work_ended_at: Option<Timestamp>,
+    /// When what it left was staged.
+    pub staged_at: Option<Timestamp>,
+    /// When its end was reported.
+    pub ended_at: Option<Timestamp>,
+    /// When its outputs were visible.
+    pub committed_at: Option<Timestamp>,
+    /// How long its work took.
+    pub work_seconds: Option<f64>,
+    /// How long the platform took.
+    pub platform_seconds: Option<f64>,
+    /// What it used.
+    pub metrics: Metrics,
+    /// What it reached and was refused, as evidence shows it.
+    pub network: Value,
+    /// Which secrets it was given and refused, as evidence shows it.
+    pub secrets: Value,
+}
+
+/// A version of a dataset that a run made visible.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OutputView {
+    /// The dataset.
+    pub dataset: String,
+    /// The partition that the task covered.
+    pub partition: Option<String>,
+    /// Where it is.
+    pub uri: String,
+    /// The version.
+    pub version: u64,
+    /// Rows that were committed.
+    pub rows: u64,
+    /// Bytes that were committed.
+    pub bytes: u64,
+    /// The content digest of those rows.
+    pub digest: String,
+}
+
+/// Something that work wrote and declared no output for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Undeclared {
+    /// The stage.
+    pub stage: String,
+    /// What it is called.
+    pub name: String,
+}
+
+/// An entry's place in the ledger.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EntryRef {
+    /// Its index, from 0.
+    pub index: u64,
+    /// What it is about.
+    pub kind: String,
+    /// RFC 6962 leaf hash, in hexadecimal.
+    pub leaf_hash: String,
+}

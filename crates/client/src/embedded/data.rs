@@ -1,0 +1,449 @@
+//! Datasets of the state folder, as attempts and commits need them.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use barecount_agent::{DataError, DataPlane, Letters, StagedOutput, StagingWatch};
+use barecount_api::assignment::Assignment;
+use barecount_artifact::{Limits as ArtifactLimits, Store, job};
+use barecount_dataset::{
+    decision::{AppTransaction, Committed, DatasetCommit, Decision, PartitionValues},
+    read::InputFormat,
+    stage::{self, Limits, OutputSpec, Staged as StagedFiles},
+    table::{StateTables, Tables},
+};
+use barecount_engine::job::{DeclaredTable, JobSpec};
+use barecount_engine::parameters::{Parameter, Parameters};
+use barecount_engine::process::Request;
+use barecount_engine::session::{InputTable, Resources};
+use barecount_model::{
+    boundary::Boundary,
+    manifest,
+    pipeline::Output,
+    plan::{InputPlan, WorkPlan},
+    run::outcome::{CommittedDataset, Staged, StagedCheckpoint, StagedDataset},
+};
+use barecount_runner::launch::inside;
+use serde_json::{Value, json};
+
+use super::{
+    acceptance::Acceptance,
+    boundaries::{self, Boundaries},
+    checkpoints::Checkpoints,
+    driver::Committer,
+    evolution, files,
+    letters::{self, Watched},
+    schema,
+};
+use crate::failure::chain;
+
+/// Memory of an engine process that is not for rows: code, plans, read buffers.
+const ENGINE_OVERHEAD_BYTES: u64 = 160 << 20;
+/// Memory for rows that an engine gets at the least.
+const ENGINE_LEAST_BYTES: u64 = 64 << 20;
+/// Where an engine spills: on the disk of the attempt's outputs, and gone with them. The scratch
+/// folder would not do, for it is memory.
+const SPILL_DIR: &str = "/barecount/output/.spill";
+
+/// Datasets in the tables of a state folder.
+pub(crate) struct StateData {
+    state: PathBuf,
+    tables: StateTables,
+    artifacts: Store,
+    acceptance: Acceptance,
+    checkpoints: Checkpoints,
+    boundaries: Boundaries,
+}
+
+impl StateData {
+    /// The datasets of a state folder, which is named by an absolute path.
+    pub(crate) fn new(
+        state: PathBuf,
+        tables: StateTables,
+        artifacts: Store,
+        acceptance: Acceptance,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            checkpoints: Checkpoints::new(state.clone()),
+            boundaries: Boundaries::new(state.join("boundaries")),
+            state,
+            tables,
+            artifacts,
+            acceptance,
+        })
+    }
+}
+
+#[async_trait]
+impl DataPlane for StateData {
+    async fn provide(
+        &self,
+        input: &InputPlan,
+        assignment: &Assignment,
+        into: &Path,
+    ) -> Result<Value, DataError> {
+        match input {
+            InputPlan::Dataset {
+                dataset,
+                format,
+                partitions,
+                ..
+            } => {
+                let tables = self.tables_of(&assignment.tenant)?;
+                let written =
+                    self.boundaries
+                        .let_read(tables.tenant(), dataset, &assignment.stage)?;
+                let unavailable = |error: &(dyn std::error::Error + 'static)| DataError::Data {
+                    code: "BC0701",
+                    message: format!("input {dataset} cannot be provided: {}", chain(error)),
+                };
+                // What answers for it later is what it was placed for.
+                let version = assignment.reads.get(dataset.as_str()).copied();
+                let snapshot = tables
+                    .snapshot(dataset, version)
+                    .await
+                    .map_err(|error| unavailable(&error))?;
+                let wanted = schema::partitions(partitions, own_partition(assignment));
+                let format = handed_over(*format, &assignment.stage.work);
+                let into = into.join(dataset.as_str());
+                let version = snapshot.version;
+                let done = blocking(move || snapshot.materialize(format, &into, &wanted)).await?;
+                let done = done.map_err(|error| unavailable(&error))?;
+                Ok(json!({
+                    "dataset": dataset, "version": version, "rows": done.rows,
+                    "digest": done.digest, "written_within": written,
+                }))
+            }
+            InputPlan::File {
+                name,
+                path,
+                digest,
+                bytes,
+            } => {
+                let (from, folder) = (PathBuf::from(path), into.join(name));
+                let expected = digest.clone();
+                blocking(move || files::provide(&from, &folder, &expected)).await??;
+                Ok(json!({ "file": name, "digest": digest, "bytes": bytes }))
+            }
+        }
+    }
+
+    async fn stage(
+        &self,
+        output: &Output,
+        assignment: &Assignment,
+        written: &Path,
+        staging: &Path,
+        letters: &Letters,
+        watch: &StagingWatch,
+    ) -> Result<StagedOutput, DataError> {
+        let table_schema = schema::of_output(output)?;
+        let own = own_of_output(assignment, output);
+        let spec = OutputSpec {
+            format: schema::output_format(output.format),
+            schema: table_schema.clone(),
+            only_partition: own.clone(),
+            limits: Limits::default(),
+        };
+        let written = written.join(output.dataset.as_str());
+        let folder = staging.join(output.dataset.as_str());
+        let (from, into) = (written, folder.clone());
+        let watched = Watched::new(output, watch, letters);
+        let staged = blocking(move || stage::stage_output(&from, &into, &spec, &watched))
+            .await?
+            .map_err(|error| letters::stage_error(output, &error))?;
+        letters::hold(output, letters, staged.rows)?;
+        let tests = self
+            .acceptance
+            .check(output, &table_schema, assignment, staging, watch)
+            .await?;
+        let commit = DatasetCommit {
+            table: output.dataset.clone(),
+            mode: schema::write_mode(output.mode),
+            replace_partition: own,
+            schema: table_schema,
+            schema_evolution: schema::evolution(output.schema_evolution),
+            staging: folder
+                .strip_prefix(&self.state)
+                .unwrap_or(&folder)
+                .to_owned(),
+            files: staged.files.clone(),
+            transaction: AppTransaction {
+                app_id: assignment.attempt.task.to_string(),
+                version: assignment.attempt.number.into(),
+            },
+        };
+        // The last moment at which a refusal costs nothing but the attempt: what is reported as
+        // done is the commit decision, and must go forward.
+        let tables = self.tables_of(&assignment.tenant)?;
+        let foreseen = tables.foresee(&commit).await;
+        foreseen.map_err(|error| evolution::refused(output, &error))?;
+        let boundary = assignment.stage.boundary.as_ref();
+        staged_output(output, staged, &commit, boundary, tests)
+    }
+
+    async fn dead_letters(
+        &self,
+        assignment: &Assignment,
+        written: &Path,
+        letters: &Letters,
+    ) -> Result<(), DataError> {
+        let (folder, letters) = (written.join("_dead_letters"), letters.clone());
+        let outputs = assignment.stage.outputs.iter();
+        let declared = outputs.map(|output| output.dataset.to_string()).collect();
+        blocking(move || letters::take_own(&folder, &declared, &letters)).await?
+    }
+
+    async fn provide_checkpoint(
+        &self,
+        assignment: &Assignment,
+        into: &Path,
+    ) -> Result<Option<String>, DataError> {
+        let (checkpoints, assignment) = (self.checkpoints.clone(), assignment.clone());
+        let into = into.to_owned();
+        blocking(move || checkpoints.provide(&assignment, &into)).await?
+    }
+
+    async fn stage_checkpoint(
+        &self,
+        assignment: &Assignment,
+        saved: &Path,
+        staging: &Path,
+    ) -> Result<Option<StagedCheckpoint>, DataError> {
+        let (checkpoints, assignment) = (self.checkpoints.clone(), assignment.clone());
+        let (saved, staging) = (saved.to_owned(), staging.to_owned());
+        blocking(move || checkpoints.stage(&assignment, &saved, &staging)).await?
+    }
+
+    async fn hand_on_checkpoint(
+        &self,
+        assignment: &Assignment,
+        saved: &Path,
+    ) -> Result<(), DataError> {
+        let (checkpoints, assignment) = (self.checkpoints.clone(), assignment.clone());
+        let saved = saved.to_owned();
+        blocking(move || checkpoints.hand_on(&assignment, &saved)).await?
+    }
+
+    async fn job(&self, assignment: &Assignment, _job: &Path) -> Result<Value, DataError> {
+        let stage = &assignment.stage;
+        let WorkPlan::Job {
+            job: pin,
+            shuffle_partitions,
+        } = &stage.work
+        else {
+            return Err(DataError::Work {
+                code: "BC0703",
+                message: format!("stage `{}` has no job", stage.name),
+            });
+        };
+        let unreadable = |error: &(dyn std::error::Error + 'static)| DataError::Host {
+            code: "BC0504",
+            message: format!("job `{}` cannot be read: {}", pin.name, chain(error)),
+        };
+        let digest = pin.digest.parse().map_err(|error| unreadable(&error))?;
+        let sql = job::text(&self.artifacts, &digest, &ArtifactLimits::default())
+            .map_err(|error| unreadable(&error))?;
+        let mut inputs = Vec::new();
+        let tables = self.tables_of(&assignment.tenant)?;
+        for input in &stage.inputs {
+            inputs.extend(input_table(&tables, input).await?);
+        }
+        let outputs = stage
+            .outputs
+            .iter()
+            .map(|output| {
+                Ok(DeclaredTable {
+                    table: output.dataset.clone(),
+                    schema: schema::of_output(output)?,
+                })
+            })
+            .collect::<Result<_, DataError>>()?;
+        let request = Request::Job(JobSpec {
+            sql,
+            inputs,
+            outputs,
+            output_dir: PathBuf::from(inside::OUTPUT),
+            parameters: parameters(assignment),
+            timeout_ms: Some(stage.timeout_ms),
+            resources: engine_resources(
+                stage.resources.memory_bytes,
+                stage.resources.scratch_bytes,
+                shuffle_partitions.unwrap_or(1),
+            ),
+        });
+        serde_json::to_value(request).map_err(|error| unreadable(&error))
+    }
+}
+
+impl StateData {
+    /// The tables of one tenant; no other's can be reached by them.
+    fn tables_of(&self, tenant: &str) -> Result<Tables, DataError> {
+        let tenant = tenant.parse().map_err(|error| DataError::Host {
+            code: "BC0802",
+            message: chain(&error),
+        })?;
+        Ok(self.tables.of(&tenant))
+    }
+}
+
+/// A dataset as the engine sees it inside its sandbox. Files beside the manifest are no tables.
+async fn input_table(tables: &Tables, input: &InputPlan) -> Result<Option<InputTable>, DataError> {
+    let InputPlan::Dataset {
+        dataset, columns, ..
+    } = input
+    else {
+        return Ok(None);
+    };
+    let partitions = match tables.snapshot(dataset, None).await {
+        Ok(snapshot) => snapshot.schema.partition_by().to_vec(),
+        // That there is nothing to read was said when the input was provided.
+        Err(_) => Vec::new(),
+    };
+    Ok(Some(InputTable {
+        schema: schema::of_columns(dataset, columns, partitions)?,
+        table: dataset.clone(),
+        path: Path::new(inside::INPUT).join(dataset.as_str()),
+    }))
+}
+
+/// What a job's SQL may name: the window and the partition that it is run for.
+fn parameters(assignment: &Assignment) -> Parameters {
+    let mut parameters = Parameters::new();
+    if let Some(window) = &assignment.window {
+        for (name, moment) in [("window_start", window.start), ("window_end", window.end)] {
+            let moment = Parameter::Timestamp(moment.to_string());
+            parameters.insert(name.to_owned(), moment);
+        }
+    }
+    if let Some(partition) = &assignment.partition {
+        let partition = Parameter::Text(partition.clone());
+        parameters.insert("partition".to_owned(), partition);
+    }
+    parameters
+}
+
+/// The format in which a dataset's files are handed to work. A job of the engine sees tables and
+/// no files, so whatever format its input names, it gets them as they are kept: no value is
+/// spelt as text on its way.
+fn handed_over(format: manifest::Format, work: &WorkPlan) -> InputFormat {
+    match work {
+        WorkPlan::Job { .. } => InputFormat::Parquet,
+        _ => schema::input_format(format),
+    }
+}
+
+/// What an engine gets of an attempt's resources.
+pub(super) fn engine_resources(memory: u64, spill: u64, partitions: u32) -> Resources {
+    Resources {
+        memory_limit_bytes: memory
+            .saturating_sub(ENGINE_OVERHEAD_BYTES)
+            .max(ENGINE_LEAST_BYTES),
+        target_partitions: partitions as usize,
+        spill_dir: PathBuf::from(SPILL_DIR),
+        spill_limit_bytes: spill,
+    }
+}
+
+#[async_trait]
+impl Committer for StateData {
+    async fn roll_forward(
+        &self,
+        tenant: &str,
+        staged: &Staged,
+        decided_at_ms: i64,
+    ) -> Result<Vec<CommittedDataset>, DataError> {
+        let tables = self.tables_of(tenant)?;
+        let failed = |message: String| DataError::Host {
+            code: "BC0706",
+            message,
+        };
+        let datasets = staged
+            .datasets
+            .iter()
+            .map(|staged| serde_json::from_value(staged.commit.clone()))
+            .collect::<Result<Vec<DatasetCommit>, _>>()
+            .map_err(|error| failed(format!("a commit decision cannot be read: {error}")))?;
+        let decision = Decision {
+            decided_at_ms,
+            datasets,
+        };
+        self.boundaries.note(tables.tenant(), staged)?;
+        let committed = tables.roll_forward(&decision).await;
+        let committed = committed.map_err(|error| failed(chain(&error)))?;
+        self.boundaries
+            .settle(staged, &decision, &committed, &tables)
+            .await?;
+        if let Some(checkpoint) = staged.checkpoint.clone() {
+            let checkpoints = self.checkpoints.clone();
+            blocking(move || checkpoints.roll_forward(&checkpoint, decided_at_ms)).await??;
+        }
+        Ok(committed.into_iter().map(committed_dataset).collect())
+    }
+}
+
+fn committed_dataset(committed: Committed) -> CommittedDataset {
+    CommittedDataset {
+        dataset: committed.dataset.to_string(),
+        uri: committed.uri,
+        version: committed.version,
+        rows: committed.written_rows,
+        bytes: committed.written_bytes,
+        digest: committed.written_digest,
+    }
+}
+
+/// The column and the value that the task's partition has.
+fn own_partition(assignment: &Assignment) -> Option<(&str, &str)> {
+    let column = assignment.stage.partition_column.as_deref()?;
+    Some((column, assignment.partition.as_deref()?))
+}
+
+/// The part of an output that the task covers; empty if it covers all of it.
+fn own_of_output(assignment: &Assignment, output: &Output) -> PartitionValues {
+    let own = own_partition(assignment)
+        .filter(|(column, _)| output.partition_by.iter().any(|by| by.as_str() == *column));
+    own.map(|(column, value)| (column.to_owned(), Some(value.to_owned())))
+        .into_iter()
+        .collect()
+}
+
+fn staged_output(
+    output: &Output,
+    staged: StagedFiles,
+    commit: &DatasetCommit,
+    boundary: Option<&Boundary>,
+    tests: Value,
+) -> Result<StagedOutput, DataError> {
+    let name = output.dataset.to_string();
+    let mut commit = serde_json::to_value(commit).map_err(|error| DataError::Host {
+        code: "BC0705",
+        message: format!("the commit of {name} cannot be written down: {error}"),
+    })?;
+    boundaries::mark(&mut commit, boundary);
+    Ok(StagedOutput {
+        dataset: StagedDataset {
+            dataset: name,
+            rows: staged.rows,
+            bytes: staged.bytes,
+            digest: staged.content_digest,
+            commit,
+        },
+        tests,
+    })
+}
+
+/// Runs what blocks on the disk away from the runtime's own threads.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, DataError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| DataError::Host {
+            code: "BC0612",
+            message: format!("work on files did not come to its end: {error}"),
+        })
+}

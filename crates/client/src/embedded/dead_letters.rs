@@ -1,0 +1,70 @@
+//! Records that were set aside, as they are shown.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+    path::Path,
+};
+
+use barecount_agent::{Letter, StagingFolders};
+use barecount_control::store::StoredDeadLetter;
+use barecount_model::digest::Digest;
+
+use crate::{
+    details,
+    failure::{Failure, Status},
+    state,
+};
+
+/// What a group has in common: of one record, all there is to say.
+pub fn reason(stored: &StoredDeadLetter) -> &str {
+    let letter = &stored.letter;
+    match letter.count {
+        1 => &letter.error,
+        _ => &letter.reason,
+    }
+}
+
+/// Hands every record of a group to `each`, from the file that has all of the attempt's, which is
+/// believed with its digest alone.
+///
+/// # Errors
+/// If the file is not the one that was kept, and whatever `each` fails with.
+pub fn records_of(
+    state: &Path,
+    stored: &StoredDeadLetter,
+    each: &mut dyn FnMut(&Letter) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let letter = &stored.letter;
+    let Some(digest) = &letter.digest else {
+        return each(&Letter {
+            dataset: letter.dataset.clone(),
+            reason: reason(stored).to_owned(),
+            error: letter.error.clone(),
+            record: letter.record.clone(),
+            schema_hash: letter.schema_hash.clone(),
+        });
+    };
+    let unproved = |error: &(dyn std::error::Error + 'static)| {
+        let what = format!("the records of dead letters {} cannot be shown", stored.id);
+        Failure::new(Status::Unverified, what)
+            .with_code("BC0904")
+            .because(error)
+            .with_help("Put the file back from a copy. `barecount dlq show` has the first record.")
+    };
+    let folder = state::folder(state)?;
+    let token = details::letters_token(&stored.task, stored.attempt)
+        .ok_or_else(|| Failure::new(Status::Failed, "its task has no valid name"))?;
+    let path = StagingFolders::new(&folder).letters(&token);
+    let digest: Digest = digest.parse().map_err(|error| unproved(&error))?;
+    details::check_file(&path, digest).map_err(|error| unproved(&error))?;
+    let file = File::open(&path).map_err(|error| unproved(&error))?;
+    for line in BufReader::new(file).lines() {
+        let line = line.map_err(|error| unproved(&error))?;
+        let one: Letter = serde_json::from_str(&line).map_err(|error| unproved(&error))?;
+        if one.dataset == letter.dataset && one.reason == letter.reason {
+            each(&one)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! Removing what nobody needs any more.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use barecount_agent::StagingFolders;
+use barecount_artifact::{Digest, Limits, Store, image, store::Collected};
+use barecount_control::store::reader::Reader;
+use barecount_dataset::table::StateTables;
+use barecount_model::run::{Run, TaskState};
+use barecount_runner::launch::AttemptToken;
+
+use super::{Embedded, hold::Purpose};
+use crate::{
+    details::letters_token,
+    failure::{Failure, Status, chain},
+    reporter::Reporter,
+    runtime::runtime,
+    state,
+};
+
+/// What was removed.
+#[derive(Debug)]
+pub struct Removed {
+    /// Staging folders.
+    pub staging: u64,
+    /// Artifacts.
+    pub artifacts: Collected,
+    /// Data files of datasets.
+    pub data_files: u64,
+    /// Their bytes.
+    pub data_bytes: u64,
+    /// Files of dead letters.
+    pub letters: u64,
+}
+
+impl Embedded {
+    /// Removes staging of ended attempts, artifacts that no run names, data files that fell out of
+    /// their dataset's latest version longer than `retention` ago, and dead letters that no run has
+    /// on record. Nobody else works on the state folder meanwhile.
+    ///
+    /// # Errors
+    /// If another process does, and if something cannot be removed.
+    pub fn collect(
+        &self,
+        retention: Duration,
+        reporter: &dyn Reporter,
+    ) -> Result<Removed, Failure> {
+        let folder = state::folder(&self.state)?;
+        // Held to the end: nothing else may be writing meanwhile.
+        let purpose = Purpose {
+            verb: "gc",
+            pipeline: None,
+        };
+        let _lock = self.hold(&folder, purpose, reporter)?;
+        let reader = state::reader(&folder)?.ok_or_else(|| state::nothing_ran(&folder))?;
+        let (keep_staging, keep_artifacts) = needed(&reader, &folder)?;
+        let staging = StagingFolders::new(&folder)
+            .sweep_all_but(&keep_staging)
+            .map_err(|error| failed("staging", &error))?;
+        let store = artifact_store(&folder)?;
+        let collected = store
+            .collect(&keep_artifacts)
+            .map_err(|error| failed("artifacts", &error))?;
+        let collected = collected.ok_or_else(|| {
+            Failure::new(
+                Status::Unavailable,
+                "the artifacts are in use by another process",
+            )
+            .with_code("BC0803")
+        })?;
+        let letters = sweep_letters(&reader, &folder)?;
+        let (files, freed) = sweep_tables(&folder, retention)?;
+        Ok(Removed {
+            staging,
+            artifacts: collected,
+            data_files: files,
+            data_bytes: freed,
+            letters,
+        })
+    }
+}
+
+fn artifact_store(folder: &Path) -> Result<Store, Failure> {
+    Store::open(&folder.join("artifacts")).map_err(|error| failed("artifacts", &error))
+}
+
+fn sweep_tables(folder: &Path, retention: Duration) -> Result<(u64, u64), Failure> {
+    let all = StateTables::new(folder.to_owned());
+    let runtime = runtime()?;
+    let (mut files, mut freed) = (0, 0);
+    for tenant in all.tenants().map_err(|error| failed("datasets", &error))? {
+        let tables = all.of(&tenant);
+        for table in tables.names().map_err(|error| failed("datasets", &error))? {
+            let swept = runtime.block_on(tables.sweep_table(&table, SystemTime::now(), retention));
+            let swept = swept.map_err(|error| failed(&format!("{tenant}'s {table}"), &error))?;
+            files += swept.files;
+            freed += swept.bytes;
+        }
+    }
+    Ok((files, freed))
+}
+
+/// Removes dead letters of attempts that have none on record: those of which nobody heard, or whose
+/// end was not taken.
+fn sweep_letters(reader: &Reader, folder: &Path) -> Result<u64, Failure> {
+    let on_record = reader.attempts_with_letters();
+    let on_record: BTreeSet<String> = on_record
+        .map_err(state::store_failure)?
+        .into_iter()
+        .filter_map(|(task, number)| letters_token(&task, number))
+        .map(|token| token.to_string())
+        .collect();
+    let failed = |error: std::io::Error| failed("dead letters", &error);
+    let all = StagingFolders::new(folder).all_letters().map_err(failed)?;
+    let mut removed = 0;
+    for (token, path) in all {
+        if !on_record.contains(&token) {
+            std::fs::remove_file(path).map_err(failed)?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// Staging that is decided for, and artifacts of every run that is on record.
+fn needed(
+    reader: &Reader,
+    folder: &Path,
+) -> Result<(Vec<AttemptToken>, BTreeSet<Digest>), Failure> {
+    let store = artifact_store(folder)?;
+    let (mut staging, mut artifacts) = (Vec::new(), BTreeSet::new());
+    for (run, plan) in reader.runs(u32::MAX).map_err(state::store_failure)? {
+        staging.extend(decided(&run));
+        for stage in &plan.stages {
+            let pins = std::iter::once(stage.work.artifact()).chain(&stage.drivers);
+            artifacts.extend(pins.filter_map(|pin| pin.digest.parse::<Digest>().ok()));
+            if let Some(image) = stage.work.image()
+                && let Ok(digest) = image.digest.parse()
+                && let Ok(closure) = image::closure(&store, &digest, &Limits::default())
+            {
+                artifacts.extend(closure);
+            }
+        }
+    }
+    Ok((staging, artifacts))
+}
+
+fn decided(run: &Run) -> impl Iterator<Item = AttemptToken> {
+    run.tasks
+        .iter()
+        .filter(|task| task.state == TaskState::Committing)
+        .filter_map(|task| {
+            Some(AttemptToken {
+                task: task.id.clone(),
+                number: task.current()?.number,
+            })
+        })
+}
+
+fn failed(what: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure::new(
+        Status::Failed,
+        format!("{what} could not be cleaned up: {}", chain(error)),
+    )
+}

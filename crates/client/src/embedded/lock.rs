@@ -1,0 +1,79 @@
+//! The lock file beside the manifest.
+
+use std::path::Path;
+
+use barecount_model::{
+    diagnostic,
+    lock::{FILE_NAME, Lock},
+    pipeline::Pipeline,
+};
+
+use crate::failure::{Failure, Status};
+
+/// No lock file needs to be larger; more is not even read.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// Reads the lock file in a pipeline's folder; `None` if there is none.
+pub fn read(folder: &Path) -> Result<Option<Lock>, Failure> {
+    let path = folder.join(FILE_NAME);
+    let unreadable = |error: std::io::Error| {
+        Failure::new(
+            Status::Usage,
+            format!("the lock file {} cannot be read", path.display()),
+        )
+        .because(&error)
+        .with_code("BC0501")
+    };
+    let bytes = match crate::manifest::read_bounded(&path, MAX_BYTES) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(unreadable)?,
+    };
+    Lock::parse(&path.display().to_string(), &bytes)
+        .map(Some)
+        .map_err(|diagnostics| {
+            let text = diagnostic::render(&diagnostics, &String::from_utf8_lossy(&bytes));
+            Failure::new(Status::Usage, format!("the lock file is not valid\n{text}"))
+                .with_code("BC0501")
+                .with_help("Run `barecount build` to write it anew.")
+        })
+}
+
+/// Refuses a lock that does not pin everything that a pipeline names.
+pub fn complete(lock: &Lock, pipeline: &Pipeline) -> Result<(), Failure> {
+    let missing = lock.missing(pipeline);
+    let Some(first) = missing.first() else {
+        return Ok(());
+    };
+    let more = match missing.len() {
+        1 => String::new(),
+        count => format!(", and {} more", count - 1),
+    };
+    let what = format!(
+        "the lock file does not pin {} `{}` of stage `{}`{more}",
+        first.kind.as_str(),
+        first.name,
+        first.stage
+    );
+    Err(Failure::new(Status::Usage, what)
+        .with_code("BC0502")
+        .with_help("Run `barecount build` on the manifest, and keep the lock file beside it."))
+}
+
+/// Writes the lock file if it would change, whole or not at all. True if it did.
+pub fn write(folder: &Path, lock: &Lock) -> Result<bool, Failure> {
+    let path = folder.join(FILE_NAME);
+    let text = lock.to_json();
+    if fs_err::read_to_string(&path).is_ok_and(|found| found == text) {
+        return Ok(false);
+    }
+    let temporary = folder.join(format!(".{FILE_NAME}.{}", std::process::id()));
+    let written = fs_err::write(&temporary, &text).and_then(|()| fs_err::rename(&temporary, &path));
+    written.map(|()| true).map_err(|error| {
+        // What is left of it is of no use to anybody.
+        let _ = std::fs::remove_file(&temporary);
+        Failure::new(Status::Usage, "the lock file cannot be written")
+            .because(&error)
+            .with_code("BC0501")
+            .with_help("Make the manifest's folder writable, or build where it is.")
+    })
+}

@@ -1,0 +1,424 @@
+//! The embedded platform: control plane, agent, runners and ledger of one state folder, in this
+//! process.
+
+mod acceptance;
+mod again;
+pub(crate) mod answers;
+mod artifacts;
+mod boundaries;
+pub(crate) mod build;
+pub mod change;
+mod checkpoints;
+mod data;
+pub mod datasets;
+pub mod dead_letters;
+pub(crate) mod driver;
+pub mod dry;
+pub mod ending;
+pub mod evolution;
+mod files;
+pub mod gc;
+pub mod hold;
+mod interrupts;
+pub mod keeping;
+pub mod layout;
+pub(crate) mod ledger;
+mod letters;
+pub mod lock;
+mod networks;
+pub mod owners;
+mod path_gate;
+pub mod policy;
+mod private_folder;
+pub mod run;
+mod runners;
+mod schema;
+pub mod script;
+pub mod secrets;
+pub(crate) mod submission;
+pub mod trace;
+mod tunnel;
+pub mod working;
+
+use std::{
+    collections::HashMap,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use barecount_agent::{Agent, AgentConfig, Disk, IdentityVerifier, StagingFolders};
+use barecount_api::activity::Activity;
+use barecount_artifact::Store;
+use barecount_control::{
+    Control, Entries, Update,
+    clock::{Clock, SystemClock},
+    reconcile::{Caps, Reconciler},
+    store::{OpenError, lock::FolderLock},
+};
+use barecount_dataset::table::StateTables;
+use barecount_model::{
+    environment::Environment,
+    id::RunId,
+    run::{Task, TaskState},
+    text::SecretName,
+};
+use barecount_runner::{Recovered, launch::AttemptToken};
+use barecount_sandbox::{Launcher, LauncherConfig};
+use barecount_secrets::MemoryFolder;
+use rustix::fs::Mode;
+use tokio::sync::{mpsc, watch};
+
+pub(crate) use self::private_folder::state_folder;
+use self::{
+    acceptance::Acceptance,
+    answers::Answers,
+    artifacts::StoredArtifacts,
+    data::StateData,
+    driver::{Committer, Driver, Followed, Gates, Inbox, Notice},
+    hold::{Purpose, Wait},
+    ledger::Progress,
+    path_gate::PathGate,
+    runners::Runners,
+    working::Working,
+};
+use crate::{
+    environment::Found,
+    failure::{Failure, Status, chain},
+    reporter::Reporter,
+};
+
+/// What answers in this process, over a state folder.
+#[derive(Debug, Clone)]
+pub struct Embedded {
+    /// The state folder, as it was named.
+    pub state: PathBuf,
+    /// The environment that was named, if one was.
+    pub environment: Option<String>,
+    /// How long it waits for another process.
+    pub wait: Wait,
+}
+
+impl Embedded {
+    /// Has the state folder to itself from here on. Starts a thread where it has to wait: the
+    /// launcher is started before.
+    ///
+    /// # Errors
+    /// If another process has it for longer than this waits.
+    pub(crate) fn hold(
+        &self,
+        folder: &Path,
+        purpose: Purpose<'_>,
+        reporter: &dyn Reporter,
+    ) -> Result<FolderLock, Failure> {
+        hold::take(folder, purpose, self.wait, reporter)
+    }
+}
+
+/// Forks the launcher off this process, which must have one thread still.
+///
+/// Sandboxes run as somebody else, who must be able to read what they are given: what this process
+/// makes is readable by all from here on, inside a state folder that is not.
+pub(crate) fn start_launcher(state: &Path) -> Result<Launcher, Failure> {
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    Launcher::start(LauncherConfig::new(host_name(state))).map_err(|error| {
+        Failure::new(
+            Status::Unavailable,
+            "the sandbox launcher cannot be started",
+        )
+        .because(&error)
+        .with_code("BC0613")
+    })
+}
+
+/// What belongs to a state folder is called outside of it, on the whole host. By which folder it is
+/// and not by its path, which means another one in another mount namespace.
+fn host_name(state: &Path) -> String {
+    let identity = match std::fs::metadata(state) {
+        Ok(found) => [found.dev().to_le_bytes(), found.ino().to_le_bytes()].concat(),
+        // It is gone, and whatever needs it says so.
+        Err(_) => state.as_os_str().as_encoded_bytes().to_vec(),
+    };
+    let name = barecount_model::digest::Digest::of(&identity).hex();
+    format!("barecount-{}", &name[..16])
+}
+
+/// A running embedded platform.
+pub(crate) struct Platform {
+    /// The control plane.
+    pub(crate) control: Control,
+    /// The artifacts.
+    pub(crate) artifacts: Store,
+    /// What earlier runs answer.
+    pub(crate) answers: Arc<Answers>,
+    /// What happens.
+    pub(crate) notices: mpsc::UnboundedReceiver<Notice>,
+    /// How far the ledger is integrated.
+    pub(crate) ledger: watch::Receiver<Progress>,
+    /// How many attempts may be under way at once.
+    pub(crate) caps: Caps,
+    /// What makes commit decisions versions of tables.
+    pub(crate) committer: Arc<dyn Committer>,
+    follow: mpsc::UnboundedSender<Followed>,
+    working: Mutex<Working>,
+    agent: Agent,
+    runners: Runners,
+    /// Where attempts had their secrets.
+    memory: Option<MemoryFolder>,
+}
+
+impl Platform {
+    /// Opens the platform of a state folder that is held. What an earlier process had staged and not
+    /// decided for is removed.
+    pub(crate) async fn open(
+        launcher: Launcher,
+        lock: FolderLock,
+        found: &Found,
+    ) -> Result<Self, Failure> {
+        let state = &lock.folder().to_owned();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (updates_tx, mut updates) = mpsc::unbounded_channel();
+        let (entries_tx, entries) = mpsc::unbounded_channel();
+        let lock = layout::bring_held_up_to_date(lock)?;
+        let control = Control::open_held(lock, Arc::clone(&clock), updates_tx, entries_tx)
+            .map_err(|error| open_failure(&error))?;
+        let working = working(state)?;
+        let folders = StagingFolders::new(state);
+        let ledger = ledger(state, found.signing_key().as_deref(), &control, entries)?;
+        let artifacts = artifacts(state)?;
+        let (gate, runners) = runners(launcher, state, found)?;
+        sweep(&folders, &runners, &mut updates).await?;
+        let (data, answers) = datasets(state, &artifacts, &runners);
+        let secrets = secrets::locate(found, state)?.map(|location| location.service(state));
+        let memory = secrets.as_ref().map(|service| service.memory.clone());
+        let (events_tx, events) = mpsc::unbounded_channel();
+        let config = AgentConfig {
+            runners: runners.by_class.clone(),
+            data: Arc::clone(&data) as Arc<dyn barecount_agent::DataPlane>,
+            artifacts: Arc::new(StoredArtifacts::new(artifacts.clone())),
+            folders,
+            secrets,
+            identities: IdentityVerifier::new(control.identity_key()),
+            clock: Arc::new(barecount_runner::clock::SystemClock::start()),
+            disk: Disk::Threads,
+        };
+        let agent = Agent::new(config, events_tx);
+        let (follow, followed) = mpsc::unbounded_channel();
+        let caps = caps(&found.environment);
+        let notices = Driver::spawn(
+            control.clone(),
+            agent.clone(),
+            Arc::clone(&data) as Arc<dyn Committer>,
+            Gates::new(gate, &answers),
+            clock,
+            Reconciler::new(caps.clone()),
+            Inbox {
+                updates,
+                events,
+                followed,
+            },
+        );
+        Ok(Self {
+            control,
+            artifacts,
+            answers,
+            notices,
+            ledger,
+            caps,
+            committer: data,
+            follow,
+            working: Mutex::new(working),
+            agent,
+            runners,
+            memory,
+        })
+    }
+
+    /// Says to whoever looks that a run is worked on, before it is followed.
+    ///
+    /// # Errors
+    /// If that cannot be written down.
+    pub(crate) fn work_on(&self, run: &RunId) -> Result<(), Failure> {
+        let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = working.on(run);
+        told.map_err(|error| unusable("nobody could be told what is worked on", &error))
+    }
+
+    /// Works on a run from now on. Runs that nobody follows stand still, whatever their state.
+    pub(crate) fn follow(&self, run: Followed) {
+        // The loop ends only with the platform.
+        let _ = self.follow.send(run);
+    }
+
+    /// What attempts that are under way do now.
+    pub(crate) fn activities(&self) -> Vec<Activity> {
+        self.agent.activities()
+    }
+
+    /// Waits until what runs have left behind is cleaned up and their evidence is in the ledger,
+    /// and ends everything that is kept warm.
+    pub(crate) async fn close(mut self) -> Result<Progress, Failure> {
+        self.agent.idle().await;
+        self.runners.shut_down().await;
+        if let Some(memory) = &self.memory {
+            memory.close();
+        }
+        let wanted = *self.control.ledger_length().borrow();
+        let progress = self
+            .ledger
+            .wait_for(|progress| progress.size() >= wanted || progress.failed.is_some())
+            .await
+            .map(|progress| progress.clone())
+            .map_err(|error| unusable("the ledger's thread has ended", &error))?;
+        self.control.close().await;
+        match progress.failed {
+            Some(reason) => Err(Failure::new(
+                Status::Unavailable,
+                format!("the ledger could not be written: {reason}"),
+            )
+            .with_code("BC0902")
+            .with_help("Nothing is lost: the next run enters what is missing.")),
+            None => Ok(progress),
+        }
+    }
+}
+
+/// Tells whoever looks at the state folder that this process works in it.
+fn working(state: &Path) -> Result<Working, Failure> {
+    Working::begin(state).map_err(|error| unusable("nobody could be told who works here", &error))
+}
+
+fn artifacts(state: &Path) -> Result<Store, Failure> {
+    Store::open(&state.join("artifacts"))
+        .map_err(|error| unusable("the artifact store cannot be opened", &error))
+}
+
+/// Opens the paths of the environment's networks, and the runners whose work leaves by them.
+fn runners(
+    launcher: Launcher,
+    state: &Path,
+    found: &Found,
+) -> Result<(Arc<PathGate>, Runners), Failure> {
+    let keys = |name: &SecretName| secrets::of_environment(found, state, name);
+    let tunnel = tunnel::open(&found.environment, &launcher, keys)?;
+    let paths = networks::paths(&found.environment, tunnel)?;
+    let gate = PathGate::new(paths.clone());
+    let runners = Runners::open(launcher, state, &found.environment, paths)
+        .map_err(|error| unusable("the runners' folders cannot be made", &error))?;
+    Ok((Arc::new(gate), runners))
+}
+
+/// The datasets of the state folder, and what earlier runs answer by what stands in them.
+fn datasets(state: &Path, artifacts: &Store, runners: &Runners) -> (Arc<StateData>, Arc<Answers>) {
+    let acceptance = Acceptance::new(
+        Arc::clone(&runners.tests),
+        state.join("runners/acceptance/files"),
+    );
+    let tables = StateTables::new(state.to_owned());
+    let answers = Answers::new(state.to_owned(), tables.clone());
+    let data = StateData::new(state.to_owned(), tables, artifacts.clone(), acceptance);
+    (data, answers)
+}
+
+/// Opens the ledger and integrates what the control plane queues.
+fn ledger(
+    state: &Path,
+    signing_key: Option<&Path>,
+    control: &Control,
+    entries: mpsc::UnboundedReceiver<Entries>,
+) -> Result<watch::Receiver<Progress>, Failure> {
+    let key_file = ledger::key_file(state, signing_key)?;
+    ledger::refuse_open_key(&key_file)?;
+    let log = ledger::open(state, &key_file).map_err(|error| {
+        Failure::from_error(Status::Unavailable, &error)
+            .with_code("BC0901")
+            .with_help(
+                "Put the key back (it is in the configuration folder of the user who ran this \
+                 first), or name it as `signing_key` in the environment file.",
+            )
+    })?;
+    let runtime = tokio::runtime::Handle::current();
+    ledger::spawn(log, control.ledger_port(), entries, runtime)
+        .map_err(|error| unusable("the ledger's thread cannot be started", &error))
+}
+
+/// Removes staging folders of attempts that have ended and that no commit decision names. Those of
+/// attempts that an earlier process had under way stay until somebody asks for their runs if there
+/// is an end that nobody has heard of. Of the others nothing will ever be made, and what they left
+/// elsewhere goes with them. The control plane tells all open runs first.
+async fn sweep(
+    folders: &StagingFolders,
+    runners: &Runners,
+    updates: &mut mpsc::UnboundedReceiver<Update>,
+) -> Result<(), Failure> {
+    let mut keep = Vec::new();
+    while let Ok(update) = updates.try_recv() {
+        for task in &update.run.tasks {
+            let Some(current) = task.current() else {
+                continue;
+            };
+            let token = AttemptToken {
+                task: task.id.clone(),
+                number: current.number,
+            };
+            let counts = match task.state {
+                TaskState::Committing => true,
+                TaskState::Active => {
+                    folders.holds_end(&token) || goes_on(runners, task, &token).await
+                }
+                _ => false,
+            };
+            keep.extend(counts.then_some(token));
+        }
+    }
+    folders
+        .sweep_all_but(&keep)
+        .map(drop)
+        .map_err(|error| unusable("what an earlier process staged cannot be removed", &error))
+}
+
+/// Whether an attempt's backend knows of it still. What it does not know of is gone, and cleaned up.
+async fn goes_on(runners: &Runners, task: &Task, token: &AttemptToken) -> bool {
+    let Some(runner) = runners.by_class.get(&task.class) else {
+        return true;
+    };
+    // One that cannot be asked is asked again by whoever takes up the run.
+    !matches!(runner.recover(token).await, Ok(Recovered::Gone))
+}
+
+fn caps(environment: &Environment) -> Caps {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    let class: HashMap<_, _> = environment
+        .class_concurrency
+        .iter()
+        .map(|(class, cap)| (*class, *cap as usize))
+        .collect();
+    let total = environment
+        .total_concurrency
+        .map_or(2 * processors.max(2), |cap| cap as usize);
+    Caps { total, class }
+}
+
+pub(crate) fn open_failure(error: &OpenError) -> Failure {
+    let failure = Failure::from_error(Status::Unavailable, error);
+    match error {
+        OpenError::Locked { .. } => failure.with_code("BC0803").with_help(
+            "Wait for the other `barecount` to end, or name another state folder with `--state`.",
+        ),
+        OpenError::Newer { .. } => failure
+            .with_code("BC0805")
+            .with_help("Use the newer program that wrote it."),
+        OpenError::Folder { .. } | OpenError::Database { .. } => failure
+            .with_code("BC0804")
+            .with_help("Make it writable, or name another one with `--state`."),
+        OpenError::Older { .. } => failure.with_code("BC0802").with_help(
+            "Any `barecount run`, or `barecount runs ls` where no run is under way, brings it up to \
+             date; nothing of it is lost.",
+        ),
+        OpenError::Unreadable { .. } => failure.with_code("BC0802"),
+    }
+}
+
+fn unusable(what: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure::new(Status::Unavailable, format!("{what}: {}", chain(error))).with_code("BC0804")
+}

@@ -1,0 +1,166 @@
+//! What governance is asked about a pipeline, from its manifest and environment.
+
+use std::collections::BTreeSet;
+
+use barecount_control::governance::{
+    Action, Allowed, Approval, EnvironmentFacts, EnvironmentKind, Isolation, Matrix, MatrixRow,
+    PipelineFacts, Question, StageFacts,
+};
+use barecount_model::{
+    environment::{self, Environment, LogLevel, TenantSelector},
+    manifest,
+    pipeline::{Pipeline, Stage},
+    plan::Plan,
+};
+use jiff::Timestamp;
+
+/// The question whether `action` may be done to a version of a pipeline.
+pub fn question(
+    action: Action,
+    pipeline: &Pipeline,
+    version: &str,
+    environment: &Environment,
+    requester: &str,
+    now: Timestamp,
+) -> Question {
+    let tenant = pipeline.tenant.to_string();
+    Question {
+        action,
+        environment: EnvironmentFacts {
+            name: environment.name.to_string(),
+            kind: kind(environment.kind),
+        },
+        requester: requester.to_owned(),
+        pipeline: PipelineFacts {
+            name: pipeline.name.to_string(),
+            version: version.to_owned(),
+            owner: pipeline.owner.clone(),
+            classification: classification(pipeline),
+        },
+        stages: if action.concerns_pipeline() {
+            Vec::new()
+        } else {
+            pipeline
+                .stages
+                .iter()
+                .map(|stage| facts(stage, environment))
+                .collect()
+        },
+        matrix: matrix(&tenant, environment),
+        tenant,
+        approvals: approvals(environment),
+        now,
+    }
+}
+
+/// The question whether `action`, which concerns a pipeline as a whole, may be done to what a run
+/// carries out: asked where its manifest is not at hand.
+pub fn question_of_run(
+    action: Action,
+    plan: &Plan,
+    environment: &Environment,
+    requester: &str,
+    now: Timestamp,
+) -> Question {
+    Question {
+        action,
+        environment: EnvironmentFacts {
+            name: environment.name.to_string(),
+            kind: kind(environment.kind),
+        },
+        requester: requester.to_owned(),
+        pipeline: PipelineFacts {
+            name: plan.pipeline.clone(),
+            version: plan.version.clone(),
+            owner: plan.owner.clone(),
+            classification: plan.classification.clone(),
+        },
+        stages: Vec::new(),
+        matrix: matrix(&plan.tenant, environment),
+        tenant: plan.tenant.clone(),
+        approvals: approvals(environment),
+        now,
+    }
+}
+
+fn facts(stage: &Stage, environment: &Environment) -> StageFacts {
+    StageFacts {
+        name: stage.name.to_string(),
+        class: stage.class,
+        size: stage.size,
+        network_profile: stage.network_profile,
+        isolation: match stage.isolation {
+            manifest::Isolation::Sandbox => Isolation::Sandbox,
+            manifest::Isolation::Process => Isolation::Process,
+        },
+        classification: stage.classification.as_str().to_owned(),
+        drivers: stage.drivers.iter().map(ToString::to_string).collect(),
+        has_secrets: !stage.secrets.is_empty(),
+        has_secret_variables: stage.secrets.values().any(|secret| secret.env.is_some()),
+        debug_logging: environment.log_level == LogLevel::Debug,
+        residency: stage.residency.as_ref().map(ToString::to_string),
+        privately_reachable: environment.networks.privately_reachable(stage),
+        crossings: stage.crossings.clone(),
+    }
+}
+
+/// The tenant's rows: its own, and those of every tenant. None at all leaves it without a matrix.
+fn matrix(tenant: &str, environment: &Environment) -> Matrix {
+    let mut rows = Vec::new();
+    let mut crossings = BTreeSet::new();
+    for grants in environment
+        .grants
+        .iter()
+        .filter(|grants| grants.tenant.covers(tenant))
+    {
+        let whose = match &grants.tenant {
+            TenantSelector::Any => "*".to_owned(),
+            TenantSelector::One(name) => name.to_string(),
+        };
+        crossings.extend(grants.crossings.iter().map(ToString::to_string));
+        for (position, grant) in grants.allow.iter().enumerate() {
+            rows.push(MatrixRow {
+                name: format!("{whose}[{position}]"),
+                classes: Allowed::Only(grant.classes.iter().copied().collect()),
+                sizes: Allowed::Only(grant.sizes.iter().copied().collect()),
+                network_profiles: Allowed::Only(grant.network_profiles.iter().copied().collect()),
+            });
+        }
+    }
+    let mut matrix = Matrix::default();
+    if !rows.is_empty() {
+        matrix.tenants.insert(tenant.to_owned(), rows);
+    }
+    matrix.crossings.insert(tenant.to_owned(), crossings);
+    matrix
+}
+
+/// All that are recorded: which of them bear on the question, policies say, and evidence tells.
+fn approvals(environment: &Environment) -> Vec<Approval> {
+    let recorded = |approval: &environment::Approval| Approval {
+        scope: approval.scope,
+        tenant: approval.tenant.to_string(),
+        environment: environment.name.to_string(),
+        pipeline: approval.pipeline.to_string(),
+        stage: approval.stage.as_ref().map(ToString::to_string),
+        datasets: approval.datasets.iter().map(ToString::to_string).collect(),
+        requester: approval.requester.clone(),
+        approver: approval.approver.clone(),
+        justification: approval.justification.clone(),
+        expires_at: approval.expires_at.timestamp(),
+    };
+    environment.approvals.iter().map(recorded).collect()
+}
+
+fn kind(kind: environment::EnvironmentKind) -> EnvironmentKind {
+    match kind {
+        environment::EnvironmentKind::Development => EnvironmentKind::Development,
+        environment::EnvironmentKind::Staging => EnvironmentKind::Staging,
+        environment::EnvironmentKind::Production => EnvironmentKind::Production,
+    }
+}
+
+/// How sensitive a pipeline's data is, as manifests spell it.
+pub fn classification(pipeline: &Pipeline) -> String {
+    pipeline.classification.as_str().to_owned()
+}

@@ -1,0 +1,182 @@
+//! The SQL of jobs, held against the columns that the manifest declares, before anything runs.
+//!
+//! The engine plans the same statements again over the files that an attempt is given; there it
+//! finds nothing that is not found here.
+
+use std::path::Path;
+
+use barecount_agent::DataError;
+use barecount_engine::{
+    error::EngineError,
+    job,
+    parameters::{Parameter, Parameters},
+};
+use barecount_model::{
+    codes,
+    diagnostic::{Diagnostic, Span},
+    document::Document,
+    pipeline::{Input, JobLanguage, Loaded, Pipeline, Stage, Work},
+    text::DatasetName,
+};
+
+use super::schema;
+use crate::{failure::chain, manifest::read_bounded};
+
+/// More is not even read; the engine says that it is too much.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// A job that could never run, and the text that the place is in.
+pub struct Unplannable {
+    /// What is wrong, and where.
+    pub diagnostic: Diagnostic,
+    /// The text of the file that the diagnostic names.
+    pub source: String,
+}
+
+/// The jobs of the pipeline in a manifest file, or of one stage of it, that could never run.
+///
+/// Blocks while statements are planned. Starts threads. Nothing is changed.
+///
+/// `windowed` says whether a run would have a window, which the SQL may then name.
+pub fn unplannable(
+    loaded: &Loaded,
+    file: &Path,
+    only: Option<&str>,
+    windowed: bool,
+) -> Vec<Unplannable> {
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let stages = loaded.pipeline.stages.iter();
+    let stages = stages.filter(|stage| only.is_none_or(|only| stage.name.as_str() == only));
+    let jobs = stages.filter_map(|stage| match &stage.work {
+        Work::Job { job, language } if *language == JobLanguage::Sql => Some((stage, job)),
+        _ => None,
+    });
+    jobs.filter_map(|(stage, job)| {
+        let path = folder.join(job.as_str());
+        let sql = match text(&path) {
+            Ok(sql) => sql,
+            Err(reason) => {
+                let what = format!("the job `{job}` of stage `{}` {reason}", stage.name);
+                return Some(in_manifest(loaded, stage, file, what));
+            }
+        };
+        let error = match plan(&loaded.pipeline, stage, &sql, windowed) {
+            // A busy host is no fault of the job; the attempt finds out.
+            Ok(()) | Err(EngineError::Timeout { .. }) => return None,
+            Err(error) => error,
+        };
+        let name = path.display().to_string();
+        let what = format!("stage `{}`: {}", stage.name, chain(&error));
+        let diagnostic = Diagnostic::error(codes::JOB_NOT_PLANNABLE, &name, span(&error), what)
+            .with_help(help(stage));
+        Some(Unplannable {
+            diagnostic,
+            source: sql,
+        })
+    })
+    .collect()
+}
+
+fn text(path: &Path) -> Result<String, String> {
+    let bytes =
+        read_bounded(path, MAX_BYTES).map_err(|error| format!("cannot be read: {error}"))?;
+    String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())
+}
+
+fn plan(pipeline: &Pipeline, stage: &Stage, sql: &str, windowed: bool) -> Result<(), EngineError> {
+    let inputs = stage.inputs.iter().filter_map(|input| match input {
+        Input::Dataset { dataset, .. } => Some(pipeline.writer_of(dataset)?.1),
+        Input::File { .. } => None,
+    });
+    let declared = |output| {
+        declared(output).map_err(|error| EngineError::Setup {
+            reason: chain(&error),
+        })
+    };
+    let inputs = inputs.map(declared).collect::<Result<_, _>>()?;
+    let outputs = stage
+        .outputs
+        .iter()
+        .map(declared)
+        .collect::<Result<_, _>>()?;
+    let parameters = samples(stage, windowed);
+    job::check_job(sql.to_owned(), inputs, outputs, parameters)
+}
+
+/// Values of the types that a run would give, to plan with: no plan depends on more of them.
+fn samples(stage: &Stage, windowed: bool) -> Parameters {
+    let mut samples = Parameters::new();
+    if windowed {
+        for (name, moment) in [
+            ("window_start", "2024-01-01T00:00:00Z"),
+            ("window_end", "2024-02-01T00:00:00Z"),
+        ] {
+            let moment = Parameter::Timestamp(moment.to_owned());
+            samples.insert(name.to_owned(), moment);
+        }
+    }
+    if stage.partitions.is_some() {
+        let partition = Parameter::Text("2024-01".to_owned());
+        samples.insert("partition".to_owned(), partition);
+    }
+    samples
+}
+
+fn declared(output: &barecount_model::pipeline::Output) -> Result<job::DeclaredTable, DataError> {
+    Ok(job::DeclaredTable {
+        table: output.dataset.clone(),
+        schema: schema::of_output(output)?,
+    })
+}
+
+fn span(error: &EngineError) -> Span {
+    let (line, column) = error.place().unwrap_or((1, 1));
+    let from_one = |number: u64| usize::try_from(number).unwrap_or(1).max(1);
+    Span {
+        line: from_one(line),
+        column: from_one(column),
+        length: 1,
+    }
+}
+
+/// What a person can write there.
+fn help(stage: &Stage) -> String {
+    let reads = stage.inputs.iter().filter_map(|input| match input {
+        Input::Dataset { dataset, .. } => Some(dataset),
+        Input::File { .. } => None,
+    });
+    let writes = stage.outputs.iter().map(|output| &output.dataset);
+    let list = |names: Vec<&DatasetName>| match names[..] {
+        [] => "nothing".to_owned(),
+        _ => names
+            .iter()
+            .map(|name| format!("`{name}`"))
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    format!(
+        "the stage's `inputs` give it {}, and it writes {}; their columns are those that the \
+         manifest declares",
+        list(reads.collect()),
+        list(writes.collect())
+    )
+}
+
+/// What is wrong with a job that the manifest names.
+fn in_manifest(loaded: &Loaded, stage: &Stage, file: &Path, what: String) -> Unplannable {
+    let name = file.display().to_string();
+    // It was read before; should it be gone by now, its first line has to do.
+    let source = text(file).unwrap_or_default();
+    let mut stages = loaded.manifest.spec.stages.iter();
+    let index = stages.position(|declared| declared.name == stage.name);
+    let span = match (index, Document::parse(&name, source.as_bytes())) {
+        (Some(index), Ok(document)) => {
+            document.value_span(&format!("/spec/stages/{index}/runner/job"))
+        }
+        _ => Span::START,
+    };
+    Unplannable {
+        diagnostic: Diagnostic::error(codes::JOB_NOT_PLANNABLE, &name, span, what),
+        source,
+    }
+}

@@ -1,0 +1,201 @@
+//! The one kind of failure that people see: what happened, why, what to do; with a code and an
+//! exit status from one table.
+
+use std::{error::Error, fmt, io, path::Path};
+
+use crate::harmless::SetOff;
+
+/// Exit statuses, as the command-line page lists them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// The work failed.
+    Failed = 1,
+    /// Wrong usage or manifest.
+    Usage = 2,
+    /// Refused by policy, or an approval is missing.
+    Refused = 3,
+    /// Not found.
+    NotFound = 4,
+    /// A token or version is already used differently.
+    Conflict = 5,
+    /// The platform or a backend cannot be reached.
+    Unavailable = 6,
+    /// Evidence or a signature does not verify.
+    Unverified = 7,
+    /// A bug of ours.
+    Bug = 70,
+}
+
+/// Why a verb did not do what it was asked.
+#[derive(Debug)]
+pub struct Failure {
+    status: Status,
+    code: Option<&'static str>,
+    what: String,
+    causes: Vec<String>,
+    help: Option<String>,
+    reported: bool,
+}
+
+impl Failure {
+    /// A failure that says what happened.
+    pub fn new(status: Status, what: impl Into<String>) -> Self {
+        Self {
+            status,
+            code: None,
+            what: what.into(),
+            causes: Vec::new(),
+            help: None,
+            reported: false,
+        }
+    }
+
+    /// A failure whose report is printed already: only the exit status is left.
+    pub fn reported(status: Status) -> Self {
+        Self {
+            reported: true,
+            ..Self::new(status, "")
+        }
+    }
+
+    /// A failure that an error caused; the error's own words are what happened.
+    pub fn from_error(status: Status, error: &(dyn Error + 'static)) -> Self {
+        let mut failure = Self::new(status, error.to_string()).because(error);
+        failure.causes = causes(error.source());
+        failure
+    }
+
+    /// Adds why, from an error and its causes. Where a disk is at fault, nothing that was asked for
+    /// is: then the platform is what cannot be reached, whatever was tried.
+    pub fn because(mut self, error: &(dyn Error + 'static)) -> Self {
+        self.causes = causes(Some(error));
+        if let Some(remedy) = remedy_of_disk(error) {
+            self.status = Status::Unavailable;
+            self.help.get_or_insert_with(|| remedy.to_owned());
+        }
+        self
+    }
+
+    /// Adds why nothing can be done with a file or folder, and what helps where its name is at
+    /// fault.
+    pub fn at(self, path: &Path, error: &io::Error) -> Self {
+        let remedy = remedy_of_name(path, error);
+        let mut failure = self.because(error);
+        if let Some(remedy) = remedy {
+            failure.help.get_or_insert(remedy);
+        }
+        failure
+    }
+
+    /// Adds the code, which has a page.
+    pub fn with_code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    /// Adds what to do, as a whole sentence.
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Adds what to do where nothing better is known yet.
+    pub fn or_help(mut self, help: &str) -> Self {
+        self.help.get_or_insert_with(|| help.to_owned());
+        self
+    }
+
+    /// The process's exit status.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// Whether there is anything left to print.
+    pub fn is_reported(&self) -> bool {
+        self.reported
+    }
+}
+
+/// What helps where a disk has no room, or takes nothing.
+fn remedy_of_disk(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let kind = error.downcast_ref().map(io::Error::kind);
+        match kind {
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                return Some(
+                    "Make room on the disk, or choose another with `--state`; then run it again.",
+                );
+            }
+            Some(io::ErrorKind::ReadOnlyFilesystem) => {
+                return Some("Name a folder that can be written with `--state`.");
+            }
+            _ => cause = error.source(),
+        }
+    }
+    None
+}
+
+/// What helps where a name leads to nothing, to something else, or is none.
+fn remedy_of_name(path: &Path, error: &io::Error) -> Option<String> {
+    let is_there = path.symlink_metadata().is_ok();
+    let link = path.read_link().ok().filter(|_| !path.exists());
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    match (error.kind(), link) {
+        (io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists, Some(target)) => Some(format!(
+            "{} is a link to {}, which is not there.",
+            path.display(),
+            target.display()
+        )),
+        (io::ErrorKind::AlreadyExists, None) if is_there => {
+            Some("Nothing is replaced: remove it, or name another.".to_owned())
+        }
+        (io::ErrorKind::NotFound, None) => match parent.filter(|parent| !parent.exists()) {
+            Some(parent) => Some(format!("There is no folder {}.", parent.display())),
+            None => {
+                Some("Look for a slip in the name, and from which folder it is named.".to_owned())
+            }
+        },
+        (io::ErrorKind::InvalidFilename, _) => Some(
+            "Name a shorter one: Linux takes 255 bytes between two slashes, and 4,095 in all."
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+/// An error and its causes in one line.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    causes(Some(error)).join(": ")
+}
+
+fn causes(mut error: Option<&(dyn Error + 'static)>) -> Vec<String> {
+    let mut causes: Vec<String> = Vec::new();
+    while let Some(cause) = error {
+        let text = cause.to_string();
+        // A transparent wrapper says the same twice.
+        if causes.last() != Some(&text) {
+            causes.push(text);
+        }
+        error = cause.source();
+    }
+    causes
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.code {
+            Some(code) => writeln!(f, "error[{code}]: {}", SetOff(&self.what))?,
+            None => writeln!(f, "error: {}", SetOff(&self.what))?,
+        }
+        for cause in &self.causes {
+            writeln!(f, "  because {}", SetOff(cause))?;
+        }
+        if let Some(help) = &self.help {
+            writeln!(f, "  help: {}", SetOff(help))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,27 @@
+//! Digests and sizes as people are told them.
+
+/// A digest, short enough for a table.
+pub fn short(digest: &str) -> String {
+    let cut = |hex: &str| hex.chars().take(12).collect::<String>();
+    match digest.split_once(':') {
+        Some((algorithm, hex)) => format!("{algorithm}:{}", cut(hex)),
+        None => cut(digest),
+    }
+}
+
+/// A size for a person.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
+    // Only a figure for people: what the conversion loses is below what is shown.
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 {
+        format!("{count} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
+}
