@@ -29,7 +29,7 @@ struct Bench {
 
 /// Stands for a new folder on the file system that cargo builds on.
 const FOLDER: &str = "FOLDER";
-/// Stands for the Python of the tests, which has DuckDB.
+/// Stands for a Python that has DuckDB and Polars.
 const PYTHON: &str = "PYTHON";
 
 const BENCHES: &[Bench] = &[
@@ -165,7 +165,7 @@ impl Bench {
             fs::remove_dir_all(&scratch).map_err(failed)?;
         }
         fs::create_dir_all(&scratch).map_err(failed)?;
-        let python = project.test_python();
+        let python = project.bench_environment().join("bin/python");
         let arguments = self.arguments.iter().map(|&argument| match argument {
             FOLDER => scratch.display().to_string(),
             PYTHON => python.display().to_string(),

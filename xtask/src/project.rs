@@ -49,6 +49,11 @@ impl Project {
         self.target.join("test-python")
     }
 
+    /// The virtual environment that has what a benchmark compares with.
+    pub(crate) fn bench_environment(&self) -> PathBuf {
+        self.target.join("bench-python")
+    }
+
     /// A program of the workspace as tests run it.
     pub(crate) fn debug_program(&self, name: &str) -> PathBuf {
         self.target.join("debug").join(name)

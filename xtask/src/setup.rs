@@ -12,9 +12,11 @@ use crate::{
     steps::{Failure, Task},
 };
 
-/// Python packages, pinned with the digests of their files. Made from `requirements.in` by
-/// `pip-compile --generate-hashes`.
-const REQUIREMENTS: &str = "xtask/requirements.txt";
+/// Python packages of the tests, pinned with the digests of their files. Made from
+/// `requirements.in` by `pip-compile --generate-hashes`.
+const TEST_REQUIREMENTS: &str = "xtask/requirements.txt";
+/// Those that a benchmark compares with, made likewise.
+const BENCH_REQUIREMENTS: &str = "xtask/requirements-bench.txt";
 
 /// A thing of the system that tests use.
 struct Tool {
@@ -25,21 +27,25 @@ struct Tool {
     packages: &'static [&'static str],
 }
 
+const PYTHON: Tool = Tool {
+    what: "Python from 3.10 on, with virtual environments",
+    probe: &[
+        "python3",
+        "-c",
+        "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))",
+    ],
+    packages: &["python3", "python3-venv"],
+};
+
+const PYTHON_TOOLS: &[Tool] = &[PYTHON];
+
 const TEST_TOOLS: &[Tool] = &[
     Tool {
         what: "a C compiler with the C library to link statically",
         probe: &["sh", "-c", "test -f \"$(cc -print-file-name=libc.a)\""],
         packages: &["gcc", "libc6-dev"],
     },
-    Tool {
-        what: "Python from 3.10 on, with virtual environments",
-        probe: &[
-            "python3",
-            "-c",
-            "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))",
-        ],
-        packages: &["python3", "python3-venv"],
-    },
+    PYTHON,
     Tool {
         what: "unshare",
         probe: &["unshare", "--version"],
@@ -95,7 +101,7 @@ const NETWORK_BENCH_TOOLS: &[Tool] = &[
 pub(crate) fn for_tests(project: &Project) -> Result<(), Failure> {
     tools(TEST_TOOLS, project)?;
     tunnel_device()?;
-    python(project)
+    python(&project.python_environment(), TEST_REQUIREMENTS, project)
 }
 
 /// Opens the device of tunnels to everybody, as udev does everywhere: what it makes belongs to the
@@ -121,7 +127,10 @@ pub(crate) fn for_benchmark(name: &str, project: &Project) -> Result<(), Failure
     match name {
         "sandbox" => tools(SANDBOX_BENCH_TOOLS, project),
         "network" => tools(NETWORK_BENCH_TOOLS, project),
-        "staging" => for_tests(project),
+        "staging" => {
+            tools(PYTHON_TOOLS, project)?;
+            python(&project.bench_environment(), BENCH_REQUIREMENTS, project)
+        }
         _ => Ok(()),
     }
 }
@@ -184,18 +193,17 @@ fn succeeds(command: &[&str]) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Makes the virtual environment, unless it is there with these very packages.
-fn python(project: &Project) -> Result<(), Failure> {
+/// Makes a virtual environment, unless it is there with these very packages.
+fn python(environment: &Path, requirements: &str, project: &Project) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::new("setup", error.to_string());
-    let wanted = fs::read(project.root.join(REQUIREMENTS)).map_err(failed)?;
-    let environment = project.python_environment();
+    let wanted = fs::read(project.root.join(requirements)).map_err(failed)?;
     // Written last: without it, an earlier attempt did not get to its end.
     let marker = environment.join("installed.txt");
     if fs::read(&marker).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
-    let folder = text(&environment)?;
-    let python = text(&project.test_python())?;
+    let folder = text(environment)?;
+    let python = text(&environment.join("bin/python"))?;
     let venv = ["python3", "-m", "venv", "--clear", &folder];
     Task::of(venv.map(str::to_owned))
         .minutes(5)
@@ -210,7 +218,7 @@ fn python(project: &Project) -> Result<(), Failure> {
         "--only-binary=:all:",
         "--require-hashes",
         "--requirement",
-        REQUIREMENTS,
+        requirements,
     ];
     Task::of(pip.map(str::to_owned))
         .minutes(10)
