@@ -2,10 +2,7 @@
 
 use std::borrow::Cow;
 
-use arrow::array::{
-    Array, ArrayBuilder as _, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Date32Builder,
-    Decimal128Builder, Float64Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
-};
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType,
 };
@@ -13,12 +10,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::dead_letter::Refusal;
-use crate::schema::{ArrowForm, ColumnType};
+use crate::schema::ColumnType;
 
+mod builder;
 mod decimal;
 mod time;
 
-pub(crate) use time::date_text;
+pub(crate) use builder::CellBuilder;
+pub(crate) use time::{DAYS, MICROS, date_text};
 
 /// A typed value, borrowing text where it can.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,19 +38,50 @@ pub(crate) enum Value<'a> {
 
 /// Reads text as a value of the given type; the refusal says what was expected.
 pub(crate) fn parse(text: Cow<'_, str>, column_type: ColumnType) -> Result<Value<'_>, Refusal> {
-    let value = match column_type {
-        ColumnType::String => return Ok(Value::String(text)),
-        ColumnType::Int64 => text.parse().ok().map(Value::Int64),
-        ColumnType::Float64 => parse_float(&text).map(Value::Float64),
+    match column_type {
+        ColumnType::String => Ok(Value::String(text)),
+        ColumnType::Int64 => whole(&text).map(Value::Int64),
+        ColumnType::Float64 => float(&text).map(Value::Float64),
         ColumnType::Decimal { precision, scale } => {
-            return decimal::parse(&text, precision, scale).map(Value::Decimal);
+            decimal::parse(&text, precision, scale).map(Value::Decimal)
         }
-        ColumnType::Date => time::parse_date(&text).map(Value::Date),
-        ColumnType::Timestamp => return time::parse_timestamp(&text).map(Value::Timestamp),
-        ColumnType::Bool => text.parse().ok().map(Value::Bool),
-        ColumnType::Binary => from_base64(&text).map(Value::Binary),
-    };
-    value.ok_or_else(|| expected(column_type).found(quoted(&text)))
+        ColumnType::Date => date(&text).map(Value::Date),
+        ColumnType::Timestamp => time::parse_timestamp(&text).map(Value::Timestamp),
+        ColumnType::Bool => truth(&text).map(Value::Bool),
+        ColumnType::Binary => bytes(&text).map(Value::Binary),
+    }
+}
+
+fn whole(text: &str) -> Result<i64, Refusal> {
+    text.parse().map_err(|_| wrong(text, ColumnType::Int64))
+}
+
+/// A float; a number that is too large for one is none, though infinity is.
+fn float(text: &str) -> Result<f64, Refusal> {
+    let has_digits = || text.bytes().any(|byte| byte.is_ascii_digit());
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() || !has_digits() => Ok(number),
+        _ => Err(wrong(text, ColumnType::Float64)),
+    }
+}
+
+fn date(text: &str) -> Result<i32, Refusal> {
+    time::parse_date(text).ok_or_else(|| wrong(text, ColumnType::Date))
+}
+
+fn truth(text: &str) -> Result<bool, Refusal> {
+    text.parse().map_err(|_| wrong(text, ColumnType::Bool))
+}
+
+/// The bytes of [`to_base64`]'s text.
+fn bytes(text: &str) -> Result<Vec<u8>, Refusal> {
+    let decoded = STANDARD.decode(text);
+    decoded.map_err(|_| wrong(text, ColumnType::Binary))
+}
+
+#[cold]
+fn wrong(text: &str, column_type: ColumnType) -> Refusal {
+    expected(column_type).found(quoted(text))
 }
 
 fn expected(column_type: ColumnType) -> Refusal {
@@ -71,121 +101,9 @@ pub(crate) fn quoted(text: &str) -> String {
     format!("`{}{more}`", short.escape_debug())
 }
 
-/// A float; a number that is too large for one is none, though infinity is.
-fn parse_float(text: &str) -> Option<f64> {
-    let number: f64 = text.parse().ok()?;
-    let has_digits = text.bytes().any(|byte| byte.is_ascii_digit());
-    (number.is_finite() || !has_digits).then_some(number)
-}
-
 /// Bytes as text: base64 with padding, in every format that is text.
 pub(crate) fn to_base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
-}
-
-/// The bytes of [`to_base64`]'s text.
-fn from_base64(text: &str) -> Option<Vec<u8>> {
-    STANDARD.decode(text).ok()
-}
-
-/// An Arrow column under construction.
-pub(crate) enum CellBuilder {
-    String(StringBuilder),
-    Int64(Int64Builder),
-    Float64(Float64Builder),
-    Decimal(Decimal128Builder, DataType),
-    Date(Date32Builder),
-    Timestamp(TimestampMicrosecondBuilder),
-    Bool(BooleanBuilder),
-    Binary(BinaryBuilder),
-}
-
-impl CellBuilder {
-    pub(crate) fn new(column_type: ColumnType) -> Self {
-        match column_type {
-            ColumnType::String => Self::String(StringBuilder::new()),
-            ColumnType::Int64 => Self::Int64(Int64Builder::new()),
-            ColumnType::Float64 => Self::Float64(Float64Builder::new()),
-            ColumnType::Decimal { .. } => {
-                Self::Decimal(Decimal128Builder::new(), column_type.to_arrow())
-            }
-            ColumnType::Date => Self::Date(Date32Builder::new()),
-            ColumnType::Timestamp => {
-                Self::Timestamp(TimestampMicrosecondBuilder::new().with_timezone("UTC"))
-            }
-            ColumnType::Bool => Self::Bool(BooleanBuilder::new()),
-            ColumnType::Binary => Self::Binary(BinaryBuilder::new()),
-        }
-    }
-
-    /// Appends a value of this column's type; a value of another type becomes a null, which
-    /// cannot happen to values that [`parse`] made for the same column.
-    pub(crate) fn append(&mut self, value: &Value<'_>) {
-        match self {
-            Self::String(b) => b.append_option(match value {
-                Value::String(text) => Some(text.as_ref()),
-                _ => None,
-            }),
-            Self::Int64(b) => b.append_option(match value {
-                Value::Int64(number) => Some(*number),
-                _ => None,
-            }),
-            Self::Float64(b) => b.append_option(match value {
-                Value::Float64(number) => Some(*number),
-                _ => None,
-            }),
-            Self::Decimal(b, _) => b.append_option(match value {
-                Value::Decimal(number) => Some(*number),
-                _ => None,
-            }),
-            Self::Date(b) => b.append_option(match value {
-                Value::Date(days) => Some(*days),
-                _ => None,
-            }),
-            Self::Timestamp(b) => b.append_option(match value {
-                Value::Timestamp(micros) => Some(*micros),
-                _ => None,
-            }),
-            Self::Bool(b) => b.append_option(match value {
-                Value::Bool(flag) => Some(*flag),
-                _ => None,
-            }),
-            Self::Binary(b) => b.append_option(match value {
-                Value::Binary(bytes) => Some(bytes.as_slice()),
-                _ => None,
-            }),
-        }
-    }
-
-    /// The values so far.
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::String(b) => b.len(),
-            Self::Int64(b) => b.len(),
-            Self::Float64(b) => b.len(),
-            Self::Decimal(b, _) => b.len(),
-            Self::Date(b) => b.len(),
-            Self::Timestamp(b) => b.len(),
-            Self::Bool(b) => b.len(),
-            Self::Binary(b) => b.len(),
-        }
-    }
-
-    pub(crate) fn finish(&mut self) -> ArrayRef {
-        match self {
-            Self::String(b) => std::sync::Arc::new(b.finish()),
-            Self::Int64(b) => std::sync::Arc::new(b.finish()),
-            Self::Float64(b) => std::sync::Arc::new(b.finish()),
-            // The type carries precision and scale; the values were checked against both.
-            Self::Decimal(b, data_type) => {
-                std::sync::Arc::new(b.finish().with_data_type(data_type.clone()))
-            }
-            Self::Date(b) => std::sync::Arc::new(b.finish()),
-            Self::Timestamp(b) => std::sync::Arc::new(b.finish()),
-            Self::Bool(b) => std::sync::Arc::new(b.finish()),
-            Self::Binary(b) => std::sync::Arc::new(b.finish()),
-        }
-    }
 }
 
 /// The value at a row of an array that has one of our types.

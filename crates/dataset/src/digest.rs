@@ -25,13 +25,18 @@
 //!    nullable`, then `u64` row count and the 4096 bytes of the sum. Printed `sha256:<hex>`.
 //!    Patterns and partition columns are no part of content.
 
-use arrow::array::{Array as _, RecordBatch};
+use arrow::array::{
+    Array as _, ArrayRef, AsArray as _, BinaryArray, BooleanArray, RecordBatch, StringArray,
+};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{
+    Date32Type, Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::cell::{Value, value_at};
 use crate::schema::{ColumnType, TableSchema};
 
 /// The BLAKE3 context that separates row hashes from all other uses.
@@ -146,7 +151,8 @@ fn length(bytes: usize) -> [u8; 4] {
 
 /// Hashes rows of one schema, batch by batch.
 pub struct RowHasher {
-    /// The columns by name, each with its place in the batches.
+    /// The columns by name, each with its place in the batches and what comes before its values: up
+    /// to the length, where that is the same for all of them.
     columns: Vec<(usize, Vec<u8>, ColumnType)>,
     hasher: blake3::Hasher,
     encoded: Vec<u8>,
@@ -163,12 +169,18 @@ impl RowHasher {
                 let mut prefix = length(column.name.len()).to_vec();
                 prefix.extend_from_slice(column.name.as_bytes());
                 prefix.push(type_tag(column.column_type));
-                (place, prefix, column.column_type)
+                if let Some(bytes) = fixed_length(column.column_type) {
+                    prefix.extend_from_slice(&bytes.to_le_bytes());
+                }
+                (&column.name, place, prefix, column.column_type)
             })
             .collect();
-        columns.sort_by(|a, b| a.1[4..].cmp(&b.1[4..]));
+        columns.sort_by(|a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
+        let columns = columns.into_iter();
         Self {
-            columns,
+            columns: columns
+                .map(|(_, place, prefix, column_type)| (place, prefix, column_type))
+                .collect(),
             hasher: blake3::Hasher::new_derive_key(ROW_CONTEXT),
             encoded: Vec::new(),
         }
@@ -181,17 +193,21 @@ impl RowHasher {
         batch: &RecordBatch,
         rows: impl IntoIterator<Item = usize>,
     ) {
+        let columns: Vec<_> = self
+            .columns
+            .iter()
+            .map(|(place, prefix, column_type)| {
+                let array = batch.column(*place);
+                let cells = Cells::of(array, *column_type);
+                (prefix.as_slice(), array.nulls(), cells)
+            })
+            .collect();
         for row in rows {
             self.encoded.clear();
-            for (place, prefix, column_type) in &self.columns {
-                let array = batch.column(*place);
-                if array.is_valid(row) {
+            for (prefix, nulls, cells) in &columns {
+                if nulls.is_none_or(|nulls: &NullBuffer| nulls.is_valid(row)) {
                     self.encoded.extend_from_slice(prefix);
-                    encode_value(
-                        &value_at(array.as_ref(), row),
-                        *column_type,
-                        &mut self.encoded,
-                    );
+                    cells.encode(row, &mut self.encoded);
                 }
             }
             sum.add_row(&self.encoded, &mut self.hasher);
@@ -212,28 +228,69 @@ fn type_tag(column_type: ColumnType) -> u8 {
     }
 }
 
-fn encode_value(value: &Value<'_>, column_type: ColumnType, out: &mut Vec<u8>) {
-    let mut put = |bytes: &[u8]| {
-        out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
-        out.extend_from_slice(bytes);
-    };
-    match value {
-        Value::Null => put(&[]),
-        Value::String(text) => put(text.as_bytes()),
-        Value::Int64(number) | Value::Timestamp(number) => put(&number.to_le_bytes()),
-        Value::Float64(number) => put(&canonical_bits(*number).to_le_bytes()),
-        Value::Decimal(unscaled) => {
-            let scale = match column_type {
-                ColumnType::Decimal { scale, .. } => scale,
-                _ => 0,
-            };
-            let mut bytes = [scale; 17];
-            bytes[1..].copy_from_slice(&unscaled.to_le_bytes());
-            put(&bytes);
+/// The length of the values of a type, where all have the same.
+fn fixed_length(column_type: ColumnType) -> Option<u64> {
+    match column_type {
+        ColumnType::String | ColumnType::Binary => None,
+        ColumnType::Int64 | ColumnType::Float64 | ColumnType::Timestamp => Some(8),
+        ColumnType::Decimal { .. } => Some(17),
+        ColumnType::Date => Some(4),
+        ColumnType::Bool => Some(1),
+    }
+}
+
+/// A column's cells by their type, found once for a batch.
+enum Cells<'b> {
+    String(&'b StringArray),
+    /// Whole numbers and instants.
+    Int64(&'b [i64]),
+    Float64(&'b [f64]),
+    /// With their scale.
+    Decimal(u8, &'b [i128]),
+    Date(&'b [i32]),
+    Bool(&'b BooleanArray),
+    Binary(&'b BinaryArray),
+}
+
+impl<'b> Cells<'b> {
+    /// The cells of a column of a batch, which is of the type's Arrow type.
+    fn of(array: &'b ArrayRef, column_type: ColumnType) -> Self {
+        match column_type {
+            ColumnType::String => Self::String(array.as_string()),
+            ColumnType::Int64 => Self::Int64(array.as_primitive::<Int64Type>().values()),
+            ColumnType::Timestamp => {
+                Self::Int64(array.as_primitive::<TimestampMicrosecondType>().values())
+            }
+            ColumnType::Float64 => Self::Float64(array.as_primitive::<Float64Type>().values()),
+            ColumnType::Decimal { scale, .. } => {
+                Self::Decimal(scale, array.as_primitive::<Decimal128Type>().values())
+            }
+            ColumnType::Date => Self::Date(array.as_primitive::<Date32Type>().values()),
+            ColumnType::Bool => Self::Bool(array.as_boolean()),
+            ColumnType::Binary => Self::Binary(array.as_binary()),
         }
-        Value::Date(days) => put(&days.to_le_bytes()),
-        Value::Bool(flag) => put(&[u8::from(*flag)]),
-        Value::Binary(bytes) => put(bytes),
+    }
+
+    /// Appends a cell that is not null, with its length where that is not in the prefix.
+    fn encode(&self, row: usize, out: &mut Vec<u8>) {
+        let put = |out: &mut Vec<u8>, bytes: &[u8]| {
+            out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+            out.extend_from_slice(bytes);
+        };
+        match self {
+            Self::String(array) => put(out, array.value(row).as_bytes()),
+            Self::Binary(array) => put(out, array.value(row)),
+            Self::Int64(values) => out.extend_from_slice(&values[row].to_le_bytes()),
+            Self::Float64(values) => {
+                out.extend_from_slice(&canonical_bits(values[row]).to_le_bytes());
+            }
+            Self::Decimal(scale, values) => {
+                out.push(*scale);
+                out.extend_from_slice(&values[row].to_le_bytes());
+            }
+            Self::Date(values) => out.extend_from_slice(&values[row].to_le_bytes()),
+            Self::Bool(array) => out.push(u8::from(array.value(row))),
+        }
     }
 }
 

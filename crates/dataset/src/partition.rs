@@ -1,11 +1,13 @@
 //! Partition values: their text in the Delta log, and the folders that are named after them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, AsArray as _, RecordBatch};
+use arrow::datatypes::{Date32Type, Int64Type};
 
 use crate::cell::{to_text, value_at};
-use crate::schema::TableSchema;
+use crate::schema::{ColumnType, TableSchema};
 
 /// The values of a file's partition columns, as the Delta protocol writes them: numbers in
 /// decimal, days as `YYYY-MM-DD`, text as it is, `None` for null.
@@ -30,18 +32,57 @@ pub(crate) fn group_rows(
             Some((batch.column_by_name(name)?, column.column_type))
         })
         .collect();
-    let mut groups: BTreeMap<Vec<Option<String>>, Vec<u32>> = BTreeMap::new();
-    for row in 0..batch.num_rows() {
+    let mut group_of = vec![0; batch.num_rows()];
+    for (array, column_type) in &columns {
+        let values = numbered(array.as_ref(), *column_type);
+        group_of = number(group_of.into_iter().zip(values));
+    }
+    let mut rows_of: Vec<Vec<u32>> = Vec::new();
+    for (row, group) in (0_u32..).zip(group_of) {
+        let group = group as usize;
+        if group == rows_of.len() {
+            rows_of.push(Vec::new());
+        }
+        rows_of[group].push(row);
+    }
+    let mut groups: BTreeMap<_, Vec<u32>> = BTreeMap::new();
+    for rows in rows_of {
         let key = columns
             .iter()
-            .map(|(array, column_type)| to_text(&value_at(array.as_ref(), row), *column_type))
+            .map(|(array, column_type)| {
+                to_text(&value_at(array.as_ref(), rows[0] as usize), *column_type)
+            })
             .collect();
-        groups
-            .entry(key)
-            .or_default()
-            .push(u32::try_from(row).unwrap_or(u32::MAX));
+        groups.entry(key).or_default().extend(rows);
     }
     groups
+}
+
+/// Numbers a column's values: equal ones alike, in the order in which they first come.
+fn numbered(array: &dyn Array, column_type: ColumnType) -> Vec<u32> {
+    match column_type {
+        ColumnType::String => number(array.as_string::<i32>().iter()),
+        ColumnType::Int64 => number(array.as_primitive::<Int64Type>().iter()),
+        ColumnType::Date => number(array.as_primitive::<Date32Type>().iter()),
+        ColumnType::Bool => number(array.as_boolean().iter()),
+        _ => number((0..array.len()).map(|row| to_text(&value_at(array, row), column_type))),
+    }
+}
+
+fn number<T: Hash + Eq + Clone>(values: impl Iterator<Item = T>) -> Vec<u32> {
+    let mut known: HashMap<T, u32> = HashMap::new();
+    let mut last: Option<(T, u32)> = None;
+    values
+        .map(|value| match &last {
+            Some((same, number)) if *same == value => *number,
+            _ => {
+                let next = u32::try_from(known.len()).unwrap_or(u32::MAX);
+                let number = *known.entry(value.clone()).or_insert(next);
+                last = Some((value, number));
+                number
+            }
+        })
+        .collect()
 }
 
 /// The folder of a partition, `year=2024/month=5`, outermost first; empty without partitions.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray as _, RecordBatch, UInt32Array};
-use arrow::compute::{max, min, take};
+use arrow::compute::{concat_batches, max, min, take};
 use arrow::datatypes::{DataType, Date32Type, Int64Type, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
@@ -25,8 +25,12 @@ use crate::stage::{Limits, StageError, StageObserver};
 
 /// A file is closed, and the next begun, after so many rows.
 const ROWS_PER_FILE: u64 = 4 << 20;
-/// Encoded but unwritten rows of all open files together stay below this.
-const BUFFERED_BYTES: usize = 256 << 20;
+/// What the rows that are encoded but not written yet hold in memory, in all open files together.
+const ENCODED_BYTES: usize = 64 << 20;
+/// Where rows are divided, so many of them
+const WAITING_ROWS: usize = 256 << 10;
+/// or so many bytes of them are divided at once, so that a file gets more than a few at a time.
+const WAITING_BYTES: usize = 24 << 20;
 
 /// Writes the staged files of one output.
 pub(crate) struct Sink<'a> {
@@ -36,7 +40,13 @@ pub(crate) struct Sink<'a> {
     limits: &'a Limits,
     only: &'a PartitionValues,
     hasher: RowHasher,
+    /// Rows that wait to be divided.
+    waiting: Vec<RecordBatch>,
+    waiting_rows: usize,
+    waiting_bytes: usize,
     open: BTreeMap<Vec<Option<String>>, OpenFile>,
+    /// What the open files have encoded and not written, in all.
+    encoded_bytes: usize,
     done: Vec<StagedFile>,
     started: usize,
 }
@@ -45,6 +55,8 @@ struct OpenFile {
     name: String,
     values: PartitionValues,
     writer: ArrowWriter<HashingFile>,
+    /// What the writer holds in memory.
+    encoded_bytes: usize,
     rows: u64,
     hash: RowsHash,
     stats: BTreeMap<String, ColumnStats>,
@@ -73,35 +85,75 @@ impl<'a> Sink<'a> {
             limits,
             only,
             hasher: RowHasher::new(schema),
+            waiting: Vec::new(),
+            waiting_rows: 0,
+            waiting_bytes: 0,
             open: BTreeMap::new(),
+            encoded_bytes: 0,
             done: Vec::new(),
             started: 0,
         }
     }
 
-    /// Writes rows of the whole schema.
+    /// Takes rows of the whole schema, to be written now or with others.
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), StageError> {
-        for (key, rows) in group_rows(self.schema, batch) {
-            self.write_partition(&key, batch, rows)?;
+        if self.schema.partition_by().is_empty() {
+            return self.write_partition(&[], batch, None);
         }
-        self.bound_memory()
+        let bytes = batch.get_array_memory_size();
+        if self.waiting_bytes + bytes > WAITING_BYTES {
+            self.divide()?;
+        }
+        self.waiting.push(batch.clone());
+        self.waiting_rows += batch.num_rows();
+        self.waiting_bytes += bytes;
+        if self.waiting_rows >= WAITING_ROWS {
+            self.divide()?;
+        }
+        Ok(())
     }
 
+    /// Writes the rows that wait, each partition's together.
+    fn divide(&mut self) -> Result<(), StageError> {
+        let batches = std::mem::take(&mut self.waiting);
+        (self.waiting_rows, self.waiting_bytes) = (0, 0);
+        let batch = match &batches[..] {
+            [] => return Ok(()),
+            [batch] => batch.clone(),
+            several => concat_batches(several[0].schema_ref(), several)
+                .map_err(|source| StageError::Arrange { source })?,
+        };
+        drop(batches);
+        for (key, rows) in group_rows(self.schema, &batch) {
+            let is_whole = rows.len() == batch.num_rows();
+            self.write_partition(&key, &batch, (!is_whole).then_some(&rows))?;
+        }
+        Ok(())
+    }
+
+    /// Writes rows of one partition: the given ones of a batch, or all of it.
     fn write_partition(
         &mut self,
         key: &[Option<String>],
         batch: &RecordBatch,
-        rows: Vec<u32>,
+        rows: Option<&[u32]>,
     ) -> Result<(), StageError> {
         let mut file = match self.open.remove(key) {
             Some(file) => file,
             None => self.start(key)?,
         };
-        self.hasher
-            .add_rows(&mut file.hash, batch, rows.iter().map(|row| *row as usize));
+        match rows {
+            Some(rows) => {
+                let rows = rows.iter().map(|row| *row as usize);
+                self.hasher.add_rows(&mut file.hash, batch, rows);
+            }
+            None => self
+                .hasher
+                .add_rows(&mut file.hash, batch, 0..batch.num_rows()),
+        }
         let part = self.project(batch, rows)?;
         file.rows += part.num_rows() as u64;
-        for (field, array) in part.schema().fields().iter().zip(part.columns()) {
+        for (field, array) in part.schema_ref().fields().iter().zip(part.columns()) {
             file.stats
                 .entry(field.name().clone())
                 .or_default()
@@ -110,29 +162,32 @@ impl<'a> Sink<'a> {
         file.writer
             .write(&part)
             .map_err(|source| encode(&file.name, source))?;
+        self.encoded_bytes -= file.encoded_bytes;
         if file.rows >= ROWS_PER_FILE {
             self.done.push(file.finish(self.folder)?);
-        } else {
-            self.open.insert(key.to_vec(), file);
+            return Ok(());
         }
-        Ok(())
+        file.encoded_bytes = file.writer.memory_size();
+        self.encoded_bytes += file.encoded_bytes;
+        self.open.insert(key.to_vec(), file);
+        self.bound_memory()
     }
 
     /// The given rows without the partition columns.
-    fn project(&self, batch: &RecordBatch, rows: Vec<u32>) -> Result<RecordBatch, StageError> {
-        let all = rows.len() == batch.num_rows();
-        let rows = UInt32Array::from(rows);
+    fn project(
+        &self,
+        batch: &RecordBatch,
+        rows: Option<&[u32]>,
+    ) -> Result<RecordBatch, StageError> {
+        let rows = rows.map(|rows| UInt32Array::from(rows.to_vec()));
         let columns: Result<Vec<ArrayRef>, _> = self
             .file_schema
             .fields()
             .iter()
             .filter_map(|field| batch.column_by_name(field.name()))
-            .map(|array| {
-                if all {
-                    Ok(Arc::clone(array))
-                } else {
-                    take(array, &rows, None)
-                }
+            .map(|array| match &rows {
+                None => Ok(Arc::clone(array)),
+                Some(rows) => take(array, rows, None),
             })
             .collect();
         columns
@@ -183,24 +238,24 @@ impl<'a> Sink<'a> {
             name,
             values,
             writer,
+            encoded_bytes: 0,
             rows: 0,
             hash,
             stats,
         })
     }
 
+    /// Writes what the fullest files have encoded, until all together hold no more than they may.
     fn bound_memory(&mut self) -> Result<(), StageError> {
-        let buffered: usize = self
-            .open
-            .values()
-            .map(|file| file.writer.in_progress_size())
-            .sum();
-        if buffered > BUFFERED_BYTES {
-            for file in self.open.values_mut() {
-                file.writer
-                    .flush()
-                    .map_err(|source| encode(&file.name, source))?;
-            }
+        while self.encoded_bytes > ENCODED_BYTES {
+            let fullest = self.open.values_mut().max_by_key(|file| file.encoded_bytes);
+            let Some(file) = fullest.filter(|file| file.encoded_bytes > 0) else {
+                return Ok(());
+            };
+            file.writer
+                .flush()
+                .map_err(|source| encode(&file.name, source))?;
+            self.encoded_bytes -= std::mem::take(&mut file.encoded_bytes);
         }
         Ok(())
     }
@@ -210,6 +265,7 @@ impl<'a> Sink<'a> {
         mut self,
         observer: &dyn StageObserver,
     ) -> Result<Vec<StagedFile>, StageError> {
+        self.divide()?;
         for file in std::mem::take(&mut self.open).into_values() {
             if observer.advanced(0, 0).is_break() {
                 return Err(StageError::Stopped);

@@ -29,6 +29,9 @@ use crate::sink::Sink;
 pub use files::files_schema;
 pub use observer::StageObserver;
 
+/// The observer hears of so many rows at once, or of those of a file.
+const TOLD_ROWS: u64 = 1_024;
+
 /// What an attempt writes for an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -268,6 +271,7 @@ pub fn stage_output(
         observer,
         dead_letters: 0,
         seen_rows: 0,
+        told_rows: 0,
         unpacked_bytes: 0,
     };
     for file in &files {
@@ -278,6 +282,7 @@ pub fn stage_output(
             OutputFormat::Parquet => stage.parquet(file, content)?,
             OutputFormat::Files => stage.file(file, content)?,
         }
+        stage.tell_rows()?;
     }
     let dead_letters = stage.dead_letters;
     let files = sink.finish(observer)?;
@@ -354,6 +359,7 @@ struct Stage<'a, 'b> {
     observer: &'a dyn StageObserver,
     dead_letters: u64,
     seen_rows: u64,
+    told_rows: u64,
     unpacked_bytes: u64,
 }
 
@@ -363,11 +369,20 @@ impl<'a> Stage<'a, '_> {
         observer::Observed::new(content, self.observer)
     }
 
-    /// Counts rows as they are read; the observer hears of them.
-    fn count_rows(&mut self, file: &InputFile, rows: u64) -> Result<(), StageError> {
-        self.seen_rows += rows;
+    /// The observer hears of the rows that it has not heard of yet.
+    fn tell_rows(&mut self) -> Result<(), StageError> {
+        let rows = self.seen_rows - std::mem::replace(&mut self.told_rows, self.seen_rows);
         if self.observer.advanced(rows, 0).is_break() {
             return Err(StageError::Stopped);
+        }
+        Ok(())
+    }
+
+    /// Counts rows as they are read.
+    fn count_rows(&mut self, file: &InputFile, rows: u64) -> Result<(), StageError> {
+        self.seen_rows += rows;
+        if self.seen_rows - self.told_rows >= TOLD_ROWS {
+            self.tell_rows()?;
         }
         let limit = self.spec.limits.max_rows;
         if self.seen_rows > limit {

@@ -1,11 +1,19 @@
 //! Days and instants as text.
 
+use std::ops::RangeInclusive;
+
 use super::quoted;
 use crate::dead_letter::Refusal;
 
 /// The day that dates are counted from.
 const EPOCH: jiff::civil::Date = jiff::civil::date(1970, 1, 1);
 const DAY_SECONDS: i64 = 86_400;
+const DAY_MICROS: i64 = DAY_SECONDS * 1_000_000;
+
+/// The days that a date may be: those of the years that four digits tell, 0000 to 9999.
+pub(crate) const DAYS: RangeInclusive<i32> = -719_528..=2_932_896;
+/// The instants that a timestamp may be: those of the same years in UTC.
+pub(crate) const MICROS: RangeInclusive<i64> = -719_528 * DAY_MICROS..=2_932_897 * DAY_MICROS - 1;
 
 /// Days since 1970-01-01 of `YYYY-MM-DD`.
 pub(super) fn parse_date(text: &str) -> Option<i32> {
@@ -23,7 +31,8 @@ pub(super) fn parse_date(text: &str) -> Option<i32> {
 /// Microseconds since 1970-01-01T00:00:00Z of a text of RFC 3339. What a microsecond cannot hold
 /// is refused, and so is a 61st second.
 pub(super) fn parse_timestamp(text: &str) -> Result<i64, Refusal> {
-    if let Some(micros) = plain_timestamp(text.as_bytes()) {
+    let plain = plain_timestamp(text.as_bytes());
+    if let Some(micros) = plain.filter(|micros| MICROS.contains(micros)) {
         return Ok(micros);
     }
     let refusal = |reason: &str| Refusal::new(reason.to_owned()).found(quoted(text));
@@ -36,7 +45,8 @@ pub(super) fn parse_timestamp(text: &str) -> Result<i64, Refusal> {
     if timestamp.as_nanosecond() % 1000 != 0 {
         return Err(refusal("more than 6 digits after the second"));
     }
-    Ok(timestamp.as_microsecond())
+    let micros = timestamp.as_microsecond();
+    MICROS.contains(&micros).then_some(micros).ok_or_else(wrong)
 }
 
 /// `YYYY-MM-DDTHH:MM:SS`, digits after a point, and `Z` or an offset of hours and
@@ -155,7 +165,7 @@ mod tests {
         for days in (-719_162..2_932_896).step_by(13) {
             let text = date_text(days);
             assert_eq!(parse_date(&text), Some(days), "{text}");
-            let micros = i64::from(days) * DAY_SECONDS * 1_000_000 + i64::from(days.unsigned_abs());
+            let micros = i64::from(days) * DAY_MICROS + i64::from(days.unsigned_abs());
             let text = timestamp_text(micros);
             let read = plain_timestamp(text.as_bytes());
             assert_eq!(read, Some(micros), "{text}");

@@ -1,5 +1,6 @@
 mod evolution;
 mod places;
+mod round_trip;
 mod versions;
 
 use std::fs;

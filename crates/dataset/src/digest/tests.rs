@@ -1,10 +1,13 @@
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array,
+    StringArray, TimestampMicrosecondArray,
+};
 use proptest::prelude::*;
 
 use super::*;
-use crate::schema::{Column, InvalidSchema};
+use crate::schema::{ArrowForm as _, Column, InvalidSchema};
 
 type Row = (Option<i64>, Option<String>, f64);
 
@@ -134,5 +137,77 @@ fn a_multiset_hash_survives_its_text() -> Result<(), Box<dyn std::error::Error>>
     hash.add_row(b"row", &mut blake3::Hasher::new_derive_key(ROW_CONTEXT));
     assert_eq!(RowsHash::try_from(String::from(hash.clone()))?, hash);
     assert!(RowsHash::try_from("AAAA".to_owned()).is_err());
+    Ok(())
+}
+
+/// The row of the next test by the words of the specification and nothing else.
+fn encoded_by_the_specification() -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    let mut unscaled = vec![6];
+    unscaled.extend((-1_234_567_i128).to_le_bytes());
+    let cells: [(&str, u8, Vec<u8>); 8] = [
+        ("at", 6, (-7_i64).to_le_bytes().to_vec()),
+        ("bytes", 8, vec![0, 255]),
+        ("date", 5, 19_000_i32.to_le_bytes().to_vec()),
+        ("decimal", 4, unscaled),
+        ("flag", 7, vec![1]),
+        ("float", 3, vec![0; 8]),
+        ("int", 2, (-5_i64).to_le_bytes().to_vec()),
+        ("text", 1, "é,\"".as_bytes().to_vec()),
+    ];
+    let mut row = Vec::new();
+    for (name, tag, value) in cells {
+        row.extend(u32::try_from(name.len())?.to_le_bytes());
+        row.extend(name.as_bytes());
+        row.push(tag);
+        row.extend((value.len() as u64).to_le_bytes());
+        row.extend(value);
+    }
+    Ok(row)
+}
+
+#[test]
+fn a_digest_is_what_the_specification_says() -> Result<(), Box<dyn std::error::Error>> {
+    let decimal = ColumnType::Decimal {
+        precision: 18,
+        scale: 6,
+    };
+    let columns = [
+        ("text", ColumnType::String),
+        ("int", ColumnType::Int64),
+        ("float", ColumnType::Float64),
+        ("decimal", decimal),
+        ("date", ColumnType::Date),
+        ("at", ColumnType::Timestamp),
+        ("flag", ColumnType::Bool),
+        ("bytes", ColumnType::Binary),
+        ("none", ColumnType::Int64),
+    ];
+    let nullable = |(name, column_type)| Column::nullable(name, column_type);
+    let schema = TableSchema::new(columns.into_iter().map(nullable).collect(), vec![])?;
+    let arrays: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(vec!["é,\""])),
+        Arc::new(Int64Array::from(vec![-5])),
+        Arc::new(Float64Array::from(vec![-0.0])),
+        Arc::new(Decimal128Array::from(vec![-1_234_567]).with_data_type(decimal.to_arrow())),
+        Arc::new(Date32Array::from(vec![19_000])),
+        Arc::new(TimestampMicrosecondArray::from(vec![-7]).with_timezone("UTC")),
+        Arc::new(BooleanArray::from(vec![true])),
+        Arc::new(BinaryArray::from(vec![&[0_u8, 255][..]])),
+        Arc::new(Int64Array::from(vec![None])),
+    ];
+    let batch = RecordBatch::try_new(schema.to_arrow(), arrays)?;
+    let (mut hasher, mut sum) = (RowHasher::new(&schema), RowsHash::default());
+    hasher.add_rows(&mut sum, &batch, [0, 0]);
+
+    let row = encoded_by_the_specification()?;
+    let mut expanded = [0; STATE_BYTES];
+    let mut reader = blake3::Hasher::new_derive_key(ROW_CONTEXT);
+    reader.update(&row).finalize_xof().fill(&mut expanded);
+    let (words, _) = expanded.as_chunks::<4>();
+    let twice: Vec<u8> = words
+        .iter()
+        .flat_map(|word| u32::from_le_bytes(*word).wrapping_mul(2).to_le_bytes())
+        .collect();
+    assert_eq!(sum.to_bytes(), twice);
     Ok(())
 }

@@ -3,15 +3,14 @@
 //! Cells go straight into the columns that they are of. A row that breaks off is filled up with
 //! nulls and left out when the batch is taken, so that nothing is copied for the rows that fit.
 
-use std::borrow::Cow;
-
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::filter;
 use regex::Regex;
 
 use super::StageError;
-use crate::cell::{CellBuilder, Value, parse, quoted};
+use crate::cell::{CellBuilder, Value, quoted};
 use crate::dead_letter::Refusal;
+use crate::partition::NULL_FOLDER;
 use crate::schema::{Column, TableSchema, compile_pattern};
 
 /// Rows are handed on in batches of so many,
@@ -46,11 +45,15 @@ impl<'a> ColumnCheck<'a> {
         self.pattern.is_none() && !self.names_folders
     }
 
-    /// Checks the column's pattern, and that a partition value is not the empty string, which
-    /// the Delta protocol cannot tell from null.
+    /// Checks the column's pattern, and that a partition value is not taken for null: the Delta
+    /// protocol does so with the empty string, and readers of folders with the name of theirs.
     pub(super) fn text(&self, text: &str) -> Result<(), Refusal> {
         if self.names_folders && text.is_empty() {
             return Err(self.refusal("a partition cannot be named by empty text"));
+        }
+        if self.names_folders && text == NULL_FOLDER {
+            let reason = format!("a partition cannot be named by `{NULL_FOLDER}`, which is null");
+            return Err(self.refusal(&reason));
         }
         match &self.pattern {
             Some(regex) if !regex.is_match(text) => {
@@ -108,17 +111,15 @@ impl<'a> Rows<'a> {
         let (check, builder) = &mut self.columns[column];
         let Some(text) = text else {
             check.null()?;
-            builder.append(&Value::Null);
+            builder.append_null();
             return Ok(());
         };
         if !check.takes_any_text() {
             check.text(text)?;
         }
-        match parse(Cow::Borrowed(text), check.declared.column_type) {
-            Ok(value) => builder.append(&value),
-            Err(refusal) => return Err(check.within(refusal)),
-        }
-        Ok(())
+        builder
+            .append_text(text)
+            .map_err(|refusal| check.within(refusal))
     }
 
     /// Adds a cell whose value is known.
@@ -136,7 +137,7 @@ impl<'a> Rows<'a> {
     pub(super) fn refuse_row(&mut self, bytes: usize) {
         for (_, builder) in &mut self.columns {
             if builder.len() == self.rows {
-                builder.append(&Value::Null);
+                builder.append_null();
             }
         }
         self.refused.push(self.rows);

@@ -3,17 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use arrow::array::{Array, ArrayRef, AsArray as _, RecordBatch};
+use arrow::array::{Array, ArrayRef, ArrowNumericType, AsArray as _, RecordBatch};
 use arrow::buffer::NullBuffer;
-use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, TimeUnit, TimestampNanosecondType};
+use arrow::compute::{CastOptions, cast_with_options, max, min};
+use arrow::datatypes::{
+    DataType, Date32Type, Decimal128Type, TimeUnit, TimestampMicrosecondType,
+    TimestampNanosecondType,
+};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::check::{ColumnCheck, kept};
 use super::{Stage, StageError};
-use crate::cell::{to_text, value_at};
+use crate::cell::{DAYS, MICROS, to_text, value_at};
 use crate::dead_letter::Refusal;
 use crate::input::InputFile;
 use crate::schema::{ArrowForm, Column, ColumnType, TableSchema};
@@ -151,6 +155,13 @@ fn check_column(
             }
         }
     }
+    for row in out_of_range(cast.as_ref(), column.column_type) {
+        let declared = column.column_type;
+        refuse(
+            row,
+            check.refusal(&format!("the value does not fit {declared}")),
+        );
+    }
     if column.column_type == ColumnType::String && !check.takes_any_text() {
         for (row, text) in cast.as_string::<i32>().iter().enumerate() {
             if let Some(Err(refusal)) = text.map(|text| check.text(text)) {
@@ -158,6 +169,36 @@ fn check_column(
             }
         }
     }
+}
+
+/// The rows whose value is beyond what a type holds, though Arrow's own type holds it: so a value
+/// is one in every format, or in none.
+fn out_of_range(array: &dyn Array, column_type: ColumnType) -> Vec<usize> {
+    match column_type {
+        ColumnType::Decimal { precision, .. } => {
+            let limit = 10_i128.pow(u32::from(precision)) - 1;
+            outside::<Decimal128Type>(array, &(-limit..=limit))
+        }
+        ColumnType::Date => outside::<Date32Type>(array, &DAYS),
+        ColumnType::Timestamp => outside::<TimestampMicrosecondType>(array, &MICROS),
+        _ => Vec::new(),
+    }
+}
+
+/// The rows outside of a range; most columns are seen by their least and greatest value.
+fn outside<T: ArrowNumericType>(array: &dyn Array, range: &RangeInclusive<T::Native>) -> Vec<usize>
+where
+    T::Native: PartialOrd,
+{
+    let values = array.as_primitive::<T>();
+    let is_within = |value: Option<T::Native>| value.is_none_or(|value| range.contains(&value));
+    if is_within(min(values)) && is_within(max(values)) {
+        return Vec::new();
+    }
+    let rows = values.iter().enumerate();
+    rows.filter(|(_, value)| !is_within(*value))
+        .map(|(row, _)| row)
+        .collect()
 }
 
 /// Runs a step of the reader; an error or a panic becomes a reason.

@@ -1,4 +1,6 @@
 mod any_bytes;
+mod one_rule;
+mod parquet_values;
 
 use std::fs;
 use std::io;
