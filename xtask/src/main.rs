@@ -3,6 +3,7 @@
 mod bench;
 mod breaks;
 mod dependencies;
+mod dist;
 mod docs;
 mod project;
 mod setup;
@@ -28,6 +29,8 @@ usage: cargo xtask <task>
   sim [--histories N] [--seed S]
                  make histories up from a seed, and hold that each comes to one end
   break [NAME…]  break each guarantee in a copy of the project, and hold that a test notices
+  dist           build a static binary, pack it as an archive, a Debian package, a wheel and an
+                 OCI image in target/dist, and try each of them
   docs           make the pages of docs/ a site; compiles mdBook first
   deny           have cargo-deny check what is depended on; compiles it first
   bench NAME…    measure beside the alternatives and print JSON lines, on a machine that does
@@ -55,6 +58,9 @@ fn main() -> ExitCode {
             "break" => breaks::run(rest).map(Some),
             "deny" if rest.is_empty() => Project::find()
                 .and_then(|project| dependencies::with_cargo_deny(&project))
+                .map(Some),
+            "dist" if rest.is_empty() => Project::find()
+                .and_then(|project| dist::make(&project))
                 .map(Some),
             "docs" if rest.is_empty() => Project::find()
                 .and_then(|project| docs::build(&project))
