@@ -107,6 +107,36 @@ fn a_page_that_says_what_is_not_so_is_noticed() {
 }
 
 /// Links lead to pages, headings and files that exist; every page is in the table of contents.
+/// The page of promises names tests; one that was renamed or removed is noticed.
+#[test]
+fn what_holds_a_promise_is_a_test_that_exists() -> Outcome {
+    let page = fs_err::read_to_string(docs().join("guarantees.md"))?;
+    let rows = page.lines().filter(|line| line.starts_with("| "));
+    let named: Vec<&str> = rows
+        .filter_map(|row| row.split('|').nth(2))
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    assert!(named.len() > 30, "the page names {} tests", named.len());
+    let mut tests = String::new();
+    let mut folders = vec![binary::workspace().join("crates")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs_err::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                tests.push_str(&fs_err::read_to_string(&path)?);
+            }
+        }
+    }
+    let missing: Vec<&str> = named
+        .into_iter()
+        .filter(|name| !tests.contains(&format!("fn {name}(")))
+        .collect();
+    assert_eq!(missing, [""; 0], "tests that are named and are not there");
+    Ok(())
+}
+
 #[test]
 fn no_link_of_the_pages_leads_nowhere() -> Outcome {
     let docs = docs();
