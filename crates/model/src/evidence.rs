@@ -26,6 +26,7 @@ use crate::{
 use self::facts::{
     AbandonmentFacts, Answer, AttemptFacts, Commit, EndOfRun, Refusal, Resumption, Submission,
 };
+pub use facts::PlanText;
 pub use fit::{MAX_STATEMENT_BYTES, OMITTED};
 
 /// The type of every entry.
@@ -116,16 +117,34 @@ struct Document<'a, P> {
 /// Makes a statement of any kind, of at most [`MAX_STATEMENT_BYTES`], from a predicate that can be
 /// written as JSON.
 pub fn statement(kind: EvidenceKind, subjects: &[Subject], predicate: impl Serialize) -> Statement {
-    let document = Document {
-        _type: STATEMENT_TYPE,
-        predicate,
-        predicate_type: kind.predicate_type(),
-        subject: subjects,
-    };
+    let document = document(kind, subjects, predicate);
     let text = fit::fitting(&document, MAX_STATEMENT_BYTES);
     Statement {
         kind,
         bytes: text.into_bytes(),
+    }
+}
+
+/// The same from a predicate with text of its plan; where that makes it too long, without.
+fn statement_with<'t, P: Serialize>(
+    kind: EvidenceKind,
+    subjects: &[Subject],
+    text: &'t PlanText,
+    predicate: impl Fn(Option<&'t PlanText>) -> P,
+) -> Statement {
+    let bytes = canonical::text(&document(kind, subjects, predicate(Some(text)))).into_bytes();
+    if bytes.len() <= MAX_STATEMENT_BYTES {
+        return Statement { kind, bytes };
+    }
+    statement(kind, subjects, predicate(None))
+}
+
+fn document<P>(kind: EvidenceKind, subjects: &[Subject], predicate: P) -> Document<'_, P> {
+    Document {
+        _type: STATEMENT_TYPE,
+        predicate,
+        predicate_type: kind.predicate_type(),
+        subject: subjects,
     }
 }
 
@@ -222,11 +241,12 @@ impl Subject {
     }
 }
 
-/// The statement that a record of the state machine stands for.
+/// The statement that a record of the state machine stands for. `text` is what was written of the
+/// run's plan.
 pub fn of_record(
     record: &Record,
     run: &Run,
-    plan: &Plan,
+    (plan, text): (&Plan, &PlanText),
     committed: &[CommittedDataset],
     now: Timestamp,
 ) -> Statement {
@@ -236,8 +256,8 @@ pub fn of_record(
     )];
     match record {
         Record::RunSubmitted => {
-            let facts = Submission::of(run, plan, now);
-            statement(EvidenceKind::Submission, &subjects, facts)
+            let facts = |text| Submission::of(run, plan, text, now);
+            statement_with(EvidenceKind::Submission, &subjects, text, facts)
         }
         Record::RunRefused => {
             let facts = Refusal::of(run, plan, now);
@@ -251,8 +271,9 @@ pub fn of_record(
             let task = &run.tasks[*task];
             let mut attempts = task.attempts.iter();
             let found = attempts.find(|attempt| attempt.number == *number);
-            let facts = found.map(|attempt| AttemptFacts::of(run, plan, task, attempt));
-            statement(EvidenceKind::Attempt, &subjects, facts)
+            let facts =
+                |text| found.map(|attempt| AttemptFacts::of(run, plan, text, task, attempt));
+            statement_with(EvidenceKind::Attempt, &subjects, text, facts)
         }
         Record::TaskCommitted { task } => {
             let outputs = committed.iter();

@@ -36,6 +36,25 @@ pub(super) fn value(value: &impl Serialize) -> Value {
     serde_json::to_value(value).expect("plain data is JSON")
 }
 
+/// Names the newtype whose text is written as it is.
+const WRITTEN: &str = "$canonical::Written";
+
+/// Canonical JSON that was written before: within other canonical JSON alone.
+#[derive(Debug)]
+pub(super) struct Written(String);
+
+impl Written {
+    pub(super) fn of(value: &impl Serialize) -> Self {
+        Self(text(value))
+    }
+}
+
+impl Serialize for Written {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_newtype_struct(WRITTEN, &self.0)
+    }
+}
+
 #[derive(Default)]
 struct Writer {
     text: Vec<u8>,
@@ -43,6 +62,8 @@ struct Writer {
     members: Vec<Member>,
     /// Where an object's members are put in order.
     sorted: Vec<u8>,
+    /// Whether the text that comes is canonical JSON already.
+    as_it_is: bool,
 }
 
 /// A member of an object, by where it is in the text.
@@ -102,6 +123,7 @@ impl Writer {
             text,
             members: all,
             sorted,
+            as_it_is: _,
         } = self;
         let own = &mut all[members..];
         let in_order = |a: &Member, b: &Member| a.key(text) <= b.key(text);
@@ -202,7 +224,14 @@ impl<'w> Serializer for &'w mut Writer {
         serialize_f32: f32,
         serialize_f64: f64,
         serialize_char: char,
-        serialize_str: &str,
+    }
+
+    fn serialize_str(self, value: &str) -> Result<(), Error> {
+        if std::mem::take(&mut self.as_it_is) {
+            self.text.extend_from_slice(value.as_bytes());
+            return Ok(());
+        }
+        self.leaf(value)
     }
 
     fn serialize_bytes(self, value: &[u8]) -> Result<(), Error> {
@@ -236,9 +265,10 @@ impl<'w> Serializer for &'w mut Writer {
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
         self,
-        _name: &'static str,
+        name: &'static str,
         value: &T,
     ) -> Result<(), Error> {
+        self.as_it_is = name == WRITTEN;
         value.serialize(self)
     }
 
@@ -451,6 +481,15 @@ mod tests {
             text(&kinds()),
             r#"["unit",{"one":1},{"two":[2,"\""]},{"two":[3,null]},{"named":{"a":null,"z":0.5}}]"#
         );
+    }
+
+    #[test]
+    fn what_was_written_before_is_written_as_it_is() {
+        let kinds = vec![Kind::Two(2, Some('"')), Kind::Unit];
+        let written = BTreeMap::from([("b", Written::of(&kinds)), ("a", Written::of(&"x\n"))]);
+        let plain = json!({ "a": "x\n", "b": value(&kinds) });
+        assert_eq!(text(&written), text(&plain));
+        assert_eq!(text(&(Written::of(&1), "1")), "[1,\"1\"]");
     }
 
     #[test]

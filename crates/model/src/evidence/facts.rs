@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::canonical::Written;
 use crate::{
     boundary::{Boundary, Crossing},
     class::{NetworkProfile, RunnerClass, Size},
@@ -25,6 +26,35 @@ use crate::{
     },
     text::{DatasetName, Name},
 };
+
+/// What statements say of a plan, written once for all statements of its runs.
+#[derive(Debug)]
+pub struct PlanText {
+    decision: Written,
+    stages: Written,
+    /// Of each stage, in their order.
+    configurations: Vec<Written>,
+}
+
+impl PlanText {
+    /// Writes it.
+    pub fn of(plan: &Plan) -> Self {
+        let stages: Vec<_> = plan.stages.iter().map(StageFacts::of).collect();
+        Self {
+            decision: Written::of(&plan.decision),
+            configurations: stages.iter().map(Written::of).collect(),
+            stages: Written::of(&stages),
+        }
+    }
+}
+
+/// What a plan has for all its runs: as it was written before, or as it is.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum OfPlan<'a, T> {
+    Written(&'a Written),
+    Plain(T),
+}
 
 #[derive(Serialize)]
 pub(super) struct Refusal<'a> {
@@ -49,7 +79,7 @@ impl<'a> Refusal<'a> {
 pub(super) struct Submission<'a> {
     at: Timestamp,
     classification: &'a str,
-    decision: &'a Value,
+    decision: OfPlan<'a, &'a Value>,
     event: &'a Option<Value>,
     forced: &'a [String],
     lock: &'a str,
@@ -57,15 +87,23 @@ pub(super) struct Submission<'a> {
     owner: &'a str,
     requester: &'a str,
     run: RunFacts<'a>,
-    stages: Vec<StageFacts<'a>>,
+    stages: OfPlan<'a, Vec<StageFacts<'a>>>,
 }
 
 impl<'a> Submission<'a> {
-    pub(super) fn of(run: &'a Run, plan: &'a Plan, at: Timestamp) -> Self {
+    pub(super) fn of(
+        run: &'a Run,
+        plan: &'a Plan,
+        text: Option<&'a PlanText>,
+        at: Timestamp,
+    ) -> Self {
         Self {
             at,
             classification: &plan.classification,
-            decision: &plan.decision,
+            decision: match text {
+                Some(text) => OfPlan::Written(&text.decision),
+                None => OfPlan::Plain(&plan.decision),
+            },
             event: &plan.event,
             forced: &plan.forced,
             lock: &plan.lock_digest,
@@ -73,7 +111,10 @@ impl<'a> Submission<'a> {
             owner: &plan.owner,
             requester: &plan.requester,
             run: RunFacts::of(run),
-            stages: plan.stages.iter().map(StageFacts::of).collect(),
+            stages: match text {
+                Some(text) => OfPlan::Written(&text.stages),
+                None => OfPlan::Plain(plan.stages.iter().map(StageFacts::of).collect()),
+            },
         }
     }
 }
@@ -96,7 +137,7 @@ impl<'a> Resumption<'a> {
 pub(super) struct AttemptFacts<'a> {
     attempt: u32,
     checkpoint: Option<CheckpointFacts<'a>>,
-    configuration: Option<StageFacts<'a>>,
+    configuration: Option<OfPlan<'a, StageFacts<'a>>>,
     dead_letters: u64,
     detail: &'a Value,
     ended_at: Option<Timestamp>,
@@ -117,13 +158,27 @@ pub(super) struct AttemptFacts<'a> {
 }
 
 impl<'a> AttemptFacts<'a> {
-    pub(super) fn of(run: &'a Run, plan: &'a Plan, task: &'a Task, attempt: &'a Attempt) -> Self {
+    pub(super) fn of(
+        run: &'a Run,
+        plan: &'a Plan,
+        text: Option<&'a PlanText>,
+        task: &'a Task,
+        attempt: &'a Attempt,
+    ) -> Self {
+        let stage = plan
+            .stages
+            .iter()
+            .position(|stage| stage.name == task.stage);
+        let configuration = stage.map(|stage| match text {
+            Some(text) => OfPlan::Written(&text.configurations[stage]),
+            None => OfPlan::Plain(StageFacts::of(&plan.stages[stage])),
+        });
         let staged = attempt.staged.as_ref();
         let checkpoint = staged.and_then(|staged| staged.checkpoint.as_ref());
         Self {
             attempt: attempt.number,
             checkpoint: checkpoint.map(CheckpointFacts::of),
-            configuration: plan.stage(&task.stage).map(StageFacts::of),
+            configuration,
             dead_letters: staged.map_or(0, |staged| staged.dead_letters),
             detail: &attempt.detail,
             ended_at: attempt.ended_at,

@@ -60,9 +60,10 @@ fn text(statement: Statement) -> String {
 #[test]
 fn a_statement_of_any_kind_has_the_bytes_that_it_always_had() {
     let (run, plan) = (run(), plan());
+    let text_of_plan = PlanText::of(&plan);
     let made = records()
         .into_iter()
-        .map(|record| of_record(&record, &run, &plan, &committed(), now()));
+        .map(|record| of_record(&record, &run, (&plan, &text_of_plan), &committed(), now()));
     let subjects = [
         Subject::new("package/count", "sha256:5f"),
         Subject::new("b", "6a"),
@@ -96,9 +97,10 @@ fn a_statement_that_is_too_long_is_shortened_to_the_bytes_that_it_always_had() {
         bytes: 1,
         commit: Value::Null,
     });
+    let of_plan = (&plan, &PlanText::of(&plan));
     let lines: Vec<String> = records()
         .into_iter()
-        .map(|record| text(of_record(&record, &run, &plan, &committed(), now())))
+        .map(|record| text(of_record(&record, &run, of_plan, &committed(), now())))
         .collect();
     assert!(lines.iter().all(|line| line.len() <= MAX_STATEMENT_BYTES));
     let digests: Vec<String> = lines

@@ -69,6 +69,23 @@ pub struct Run {
     pub tasks: Vec<Task>,
 }
 
+/// A run as it is written where its tasks are kept apart: read, it is a run without tasks.
+#[derive(Debug, Serialize)]
+pub struct Header<'r> {
+    id: &'r RunId,
+    token: &'r str,
+    tenant: &'r str,
+    pipeline: &'r str,
+    version: &'r str,
+    environment: &'r str,
+    window: &'r Option<Window>,
+    state: RunState,
+    cancel_requested: bool,
+    submitted_at: Timestamp,
+    ended_at: Option<Timestamp>,
+    tasks: [Task; 0],
+}
+
 /// A half-open interval of logical time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
@@ -123,17 +140,20 @@ impl RunState {
 
 impl Run {
     /// The run without its tasks, which a store keeps apart.
-    pub fn header(&self) -> Self {
-        Self {
-            id: self.id.clone(),
-            token: self.token.clone(),
-            tenant: self.tenant.clone(),
-            pipeline: self.pipeline.clone(),
-            version: self.version.clone(),
-            environment: self.environment.clone(),
-            window: self.window.clone(),
-            tasks: Vec::new(),
-            ..*self
+    pub fn header(&self) -> Header<'_> {
+        Header {
+            id: &self.id,
+            token: &self.token,
+            tenant: &self.tenant,
+            pipeline: &self.pipeline,
+            version: &self.version,
+            environment: &self.environment,
+            window: &self.window,
+            state: self.state,
+            cancel_requested: self.cancel_requested,
+            submitted_at: self.submitted_at,
+            ended_at: self.ended_at,
+            tasks: [],
         }
     }
 
