@@ -4,9 +4,10 @@
 //! is made only where the plan says nothing but what was decided, and names the plan by its digest,
 //! so that nothing else can be carried out in its place.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use barecount_model::{
+    evidence::PlanText,
     plan::{Plan, StagePlan},
     run::{Run, Task},
 };
@@ -59,6 +60,8 @@ pub(crate) struct PlanRecord {
     pub digest: String,
     /// The plan as JSON.
     pub body: String,
+    /// What evidence of its runs says of it.
+    text: OnceLock<PlanText>,
 }
 
 impl PlanRecord {
@@ -75,7 +78,14 @@ impl PlanRecord {
             plan: Arc::new(plan),
             digest,
             body,
+            text: OnceLock::new(),
         }
+    }
+
+    /// The plan, and what evidence of its runs says of it.
+    pub(crate) fn with_text(&self) -> (&Plan, &PlanText) {
+        let text = self.text.get_or_init(|| PlanText::of(&self.plan));
+        (&self.plan, text)
     }
 }
 

@@ -92,18 +92,12 @@ impl Desk {
 
     /// Has one batch made of what is asked, in order, and answers each.
     pub fn commit(&mut self, asked: Vec<Ask>) -> Vec<Result<Option<Update>, CommandError>> {
-        let mut answers = Vec::with_capacity(asked.len());
-        let commands = asked.into_iter().map(|ask| {
-            let (reply, answer) = oneshot::channel();
-            answers.push(answer);
-            (ask.command(), reply)
-        });
-        let commands = commands.collect();
-        self.writer.commit(commands);
-        answers
-            .into_iter()
-            .map(|mut answer| answer.try_recv().unwrap_or(Err(CommandError::Closed)))
-            .collect()
+        let count = asked.len();
+        let (reply, mut answers) = oneshot::channel();
+        let commands = asked.into_iter().map(Ask::command).collect();
+        self.writer.commit(vec![(commands, reply)]);
+        let none = || (0..count).map(|_| Err(CommandError::Closed)).collect();
+        answers.try_recv().unwrap_or_else(|_| none())
     }
 
     /// The changes that became durable since this was asked last; at first, every open run.

@@ -1,5 +1,9 @@
 //! What the rest of the program holds of the control plane.
 
+mod error;
+mod ledger;
+mod told;
+
 use std::{
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -12,7 +16,7 @@ use barecount_model::{
     identity::SignedIdentity,
     plan::Plan,
     run::{
-        Abandonment, Answered, Rejection, Run, WaitingReason,
+        Abandonment, Answered, Run, WaitingReason,
         outcome::{CommittedDataset, Outcome},
     },
     work::Work,
@@ -21,17 +25,26 @@ use ed25519_dalek::VerifyingKey;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(crate) use self::error::StartError;
+pub use self::{
+    error::CommandError,
+    ledger::LedgerPort,
+    told::{Fenced, Submission, Submitted, Update},
+};
 use crate::{
-    authority::{Authorised, NotCovered, PlanRecord},
+    authority::{NotCovered, PlanRecord},
     clock::Clock,
     entries::Entries,
     governance::{Permit, Refusal},
     identity::{IdentityError, Issuer},
-    journal::Storage,
+    journal::{
+        Storage,
+        ending::{EndAt, Ending},
+    },
     reconcile::{Decision, Report},
     shard::{Command, Verb},
-    store::{DeadLetter, OpenError, Store, StoreError, lock::FolderLock},
-    writer::{self, Listeners, Message, Writer},
+    store::{DeadLetter, OpenError, Store, lock::FolderLock},
+    writer::{self, Answer, Listeners, Message, Writer},
 };
 
 /// Commands that wait for the writer at most; further callers wait for a place.
@@ -45,102 +58,6 @@ pub struct Control {
     length: watch::Receiver<u64>,
     issuer: Arc<Issuer>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
-}
-
-/// What the ledger may tell the control plane. It keeps nothing alive.
-#[derive(Debug, Clone)]
-pub struct LedgerPort {
-    commands: mpsc::WeakSender<Message>,
-}
-
-/// A run to be accepted.
-#[derive(Debug, Clone)]
-pub struct Submission {
-    /// The run, its tasks all waiting.
-    pub run: Run,
-    /// What it carries out, and by which permit.
-    pub plan: Authorised,
-    /// Tasks whose first attempts are opened in the same transaction, because there is room for
-    /// them: their launches may follow at once. Nothing is placed where the token names a run that
-    /// exists already.
-    pub place: Vec<usize>,
-}
-
-/// The answer to a submission.
-#[derive(Debug, Clone)]
-pub enum Submitted {
-    /// The run is new.
-    New(Update),
-    /// The token names a run that exists already; this is it.
-    Existing(Update),
-}
-
-/// A run as it stands after a durable change.
-#[derive(Debug, Clone)]
-pub struct Update {
-    /// The run.
-    pub run: Arc<Run>,
-    /// What it carries out.
-    pub plan: Arc<Plan>,
-    /// The ledger's length once the change's evidence is in it.
-    pub ledger_length: u64,
-    /// How many batches were durable when it stood so: of two updates of a run, the one that has
-    /// more is the later one.
-    pub seq: u64,
-}
-
-/// Names an attempt within a run: what every report is fenced by.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Fenced {
-    /// The run.
-    pub run: RunId,
-    /// The task's index.
-    pub task: usize,
-    /// The attempt's number.
-    pub number: u32,
-}
-
-/// Why a command was not carried out.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum CommandError {
-    /// The state machine rejected it.
-    #[error("the command does not apply")]
-    Rejected(#[from] Rejection),
-    /// The permit is for something else.
-    #[error("governance has not permitted this of run {0}")]
-    NotPermitted(RunId, #[source] NotCovered),
-    /// The report hands over a dataset that the task's stage does not write.
-    #[error("a task of run {run} handed over {dataset}, which its stage does not write")]
-    OutOfPlan {
-        /// The run.
-        run: RunId,
-        /// The dataset.
-        dataset: String,
-    },
-    /// There is no such run.
-    #[error("there is no run {0}")]
-    UnknownRun(RunId),
-    /// The run token names a run of another pipeline version.
-    #[error("the run token is already used by {run}, of version {version}")]
-    TokenConflict {
-        /// The run that has it.
-        run: RunId,
-        /// That run's version.
-        version: String,
-    },
-    /// The change could not be made durable; nothing of it has happened.
-    #[error("the change could not be made durable")]
-    Store(#[source] Arc<StoreError>),
-    /// The change may be durable or not: the store failed while it wrote it, and cannot be read.
-    /// What it holds is announced once it can be.
-    #[error("whether the change is durable is not known")]
-    Unknown(#[source] Arc<StoreError>),
-    /// Another process has taken the state over; this one changes nothing any more.
-    #[error("another process has taken this state over")]
-    NotOwner,
-    /// The writer has ended.
-    #[error("the control plane has shut down")]
-    Closed,
 }
 
 impl Control {
@@ -168,14 +85,39 @@ impl Control {
         updates: mpsc::UnboundedSender<Update>,
         entries: mpsc::UnboundedSender<Entries>,
     ) -> Result<Self, OpenError> {
+        Self::open_until(lock, clock, (updates, entries), None)
+    }
+
+    /// As [`Control::open_held`]; the process ends at the append that is named, as if it was killed
+    /// there.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; the folder is given up then.
+    pub fn open_until(
+        lock: FolderLock,
+        clock: Arc<dyn Clock>,
+        (updates, entries): (
+            mpsc::UnboundedSender<Update>,
+            mpsc::UnboundedSender<Entries>,
+        ),
+        end: Option<EndAt>,
+    ) -> Result<Self, OpenError> {
         let folder = &lock.folder().to_owned();
-        let store = Store::open_held(lock)?;
+        let store = Box::new(Store::open_held(lock)?);
         let issuer = Issuer::open(folder).map_err(|source| OpenError::Folder {
             path: folder.to_owned(),
             source,
         })?;
         let listeners = Listeners { updates, entries };
-        Self::over(Box::new(store), issuer, clock, listeners).map_err(|error| match error {
+        let storage: Box<dyn Storage> = match end {
+            None => store,
+            Some(at) => Box::new(Ending {
+                storage: store,
+                at,
+                appends: 0,
+            }),
+        };
+        Self::over(storage, issuer, clock, listeners).map_err(|error| match error {
             StartError::Storage(source) => OpenError::Unreadable {
                 path: folder.to_owned(),
                 source: Box::new(source),
@@ -232,9 +174,7 @@ impl Control {
 
     /// What the ledger may tell.
     pub fn ledger_port(&self) -> LedgerPort {
-        LedgerPort {
-            commands: self.commands.downgrade(),
-        }
+        LedgerPort::new(&self.commands)
     }
 
     /// The ledger's durable length, as it grows.
@@ -256,12 +196,36 @@ impl Control {
             .admits(&submission.run)
             .map_err(|error| CommandError::NotPermitted(id.clone(), error))?;
         let update = self.send(Command::Submit(Box::new(submission))).await?;
-        let update = update.ok_or(CommandError::Closed)?;
-        Ok(if update.run.id == id {
-            Submitted::New(update)
-        } else {
-            Submitted::Existing(update)
-        })
+        submitted(&id, update)
+    }
+
+    /// As [`Control::submit`], of several at once, which become durable together. Each is answered for
+    /// itself, in their order.
+    ///
+    /// # Errors
+    /// [`CommandError::Closed`] once the control plane has shut down.
+    pub async fn submit_all(
+        &self,
+        submissions: Vec<Submission>,
+    ) -> Result<Vec<Result<Submitted, CommandError>>, CommandError> {
+        let ids: Vec<RunId> = submissions.iter().map(|of| of.run.id.clone()).collect();
+        let mut refused = Vec::with_capacity(ids.len());
+        let mut commands = Vec::with_capacity(ids.len());
+        for submission in submissions {
+            let id = &submission.run.id;
+            let admitted = submission.plan.admits(&submission.run);
+            refused.push(admitted.map_err(|error| CommandError::NotPermitted(id.clone(), error)));
+            if matches!(refused.last(), Some(Ok(()))) {
+                commands.push(Command::Submit(Box::new(submission)));
+            }
+        }
+        let mut answers = send_all(&self.commands, commands).await?.into_iter();
+        let mut answer = || answers.next().unwrap_or(Err(CommandError::Closed));
+        let submitted = ids.iter().zip(refused).map(|(id, refused)| {
+            refused?;
+            submitted(id, answer()?)
+        });
+        Ok(submitted.collect())
     }
 
     /// Keeps a run that governance refused, with the reasons, so that whoever asks finds it. It has a
@@ -391,6 +355,25 @@ impl Control {
     /// [`committed`](Self::committed).
     pub async fn tell(&self, attempt: &Fenced, report: Report) -> Result<Update, CommandError> {
         self.apply(&attempt.run, report.verb(attempt)).await
+    }
+
+    /// As [`Control::tell`], of several reports at once, which become durable together. Each is
+    /// answered for itself, in their order.
+    ///
+    /// # Errors
+    /// [`CommandError::Closed`] once the control plane has shut down.
+    pub async fn tell_all(
+        &self,
+        reports: Vec<(Fenced, Report)>,
+    ) -> Result<Vec<Result<Update, CommandError>>, CommandError> {
+        let commands = reports.into_iter().map(|(attempt, report)| {
+            let verb = report.verb(&attempt);
+            let run = attempt.run;
+            Command::Apply { run, verb }
+        });
+        let answers = send_all(&self.commands, commands.collect()).await?;
+        let update = |answer: Answer| answer?.ok_or(CommandError::Closed);
+        Ok(answers.into_iter().map(update).collect())
     }
 
     /// Carries out what was decided about a task that could be placed.
@@ -551,37 +534,32 @@ impl Control {
     }
 }
 
-impl LedgerPort {
-    /// Lets the store forget the bytes of entries that a durable checkpoint covers, with its next
-    /// batch.
-    ///
-    /// # Errors
-    /// [`CommandError::Closed`] once the control plane has shut down.
-    pub async fn integrated(&self, size: u64) -> Result<(), CommandError> {
-        let commands = self.commands.upgrade().ok_or(CommandError::Closed)?;
-        send(&commands, Command::Integrated { size })
-            .await
-            .map(drop)
-    }
+/// What a submission of run `id` has come to.
+fn submitted(id: &RunId, update: Option<Update>) -> Result<Submitted, CommandError> {
+    let update = update.ok_or(CommandError::Closed)?;
+    Ok(if update.run.id == *id {
+        Submitted::New(update)
+    } else {
+        Submitted::Existing(update)
+    })
 }
 
 async fn send(
     commands: &mpsc::Sender<Message>,
     command: Command,
 ) -> Result<Option<Update>, CommandError> {
-    let (reply, answer) = oneshot::channel();
-    commands
-        .send(Message::Do(command, reply))
-        .await
-        .map_err(|_| CommandError::Closed)?;
-    answer.await.map_err(|_| CommandError::Closed)?
+    let answer = send_all(commands, vec![command]).await?.pop();
+    answer.unwrap_or(Err(CommandError::Closed))
 }
 
-/// Why a writer did not start.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StartError {
-    #[error(transparent)]
-    Storage(#[from] StoreError),
-    #[error(transparent)]
-    Thread(#[from] std::io::Error),
+async fn send_all(
+    commands: &mpsc::Sender<Message>,
+    together: Vec<Command>,
+) -> Result<Vec<Answer>, CommandError> {
+    let (reply, answer) = oneshot::channel();
+    commands
+        .send(Message::Do(together, reply))
+        .await
+        .map_err(|_| CommandError::Closed)?;
+    answer.await.map_err(|_| CommandError::Closed)
 }

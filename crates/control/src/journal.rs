@@ -3,7 +3,9 @@
 //! A batch is plain data, appended under its [`Position`]. The storage itself fences: an append
 //! under a position that is not the next of its owner's changes nothing.
 
+pub(crate) mod ending;
 pub(crate) mod memory;
+pub(crate) mod record;
 
 use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc};
 
@@ -76,6 +78,17 @@ pub(crate) struct RunChange {
     pub tasks: BTreeSet<usize>,
 }
 
+impl RunChange {
+    /// The tasks that have to be written.
+    fn tasks(&self) -> Vec<usize> {
+        if self.is_new {
+            (0..self.run.tasks.len()).collect()
+        } else {
+            self.tasks.iter().copied().collect()
+        }
+    }
+}
+
 /// A fact for the ledger.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
@@ -146,7 +159,11 @@ pub(crate) trait Storage: Send {
     /// The index that the next ledger entry gets.
     fn next_entry(&self) -> Result<u64, StoreError>;
 
-    /// Runs that have not ended.
+    /// Questions about one run are answered as of this batch at least: what has changed since is
+    /// remembered by who asks.
+    fn seen(&self) -> u64;
+
+    /// Runs that have not ended, as of the last batch.
     fn open_runs(&self) -> Result<Vec<Stored>, StoreError>;
 
     /// A run, by identifier.
@@ -158,6 +175,7 @@ pub(crate) trait Storage: Send {
     /// Ledger entries that no durable checkpoint is known to cover, in order, in pieces.
     fn queued_entries(&self) -> Result<Vec<Entries>, StoreError>;
 
-    /// Forgets the bytes of entries below `size`, at the end of an owner's time.
-    fn trim(&mut self, size: u64) -> Result<(), StoreError>;
+    /// Ends an owner's time: `integrated` is the ledger's length under a durable checkpoint, if no
+    /// batch has told it.
+    fn end(&mut self, integrated: Option<u64>) -> Result<(), StoreError>;
 }

@@ -25,3 +25,4 @@ pub use authority::{Authorised, NotCovered};
 pub use entries::{Entries, EntryQueue};
 pub use handle::{CommandError, Control, Fenced, LedgerPort, Submission, Submitted, Update};
 pub use identity::IdentityError;
+pub use journal::ending::{EndAt, NoAppend};

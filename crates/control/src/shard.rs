@@ -5,25 +5,26 @@
 //! given to it first ([`Shard::missing`], [`Shard::recall`]). Where a batch did not become durable,
 //! the shard's memory is void and is made anew.
 
+mod draft;
 mod report;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{HashMap, VecDeque},
     sync::Arc,
 };
 
 use barecount_model::{
-    evidence::{self, Statement},
+    evidence::Statement,
     id::RunId,
-    plan::Plan,
     run::{
-        Abandonment, Answered, Effects, Moment, Record, Run, WaitingReason,
+        Abandonment, Answered, Effects, Moment, Run, WaitingReason,
         outcome::{CommittedDataset, Outcome},
     },
     work::Work,
 };
 use jiff::Timestamp;
 
+use self::draft::{Draft, Touched};
 use crate::{
     authority::{self, Authorised, Authority, PlanRecord},
     governance::{Action, Explanation},
@@ -118,6 +119,8 @@ pub(crate) struct Active {
     pub(crate) run: Arc<Run>,
     pub(crate) plan: Arc<PlanRecord>,
     pub(crate) authority: Option<Arc<Authority>>,
+    /// The batch that changed it last; 0 of one that was read.
+    seq: u64,
 }
 
 /// Every run that has not ended, and where the journal stands.
@@ -131,8 +134,9 @@ pub(crate) struct Shard {
     /// The ledger's length under a durable checkpoint, if no batch has told it yet.
     integrated: Option<u64>,
     entropy: u64,
-    /// Runs that ended or were looked up in this step: forgotten after it.
-    passing: Vec<RunId>,
+    /// Runs that ended or were looked up, by the batch from which on they may be asked for: forgotten
+    /// then.
+    passing: VecDeque<(u64, RunId)>,
 }
 
 impl Shard {
@@ -149,14 +153,10 @@ impl Shard {
             next_entry,
             integrated: None,
             entropy,
-            passing: Vec::new(),
+            passing: VecDeque::new(),
         };
         for stored in open {
-            shard.remember(Active {
-                run: Arc::new(stored.run),
-                plan: stored.plan,
-                authority: stored.authority,
-            });
+            shard.remember(Active::read(stored));
         }
         shard
     }
@@ -169,8 +169,10 @@ impl Shard {
         self.next_entry
     }
 
-    pub(crate) fn active(&self) -> impl Iterator<Item = &Active> {
-        self.active.values()
+    /// Runs that have not ended.
+    pub(crate) fn open(&self) -> impl Iterator<Item = &Active> {
+        let active = self.active.values();
+        active.filter(|active| !active.run.state.is_final())
     }
 
     pub(crate) fn get(&self, id: &RunId) -> Option<&Active> {
@@ -194,12 +196,8 @@ impl Shard {
 
     /// Takes a stored run into memory for one step, longer if that opens it again.
     pub(crate) fn recall(&mut self, stored: Stored) {
-        self.passing.push(stored.run.id.clone());
-        self.remember(Active {
-            run: Arc::new(stored.run),
-            plan: stored.plan,
-            authority: stored.authority,
-        });
+        self.passing.push_back((0, stored.run.id.clone()));
+        self.remember(Active::read(stored));
     }
 
     fn remember(&mut self, active: Active) {
@@ -218,28 +216,21 @@ impl Shard {
     /// Applies commands in their order. `None` in the place of a command is one that was answered
     /// before.
     pub(crate) fn step(&mut self, commands: Vec<Command>, now: Timestamp) -> Stepped {
-        let mut batch = Batch {
-            position: self.position.next(),
-            at: now,
-            runs: BTreeMap::new(),
-            first_entry: self.next_entry,
-            entries: Vec::new(),
-            outputs: Vec::new(),
-            dead_letters: Vec::new(),
-            integrated: None,
-        };
+        let mut draft = Draft::new(self.position.next(), self.next_entry, now);
         let answers = commands
             .into_iter()
-            .map(|command| self.apply(command, now, &mut batch))
+            .map(|command| self.apply(command, now, &mut draft))
             .collect();
-        for (id, change) in &mut batch.runs {
-            if let Some(active) = self.active.get(id) {
-                change.run = Arc::clone(&active.run);
-                change.authority.clone_from(&active.authority);
-                if active.run.state.is_final() {
-                    self.passing.push(id.clone());
-                }
+        let Draft { mut batch, touched } = draft;
+        for (id, touched) in touched {
+            let Some(active) = self.active.get_mut(&id) else {
+                continue;
+            };
+            active.seq = batch.position.seq;
+            if active.run.state.is_final() {
+                self.passing.push_back((active.seq, id.clone()));
             }
+            batch.runs.insert(id, active.change(touched));
         }
         if !batch.is_empty() {
             self.position = batch.position;
@@ -252,13 +243,15 @@ impl Shard {
         Stepped { batch, answers }
     }
 
-    /// Forgets runs that have ended, once everybody was told.
-    pub(crate) fn settle(&mut self) {
-        for id in std::mem::take(&mut self.passing) {
-            let over = self.active.get(&id).filter(|a| a.run.state.is_final());
-            let Some(run) = over.map(|active| Arc::clone(&active.run)) else {
+    /// Forgets runs that have ended, once everybody was told, and once they can be asked for: of
+    /// batches up to `seen`.
+    pub(crate) fn settle(&mut self, seen: u64) {
+        while let Some((_, id)) = self.passing.pop_front_if(|(seq, _)| *seq <= seen) {
+            let over = |active: &&Active| active.run.state.is_final() && active.seq <= seen;
+            let Some(active) = self.active.get(&id).filter(over) else {
                 continue;
             };
+            let run = Arc::clone(&active.run);
             self.active.remove(&id);
             if let Some(of_tenant) = self.tokens.get_mut(&run.tenant) {
                 of_tenant.remove(&run.token);
@@ -278,17 +271,17 @@ impl Shard {
         &mut self,
         command: Command,
         now: Timestamp,
-        batch: &mut Batch,
+        draft: &mut Draft,
     ) -> Result<Option<RunId>, CommandError> {
         match command {
-            Command::Submit(submission) => self.submit(*submission, now, batch).map(Some),
-            Command::Refuse { run, plan } => Ok(Some(self.refuse(*run, plan, now, batch))),
+            Command::Submit(submission) => self.submit(*submission, now, draft).map(Some),
+            Command::Refuse { run, plan } => Ok(Some(self.refuse(*run, plan, now, draft))),
             Command::Apply { run, verb } => {
-                self.transition(&run, verb, now, batch)?;
+                self.transition(&run, verb, now, draft)?;
                 Ok(Some(run))
             }
             Command::Enter(statement) => {
-                batch.entries.push(Entry {
+                draft.batch.entries.push(Entry {
                     kind: statement.kind,
                     run: None,
                     bytes: statement.bytes,
@@ -306,7 +299,7 @@ impl Shard {
         &mut self,
         submission: Submission,
         now: Timestamp,
-        batch: &mut Batch,
+        draft: &mut Draft,
     ) -> Result<RunId, CommandError> {
         let Submission {
             mut run,
@@ -314,21 +307,22 @@ impl Shard {
             place,
         } = submission;
         if let Some(existing) = self.by_token(&run.tenant, &run.token).cloned() {
-            return self.take_up(existing, &run, &plan, batch);
+            return self.take_up(existing, &run, &plan, draft);
         }
         let mut effects = run.submit(&self.moment(now))?;
         for task in place {
             let placed = run.place(task, &self.moment(now))?;
             effects.records.extend(placed.records);
         }
-        enter(&effects.records, &run, &plan.record.plan, &[], now, batch);
+        draft.enter(&effects.records, &run, &plan.record, &[]);
         let id = run.id.clone();
         let active = Active {
             run: Arc::new(run),
             plan: plan.record,
             authority: Some(plan.authority),
+            seq: 0,
         };
-        batch.runs.insert(id.clone(), active.change(true));
+        draft.touch(&id).is_new = true;
         self.remember(active);
         Ok(id)
     }
@@ -339,17 +333,18 @@ impl Shard {
         mut run: Run,
         plan: Arc<PlanRecord>,
         now: Timestamp,
-        batch: &mut Batch,
+        draft: &mut Draft,
     ) -> RunId {
         let effects = run.refuse(&self.moment(now));
-        enter(&effects.records, &run, &plan.plan, &[], now, batch);
+        draft.enter(&effects.records, &run, &plan, &[]);
         let id = run.id.clone();
         let active = Active {
             run: Arc::new(run),
             plan,
             authority: None,
+            seq: 0,
         };
-        batch.runs.insert(id.clone(), active.change(true));
+        draft.touch(&id).is_new = true;
         self.remember(active);
         id
     }
@@ -361,7 +356,7 @@ impl Shard {
         id: RunId,
         asked: &Run,
         by: &Authorised,
-        batch: &mut Batch,
+        draft: &mut Draft,
     ) -> Result<RunId, CommandError> {
         let Some(active) = self.active.get_mut(&id) else {
             return Err(CommandError::UnknownRun(id));
@@ -377,8 +372,7 @@ impl Shard {
             let authority = Authority::new(&by.explanation, &active.plan.digest)
                 .map_err(|error| CommandError::NotPermitted(id.clone(), error))?;
             active.authority = Some(Arc::new(authority));
-            let change = batch.runs.entry(id.clone());
-            change.or_insert_with(|| active.change(false)).header = true;
+            draft.touch(&id).header = true;
         }
         Ok(id)
     }
@@ -388,7 +382,7 @@ impl Shard {
         id: &RunId,
         verb: Verb,
         now: Timestamp,
-        batch: &mut Batch,
+        draft: &mut Draft,
     ) -> Result<(), CommandError> {
         let moment = self.moment(now);
         let active = self
@@ -403,7 +397,7 @@ impl Shard {
                 outputs,
             } => {
                 let effects = Arc::make_mut(&mut active.run).committed(task, number, &moment)?;
-                batch.outputs.push(Published {
+                draft.batch.outputs.push(Published {
                     run: id.clone(),
                     task,
                     outputs: outputs.clone(),
@@ -416,22 +410,14 @@ impl Shard {
                 number,
                 outcome,
                 dead_letters,
-            } => report::report(active, task, number, *outcome, dead_letters, &moment, batch)?,
+            } => {
+                let batch = &mut draft.batch;
+                report::report(active, task, number, *outcome, dead_letters, &moment, batch)?
+            }
             other => active.turn(other, &moment)?,
         };
-        enter(
-            &effects.records,
-            &active.run,
-            &active.plan.plan,
-            &committed,
-            now,
-            batch,
-        );
-        let change = batch
-            .runs
-            .entry(id.clone())
-            .or_insert_with(|| active.change(false));
-        change.merge(effects);
+        draft.enter(&effects.records, &active.run, &active.plan, &committed);
+        draft.touch(id).merge(effects);
         Ok(())
     }
 
@@ -458,14 +444,23 @@ impl Active {
         }
     }
 
-    fn change(&self, is_new: bool) -> RunChange {
+    fn read(stored: Stored) -> Self {
+        Self {
+            run: Arc::new(stored.run),
+            plan: stored.plan,
+            authority: stored.authority,
+            seq: 0,
+        }
+    }
+
+    fn change(&self, touched: Touched) -> RunChange {
         RunChange {
             run: Arc::clone(&self.run),
             plan: Arc::clone(&self.plan),
             authority: self.authority.clone(),
-            is_new,
-            header: false,
-            tasks: Default::default(),
+            is_new: touched.is_new,
+            header: touched.header,
+            tasks: touched.tasks,
         }
     }
 
@@ -525,40 +520,9 @@ impl Active {
     }
 }
 
-impl RunChange {
-    fn merge(&mut self, effects: Effects) {
-        self.header |= effects.run_changed;
-        self.tasks.extend(effects.tasks_changed);
-    }
-}
-
 impl Batch {
     /// Whether there is nothing that anybody waits for.
     pub(crate) fn is_empty(&self) -> bool {
         self.runs.is_empty() && self.entries.is_empty()
-    }
-}
-
-/// Enters what a transition records: the statements are of the run as it is after it.
-fn enter(
-    records: &[Record],
-    run: &Run,
-    plan: &Plan,
-    committed: &[CommittedDataset],
-    now: Timestamp,
-    batch: &mut Batch,
-) {
-    for record in records {
-        let outputs: &[CommittedDataset] = if matches!(record, Record::TaskCommitted { .. }) {
-            committed
-        } else {
-            &[]
-        };
-        let statement = evidence::of_record(record, run, plan, outputs, now);
-        batch.entries.push(Entry {
-            kind: statement.kind,
-            run: Some(run.id.clone()),
-            bytes: statement.bytes,
-        });
     }
 }

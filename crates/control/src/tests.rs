@@ -71,12 +71,13 @@ impl Owner {
 
     fn call(&mut self, command: Command) -> Answer {
         let (reply, mut answer) = oneshot::channel();
-        self.writer.commit(vec![(command, reply)]);
-        answer.try_recv().unwrap_or(Err(CommandError::Closed))
+        self.writer.commit(vec![(vec![command], reply)]);
+        let answer = answer.try_recv().ok().and_then(|mut answers| answers.pop());
+        answer.unwrap_or(Err(CommandError::Closed))
     }
 }
 
-fn explanation(action: Action) -> Arc<Explanation> {
+pub(crate) fn explanation(action: Action) -> Arc<Explanation> {
     Arc::new(Explanation {
         action,
         tenant: "demo".into(),
@@ -148,32 +149,37 @@ pub(crate) fn task(id: [u8; 16], needs: Vec<usize>) -> Task {
     }
 }
 
-fn submit(plan: &Authorised, id: u64, token: &str) -> Command {
+/// A run of two tasks, the second of which needs the first.
+pub(crate) fn run_of(id: u64, token: &str) -> Run {
     let mut bytes = [0; 16];
     bytes[8..].copy_from_slice(&id.to_be_bytes());
     let mut second = bytes;
     second[0] = 1;
+    Run {
+        id: RunId::from_bytes(bytes),
+        token: token.into(),
+        tenant: "demo".into(),
+        pipeline: "example".into(),
+        version: "sha256:aa".into(),
+        environment: "local".into(),
+        window: None,
+        state: RunState::Waiting,
+        cancel_requested: false,
+        submitted_at: Timestamp::UNIX_EPOCH,
+        ended_at: None,
+        tasks: vec![task(bytes, vec![]), task(second, vec![0])],
+    }
+}
+
+pub(crate) fn submit(plan: &Authorised, id: u64, token: &str) -> Command {
     Command::Submit(Box::new(Submission {
-        run: Run {
-            id: RunId::from_bytes(bytes),
-            token: token.into(),
-            tenant: "demo".into(),
-            pipeline: "example".into(),
-            version: "sha256:aa".into(),
-            environment: "local".into(),
-            window: None,
-            state: RunState::Waiting,
-            cancel_requested: false,
-            submitted_at: Timestamp::UNIX_EPOCH,
-            ended_at: None,
-            tasks: vec![task(bytes, vec![]), task(second, vec![0])],
-        },
+        run: run_of(id, token),
         plan: plan.clone(),
         place: vec![],
     }))
 }
 
-fn outcome(result: AttemptResult) -> Box<Outcome> {
+pub(crate) fn outcome(result: AttemptResult) -> Box<Outcome> {
     Box::new(Outcome {
         result,
         exit_code: Some(0),
@@ -291,10 +297,10 @@ fn who_hears_of_a_run_can_launch_it() -> TestResult {
 }
 
 /// Random numbers from a seed (SplitMix64).
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

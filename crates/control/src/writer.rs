@@ -24,12 +24,13 @@ use crate::{
 const BATCH: usize = 1024;
 
 pub(crate) type Answer = Result<Option<Update>, CommandError>;
-pub(crate) type Reply = oneshot::Sender<Answer>;
+/// Who waits for the answers to commands: as many, in their order.
+pub(crate) type Reply = oneshot::Sender<Vec<Answer>>;
 
 /// What reaches the writer.
 pub(crate) enum Message {
-    /// Something to be done, and who waits for it.
-    Do(Command, Reply),
+    /// Things to be done, in one batch, and who waits for them.
+    Do(Vec<Command>, Reply),
     /// Nothing more is taken from here on; what was sent before is carried out.
     Close,
 }
@@ -75,7 +76,7 @@ pub(crate) fn spawn(
                 let mut batch = Vec::with_capacity(messages.len());
                 for message in messages.drain(..) {
                     match message {
-                        Message::Do(command, reply) => batch.push((command, reply)),
+                        Message::Do(commands, reply) => batch.push((commands, reply)),
                         // What is in the queue is still received.
                         Message::Close => queue.close(),
                     }
@@ -114,7 +115,7 @@ impl Writer {
             // Nobody receives only while the program ends; the entries stay queued on disk.
             let _ = writer.listeners.entries.send(queued);
         }
-        for active in writer.shard.active() {
+        for active in writer.shard.open() {
             writer.issuer.know(active);
             let update = active.update(&writer.shard);
             let _ = writer.listeners.updates.send(update);
@@ -132,14 +133,25 @@ impl Writer {
     }
 
     /// Applies commands, makes what they change durable, and only then answers.
-    pub(crate) fn commit(&mut self, commands: Vec<(Command, Reply)>) {
-        if let Err(error) = self.settle_doubt() {
-            for (_, reply) in commands {
-                let _ = reply.send(Err(error.clone()));
-            }
-            return;
+    pub(crate) fn commit(&mut self, messages: Vec<(Vec<Command>, Reply)>) {
+        let mut commands = Vec::with_capacity(messages.len());
+        let mut waiting = Vec::with_capacity(messages.len());
+        for (of_one, reply) in messages {
+            waiting.push((of_one.len(), reply));
+            commands.extend(of_one);
         }
-        let (commands, replies) = self.recall(commands);
+        let mut answers = self.answers(commands).into_iter();
+        for (count, reply) in waiting {
+            // The caller may have stopped waiting; the change stands all the same.
+            let _ = reply.send(answers.by_ref().take(count).collect());
+        }
+    }
+
+    fn answers(&mut self, commands: Vec<Command>) -> Vec<Answer> {
+        if let Err(error) = self.settle_doubt() {
+            return commands.iter().map(|_| Err(error.clone())).collect();
+        }
+        let (commands, unread) = self.recall(commands);
         let now = self.clock.now();
         let Stepped { batch, answers } = self.shard.step(commands, now);
         let fate = if batch.is_empty() {
@@ -147,31 +159,30 @@ impl Writer {
         } else {
             self.append(batch)
         };
-        match fate {
-            Fate::Durable => {
-                for (answer, reply) in answers.into_iter().zip(replies) {
-                    let answer = answer.map(|id| id.and_then(|id| self.update(&id)));
-                    // The caller may have stopped waiting; the change stands all the same.
-                    let _ = reply.send(answer);
-                }
-                self.shard.settle();
-            }
-            Fate::Void(error) => {
-                for (answer, reply) in answers.into_iter().zip(replies) {
-                    let _ = reply.send(answer.and_then(|_| Err(error.clone())));
-                }
-            }
+        let mut answered = answers.into_iter().map(|answer| match &fate {
+            Fate::Durable => answer.map(|id| id.and_then(|id| self.update(&id))),
+            Fate::Void(error) => answer.and_then(|_| Err(error.clone())),
+        });
+        let answers = unread
+            .into_iter()
+            .map(|unread| match unread {
+                Some(error) => Err(error),
+                // There is an answer to each command that was carried out.
+                None => answered.next().unwrap_or(Err(CommandError::Closed)),
+            })
+            .collect();
+        if matches!(fate, Fate::Durable) {
+            self.shard.settle(self.storage.seen());
         }
+        answers
     }
 
-    /// Has what commands are about in memory. A command that is about something that cannot be read
-    /// is answered here.
-    fn recall(&mut self, commands: Vec<(Command, Reply)>) -> (Vec<Command>, Vec<Reply>) {
-        let mut ready = (
-            Vec::with_capacity(commands.len()),
-            Vec::with_capacity(commands.len()),
-        );
-        for (command, reply) in commands {
+    /// Has what commands are about in memory, and says of each why it cannot be: then it is not
+    /// carried out.
+    fn recall(&mut self, commands: Vec<Command>) -> (Vec<Command>, Vec<Option<CommandError>>) {
+        let mut ready = Vec::with_capacity(commands.len());
+        let mut unread = Vec::with_capacity(commands.len());
+        for command in commands {
             let found = match self.shard.missing(&command) {
                 None => Ok(None),
                 Some(Missing::Run(id)) => self.storage.run(id),
@@ -182,15 +193,13 @@ impl Writer {
                     if let Some(stored) = stored {
                         self.shard.recall(stored);
                     }
-                    ready.0.push(command);
-                    ready.1.push(reply);
+                    ready.push(command);
+                    unread.push(None);
                 }
-                Err(error) => {
-                    let _ = reply.send(Err(CommandError::Store(Arc::new(error))));
-                }
+                Err(error) => unread.push(Some(CommandError::Store(Arc::new(error)))),
             }
         }
-        ready
+        (ready, unread)
     }
 
     /// Makes a batch durable, and tells of it.
@@ -249,7 +258,7 @@ impl Writer {
                 }
                 Ok(found) if found == batch.position => {
                     self.announce(batch);
-                    self.shard.settle();
+                    self.shard.settle(self.storage.seen());
                 }
                 Ok(_) => self.reload(),
                 Err(error) => {
@@ -314,19 +323,16 @@ impl Writer {
         Ok(())
     }
 
-    /// Forgets what the ledger has taken over since the last batch.
+    /// Ends in good order.
     fn end(mut self) {
         if let Err(error) = self.settle_doubt() {
             tracing::error!(%error, "the last batch is left to the next owner");
             return;
         }
-        let Some(size) = self.shard.take_integrated() else {
-            return;
-        };
-        if let Err(error) = self.storage.trim(size) {
+        if let Err(error) = self.storage.end(self.shard.take_integrated()) {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "the ledger's queue was not trimmed"
+                "what can be asked is behind; whoever asks next brings it up to date"
             );
         }
     }

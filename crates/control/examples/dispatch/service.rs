@@ -17,6 +17,7 @@ use barecount_control::{
         Action, Allowed, EnvironmentFacts, EnvironmentKind, Governance, Isolation, Matrix,
         MatrixRow, Permit, PipelineFacts, Question, StageFacts, Verdict,
     },
+    reconcile::Report,
 };
 use barecount_ledger::{
     integrate::Integrator,
@@ -40,7 +41,6 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
     sync::{mpsc, watch},
-    task::JoinSet,
 };
 
 use crate::Failure;
@@ -149,14 +149,7 @@ impl Dispatcher {
         let mut requests = BufReader::new(read).lines();
         while let Some(line) = requests.next_line().await? {
             let Request { tokens } = serde_json::from_str(&line)?;
-            let mut runs = JoinSet::new();
-            for token in tokens {
-                runs.spawn(self.clone().carry_out(token));
-            }
-            let mut states = Vec::with_capacity(runs.len());
-            while let Some(state) = runs.join_next().await {
-                states.push(state??);
-            }
+            let states = self.carry_out(tokens).await?;
             let mut answer = serde_json::to_vec(&Answer { states })?;
             answer.push(b'\n');
             write.write_all(&answer).await?;
@@ -164,37 +157,50 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// A run from its submission to its end, with the reports of a runner whose work is done as
-    /// soon as it is launched.
-    async fn carry_out(self, token: String) -> Result<RunState, Failure> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let run = run(number, token);
-        let attempt = Fenced {
-            run: run.id.clone(),
-            task: 0,
-            number: 1,
-        };
-        let submission = Submission {
-            run,
-            plan: self.governance.authorise()?,
-            place: vec![0],
-        };
-        let Submitted::New(_) = self.control.submit(submission).await? else {
-            return Err("the token was used before".into());
-        };
-        let outcome = Outcome {
+    /// Runs from their submission to their end, with the reports of a runner whose work is done as
+    /// soon as it is launched. Those of one call are handed over together; governance is asked for
+    /// each of them.
+    async fn carry_out(&self, tokens: Vec<String>) -> Result<Vec<RunState>, Failure> {
+        let mut submissions = Vec::with_capacity(tokens.len());
+        let mut reports = Vec::with_capacity(2 * tokens.len());
+        for token in tokens {
+            let run = run(self.next.fetch_add(1, Ordering::Relaxed), token);
+            let attempt = Fenced {
+                run: run.id.clone(),
+                task: 0,
+                number: 1,
+            };
+            // An agent does not wait for its first report to be durable before it makes the second.
+            let runner = "fake".to_owned();
+            reports.push((attempt.clone(), Report::Started { runner }));
+            reports.push((attempt, ended()));
+            submissions.push(Submission {
+                run,
+                plan: self.governance.authorise()?,
+                place: vec![0],
+            });
+        }
+        for submitted in self.control.submit_all(submissions).await? {
+            let Submitted::New(_) = submitted? else {
+                return Err("the token was used before".into());
+            };
+        }
+        let updates = self.control.tell_all(reports).await?;
+        let ends = updates.into_iter().skip(1).step_by(2);
+        ends.map(|update| Ok(update?.run.state)).collect()
+    }
+}
+
+fn ended() -> Report {
+    Report::Ended {
+        outcome: Box::new(Outcome {
             timeline: Timeline::default(),
             result: AttemptResult::Done(Staged::default()),
             exit_code: Some(0),
             metrics: Metrics::default(),
             detail: Value::Null,
-        };
-        // An agent does not wait for its first report to be durable before it makes the second.
-        let (_, update) = tokio::try_join!(
-            self.control.started(&attempt, "fake"),
-            self.control.report(&attempt, outcome, vec![]),
-        )?;
-        Ok(update.run.state)
+        }),
+        dead_letters: vec![],
     }
 }
 

@@ -30,6 +30,10 @@ pub enum Fault {
 pub(crate) struct Durable {
     pub(crate) journal: Vec<Batch>,
     pub(crate) views: Views,
+    /// What can be asked about single runs: it follows, some batches behind.
+    shown: Views,
+    /// So many batches are in `shown`.
+    applied: usize,
     position: Position,
     faults: VecDeque<(Fault, u32)>,
     /// So many questions are answered with a failure.
@@ -52,6 +56,21 @@ pub(crate) struct Views {
 pub struct Memory {
     durable: Arc<Mutex<Durable>>,
     epoch: u64,
+}
+
+impl Durable {
+    /// Applies what is durable, but for the last batches: between none and four of them.
+    fn follow(&mut self) {
+        let lag = self.journal.len() * 7 % 5;
+        self.show(self.journal.len().saturating_sub(lag));
+    }
+
+    fn show(&mut self, batches: usize) {
+        while self.applied < batches {
+            self.shown.apply(&self.journal[self.applied]);
+            self.applied += 1;
+        }
+    }
 }
 
 impl Views {
@@ -146,10 +165,13 @@ impl Memory {
         self.durable().views.outputs.clone()
     }
 
-    /// Whether what can be asked is what follows from the journal.
+    /// Whether what can be asked, once it has followed, is what follows from the journal.
     pub fn is_as_rebuilt(&self) -> bool {
-        let durable = self.durable();
-        Views::rebuilt(&durable.journal).same(&durable.views)
+        let mut durable = self.durable();
+        let all = durable.journal.len();
+        durable.show(all);
+        let rebuilt = Views::rebuilt(&durable.journal);
+        rebuilt.same(&durable.views) && rebuilt.same(&durable.shown)
     }
 
     /// Whether a shard has in memory what is durable of every open run, and nothing else.
@@ -161,7 +183,7 @@ impl Memory {
         };
         let open = durable.views.runs.values();
         let open = open.filter(|stored| !stored.run.state.is_final());
-        open.count() == shard.active().count() && shard.active().all(stored)
+        open.count() == shard.open().count() && shard.open().all(stored)
     }
 
     /// Lets everything succeed that was to fail.
@@ -217,6 +239,7 @@ impl Storage for Memory {
             durable.position = batch.position;
             durable.views.apply(batch);
             durable.journal.push(batch.clone());
+            durable.follow();
         }
         match fault {
             None => Appended::Done,
@@ -232,20 +255,26 @@ impl Storage for Memory {
         Ok(self.read()?.views.entries.len() as u64)
     }
 
+    fn seen(&self) -> u64 {
+        self.durable().applied as u64
+    }
+
     fn open_runs(&self) -> Result<Vec<Stored>, StoreError> {
-        let durable = self.read()?;
-        let runs = durable.views.runs.values();
+        let mut durable = self.read()?;
+        let all = durable.journal.len();
+        durable.show(all);
+        let runs = durable.shown.runs.values();
         let open = runs.filter(|stored| !stored.run.state.is_final());
         Ok(open.cloned().collect())
     }
 
     fn run(&self, id: &RunId) -> Result<Option<Stored>, StoreError> {
-        Ok(self.read()?.views.runs.get(id).cloned())
+        Ok(self.read()?.shown.runs.get(id).cloned())
     }
 
     fn run_by_token(&self, tenant: &str, token: &str) -> Result<Option<Stored>, StoreError> {
         let durable = self.read()?;
-        let mut runs = durable.views.runs.values();
+        let mut runs = durable.shown.runs.values();
         let found = runs.find(|stored| stored.run.tenant == tenant && stored.run.token == token);
         Ok(found.cloned())
     }
@@ -263,9 +292,9 @@ impl Storage for Memory {
         Ok(vec![Entries { first, bytes }])
     }
 
-    fn trim(&mut self, size: u64) -> Result<(), StoreError> {
+    fn end(&mut self, integrated: Option<u64>) -> Result<(), StoreError> {
         let mut durable = self.read()?;
-        durable.views.integrated = size;
+        durable.views.integrated = durable.views.integrated.max(integrated.unwrap_or(0));
         Ok(())
     }
 }

@@ -133,6 +133,11 @@ const MIGRATIONS: &[&str] = &[
     -- has one row in `ledger_entries`: its kinds with blanks between them, its hashes in a row.
     ALTER TABLE ledger_queue ADD COLUMN lengths BLOB;
 ",
+    "
+    -- What is durable is the journal, in a file of its own, and the tables here follow from it: up to
+    -- the batch `shard.seq`. What waits for the ledger is in the journal, too: `ledger_queue` is empty
+    -- once there is one. Nothing of this needs another column.
+",
 ];
 
 /// Brings the file to the newest format.
@@ -178,8 +183,18 @@ fn version(connection: &Connection) -> rusqlite::Result<u32> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// A file as a program left it that knew so many versions.
+    pub(crate) fn older(path: &Path, version: u32, rows: &str) -> rusqlite::Result<()> {
+        let connection = Connection::open(path)?;
+        for migration in &MIGRATIONS[..version as usize] {
+            connection.execute_batch(migration)?;
+        }
+        connection.pragma_update(None, "user_version", version)?;
+        connection.execute_batch(rows)
+    }
 
     type TestResult = Result<(), Box<dyn std::error::Error>>;
 

@@ -8,11 +8,13 @@ use barecount_model::{
     plan::Plan,
     run::{Run, Task},
 };
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, params};
+use rusqlite::{Connection, OptionalExtension, Params, params};
 
 use super::{
     FILE, LedgerEntry, OpenError, OutputVersion, StoreError, damaged, failed, format,
+    journal::Tail,
     rows::{DeadLetter, LEAF_HASH_BYTES, StoredDeadLetter},
+    views::Views,
 };
 use crate::{authority::PlanRecord, journal::Stored};
 
@@ -30,7 +32,8 @@ pub struct Writer {
 /// The reading side of a state folder's store.
 #[derive(Debug)]
 pub struct Reader {
-    connection: Connection,
+    views: Views,
+    journal: Option<Tail>,
 }
 
 impl Reader {
@@ -49,13 +52,18 @@ impl Reader {
         if !path.try_exists().map_err(unusable)? {
             return Ok(None);
         }
-        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)
-            .map_err(|source| OpenError::Database {
-                path: path.clone(),
-                source,
-            })?;
-        format::check(&connection, &path)?;
-        Ok(Some(Self { connection }))
+        let views = Views::open(folder)?;
+        format::check(views.connection(), &path)?;
+        let journal = Tail::open(folder)?;
+        Ok(Some(Self { views, journal }))
+    }
+
+    /// The tables, brought up to what is durable now.
+    fn now(&self) -> Result<&Connection, StoreError> {
+        if let Some(journal) = &self.journal {
+            self.views.catch_up(journal)?;
+        }
+        Ok(self.views.connection())
     }
 
     /// The latest runs, newest first, at most `limit`.
@@ -76,7 +84,7 @@ impl Reader {
         limit: u32,
     ) -> Result<Vec<(Run, Plan)>, StoreError> {
         runs_where(
-            &self.connection,
+            self.now()?,
             "(?1 IS NULL OR tenant = ?1) ORDER BY runs.seq DESC LIMIT ?2",
             params![tenant, limit],
         )
@@ -88,7 +96,7 @@ impl Reader {
     /// [`StoreError`] if the store cannot be read.
     pub fn runs_by_prefix(&self, prefix: &str) -> Result<Vec<(Run, Plan)>, StoreError> {
         runs_where(
-            &self.connection,
+            self.now()?,
             "substr(id, 1, length(?1)) = ?1 ORDER BY runs.seq DESC LIMIT 2",
             params![prefix],
         )
@@ -138,7 +146,7 @@ impl Reader {
     /// [`StoreError`] if the store cannot be read.
     pub fn writers(&self, tenant: &str, dataset: &str) -> Result<Vec<Writer>, StoreError> {
         let mut query = self
-            .connection
+            .now()?
             .prepare_cached(
                 "SELECT outputs.task, outputs.run, runs.pipeline FROM outputs
                  JOIN runs ON runs.id = outputs.run
@@ -166,7 +174,7 @@ impl Reader {
 
     fn texts(&self, sql: &str, parameters: impl Params) -> Result<Vec<String>, StoreError> {
         let mut query = self
-            .connection
+            .now()?
             .prepare_cached(sql)
             .map_err(failed("read tenants"))?;
         query
@@ -187,7 +195,7 @@ impl Reader {
     ) -> Result<Option<(Run, Plan)>, StoreError> {
         // The slash is the character after the dot.
         let found = runs_where(
-            &self.connection,
+            self.now()?,
             "tenant = ?1 AND (token = ?2 OR (token > ?2 || '.' AND token < ?2 || '/'))
              ORDER BY runs.seq DESC LIMIT 1",
             params![tenant, token],
@@ -205,7 +213,7 @@ impl Reader {
         token: &str,
     ) -> Result<Option<(Run, Plan)>, StoreError> {
         let condition = "tenant = ?1 AND token = ?2";
-        let found = runs_where(&self.connection, condition, params![tenant, token])?;
+        let found = runs_where(self.now()?, condition, params![tenant, token])?;
         Ok(found.into_iter().next())
     }
 
@@ -247,7 +255,7 @@ impl Reader {
         );
         let read = "look up what answers work";
         let row: Option<(String, String)> = self
-            .connection
+            .now()?
             .prepare_cached(&sql)
             .and_then(|mut query| {
                 query
@@ -270,7 +278,7 @@ impl Reader {
     /// [`StoreError`] if the store cannot be read.
     pub fn ledger_entries(&self, run: Option<&str>) -> Result<Vec<LedgerEntry>, StoreError> {
         let mut query = self
-            .connection
+            .now()?
             .prepare(
                 "SELECT idx, kind, run, pipeline, tenant, at, leaf_hash
                  FROM ledger_entries WHERE ?1 IS NULL OR run = ?1 ORDER BY idx",
@@ -298,7 +306,7 @@ impl Reader {
     ) -> Result<Vec<StoredDeadLetter>, StoreError> {
         let read = failed("read dead letters");
         let mut query = self
-            .connection
+            .now()?
             .prepare(&format!(
                 "SELECT {DEAD_LETTER_COLUMNS}
                  FROM dead_letters
@@ -316,7 +324,7 @@ impl Reader {
     /// [`StoreError`] if the store cannot be read.
     pub fn dead_letter(&self, id: u64) -> Result<Option<StoredDeadLetter>, StoreError> {
         let sql = format!("SELECT {DEAD_LETTER_COLUMNS} FROM dead_letters WHERE id = ?1");
-        self.connection
+        self.now()?
             .query_row(&sql, params![id], dead_letter)
             .optional()
             .map_err(failed("read a dead letter"))
@@ -329,7 +337,7 @@ impl Reader {
     pub fn attempts_with_letters(&self) -> Result<Vec<(String, u32)>, StoreError> {
         let read = failed("read dead letters");
         let mut query = self
-            .connection
+            .now()?
             .prepare("SELECT DISTINCT task, attempt FROM dead_letters WHERE digest IS NOT NULL")
             .map_err(failed("read dead letters"))?;
         let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
@@ -346,10 +354,7 @@ impl Reader {
              FROM outputs WHERE {condition}"
         );
         let read = failed("read outputs");
-        let mut query = self
-            .connection
-            .prepare(&sql)
-            .map_err(failed("read outputs"))?;
+        let mut query = self.now()?.prepare(&sql).map_err(failed("read outputs"))?;
         let rows = query.query_map(parameters, |row| {
             Ok(OutputVersion {
                 dataset: row.get(0)?,

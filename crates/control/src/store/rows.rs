@@ -1,20 +1,13 @@
 //! Writing rows: the only place that knows how a run is laid out in tables.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap};
 
-use barecount_model::{
-    id::RunId,
-    run::{Run, TaskState},
-};
 use rusqlite::{CachedStatement, Connection, params};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{StoreError, damaged, failed};
-use crate::{
-    authority::PlanRecord,
-    journal::{Batch, Entry, Position, Published, RunChange, SetAside},
-};
+use super::{StoreError, failed};
+use crate::journal::record::{AnswerRow, EntryRow, Header, LetterRow, NewRun, OutputRow, Record};
 
 /// Records that were set aside for one reason, or data of which there is no record to show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,28 +107,6 @@ fn leaf_hash(entry: &[u8]) -> [u8; LEAF_HASH_BYTES] {
         .into()
 }
 
-/// Takes the next place, unless it is not the owner's who asks.
-pub(super) fn advance(connection: &Connection, to: Position) -> Result<bool, StoreError> {
-    let changed = connection
-        .prepare_cached("UPDATE shard SET seq = ?2 WHERE epoch = ?1 AND seq = ?2 - 1")
-        .and_then(|mut update| update.execute(params![to.epoch, to.seq]))
-        .map_err(failed("take a batch's place"))?;
-    Ok(changed == 1)
-}
-
-/// Forgets the bytes of entries below `size`, which a durable checkpoint covers. Those that were
-/// queued together are forgotten together.
-pub(super) fn drop_integrated(connection: &Connection, size: u64) -> Result<(), StoreError> {
-    connection
-        .prepare_cached(
-            "DELETE FROM ledger_queue
-             WHERE idx < ?1 AND idx + coalesce(length(lengths) / ?2, 1) <= ?1",
-        )
-        .and_then(|mut delete| delete.execute(params![size, size_of::<u32>()]))
-        .map_err(failed("trim the ledger's queue"))?;
-    Ok(())
-}
-
 /// Entries as they are queued, one after another.
 pub(super) fn entries_of(bytes: Vec<u8>, lengths: Option<Vec<u8>>) -> Vec<Vec<u8>> {
     let Some(lengths) = lengths else {
@@ -152,26 +123,59 @@ pub(super) fn entries_of(bytes: Vec<u8>, lengths: Option<Vec<u8>>) -> Vec<Vec<u8
     entries.collect()
 }
 
-/// Writes the rows of one batch, by statements that are looked up once for all of them.
+/// Writes rows, by statements that are looked up once for all of them.
 pub(super) struct Rows<'c> {
-    connection: &'c Connection,
     insert_plan: CachedStatement<'c>,
     insert_run: CachedStatement<'c>,
     update_run: CachedStatement<'c>,
     write_task: CachedStatement<'c>,
     write_answer: CachedStatement<'c>,
+    publish_output: CachedStatement<'c>,
+    keep_letters: CachedStatement<'c>,
     index_entries: CachedStatement<'c>,
-    queue_entries: CachedStatement<'c>,
+}
+
+/// A run as several records leave it.
+struct Coalesced<'r> {
+    id: &'r str,
+    tenant: &'r str,
+    pipeline: &'r str,
+    new: Option<NewRun<'r>>,
+    header: Option<Header<'r>>,
+    tasks: BTreeMap<u64, &'r str>,
+}
+
+/// The runs of records that follow each other, each as the last of them leaves it, in the order in
+/// which they first are in them.
+fn coalesce<'r>(records: &[Record<'r>]) -> Vec<Coalesced<'r>> {
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    let mut runs: Vec<Coalesced<'r>> = Vec::new();
+    for row in records.iter().flat_map(|record| &record.runs) {
+        let place = *places.entry(row.id).or_insert(runs.len());
+        if place == runs.len() {
+            runs.push(Coalesced {
+                id: row.id,
+                tenant: row.tenant,
+                pipeline: row.pipeline,
+                new: row.new,
+                header: None,
+                tasks: BTreeMap::new(),
+            });
+        }
+        let run = &mut runs[place];
+        run.header = row.header.or(run.header);
+        run.tasks.extend(row.tasks.iter().copied());
+    }
+    runs
 }
 
 impl<'c> Rows<'c> {
     pub(super) fn of(connection: &'c Connection) -> Result<Self, StoreError> {
         let prepared = |sql| {
             let statement = connection.prepare_cached(sql);
-            statement.map_err(failed("prepare to write a batch"))
+            statement.map_err(failed("prepare to write rows"))
         };
         Ok(Self {
-            connection,
             insert_plan: prepared("INSERT OR IGNORE INTO plans (digest, body) VALUES (?1, ?2)")?,
             insert_run: prepared(
                 "INSERT INTO runs (id, tenant, token, pipeline, state, submitted, plan, body, permit)
@@ -188,127 +192,86 @@ impl<'c> Rows<'c> {
                  (key, tenant, pipeline, stage, partition, run, idx)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?,
+            publish_output: prepared(
+                "INSERT OR REPLACE INTO outputs
+                 (run, task, dataset, partition, version, uri, rows, bytes, digest, at, tenant)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            )?,
+            keep_letters: prepared(
+                "INSERT INTO dead_letters
+                 (run, task, attempt, stage, dataset, record, error, schema_hash, at, tenant,
+                  reason, count, digest)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+            )?,
             index_entries: prepared(
                 "INSERT INTO ledger_entries (idx, kind, run, pipeline, tenant, at, leaf_hash)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?,
-            queue_entries: prepared(
-                "INSERT INTO ledger_queue (idx, bytes, lengths) VALUES (?1, ?2, ?3)",
-            )?,
         })
     }
 
-    /// Writes everything that a batch changed, but for plans that are durable.
-    pub(super) fn write(
-        &mut self,
-        batch: &Batch,
-        plans: &HashSet<String>,
-    ) -> Result<(), StoreError> {
-        for change in batch.runs.values() {
-            if !change.is_new {
-                self.update_run(change)?;
-                continue;
+    /// Writes what records say that follow each other.
+    pub(super) fn write(&mut self, records: &[Record<'_>]) -> Result<(), StoreError> {
+        for plan in records.iter().flat_map(|record| &record.plans) {
+            self.insert_plan
+                .execute(params![plan.digest, plan.body])
+                .map_err(failed("write a plan"))?;
+        }
+        for run in coalesce(records) {
+            self.write_run(&run)?;
+        }
+        for record in records {
+            for answer in &record.answers {
+                self.write_answer(answer)?;
             }
-            if !plans.contains(&change.plan.digest) {
-                self.insert_plan(&change.plan)?;
+            for output in &record.outputs {
+                self.publish_output(output, record.at)?;
             }
-            self.insert_run(change)?;
-        }
-        let at = batch.at.to_string();
-        let run_of = |id: &RunId| batch.runs.get(id).map(|change| &*change.run);
-        for published in &batch.outputs {
-            if let Some(run) = run_of(&published.run) {
-                self.publish_outputs(run, published, &at)?;
+            for letter in &record.dead_letters {
+                self.keep_letters(letter, record.at)?;
             }
+            self.index_entries(record)?;
         }
-        for set_aside in &batch.dead_letters {
-            if let Some(run) = run_of(&set_aside.run) {
-                self.insert_dead_letters(run, set_aside, &at)?;
-            }
-        }
-        let mut index = batch.first_entry;
-        let together = |a: &Entry, b: &Entry| a.run.is_some() && a.run == b.run;
-        for entries in batch.entries.chunk_by(together) {
-            let run = entries[0].run.as_ref().and_then(run_of);
-            self.index_entries(index, entries, run, &at)?;
-            index += entries.len() as u64;
-        }
-        self.queue_entries(batch)?;
-        match batch.integrated {
-            Some(size) => drop_integrated(self.connection, size),
-            None => Ok(()),
-        }
-    }
-
-    /// Stores a plan under its digest, once.
-    fn insert_plan(&mut self, plan: &PlanRecord) -> Result<(), StoreError> {
-        self.insert_plan
-            .execute(params![plan.digest, plan.body])
-            .map_err(failed("write a plan"))?;
         Ok(())
     }
 
-    /// Stores a new run, with all its tasks.
-    fn insert_run(&mut self, change: &RunChange) -> Result<(), StoreError> {
-        let run = &change.run;
-        let row = params![
-            run.id.as_str(),
-            run.tenant,
-            run.token,
-            run.pipeline,
-            run.state.as_str(),
-            run.submitted_at.to_string(),
-            change.plan.digest,
-            header(run)?,
-            permit(change)?,
-        ];
-        self.insert_run
-            .execute(row)
-            .map_err(failed("write a run"))?;
-        (0..run.tasks.len()).try_for_each(|index| self.write_task(run, index))
-    }
-
-    /// Stores what commands changed of a run.
-    fn update_run(&mut self, change: &RunChange) -> Result<(), StoreError> {
-        let run = &change.run;
-        if change.header {
-            let row = params![
-                run.id.as_str(),
-                run.state.as_str(),
-                header(run)?,
-                permit(change)?
-            ];
-            self.update_run
-                .execute(row)
-                .map_err(failed("write a run"))?;
+    fn write_run(&mut self, run: &Coalesced<'_>) -> Result<(), StoreError> {
+        match (run.new, run.header) {
+            (Some(new), Some(header)) => self.insert_run.execute(params![
+                run.id,
+                run.tenant,
+                new.token,
+                run.pipeline,
+                header.state,
+                new.submitted,
+                new.plan,
+                header.body,
+                header.permit,
+            ]),
+            (_, Some(header)) => {
+                let row = params![run.id, header.state, header.body, header.permit];
+                self.update_run.execute(row)
+            }
+            (_, None) => Ok(0),
         }
-        let mut tasks = change.tasks.iter();
-        tasks.try_for_each(|&index| self.write_task(run, index))
+        .map_err(failed("write a run"))?;
+        for (index, body) in &run.tasks {
+            self.write_task
+                .execute(params![run.id, index, body])
+                .map_err(failed("write a task"))?;
+        }
+        Ok(())
     }
 
-    fn write_task(&mut self, run: &Run, index: usize) -> Result<(), StoreError> {
-        let body = serde_json::to_string(&run.tasks[index]).map_err(damaged("task"))?;
-        self.write_task
-            .execute(params![run.id.as_str(), index as u64, body])
-            .map_err(failed("write a task"))?;
-        self.write_answer(run, index)
-    }
-
-    /// What a task has come to by its own work answers that work from now on.
-    fn write_answer(&mut self, run: &Run, index: usize) -> Result<(), StoreError> {
-        let task = &run.tasks[index];
-        let (TaskState::Succeeded, Some(work), None) = (task.state, &task.work, &task.answered)
-        else {
-            return Ok(());
-        };
+    fn write_answer(&mut self, answer: &AnswerRow<'_>) -> Result<(), StoreError> {
         let row = params![
-            work.key.to_string(),
-            run.tenant,
-            run.pipeline,
-            task.stage,
-            task.partition.as_deref().unwrap_or_default(),
-            run.id.as_str(),
-            index as u64
+            answer.key,
+            answer.tenant,
+            answer.pipeline,
+            answer.stage,
+            answer.partition,
+            answer.run,
+            answer.task,
         ];
         self.write_answer
             .execute(row)
@@ -316,132 +279,71 @@ impl<'c> Rows<'c> {
         Ok(())
     }
 
-    /// Enters what one command says of a run in the ledger's sequence. Places and leaf hashes are
-    /// durable with the facts themselves; tiles and checkpoint follow from this sequence alone.
-    fn index_entries(
-        &mut self,
-        first: u64,
-        entries: &[Entry],
-        run: Option<&Run>,
-        at: &str,
-    ) -> Result<(), StoreError> {
-        let kinds: Vec<&str> = entries.iter().map(|entry| entry.kind.as_str()).collect();
-        let hashes: Vec<_> = entries
-            .iter()
-            .map(|entry| leaf_hash(&entry.bytes))
-            .collect();
+    fn publish_output(&mut self, output: &OutputRow<'_>, at: &str) -> Result<(), StoreError> {
         let row = params![
-            first,
-            kinds.join(" "),
-            run.map(|run| run.id.as_str()),
-            run.map(|run| &run.pipeline),
-            run.map(|run| &run.tenant),
+            output.run,
+            output.task,
+            output.dataset,
+            output.partition,
+            output.version,
+            output.uri,
+            output.rows,
+            output.bytes,
+            output.digest,
             at,
-            hashes.as_flattened(),
+            output.tenant,
         ];
-        self.index_entries
+        self.publish_output
             .execute(row)
-            .map_err(failed("append evidence"))?;
-        Ok(())
-    }
-
-    /// Keeps the bytes of a batch's entries until a checkpoint covers them.
-    fn queue_entries(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        if batch.entries.is_empty() {
-            return Ok(());
-        }
-        let entries = batch.entries.iter().map(|entry| entry.bytes.as_slice());
-        let lengths = entries.clone().map(|bytes| bytes.len() as u32);
-        let lengths: Vec<_> = lengths.map(u32::to_le_bytes).collect();
-        let bytes = entries.collect::<Vec<_>>().concat();
-        self.queue_entries
-            .execute(params![batch.first_entry, bytes, lengths.as_flattened()])
-            .map_err(failed("append evidence"))?;
-        Ok(())
-    }
-
-    /// Makes a task's datasets visible, all at once.
-    fn publish_outputs(
-        &self,
-        run: &Run,
-        published: &Published,
-        at: &str,
-    ) -> Result<(), StoreError> {
-        let mut insert = self
-            .connection
-            .prepare_cached(
-                "INSERT OR REPLACE INTO outputs
-                 (run, task, dataset, partition, version, uri, rows, bytes, digest, at, tenant)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-            )
             .map_err(failed("publish outputs"))?;
-        let task = &run.tasks[published.task];
-        for output in &published.outputs {
-            let row = params![
-                run.id.as_str(),
-                task.id.as_str(),
-                output.dataset,
-                task.partition,
-                output.version,
-                output.uri,
-                output.rows,
-                output.bytes,
-                output.digest,
-                at,
-                run.tenant
-            ];
-            insert.execute(row).map_err(failed("publish outputs"))?;
-        }
         Ok(())
     }
 
-    /// Keeps records that an attempt set aside.
-    fn insert_dead_letters(
-        &self,
-        run: &Run,
-        set_aside: &SetAside,
-        at: &str,
-    ) -> Result<(), StoreError> {
-        let mut insert = self
-            .connection
-            .prepare_cached(
-                "INSERT INTO dead_letters
-                 (run, task, attempt, stage, dataset, record, error, schema_hash, at, tenant,
-                  reason, count, digest)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-            )
+    fn keep_letters(&mut self, letter: &LetterRow<'_>, at: &str) -> Result<(), StoreError> {
+        let row = params![
+            letter.run,
+            letter.task,
+            letter.attempt,
+            letter.stage,
+            letter.dataset,
+            letter.record,
+            letter.error,
+            letter.schema_hash,
+            at,
+            letter.tenant,
+            letter.reason,
+            letter.count,
+            letter.digest,
+        ];
+        self.keep_letters
+            .execute(row)
             .map_err(failed("keep dead letters"))?;
-        let task = &run.tasks[set_aside.task];
-        for letter in &set_aside.letters {
+        Ok(())
+    }
+
+    /// Enters what each command says of a run in the ledger's index: one row.
+    fn index_entries(&mut self, record: &Record<'_>) -> Result<(), StoreError> {
+        let mut index = record.first_entry;
+        let together = |a: &EntryRow<'_>, b: &EntryRow<'_>| a.run.is_some() && a.run == b.run;
+        for entries in record.entries.chunk_by(together) {
+            let place = entries[0].run.and_then(|place| usize::try_from(place).ok());
+            let run = place.and_then(|place| record.runs.get(place));
+            let kinds: Vec<&str> = entries.iter().map(|entry| entry.kind).collect();
+            let hashes: Vec<_> = entries.iter().map(|entry| leaf_hash(entry.bytes)).collect();
             let row = params![
-                run.id.as_str(),
-                task.id.as_str(),
-                set_aside.number,
-                task.stage,
-                letter.dataset,
-                letter.record,
-                letter.error,
-                letter.schema_hash,
-                at,
-                run.tenant,
-                letter.reason,
-                letter.count,
-                letter.digest
+                index,
+                kinds.join(" "),
+                run.map(|run| run.id),
+                run.map(|run| run.pipeline),
+                run.map(|run| run.tenant),
+                record.at,
+                hashes.as_flattened(),
             ];
-            insert.execute(row).map_err(failed("keep dead letters"))?;
+            self.index_entries
+                .execute(row)
+                .map_err(failed("index evidence"))?;
+            index += entries.len() as u64;
         }
         Ok(())
     }
-}
-
-/// The run's own row: everything but its tasks, which have rows of their own.
-fn header(run: &Run) -> Result<String, StoreError> {
-    serde_json::to_string(&run.header()).map_err(damaged("run"))
-}
-
-fn permit(change: &RunChange) -> Result<Option<String>, StoreError> {
-    let authority = change.authority.as_deref();
-    authority
-        .map(|authority| serde_json::to_string(authority).map_err(damaged("permit")))
-        .transpose()
 }

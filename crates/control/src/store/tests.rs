@@ -1,12 +1,10 @@
 //! One SQLite file: who may write it, and what it keeps for the ledger.
 
-use std::fs;
+use std::{fs, path::Path};
 
-use barecount_model::evidence::EvidenceKind;
-use jiff::Timestamp;
+use rusqlite::Connection;
 
 use super::*;
-use crate::journal::Entry;
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
@@ -77,45 +75,106 @@ fn a_batch_is_written_once() -> TestResult {
 }
 
 #[test]
-fn entries_stay_queued_until_all_that_were_queued_with_them_are_under_a_checkpoint() -> TestResult {
+fn the_journal_keeps_what_the_ledger_has_not_taken_over() -> TestResult {
     let folder = tempfile::tempdir()?;
+    let facts: [&[&str]; 3] = [&["a\n", "", "ccc"], &["d"], &[]];
+    let bytes = |facts: &[&str]| facts.iter().map(|fact| fact.as_bytes().to_vec()).collect();
+    let all: [Piece; 2] = [(0, bytes(facts[0])), (3, bytes(facts[1]))];
     let mut store = Store::open(folder.path())?;
-    let facts: [&[&str]; 2] = [&["a\n", "", "ccc"], &["d"]];
     let mut first = 0;
     for facts in facts {
         let batch = batch_after(store.position()?, first, facts);
         assert!(matches!(store.append(&batch), Appended::Done));
         first += facts.len() as u64;
     }
-    let bytes = |facts: &[&str]| facts.iter().map(|fact| fact.as_bytes().to_vec()).collect();
-    let all: [Piece; 2] = [(0, bytes(facts[0])), (3, bytes(facts[1]))];
     assert_eq!(queued(&store)?, all);
-    store.trim(2)?;
-    assert_eq!(queued(&store)?, all);
-    store.trim(3)?;
+    store.end(Some(2))?;
+    drop(store);
+    let mut store = Store::open(folder.path())?;
+    assert_eq!(queued(&store)?, all, "a batch is kept for its last entry");
+    store.end(Some(3))?;
+    drop(store);
+    let mut store = Store::open(folder.path())?;
     assert_eq!(queued(&store)?, all[1..]);
-    store.trim(4)?;
+    store.end(Some(4))?;
+    drop(store);
+    let store = Store::open(folder.path())?;
     assert_eq!(queued(&store)?, []);
     assert_eq!(store.next_entry()?, 4);
+    assert_eq!(store.position()?.seq, 3);
+    Ok(())
+}
+
+/// What the tables hold, but for who owns them.
+fn tables(folder: &Path) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    let file = Connection::open(folder.join(FILE))?;
+    let mut rows = Vec::new();
+    for table in ["shard", "ledger_entries"] {
+        let mut query = file.prepare(&format!("SELECT * FROM {table}"))?;
+        let columns = query.column_count();
+        let mut found = query.query([])?;
+        while let Some(row) = found.next()? {
+            let values = (0..columns).map(|column| row.get_ref(column));
+            rows.push(format!(
+                "{table} {:?}",
+                values.collect::<Result<Vec<_>, _>>()?
+            ));
+        }
+    }
+    Ok(rows)
+}
+
+#[test]
+fn what_an_older_program_queued_is_in_the_journal_from_its_beginning() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    format::tests::older(
+        &folder.path().join(FILE),
+        6,
+        "UPDATE shard SET epoch = 3, seq = 9;
+         INSERT INTO ledger_queue (idx, bytes) VALUES (5, CAST('five' AS BLOB));
+         INSERT INTO ledger_queue (idx, bytes, lengths)
+             VALUES (6, CAST('sixseven' AS BLOB), x'0300000005000000');
+         INSERT INTO ledger_entries (idx, kind, at, leaf_hash) VALUES
+             (5, 'build', '', zeroblob(32)), (6, 'build build', '', zeroblob(64));",
+    )?;
+    let bytes = |facts: &[&str]| facts.iter().map(|fact| fact.as_bytes().to_vec()).collect();
+    let older: Piece = (5, bytes(&["five", "six", "seven"]));
+    for _ in 0..2 {
+        let store = Store::open(folder.path())?;
+        assert_eq!(queued(&store)?, std::slice::from_ref(&older));
+        assert_eq!(store.position()?.seq, 9);
+    }
+    let mut store = Store::open(folder.path())?;
+    assert_eq!(store.position()?, Position { epoch: 6, seq: 9 });
+    assert_eq!(store.next_entry()?, 8);
+    let batch = batch_after(store.position()?, 8, &["eight"]);
+    assert!(matches!(store.append(&batch), Appended::Done));
+    assert_eq!(queued(&store)?, [older, (8, bytes(&["eight"]))]);
+    drop(store);
+    assert_eq!(tables(folder.path())?.len(), 4, "nothing is indexed twice");
     Ok(())
 }
 
 #[test]
-fn what_an_older_program_queued_entry_by_entry_is_read_and_trimmed_as_it_was() -> TestResult {
+fn a_journal_that_is_older_than_its_tables_is_refused() -> TestResult {
     let folder = tempfile::tempdir()?;
     let mut store = Store::open(folder.path())?;
-    store.connection.execute_batch(
-        "INSERT INTO ledger_queue (idx, bytes) VALUES (5, CAST('five' AS BLOB)), (6, CAST('six' AS BLOB));
-         INSERT INTO ledger_entries (idx, kind, at, leaf_hash) VALUES
-             (5, 'build', '', zeroblob(32)), (6, 'build', '', zeroblob(32));",
-    )?;
-    let (five, six) = ((5, vec![b"five".to_vec()]), (6, vec![b"six".to_vec()]));
-    assert_eq!(store.next_entry()?, 7);
-    let batch = batch_after(store.position()?, 7, &["seven"]);
+    let batch = batch_after(store.position()?, 0, &["a"]);
     assert!(matches!(store.append(&batch), Appended::Done));
-    let seven = (7, vec![b"seven".to_vec()]);
-    assert_eq!(queued(&store)?, [five, six.clone(), seven.clone()]);
-    store.trim(6)?;
-    assert_eq!(queued(&store)?, [six, seven]);
+    drop(store);
+    let journal = Connection::open(folder.path().join(journal::FILE))?;
+    journal.execute("DELETE FROM journal WHERE seq = 1", [])?;
+    drop(journal);
+    let refused = Store::open(folder.path()).err().ok_or("it is refused")?;
+    let OpenError::Unreadable { source, .. } = refused else {
+        return Err(refused.into());
+    };
+    assert!(matches!(
+        *source,
+        StoreError::Behind {
+            journal: 0,
+            tables: 1
+        }
+    ));
     Ok(())
 }

@@ -1,0 +1,271 @@
+//! The journal of a state folder: a file of its own, so that nothing that is written beside it is
+//! waited for.
+//!
+//! One row is one batch, under its place; it is written once and never changed. The rows that the
+//! tables of the store and the ledger have taken over durably are removed, but for the newest, which
+//! says where the journal stands.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, Params, Transaction, TransactionBehavior, params};
+
+use super::{OpenError, StoreError, failed};
+use crate::journal::Position;
+
+/// The journal's file inside a state folder.
+pub(super) const FILE: &str = "journal.sqlite";
+
+const FORMAT: u32 = 1;
+
+const TABLES: &str = "
+    -- Raised by whoever takes the shard over: batches of whoever had it before collide from then on.
+    CREATE TABLE owner (
+        id    INTEGER PRIMARY KEY CHECK (id = 0),
+        epoch INTEGER NOT NULL
+    );
+    -- A batch: what it adds to the ledger, and its record.
+    CREATE TABLE journal (
+        seq         INTEGER PRIMARY KEY,
+        epoch       INTEGER NOT NULL,
+        first_entry INTEGER NOT NULL,
+        entries     INTEGER NOT NULL,
+        record      BLOB NOT NULL
+    );
+";
+
+/// Where a journal begins.
+pub(super) struct Beginning {
+    pub(super) position: Position,
+    pub(super) first_entry: u64,
+    pub(super) entries: u64,
+    pub(super) record: Vec<u8>,
+}
+
+/// The place of a batch in the journal, and of what it adds in the ledger.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) seq: u64,
+    /// The index after its last entry.
+    pub(super) entries_end: u64,
+}
+
+/// The writing side.
+#[derive(Debug)]
+pub(super) struct Journal {
+    connection: Connection,
+}
+
+/// The reading side.
+#[derive(Debug)]
+pub(super) struct Tail {
+    connection: Connection,
+}
+
+impl Journal {
+    /// Opens a state folder's journal, and takes it over; begins one where there is none.
+    pub(super) fn open(
+        folder: &Path,
+        begin: impl FnOnce() -> Result<Beginning, StoreError>,
+    ) -> Result<Self, OpenError> {
+        let path = folder.join(FILE);
+        let database = |source| OpenError::Database {
+            path: path.clone(),
+            source,
+        };
+        let mut connection = Connection::open(&path).map_err(database)?;
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+                 PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = 4000;",
+            )
+            .map_err(database)?;
+        connection.set_prepared_statement_cache_capacity(16);
+        let found = format_of(&connection).map_err(database)?;
+        if found > FORMAT {
+            return Err(OpenError::Newer {
+                found,
+                known: FORMAT,
+            });
+        }
+        if found == 0 {
+            let beginning = begin().map_err(|source| OpenError::Unreadable {
+                path: folder.to_owned(),
+                source: Box::new(source),
+            })?;
+            make(&mut connection, &beginning).map_err(database)?;
+        }
+        connection
+            .execute("UPDATE owner SET epoch = epoch + 1", [])
+            .map_err(database)?;
+        Ok(Self { connection })
+    }
+
+    /// Writes a batch's record, at its position and with what it adds to the ledger, in a transaction
+    /// that is not committed yet; `None` if somebody else owns the shard, or that batch is written.
+    pub(super) fn write(
+        &mut self,
+        (position, first_entry, entries): (Position, u64, u64),
+        record: &[u8],
+    ) -> Result<Option<Transaction<'_>>, StoreError> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed("begin a transaction"))?;
+        let row = params![position.seq, position.epoch, first_entry, entries, record];
+        let written = transaction
+            .prepare_cached(
+                "INSERT OR IGNORE INTO journal (seq, epoch, first_entry, entries, record)
+                 SELECT ?1, ?2, ?3, ?4, ?5 FROM owner
+                 WHERE epoch = ?2 AND (SELECT max(seq) FROM journal) = ?1 - 1",
+            )
+            .and_then(|mut insert| insert.execute(row))
+            .map_err(failed("append to the journal"))?;
+        Ok((written == 1).then_some(transaction))
+    }
+
+    /// Who owns the shard, and how many batches there are.
+    pub(super) fn position(&self) -> Result<Position, StoreError> {
+        self.connection
+            .prepare_cached("SELECT epoch, (SELECT max(seq) FROM journal) FROM owner")
+            .and_then(|mut query| {
+                query.query_row([], |row| {
+                    Ok(Position {
+                        epoch: row.get(0)?,
+                        seq: row.get(1)?,
+                    })
+                })
+            })
+            .map_err(failed("read the journal's position"))
+    }
+
+    /// The index that the next ledger entry gets.
+    pub(super) fn next_entry(&self) -> Result<u64, StoreError> {
+        self.connection
+            .query_row(
+                "SELECT first_entry + entries FROM journal ORDER BY seq DESC LIMIT 1",
+                [],
+                |row| row.get(0),
+            )
+            .map_err(failed("read the ledger's length"))
+    }
+
+    /// The places of all batches that it holds, in order.
+    pub(super) fn places(&self) -> Result<Vec<Place>, StoreError> {
+        let mut query = self
+            .connection
+            .prepare("SELECT seq, first_entry + entries FROM journal ORDER BY seq")
+            .map_err(failed("read the journal"))?;
+        let places = query.query_map([], |row| {
+            Ok(Place {
+                seq: row.get(0)?,
+                entries_end: row.get(1)?,
+            })
+        });
+        places
+            .and_then(Iterator::collect)
+            .map_err(failed("read the journal"))
+    }
+
+    /// The records that add to the ledger, in order.
+    pub(super) fn with_entries(&self) -> Result<Vec<Vec<u8>>, StoreError> {
+        records(&self.connection, "entries > 0", params![])
+    }
+
+    /// Removes the batches up to `seq`, which is not the newest.
+    pub(super) fn trim(connection: &Connection, seq: u64) -> Result<(), StoreError> {
+        connection
+            .prepare_cached("DELETE FROM journal WHERE seq <= ?1")
+            .and_then(|mut delete| delete.execute(params![seq]))
+            .map_err(failed("trim the journal"))?;
+        Ok(())
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Tail {
+    /// Opens an existing journal for reading; `None` where there is none.
+    pub(super) fn open(folder: &Path) -> Result<Option<Self>, OpenError> {
+        let path = folder.join(FILE);
+        let exists = path.try_exists().map_err(|source| OpenError::Folder {
+            path: folder.to_owned(),
+            source,
+        })?;
+        if !exists {
+            return Ok(None);
+        }
+        let database = |source| OpenError::Database {
+            path: path.clone(),
+            source,
+        };
+        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .map_err(database)?;
+        match format_of(&connection).map_err(database)? {
+            // It is being made, and holds nothing yet.
+            0 => Ok(None),
+            FORMAT => Ok(Some(Self { connection })),
+            found => Err(OpenError::Newer {
+                found,
+                known: FORMAT,
+            }),
+        }
+    }
+
+    /// The newest batch's number.
+    pub(super) fn last(&self) -> Result<u64, StoreError> {
+        let last: Option<u64> = self
+            .connection
+            .prepare_cached("SELECT max(seq) FROM journal")
+            .and_then(|mut query| query.query_row([], |row| row.get(0)))
+            .map_err(failed("read the journal"))?;
+        Ok(last.unwrap_or(0))
+    }
+
+    /// The records after batch `seq`, in order.
+    pub(super) fn after(&self, seq: u64) -> Result<Vec<Vec<u8>>, StoreError> {
+        records(&self.connection, "seq > ?1", params![seq])
+    }
+}
+
+fn records(
+    connection: &Connection,
+    condition: &str,
+    parameters: impl Params,
+) -> Result<Vec<Vec<u8>>, StoreError> {
+    let read = failed("read the journal");
+    let sql = format!("SELECT record FROM journal WHERE {condition} ORDER BY seq");
+    connection
+        .prepare_cached(&sql)
+        .and_then(|mut query| {
+            let rows = query.query_map(parameters, |row| row.get(0))?;
+            rows.collect()
+        })
+        .map_err(read)
+}
+
+fn make(connection: &mut Connection, beginning: &Beginning) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(TABLES)?;
+    let Beginning {
+        position,
+        first_entry,
+        entries,
+        record,
+    } = beginning;
+    transaction.execute(
+        "INSERT INTO owner (id, epoch) VALUES (0, ?1)",
+        params![position.epoch],
+    )?;
+    transaction.execute(
+        "INSERT INTO journal (seq, epoch, first_entry, entries, record) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![position.seq, position.epoch, first_entry, entries, record],
+    )?;
+    transaction.pragma_update(None, "user_version", FORMAT)?;
+    transaction.commit()
+}
+
+fn format_of(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
