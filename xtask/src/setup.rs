@@ -78,6 +78,12 @@ const TEST_TOOLS: &[Tool] = &[
     },
 ];
 
+const FIGURES_TOOLS: &[Tool] = &[Tool {
+    what: "PostgreSQL, which figures are held against",
+    probe: &["sh", "-c", "ls /usr/lib/postgresql/*/bin/postgres"],
+    packages: &["postgresql"],
+}];
+
 const SANDBOX_BENCH_TOOLS: &[Tool] = &[Tool {
     what: "crun, which cold starts are held against",
     probe: &["crun", "--version"],
@@ -101,7 +107,28 @@ const NETWORK_BENCH_TOOLS: &[Tool] = &[
 pub(crate) fn for_tests(project: &Project) -> Result<(), Failure> {
     tools(TEST_TOOLS, project)?;
     tunnel_device()?;
+    python(&project.python_environment(), TEST_REQUIREMENTS, project)?;
+    flights(project)
+}
+
+/// Makes sure of the engines that figures are compared with.
+pub(crate) fn for_figures(project: &Project) -> Result<(), Failure> {
+    tools(FIGURES_TOOLS, project)?;
     python(&project.python_environment(), TEST_REQUIREMENTS, project)
+}
+
+/// Gets the data of the example that does not bring it, where its tests look for it.
+fn flights(project: &Project) -> Result<(), Failure> {
+    let (python, to) = (project.test_python(), project.target.join("flights"));
+    let prepare = [
+        &text(&python)?,
+        "examples/flights/prepare",
+        "--to",
+        &text(&to)?,
+    ];
+    Task::of(prepare.map(str::to_owned))
+        .minutes(10)
+        .run("setup-flights", project)
 }
 
 /// Opens the device of tunnels to everybody, as udev does everywhere: what it makes belongs to the

@@ -7,6 +7,7 @@
 pub mod binary;
 pub mod erp;
 pub mod example;
+pub mod flights;
 pub mod leftovers;
 pub mod mounts;
 pub mod pages;
