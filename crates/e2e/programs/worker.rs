@@ -80,6 +80,11 @@ fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
             print_much(1 << 30);
             copy_rows(output);
         }
+        "print a gigabyte and fail" => {
+            print_much(1 << 30);
+            println!("\nrow 7 is odd");
+            return Err(3);
+        }
         "linger" => {
             linger();
             copy_rows(output);

@@ -193,6 +193,17 @@ fn a_gigabyte_of_output_is_cut_and_the_work_goes_on() {
 }
 
 #[test]
+fn the_last_words_of_work_that_printed_too_much_are_its_last() {
+    let timeout = "      timeout: 120s\n";
+    let place = pipelines::container_with("print a gigabyte and fail", timeout);
+    let finished = run(&place).exits_with(1);
+    let failure = failure(&finished);
+    let told = failure["message"].as_str().unwrap_or_default();
+    assert!(told.contains("its last words: "), "{finished}");
+    assert!(told.ends_with("row 7 is odd"), "{finished}");
+}
+
+#[test]
 fn a_second_answer_to_one_event_changes_nothing() {
     let finished = run(&pipelines::function("answer twice")).exits_with(0);
     assert_eq!(finished.json("run")["outputs"][0]["rows"], 3);

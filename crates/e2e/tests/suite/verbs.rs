@@ -323,6 +323,95 @@ fn gc_removes_what_nobody_needs_and_keeps_what_runs_named() {
 }
 
 #[test]
+fn gc_that_would_keep_no_older_version_asks_first() {
+    let place = Place::new();
+    told(&place, &["init"]).exits_with(0);
+    told(&place, &["run", "pipeline.yaml"]).exits_with(0);
+    let job = fs_err::read_to_string(place.join("jobs/daily.sql")).expect("a job was written");
+    place.write("jobs/daily.sql", format!("{job}-- anew\n"));
+    told(&place, &["run", "pipeline.yaml"]).exits_with(0);
+    let first = ["outputs", "show", "kpi.weekdays", "--version", "0"];
+    // Nobody is there to be asked.
+    told(&place, &["gc", "--retention", "0"])
+        .exits_with(2)
+        .tells("every version of every dataset but the latest would be removed")
+        .tells("--yes");
+    told(&place, &first).exits_with(0);
+    let removed = json(&place, &["gc", "--retention", "0", "--yes"], "gc");
+    assert_eq!(removed["data_files"], 1, "{removed}");
+    told(&place, &["outputs", "export", "kpi.weekdays"]).exits_with(0);
+    let export = ["outputs", "export", "kpi.weekdays", "--version", "0"];
+    assert_ne!(told(&place, &export).status.code(), Some(0));
+}
+
+#[test]
+fn an_export_that_fails_names_its_file_and_leaves_none() {
+    let place = Place::new();
+    told(&place, &["init"]).exits_with(0);
+    let manifest = fs_err::read_to_string(place.join("pipeline.yaml")).expect("it was written");
+    let (untested, _) = manifest.split_once("          tests:").unwrap_or_default();
+    place.write("pipeline.yaml", untested);
+    // Forty thousand rows that nothing compresses to less than what may be written.
+    let digit = "VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)";
+    let job = format!(
+        "CREATE VIEW digit AS SELECT CAST(column1 AS BIGINT) AS n FROM ({digit});
+         CREATE VIEW number AS SELECT a.n * 10000 + b.n * 1000 + c.n * 100 + d.n * 10 + e.n AS n
+         FROM digit AS a CROSS JOIN digit AS b CROSS JOIN digit AS c CROSS JOIN digit AS d
+         CROSS JOIN digit AS e WHERE a.n < 4;
+         INSERT INTO kpi.weekdays SELECT n AS weekday, n * n * 7919 % 1000003 AS days FROM number;\n"
+    );
+    place.write("jobs/daily.sql", job);
+    told(&place, &["run", "pipeline.yaml"]).exits_with(0);
+    // As on a full disk, but for files of 64 KiB alone.
+    let limit = "trap '' XFSZ; ulimit -f 128; exec \"$0\" \"$@\"";
+    let limited = ["sh", "-c", limit].map(OsString::from);
+    for format in ["csv", "ndjson", "parquet"] {
+        let to = place.join(format!("days.{format}"));
+        let export = [
+            "outputs",
+            "export",
+            "kpi.weekdays",
+            "--format",
+            format,
+            "--to",
+        ];
+        let export = place.barecount(export).argument(&to).behind(&limited);
+        export
+            .finish()
+            .exits_with(1)
+            .tells(&format!("could not be exported to {}", to.display()))
+            .tells("File too large");
+        assert!(!to.exists(), "{} is gone", to.display());
+    }
+}
+
+#[test]
+fn validate_tells_between_what_a_run_costs_and_the_run_lies_there() -> Outcome {
+    let place = Place::new();
+    told(&place, &["init"]).exits_with(0);
+    told(&place, &["validate", "pipeline.yaml"])
+        .exits_with(0)
+        .tells("a run costs ")
+        .tells(" USD at list prices");
+    let found = json(&place, &["validate", "pipeline.yaml"], "diagnostics");
+    let estimate = &found["estimates"][0]["estimate"];
+    let money = |amount: &Value| -> Result<f64, barecount_e2e::Failure> {
+        Ok(amount["amount"]
+            .as_str()
+            .ok_or("an amount is a text")?
+            .parse()?)
+    };
+    let run = json(&place, &["run", "pipeline.yaml"], "run");
+    let (least, most) = (money(&estimate["at_least"])?, money(&estimate["at_most"])?);
+    let cost = money(&run["cost"])?;
+    assert!(
+        0.0 < least && least <= cost && cost < most,
+        "{estimate}: {cost}"
+    );
+    Ok(())
+}
+
+#[test]
 fn schemas_are_printed_and_a_schema_that_does_not_exist_is_told_with_those_that_do() -> Outcome {
     let place = Place::new();
     for name in ["manifest", "environment", "lock", "build", "evidence"] {
