@@ -83,6 +83,13 @@ const BENCHES: &[Bench] = &[
         read: reading::staging,
     },
     Bench {
+        name: "skip",
+        package: "barecount-e2e",
+        example: "skip",
+        arguments: &[],
+        read: reading::skip,
+    },
+    Bench {
         name: "dispatch",
         package: "barecount-control",
         example: "dispatch",
@@ -143,7 +150,7 @@ fn build(chosen: &[&Bench], project: &Project) -> Result<(), Failure> {
     } in chosen
     {
         command.push_str(&format!(" -p {package} --example {example}"));
-        if *name == "etl" {
+        if ["etl", "skip"].contains(name) {
             command.push_str(" -p barecount --bin barecount");
         }
     }
@@ -166,6 +173,7 @@ impl Bench {
         }
         fs::create_dir_all(&scratch).map_err(failed)?;
         let python = project.bench_environment().join("bin/python");
+        let binary = project.target.join("release/barecount");
         let arguments = self.arguments.iter().map(|&argument| match argument {
             FOLDER => scratch.display().to_string(),
             PYTHON => python.display().to_string(),
@@ -174,6 +182,7 @@ impl Bench {
         let log = format!("bench-{name}");
         Task::of([program.display().to_string()].into_iter().chain(arguments))
             .minutes(15)
+            .env("BARECOUNT_BIN", binary.display().to_string())
             .shown(Shown::InLog)
             .run(&log, project)?;
         fs::remove_dir_all(&scratch).map_err(failed)?;

@@ -28,6 +28,11 @@ usage: cargo xtask <task>
                  and agents with their sandboxes until nothing was left of N of them (20)
   sim [--histories N] [--seed S]
                  make histories up from a seed, and hold that each comes to one end
+  walk [--steps N] [--seed S] [--only STEP,STEP…]
+                 edit, revert, backfill, restore, cancel and kill a pipeline in N steps (14), and
+                 hold each of its figures beside DuckDB's; then those of all flights
+  figures [--count N] [--seed S]
+                 hold N expressions (2000) beside what DuckDB and PostgreSQL make of them
   break [NAME…]  break each guarantee in a copy of the project, and hold that a test notices
   dist           build a static binary, pack it as an archive, a Debian package, a wheel and an
                  OCI image in target/dist, and try each of them
@@ -35,7 +40,7 @@ usage: cargo xtask <task>
   deny           have cargo-deny check what is depended on; compiles it first
   bench NAME…    measure beside the alternatives and print JSON lines, on a machine that does
                  nothing else; NAME is sandbox, ledger, invoke, network,
-                 etl or dispatch
+                 secrets, etl, staging, skip or dispatch
 ";
 
 #[expect(
@@ -55,6 +60,8 @@ fn main() -> ExitCode {
             "fuzz" => test::run_fuzz(rest).map(Some),
             "kill" => test::run_kill(rest).map(Some),
             "sim" => test::run_sim(rest).map(Some),
+            "walk" => test::run_walk(rest).map(Some),
+            "figures" => test::run_figures(rest).map(Some),
             "break" => breaks::run(rest).map(Some),
             "deny" if rest.is_empty() => Project::find()
                 .and_then(|project| dependencies::with_cargo_deny(&project))

@@ -156,18 +156,10 @@ pub(crate) fn run_kill(arguments: &[String]) -> Result<(), Failure> {
     let sandboxes = "cargo test -p barecount-sandbox --locked --test sandbox -- \
                      nothing_outlives_a_kill_at_any_moment";
     let mut sandboxes = Task::new(sandboxes).minutes(24 * 60);
-    for option in arguments.chunks(2) {
-        let usage = || Failure::new("kill", "usage: cargo xtask kill [--times N] [--seed N]");
-        let [name, value] = option else {
-            return Err(usage());
-        };
-        let variable = match name.as_str() {
-            "--times" => "BARECOUNT_KILLS",
-            "--seed" => "BARECOUNT_SEED",
-            _ => return Err(usage()),
-        };
-        value.parse::<u64>().map_err(|_| usage())?;
-        task = task.env(variable, value);
+    let usage = "usage: cargo xtask kill [--times N] [--seed N]";
+    let known = [("--times", "BARECOUNT_KILLS"), ("--seed", "BARECOUNT_SEED")];
+    for (variable, value) in options("kill", arguments, &known, usage)? {
+        task = task.env(variable, value.clone());
         sandboxes = sandboxes.env(variable, value);
     }
     build().run("build", &project)?;
@@ -180,20 +172,93 @@ pub(crate) fn run_sim(arguments: &[String]) -> Result<(), Failure> {
     let project = Project::find()?;
     let command = "cargo test --workspace --locked --test histories -- --nocapture";
     let mut task = Task::new(command).minutes(24 * 60);
-    for option in arguments.chunks(2) {
-        let usage = || Failure::new("sim", "usage: cargo xtask sim [--histories N] [--seed S]");
-        let [name, value] = option else {
-            return Err(usage());
-        };
-        let variable = match name.as_str() {
-            "--histories" => "BARECOUNT_SIM_HISTORIES",
-            "--seed" => "BARECOUNT_SIM_SEED",
-            _ => return Err(usage()),
-        };
-        value.parse::<u64>().map_err(|_| usage())?;
+    let usage = "usage: cargo xtask sim [--histories N] [--seed S]";
+    let known = [
+        ("--histories", "BARECOUNT_SIM_HISTORIES"),
+        ("--seed", "BARECOUNT_SIM_SEED"),
+    ];
+    for (variable, value) in options("sim", arguments, &known, usage)? {
         task = task.env(variable, value);
     }
     task.run("sim", &project)
+}
+
+/// Works on a pipeline as people do from day to day, and holds that its figures stay true; and that
+/// those of all the example's flights are.
+pub(crate) fn run_walk(arguments: &[String]) -> Result<(), Failure> {
+    let project = Project::find()?;
+    let usage = "usage: cargo xtask walk [--steps N] [--seed S] [--only STEP,STEP…]";
+    let known = [
+        ("--steps", "BARECOUNT_WALK_STEPS"),
+        ("--seed", "BARECOUNT_SEED"),
+        ("--only", "BARECOUNT_WALK_ONLY"),
+    ];
+    let command = "cargo test --workspace --locked --test walk -- --nocapture";
+    let mut walk = whole_binary(&project, command).minutes(24 * 60);
+    for (variable, value) in options("walk", arguments, &known, usage)? {
+        walk = walk.env(variable, value);
+    }
+    setup::for_tests(&project)?;
+    build().run("build", &project)?;
+    walk.run("walk", &project)?;
+    let command = "cargo test --workspace --locked --test suite -- flights";
+    whole_binary(&project, command)
+        .env("BARECOUNT_FLIGHTS", "all")
+        .minutes(60)
+        .run("walk-all", &project)
+}
+
+/// Holds expressions of a seed beside DuckDB and PostgreSQL.
+pub(crate) fn run_figures(arguments: &[String]) -> Result<(), Failure> {
+    let project = Project::find()?;
+    let usage = "usage: cargo xtask figures [--count N] [--seed S]";
+    let known = [("--count", "count"), ("--seed", "seed")];
+    let chosen = options("figures", arguments, &known, usage)?;
+    let value = |name: &str, usual: &str| {
+        let found = chosen.iter().find(|(known, _)| *known == name);
+        found.map_or_else(|| usual.to_owned(), |(_, value)| value.clone())
+    };
+    setup::for_figures(&project)?;
+    build().run("build", &project)?;
+    let text = |path: PathBuf| path.display().to_string();
+    let command = [
+        text(project.test_python()),
+        "crates/e2e/tests/python/engines.py".to_owned(),
+        text(project.debug_program("examples/figures")),
+        value("count", "2000"),
+        value("seed", "1"),
+    ];
+    Task::of(command)
+        .minutes(24 * 60)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .run("figures", &project)
+}
+
+/// The options of a task, each with the variable that tests read it from; a value is a number, or
+/// several with commas between them.
+fn options(
+    task: &str,
+    arguments: &[String],
+    known: &[(&str, &'static str)],
+    usage: &str,
+) -> Result<Vec<(&'static str, String)>, Failure> {
+    let mut found = Vec::new();
+    for option in arguments.chunks(2) {
+        let wrong = || Failure::new(task, usage);
+        let [name, value] = option else {
+            return Err(wrong());
+        };
+        let (_, variable) = known
+            .iter()
+            .find(|(known, _)| known == name)
+            .ok_or_else(wrong)?;
+        let number = |number: &str| number.parse::<u64>().is_ok();
+        if !value.split(',').all(number) {
+            return Err(wrong());
+        }
+        found.push((*variable, value.clone()));
+    }
+    Ok(found)
 }
 
 /// Builds all of it, as the tests will: a part would be built with other features of the same large

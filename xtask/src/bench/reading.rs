@@ -106,6 +106,22 @@ pub(crate) fn network(lines: &[Value]) -> Vec<Figure> {
     figures
 }
 
+/// Twenty tasks of which nothing has changed.
+pub(crate) fn skip(lines: &[Value]) -> Vec<Figure> {
+    let p50 = |case: &str| number(line(lines, "case", case), "p50_ms");
+    let start = p50("starting the binary");
+    let cases = ["nothing has changed", "another owner"].into_iter();
+    let figures = cases.filter_map(|case| {
+        let figure = Figure::new("skip", case, p50(case)?, "ms p50");
+        let figure = figure.budget(Budget::AtMost(100.0));
+        Some(match start {
+            Some(start) => figure.beside("starting the binary", start),
+            None => figure,
+        })
+    });
+    figures.collect()
+}
+
 /// Fetches of one secret.
 pub(crate) fn secrets(lines: &[Value]) -> Vec<Figure> {
     let p50 = |case| number(line(lines, "case", case), "p50_us").map(|micros| micros / 1e3);

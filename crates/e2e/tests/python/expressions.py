@@ -5,14 +5,14 @@ of its value, which is null for a null. Expressions for which DuckDB fails are l
 them are aggregates over a few rows.
 """
 
+import itertools
 import json
 import random
 import sys
 
 import duckdb
 
-seed, count = int(sys.argv[1]), int(sys.argv[2])
-chance = random.Random(seed)
+chance = random.Random()
 
 INTS = [0, 1, -1, 2, 3, 7, -10, 99, 2147483647, -2147483648, 4611686018427387904]
 DECIMALS = ["0.00", "0.01", "-0.01", "1.50", "2.50", "-2.50", "99.99", "12345.67", "-0.05"]
@@ -167,20 +167,27 @@ def aggregate():
 
 
 KINDS = {"whole": whole, "exact": exact, "real": real, "truth": truth, "text": text, "day": day}
-connection = duckdb.connect()
-printed = 0
-while printed < count:
-    if chance.random() < 0.25:
-        expression, kind = aggregate()
-        is_float = kind == "f"
-    else:
-        kind = chance.choice(list(KINDS))
-        expression, is_float = KINDS[kind](chance.randint(1, 3)), kind == "real"
-    try:
-        theirs = expression.replace("[/]", "//")
-        (value,) = connection.execute(f"SELECT CAST({theirs} AS VARCHAR)").fetchone()
-    except duckdb.Error:
-        continue
-    printed += 1
-    ours = expression.replace("[/]", "/")
-    print(json.dumps({"expression": ours, "is_float": is_float, "value": value}))
+
+
+def figures(seed):
+    """Expressions without end, each with whether it is a float, and DuckDB's value of it."""
+    chance.seed(seed)
+    connection = duckdb.connect()
+    while True:
+        if chance.random() < 0.25:
+            expression, kind = aggregate()
+            is_float = kind == "f"
+        else:
+            kind = chance.choice(list(KINDS))
+            expression, is_float = KINDS[kind](chance.randint(1, 3)), kind == "real"
+        try:
+            theirs = expression.replace("[/]", "//")
+            (value,) = connection.execute(f"SELECT CAST({theirs} AS VARCHAR)").fetchone()
+        except duckdb.Error:
+            continue
+        yield {"expression": expression.replace("[/]", "/"), "is_float": is_float, "value": value}
+
+
+if __name__ == "__main__":
+    for figure in itertools.islice(figures(int(sys.argv[1])), int(sys.argv[2])):
+        print(json.dumps(figure))
