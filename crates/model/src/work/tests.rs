@@ -1,6 +1,8 @@
 use super::*;
 use crate::run::Window;
 
+mod days;
+
 fn plan() -> Plan {
     let text = include_str!("tests/plan.json");
     serde_json::from_str(text).expect("a plan")
