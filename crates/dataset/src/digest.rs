@@ -83,10 +83,15 @@ impl RowsHash {
         }
     }
 
-    fn add_row(&mut self, encoded: &[u8], hasher: &mut blake3::Hasher) {
-        let mut expanded = [0_u8; STATE_BYTES];
+    /// Adds an encoded row; `expanded` is where it is expanded to.
+    fn add_row(
+        &mut self,
+        encoded: &[u8],
+        hasher: &mut blake3::Hasher,
+        expanded: &mut [u8; STATE_BYTES],
+    ) {
         hasher.reset();
-        hasher.update(encoded).finalize_xof().fill(&mut expanded);
+        hasher.update(encoded).finalize_xof().fill(expanded);
         let (words, _) = expanded.as_chunks::<4>();
         for (lane, word) in self.lanes.iter_mut().zip(words) {
             *lane = lane.wrapping_add(u32::from_le_bytes(*word));
@@ -156,6 +161,7 @@ pub struct RowHasher {
     columns: Vec<(usize, Vec<u8>, ColumnType)>,
     hasher: blake3::Hasher,
     encoded: Vec<u8>,
+    expanded: Box<[u8; STATE_BYTES]>,
 }
 
 impl RowHasher {
@@ -183,6 +189,7 @@ impl RowHasher {
                 .collect(),
             hasher: blake3::Hasher::new_derive_key(ROW_CONTEXT),
             encoded: Vec::new(),
+            expanded: Box::new([0; STATE_BYTES]),
         }
     }
 
@@ -210,7 +217,7 @@ impl RowHasher {
                     cells.encode(row, &mut self.encoded);
                 }
             }
-            sum.add_row(&self.encoded, &mut self.hasher);
+            sum.add_row(&self.encoded, &mut self.hasher, &mut self.expanded);
         }
     }
 }

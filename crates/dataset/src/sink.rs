@@ -26,7 +26,10 @@ use crate::stage::{Limits, StageError, StageObserver};
 /// A file is closed, and the next begun, after so many rows.
 const ROWS_PER_FILE: u64 = 4 << 20;
 /// What the rows that are encoded but not written yet hold in memory, in all open files together.
-const ENCODED_BYTES: usize = 64 << 20;
+const ENCODED_BYTES: usize = 80 << 20;
+/// A writer holds a table of values for each column that it has a dictionary of, tens of kilobytes
+/// even for a few rows: above so many columns of all open files together, further files have none.
+const DICTIONARIES: usize = 640;
 /// Where rows are divided, so many of them
 const WAITING_ROWS: usize = 256 << 10;
 /// or so many bytes of them are divided at once, so that a file gets more than a few at a time.
@@ -228,7 +231,7 @@ impl<'a> Sink<'a> {
             .and_then(|()| HashingFile::create(&path))
             .map_err(|source| StageError::Write { path, source })?;
         let options = ArrowWriterOptions::new()
-            .with_properties(properties())
+            .with_properties(self.properties())
             .with_skip_arrow_metadata(true);
         let writer =
             ArrowWriter::try_new_with_options(file, Arc::clone(&self.file_schema), options)
@@ -243,6 +246,17 @@ impl<'a> Sink<'a> {
             hash,
             stats,
         })
+    }
+
+    /// The next file's settings, which follow from the rows: equal rows in equal order give equal
+    /// bytes.
+    fn properties(&self) -> WriterProperties {
+        let columns = (self.open.len() + 1) * self.file_schema.fields().len();
+        WriterProperties::builder()
+            .set_created_by("barecount".to_owned())
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_dictionary_enabled(columns <= DICTIONARIES)
+            .build()
     }
 
     /// Writes what the fullest files have encoded, until all together hold no more than they may.
@@ -354,14 +368,6 @@ fn stats_json(rows: u64, columns: &BTreeMap<String, ColumnStats>) -> String {
         "numRecords": rows, "minValues": low, "maxValues": high, "nullCount": nulls,
     })
     .to_string()
-}
-
-/// Fixed writer settings: equal rows in equal order give equal bytes.
-fn properties() -> WriterProperties {
-    WriterProperties::builder()
-        .set_created_by("barecount".to_owned())
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .build()
 }
 
 fn encode(file: &str, source: parquet::errors::ParquetError) -> StageError {

@@ -18,10 +18,17 @@ const BATCH_ROWS: usize = 8192;
 /// or sooner, when their text has so many bytes.
 const BATCH_BYTES: usize = 16 << 20;
 
+/// So many texts that matched a pattern are remembered: what has a pattern often has few values.
+const MATCHED: usize = 64;
+/// The longest text that is remembered.
+const MATCHED_BYTES: usize = 64;
+
 /// What one column's cells must be.
 pub(super) struct ColumnCheck<'a> {
     declared: &'a Column,
     pattern: Option<Regex>,
+    /// Texts that the pattern matched, each in the place that [`place_of`] says.
+    matched: Vec<String>,
     names_folders: bool,
 }
 
@@ -35,6 +42,7 @@ impl<'a> ColumnCheck<'a> {
                 Some(pattern) => compile_pattern(&column.name, pattern).ok(),
                 None => None,
             },
+            matched: vec![String::new(); if column.pattern.is_some() { MATCHED } else { 0 }],
             names_folders: schema.partition_by().contains(&column.name),
         };
         schema.columns().iter().map(check).collect()
@@ -47,7 +55,7 @@ impl<'a> ColumnCheck<'a> {
 
     /// Checks the column's pattern, and that a partition value is not taken for null: the Delta
     /// protocol does so with the empty string, and readers of folders with the name of theirs.
-    pub(super) fn text(&self, text: &str) -> Result<(), Refusal> {
+    pub(super) fn text(&mut self, text: &str) -> Result<(), Refusal> {
         if self.names_folders && text.is_empty() {
             return Err(self.refusal("a partition cannot be named by empty text"));
         }
@@ -55,14 +63,22 @@ impl<'a> ColumnCheck<'a> {
             let reason = format!("a partition cannot be named by `{NULL_FOLDER}`, which is null");
             return Err(self.refusal(&reason));
         }
-        match &self.pattern {
-            Some(regex) if !regex.is_match(text) => {
-                let pattern = self.declared.pattern.as_deref().unwrap_or_default();
-                let reason = format!("does not match `{pattern}`");
-                Err(self.refusal(&reason).found(quoted(text)))
-            }
-            _ => Ok(()),
+        let Some(regex) = &self.pattern else {
+            return Ok(());
+        };
+        let place = place_of(text);
+        if !text.is_empty() && self.matched[place] == text {
+            return Ok(());
         }
+        if !regex.is_match(text) {
+            let pattern = self.declared.pattern.as_deref().unwrap_or_default();
+            let reason = format!("does not match `{pattern}`");
+            return Err(self.refusal(&reason).found(quoted(text)));
+        }
+        if text.len() <= MATCHED_BYTES {
+            text.clone_into(&mut self.matched[place]);
+        }
+        Ok(())
     }
 
     /// Accepts a null where the column does.
@@ -80,6 +96,14 @@ impl<'a> ColumnCheck<'a> {
     fn within(&self, refusal: Refusal) -> Refusal {
         refusal.within(&format!("column `{}`: ", self.declared.name))
     }
+}
+
+/// Where a text that matched is remembered: one of [`MATCHED`] places.
+fn place_of(text: &str) -> usize {
+    let sum = text.bytes().take(16).fold(text.len(), |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(usize::from(byte))
+    });
+    sum % MATCHED
 }
 
 /// Collects rows into a batch.

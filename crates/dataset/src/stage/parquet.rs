@@ -43,7 +43,7 @@ impl Stage<'_, '_> {
         })?;
         let mut reader =
             guarded(|| builder.with_batch_size(BATCH_ROWS).build()).map_err(malformed)?;
-        let checks = ColumnCheck::of(&self.spec.schema);
+        let mut checks = ColumnCheck::of(&self.spec.schema);
         let mut row = 0;
         while let Some(batch) = guarded(|| reader.next().transpose()).map_err(malformed)? {
             self.count_rows(file, batch.num_rows() as u64)?;
@@ -53,7 +53,7 @@ impl Stage<'_, '_> {
                 .iter()
                 .map(|place| batch.column(*place))
                 .collect::<Vec<_>>();
-            self.parquet_rows(file, &checks, &sources, row)?;
+            self.parquet_rows(file, &mut checks, &sources, row)?;
             row += batch.num_rows() as u64;
         }
         Ok(())
@@ -87,7 +87,7 @@ impl Stage<'_, '_> {
     fn parquet_rows(
         &mut self,
         file: &InputFile,
-        checks: &[ColumnCheck<'_>],
+        checks: &mut [ColumnCheck<'_>],
         sources: &[&ArrayRef],
         first_row: u64,
     ) -> Result<(), StageError> {
@@ -100,7 +100,7 @@ impl Stage<'_, '_> {
         let mut columns = Vec::with_capacity(sources.len());
         let mut refused = BTreeMap::new();
         for (place, column) in schema.columns().iter().enumerate() {
-            let (source, check) = (sources[place].as_ref(), &checks[place]);
+            let (source, check) = (sources[place].as_ref(), &mut checks[place]);
             let cast = cast_with_options(source, &column.column_type.to_arrow(), &options)
                 .map_err(arrange)?;
             check_column(column, check, source, &cast, &mut refused);
@@ -123,7 +123,7 @@ impl Stage<'_, '_> {
 /// column's stays. A column without any is seen by its number of nulls.
 fn check_column(
     column: &Column,
-    check: &ColumnCheck<'_>,
+    check: &mut ColumnCheck<'_>,
     source: &dyn Array,
     cast: &ArrayRef,
     refused: &mut BTreeMap<usize, Refusal>,
