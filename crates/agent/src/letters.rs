@@ -14,10 +14,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use barecount_api::assignment::SetAside;
+use barecount_api::{assignment::SetAside, letter::Letter};
 use barecount_model::digest::{Digest, Digesting};
 use barecount_secrets::Redactor;
-use serde::{Deserialize, Serialize};
 
 use crate::places;
 
@@ -25,21 +24,6 @@ use crate::places;
 const MAX_GROUPS: usize = 1_000;
 /// What those are told to have in common.
 const OTHER_REASONS: &str = "other reasons";
-
-/// One record that was set aside, a line of the file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Letter {
-    /// The dataset it was meant for, if that is known.
-    pub dataset: Option<String>,
-    /// What it was set aside for, in words that all such records share.
-    pub reason: String,
-    /// The reason, and what was found in this record.
-    pub error: String,
-    /// The record, or a bounded sample of it.
-    pub record: String,
-    /// A hash of the schema that it did not fit.
-    pub schema_hash: Option<String>,
-}
 
 /// More was set aside than there is room for.
 #[derive(Debug, thiserror::Error)]

@@ -27,7 +27,7 @@ mod words;
 pub use access::{AccessError, IdentityVerifier};
 pub use data::{Artifacts, DataError, DataPlane, Located, StagedOutput};
 pub use dispatcher::{Agent, AgentConfig, Disk};
-pub use letters::{Letter, Letters, LettersFull};
+pub use letters::{Letters, LettersFull};
 pub use live::StagingWatch;
 pub use places::StagingFolders;
 pub use secrets::SecretsService;

@@ -7,5 +7,8 @@
 pub mod activity;
 pub mod assignment;
 pub mod attempt;
+pub mod dataset;
 pub mod holder;
+pub mod letter;
+pub mod records;
 pub mod run;

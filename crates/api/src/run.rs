@@ -1,5 +1,7 @@
 //! A run as it is shown: `barecount/run/v1`.
 
+use std::path::PathBuf;
+
 use barecount_model::{
     class::{NetworkProfile, RunnerClass, Size},
     digest::Digest,
@@ -12,6 +14,22 @@ use barecount_model::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+/// A run that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRequest {
+    /// The manifest's file.
+    pub manifest: PathBuf,
+    /// The window of logical time.
+    pub window: Option<Window>,
+    /// The name of the logical work; made from version, window and files if absent.
+    pub token: Option<String>,
+    /// This stage alone.
+    pub stage: Option<String>,
+    /// Stages whose work is done again although nothing has changed; `all`
+    /// stands for every stage.
+    pub force: Vec<String>,
+}
 
 /// A run in a list of runs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -79,6 +97,9 @@ pub struct RunView {
     pub dead_letters: u64,
     /// What its work wrote and declared no output for.
     pub undeclared: Vec<Undeclared>,
+    /// How much more of the kind there was.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub undeclared_left_out: u64,
     /// What it cost, at list prices.
     pub cost: Cost,
     /// Its entries in the ledger.
@@ -188,8 +209,26 @@ pub struct OutputView {
 pub struct Undeclared {
     /// The stage.
     pub stage: String,
+    /// The partition of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<String>,
     /// What it is called.
     pub name: String,
+}
+
+/// What an attempt wrote to standard output and standard error.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Log {
+    /// The task.
+    pub task: TaskId,
+    /// Its stage.
+    pub stage: String,
+    /// The partition of it.
+    pub partition: Option<String>,
+    /// The attempt's number.
+    pub attempt: u32,
+    /// The text.
+    pub log: String,
 }
 
 /// An entry's place in the ledger.
@@ -201,4 +240,8 @@ pub struct EntryRef {
     pub kind: String,
     /// RFC 6962 leaf hash, in hexadecimal.
     pub leaf_hash: String,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }

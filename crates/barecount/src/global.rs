@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use barecount_client::embedded::{Embedded, hold::Wait};
+use barecount_client::{
+    client::Client,
+    embedded::{Embedded, hold::Wait},
+};
 use barecount_model::text::Duration;
 use clap::Args;
 
@@ -86,8 +89,8 @@ fn wait(text: &str) -> Result<Wait, String> {
 }
 
 impl Global {
-    /// The client that answers the verb.
-    pub(crate) fn client(&self) -> Embedded {
+    /// Who answers the verb.
+    pub(crate) fn client(&self) -> impl Client {
         Embedded {
             state: self.state.clone(),
             environment: self.environment.clone(),

@@ -1,233 +1,143 @@
-//! A run as other programs and people see it: `barecount/run/v1`, and its text form.
+//! A run as people see it.
 
+use barecount_api::{
+    dataset::{ColumnView, Rows},
+    run::{OutputView, RunView, TaskView, Undeclared},
+};
 use barecount_client::{
-    details::attempt,
+    failure::Failure,
     harmless::{Harmless, SetOff},
     words::{bytes, short},
 };
-use barecount_control::{
-    governance::{Explanation, Refusal, Verdict, explain},
-    store::{LedgerEntry, OutputVersion},
-};
-use barecount_dataset::read::FirstRows;
-use barecount_model::{
-    cost::{self, Money},
-    plan::Plan,
-    run::{Attempt, AttemptState, Held, Run, RunState, Task, TaskState, outcome::Staged},
-};
+use barecount_control::governance::{Explanation, Refusal, Verdict, explain};
+use barecount_model::run::{Attempt, RunState, TaskState, outcome::Staged};
 use serde_json::{Value, json};
 
-use crate::{accesses, flows, printer::Table};
-
-/// Everything that is shown of a run.
-pub(crate) struct RunView<'a> {
-    pub(crate) run: &'a Run,
-    pub(crate) plan: &'a Plan,
-    pub(crate) outputs: &'a [OutputVersion],
-    pub(crate) evidence: &'a [LedgerEntry],
-    /// Whether it has not ended, and nobody works on it.
-    pub(crate) interrupted: bool,
-}
+use crate::{
+    accesses, flows,
+    printer::{Printer, Table},
+};
 
 /// The state of a run as people are told it: one that has not ended and that nobody works on was
 /// interrupted.
-pub(crate) fn state_of(run: &Run, interrupted: bool) -> &'static str {
+pub(crate) fn state_of(state: RunState, interrupted: bool) -> &'static str {
     match interrupted {
         true => "interrupted",
-        false => run.state.as_str(),
+        false => state.as_str(),
     }
 }
 
-impl RunView<'_> {
-    /// `barecount/run/v1`.
-    pub(crate) fn json(&self) -> Value {
-        let run = self.run;
-        json!({
-            "schema": "barecount/run/v1",
-            "id": run.id,
-            "token": run.token,
-            "tenant": run.tenant,
-            "pipeline": run.pipeline,
-            "version": run.version,
-            "environment": run.environment,
-            "window": run.window,
-            "state": run.state,
-            "interrupted": self.interrupted,
-            "waiting_reason": self.waiting_reason(),
-            "refusal": refusal(run, self.plan),
-            "submitted_at": run.submitted_at,
-            "ended_at": run.ended_at,
-            "tasks": run.tasks.iter().map(|task| self.task(task)).collect::<Vec<_>>(),
-            "outputs": self.outputs.iter().map(output).collect::<Vec<_>>(),
-            "dead_letters": dead_letters(run),
-            "undeclared": decided(run)
-                .flat_map(|(task, staged)| {
-                    let names = staged.undeclared.iter();
-                    names.map(|name| json!({ "stage": task.stage, "name": name }))
-                })
-                .collect::<Vec<_>>(),
-            "cost": cost::of_run(run, self.plan),
-            "evidence": self.evidence.iter().map(entry).collect::<Vec<_>>(),
-            "tree_size": self.evidence.iter().map(|entry| entry.index + 1).max(),
-        })
-    }
+/// Prints a run.
+pub(crate) fn print(run: &RunView, printer: &Printer) -> Result<(), Failure> {
+    printer.data(&json!(run), || text(run))
+}
 
-    fn task(&self, task: &Task) -> Value {
-        let stage = self.plan.stage(&task.stage);
-        let digest = stage.map(|stage| stage.work.artifact().digest.as_str());
-        json!({
-            "id": task.id,
-            "stage": task.stage,
-            "partition": task.partition,
-            "class": task.class,
-            "size": task.size,
-            "network_profile": task.network_profile,
-            "backend": stage.map(|stage| stage.backend.as_str()),
-            "state": task.state,
-            "held": task.held,
-            "work": task.work.as_ref().map(|work| work.key),
-            "answered_by": task.answered,
-            "attempts": task.attempts.iter().map(|tried| attempt_json(tried, digest)).collect::<Vec<_>>(),
-        })
+fn text(run: &RunView) -> String {
+    let mut text = format!(
+        "run       {}\npipeline  {} ({})\nstate     {}\nsubmitted {}\n",
+        run.id,
+        run.pipeline,
+        short(&run.version),
+        state_of(run.state, run.interrupted),
+        run.submitted_at
+    );
+    if let Some(reason) = &run.waiting_reason {
+        text.push_str(&format!("waiting   {reason}\n"));
     }
-
-    /// What it waits for, if nothing of it is under way.
-    fn waiting_reason(&self) -> Option<String> {
-        let run = self.run;
-        if self.interrupted {
-            return Some(way_on(run));
-        }
-        let active = |task: &Task| matches!(task.state, TaskState::Active | TaskState::Committing);
-        if run.state.is_final() || run.tasks.iter().any(active) {
-            return None;
-        }
-        if let Some(held) = run.tasks.iter().find_map(|task| task.held.as_ref()) {
-            let Held {
-                reason,
-                since,
-                times,
-            } = held;
-            return Some(format!("{reason} (looked {times} times since {since})"));
-        }
-        let due = run.next_due()?;
-        Some(format!("a retry is due at {due}"))
-    }
-
-    /// The run for a person.
-    pub(crate) fn text(&self) -> String {
-        let run = self.run;
-        let mut text = format!(
-            "run       {}\npipeline  {} ({})\nstate     {}\nsubmitted {}\n",
-            run.id,
-            run.pipeline,
-            short(&run.version),
-            state_of(run, self.interrupted),
-            run.submitted_at
-        );
-        if let Some(reason) = self.waiting_reason() {
-            text.push_str(&format!("waiting   {reason}\n"));
-        }
+    text.push('\n');
+    if let Some(explanation) = refusal(run) {
+        text.push_str(&explain(&Verdict::Refused(Refusal { explanation })));
         text.push('\n');
-        if let Some(explanation) = refusal(run, self.plan) {
-            text.push_str(&explain(&Verdict::Refused(Refusal { explanation })));
-            text.push('\n');
-        }
-        text.push_str(&task_table(run).render());
-        for task in &run.tasks {
-            if let Some(failure) = task.current().and_then(|attempt| attempt.failure.as_ref()) {
-                let name = task.name();
-                text.push_str(&format!(
-                    "\n{name}: [{}] {}\n",
-                    failure.code,
-                    Harmless(&failure.message)
-                ));
-            }
-        }
-        for task in &run.tasks {
-            if let Some(answered) = &task.answered {
-                let name = task.name();
-                text.push_str(&format!(
-                    "\n{name}: unchanged; answered by run {}\n",
-                    answered.run
-                ));
-            }
-        }
-        text.push_str(&records_text(run));
-        if !self.outputs.is_empty() {
-            text.push('\n');
-            text.push_str(&output_table(self.outputs).render());
-        }
+    }
+    text.push_str(&task_table(run).render());
+    text.push_str(&tasks_text(run));
+    text.push_str(&records_text(run));
+    if !run.outputs.is_empty() {
         text.push('\n');
-        text.push_str(&left_text(run));
+        text.push_str(&output_table(&run.outputs).render());
+    }
+    text.push('\n');
+    text.push_str(&left_text(run));
+    text.push_str(&format!(
+        "cost          {} {} at the list prices of the cloud services behind the classes\n",
+        run.cost.amount, run.cost.currency
+    ));
+    if let Some(last) = run.evidence.iter().map(|entry| entry.index).max() {
         text.push_str(&format!(
-            "cost          {} {} at the list prices of the cloud services behind the classes\n",
-            cost::of_run(run, self.plan),
-            Money::CURRENCY
+            "evidence      {} entries in the ledger, up to entry {last} \
+             (`barecount evidence verify`)\n",
+            run.evidence.len()
         ));
-        if let Some(last) = self.evidence.iter().map(|entry| entry.index).max() {
-            text.push_str(&format!(
-                "evidence      {} entries in the ledger, up to entry {last} \
-                 (`barecount evidence verify`)\n",
-                self.evidence.len()
-            ));
-        }
-        text
     }
+    text
 }
 
 /// Why a run was refused, if it was.
-fn refusal(run: &Run, plan: &Plan) -> Option<Explanation> {
-    let refused = run.state == RunState::Refused;
-    refused
-        .then(|| serde_json::from_value(plan.decision.clone()).ok())
-        .flatten()
+fn refusal(run: &RunView) -> Option<Explanation> {
+    serde_json::from_value(run.refusal.clone()?).ok()
 }
 
-/// How a run goes on, or ends, that nobody works on.
-fn way_on(run: &Run) -> String {
-    let id = &run.id;
-    let decided = run
-        .tasks
-        .iter()
-        .filter(|task| task.state == TaskState::Committing);
-    let mut text = format!(
-        "no process works on it; `barecount run` of the manifest of pipeline `{}` takes it up, \
-         `barecount runs cancel {id}` ends it",
-        run.pipeline
-    );
-    if decided.count() > 0 {
-        text.push_str(&format!(
-            "; its outputs are decided for: if they cannot be committed, \
-             `barecount runs abandon {id} --reason TEXT` gives them up"
-        ));
+/// Why tasks failed, and what answers others.
+fn tasks_text(run: &RunView) -> String {
+    let mut text = String::new();
+    for task in &run.tasks {
+        let last = task.attempts.last();
+        if let Some(failure) = last.and_then(|attempt| attempt.failure.as_ref()) {
+            let name = task_name(task);
+            text.push_str(&format!(
+                "\n{name}: [{}] {}\n",
+                failure.code,
+                Harmless(&failure.message)
+            ));
+        }
+    }
+    for task in &run.tasks {
+        if let Some(answered) = &task.answered_by {
+            text.push_str(&format!(
+                "\n{}: unchanged; answered by run {}\n",
+                task_name(task),
+                answered.run
+            ));
+        }
     }
     text
 }
 
 /// What of the work's rows and files is in no dataset.
-fn left_text(run: &Run) -> String {
+fn left_text(run: &RunView) -> String {
     let mut text = String::new();
-    let letters = dead_letters(run);
-    if letters > 0 {
+    if run.dead_letters > 0 {
         text.push_str(&format!(
-            "dead letters  {letters} (`barecount dlq ls --run {}`)\n",
-            run.id
+            "dead letters  {} (`barecount dlq ls --run {}`)\n",
+            run.dead_letters, run.id
         ));
     }
-    for (task, staged) in decided(run) {
-        if !staged.undeclared.is_empty() {
-            text.push_str(&format!(
-                "not taken     {}, which {} wrote and declares no output for\n",
-                undeclared(staged),
-                task.name()
-            ));
-        }
+    let of_one = |one: &Undeclared, other: &Undeclared| {
+        (&one.stage, &one.partition) == (&other.stage, &other.partition)
+    };
+    for left in run.undeclared.chunk_by(of_one) {
+        let names: Vec<String> = left
+            .iter()
+            .map(|left| format!("`{}`", SetOff(&left.name)))
+            .collect();
+        let of = left.first().map(|left| name(&left.stage, &left.partition));
+        text.push_str(&format!(
+            "not taken     {}, which {} wrote and declares no output for\n",
+            names.join(", "),
+            of.unwrap_or_default()
+        ));
+    }
+    if run.undeclared_left_out > 0 {
+        text.push_str(&format!(
+            "not taken     {} more of the kind\n",
+            run.undeclared_left_out
+        ));
     }
     text
 }
 
 /// What the current attempts were given, reached and were refused, and where the rest is told.
-fn records_text(run: &Run) -> String {
+fn records_text(run: &RunView) -> String {
     let (secrets, more_secrets) = (accesses::table(run), accesses::not_shown(run));
     let (flows, more_flows) = (flows::table(run), flows::not_shown(run));
     let mut text = String::new();
@@ -250,7 +160,7 @@ fn records_text(run: &Run) -> String {
 }
 
 /// The tasks of a run, a line each.
-pub(crate) fn task_table(run: &Run) -> Table {
+fn task_table(run: &RunView) -> Table {
     let headings = [
         "task",
         "class",
@@ -262,26 +172,21 @@ pub(crate) fn task_table(run: &Run) -> Table {
         "peak memory",
     ];
     let mut table = Table::new(&headings, "no tasks");
+    let seconds = |seconds: Option<f64>| seconds.map_or("-".to_owned(), |s| format!("{s:.2}"));
     for task in &run.tasks {
-        let current = task.current();
-        let seconds = current
-            .and_then(seconds)
-            .map_or("-".to_owned(), |s| format!("{s:.2}"));
-        let platform = current
-            .and_then(Attempt::platform_time)
-            .map_or("-".to_owned(), |time| format!("{:.2}", time.as_secs_f64()));
+        let current = task.attempts.last();
         let memory = current.and_then(|attempt| attempt.metrics.memory_peak_bytes);
         table.row([
-            task.name(),
+            task_name(task),
             task.class.to_string(),
             task.size.to_string(),
-            match &task.answered {
+            match &task.answered_by {
                 Some(_) => "unchanged".to_owned(),
                 None => state_text(task.state).to_owned(),
             },
             task.attempts.len().to_string(),
-            seconds,
-            platform,
+            seconds(current.and_then(|attempt| attempt.work_seconds)),
+            seconds(current.and_then(|attempt| attempt.platform_seconds)),
             memory.map_or("-".to_owned(), bytes),
         ]);
     }
@@ -289,7 +194,7 @@ pub(crate) fn task_table(run: &Run) -> Table {
 }
 
 /// Datasets that a run made visible.
-pub(crate) fn output_table(outputs: &[OutputVersion]) -> Table {
+fn output_table(outputs: &[OutputView]) -> Table {
     let mut table = Table::new(
         &["dataset", "partition", "version", "rows", "size", "digest"],
         "nothing was committed",
@@ -307,8 +212,47 @@ pub(crate) fn output_table(outputs: &[OutputVersion]) -> Table {
     table
 }
 
+/// A task's stage, with its partition if it has one.
+pub(crate) fn task_name(task: &TaskView) -> String {
+    name(&task.stage, &task.partition)
+}
+
+/// The task and the number of the attempt that a record is of.
+pub(crate) fn attempt_cells(record: &Value) -> Vec<String> {
+    let partition = record["partition"].as_str().map(str::to_owned);
+    let task = name(record["stage"].as_str().unwrap_or("-"), &partition);
+    vec![task, record["attempt"].to_string()]
+}
+
+/// A stage, with a partition of it if there is one.
+pub(crate) fn name(stage: &str, partition: &Option<String>) -> String {
+    match partition {
+        Some(partition) => format!("{stage}/{partition}"),
+        None => stage.to_owned(),
+    }
+}
+
+/// The columns of a dataset, a line each.
+pub(crate) fn columns(columns: &[ColumnView], partition_by: &[String]) -> Table {
+    let mut table = Table::new(&["column", "type", "null", "partition"], "no columns");
+    for column in columns {
+        table.row([
+            column.name.clone(),
+            column.column_type.to_string(),
+            if column.nullable { "yes" } else { "no" }.to_owned(),
+            if partition_by.contains(&column.name) {
+                "yes"
+            } else {
+                "-"
+            }
+            .to_owned(),
+        ]);
+    }
+    table
+}
+
 /// The first rows of a dataset, cells cut to what a terminal can show.
-pub(crate) fn first_rows(rows: &FirstRows) -> String {
+pub(crate) fn first_rows(rows: &Rows) -> String {
     const COLUMNS: usize = 8;
     const WIDTH: usize = 24;
     let cut = |text: &str| {
@@ -378,19 +322,6 @@ fn state_text(state: TaskState) -> &'static str {
     }
 }
 
-/// What each task's decided attempt handed over.
-fn decided(run: &Run) -> impl Iterator<Item = (&Task, &Staged)> {
-    run.tasks.iter().filter_map(|task| {
-        let mut attempts = task.attempts.iter();
-        let decided = attempts.find(|attempt| attempt.state == AttemptState::Succeeded)?;
-        Some((task, decided.staged.as_ref()?))
-    })
-}
-
-fn dead_letters(run: &Run) -> u64 {
-    decided(run).map(|(_, staged)| staged.dead_letters).sum()
-}
-
 /// What work wrote beside its outputs, by name.
 pub(crate) fn undeclared(staged: &Staged) -> String {
     let names = staged.undeclared.iter();
@@ -402,42 +333,4 @@ pub(crate) fn undeclared(staged: &Staged) -> String {
         text.push_str(&format!(" and {} more", staged.undeclared_left_out));
     }
     text
-}
-
-fn attempt_json(tried: &Attempt, digest: Option<&str>) -> Value {
-    json!({
-        "number": tried.number,
-        "runner": tried.runner,
-        "digest": digest,
-        "state": tried.state,
-        "exit_code": tried.exit_code,
-        "failure": tried.failure,
-        "intended_at": tried.intended_at,
-        "started_at": tried.started_at,
-        "work_ended_at": tried.work_ended_at,
-        "staged_at": tried.staged_at,
-        "ended_at": tried.ended_at,
-        "committed_at": tried.committed_at,
-        "work_seconds": tried.work_time().map(|time| time.as_secs_f64()),
-        "platform_seconds": tried.platform_time().map(|time| time.as_secs_f64()),
-        "metrics": tried.metrics,
-        "network": attempt::network(tried),
-        "secrets": attempt::secrets(tried),
-    })
-}
-
-fn output(output: &OutputVersion) -> Value {
-    json!({
-        "dataset": output.dataset,
-        "partition": output.partition,
-        "uri": output.uri,
-        "version": output.version,
-        "rows": output.rows,
-        "bytes": output.bytes,
-        "digest": output.digest,
-    })
-}
-
-fn entry(entry: &LedgerEntry) -> Value {
-    json!({ "index": entry.index, "kind": entry.kind, "leaf_hash": entry.leaf_hash })
 }

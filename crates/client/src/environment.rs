@@ -14,18 +14,18 @@ use crate::{
 const MAX_BYTES: u64 = 1 << 20;
 
 /// An environment, and where its relative paths begin.
-pub struct Found {
+pub(crate) struct Found {
     /// The environment.
-    pub environment: Environment,
+    pub(crate) environment: Environment,
     /// The folder of its file; the pipeline's for the environment that holds without a file.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// Its file, word by word; none for the environment that holds without a file.
-    pub text: Option<Vec<u8>>,
+    pub(crate) text: Option<Vec<u8>>,
 }
 
 impl Found {
     /// The ledger's signing key, if the environment names one.
-    pub fn signing_key(&self) -> Option<PathBuf> {
+    pub(crate) fn signing_key(&self) -> Option<PathBuf> {
         self.environment
             .signing_key
             .as_ref()
@@ -35,7 +35,7 @@ impl Found {
 
 /// The environment that `--env` names, for the pipeline in `folder`; without `--env`, the one that
 /// the state folder is bound to. The local one is found anew: its file is the caller's to change.
-pub fn of_state(folder: &Path, name: Option<&str>, state: &Path) -> Result<Found, Failure> {
+pub(crate) fn of_state(folder: &Path, name: Option<&str>, state: &Path) -> Result<Found, Failure> {
     if name.is_none()
         && let Some(bound) = rules::bound(state)?
         && bound.environment.name.as_str() != "local"
@@ -49,7 +49,7 @@ pub fn of_state(folder: &Path, name: Option<&str>, state: &Path) -> Result<Found
 ///
 /// # Errors
 /// If the state folder belongs to another one.
-pub fn held(folder: &Path, name: Option<&str>, state: &Path) -> Result<Found, Failure> {
+pub(crate) fn held(folder: &Path, name: Option<&str>, state: &Path) -> Result<Found, Failure> {
     let found = of_state(folder, name, state)?;
     rules::hold(state, &found)?;
     Ok(found)
@@ -60,7 +60,7 @@ pub fn held(folder: &Path, name: Option<&str>, state: &Path) -> Result<Found, Fa
 ///
 /// # Errors
 /// If the state folder belongs to another one than `--env` names.
-pub fn of_run(name: Option<&str>, state: &Path) -> Result<Found, Failure> {
+pub(crate) fn of_run(name: Option<&str>, state: &Path) -> Result<Found, Failure> {
     match (name, rules::bound(state)?) {
         (None, Some(bound)) => Ok(bound),
         (name, _) => held(Path::new("."), name, state),
@@ -69,7 +69,7 @@ pub fn of_run(name: Option<&str>, state: &Path) -> Result<Found, Failure> {
 
 /// The environment that `--env` names, for the pipeline in `folder`: a file, or a name in the
 /// folder's `environments/`. Without `--env` it is `local`, whether there is a file for it or not.
-pub fn find(folder: &Path, name: Option<&str>) -> Result<Found, Failure> {
+pub(crate) fn find(folder: &Path, name: Option<&str>) -> Result<Found, Failure> {
     let by_name = |name: &str| folder.join("environments").join(format!("{name}.yaml"));
     let path = match name {
         Some(text) if text.contains('/') || text.ends_with(".yaml") || text.ends_with(".json") => {
@@ -106,7 +106,7 @@ fn load(path: &Path, bytes: &[u8]) -> Result<Found, Failure> {
 }
 
 /// An environment from its text; `file` is what diagnostics call it.
-pub fn parse(file: &str, bytes: &[u8], folder: PathBuf) -> Result<Found, Failure> {
+pub(crate) fn parse(file: &str, bytes: &[u8], folder: PathBuf) -> Result<Found, Failure> {
     let environment = Environment::load(file, bytes).map_err(|diagnostics| {
         let text = diagnostic::render(&diagnostics, &String::from_utf8_lossy(bytes));
         Failure::new(

@@ -1,20 +1,21 @@
-//! What a verb asks of the platform, whoever answers: see [`Client`].
+//! What a verb asks of the platform, whoever answers: see [`client::Client`].
 //!
 //! [`embedded`] answers in this process, over a state folder. Nothing here knows a command line, a
 //! terminal or how anything is shown: what comes of a verb is returned, and what happens on the way
 //! is told to a [`reporter::Reporter`].
 
+pub mod client;
 pub mod details;
 pub mod embedded;
-pub mod environment;
+mod environment;
 pub mod failure;
 pub mod harmless;
-pub mod log;
+mod log;
 pub mod manifest;
-pub mod preparation;
+mod preparation;
 pub mod reporter;
-pub mod requester;
-pub mod rules;
-pub mod runtime;
-pub mod state;
+mod requester;
+mod rules;
+mod runtime;
+mod state;
 pub mod words;

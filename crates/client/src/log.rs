@@ -23,15 +23,15 @@ use crate::{
 const BUNDLE: u64 = 256;
 
 /// An open log.
-pub struct Log {
+pub(crate) struct Log {
     /// Its tiles and entries.
-    pub blobs: DirBlobs,
+    pub(crate) blobs: DirBlobs,
     /// Its checkpoint, as it was signed.
-    pub note: Vec<u8>,
+    pub(crate) note: Vec<u8>,
     /// The same, understood.
-    pub checkpoint: SignedCheckpoint,
+    pub(crate) checkpoint: SignedCheckpoint,
     /// The key that signed it.
-    pub key: VerifierKey,
+    pub(crate) key: VerifierKey,
     /// The bundle that was read last: who asks for one entry mostly asks for the next.
     last: RefCell<Option<(TilePath, Vec<u8>)>>,
 }
@@ -42,7 +42,7 @@ impl Log {
     ///
     /// # Errors
     /// If there is no log, or the key did not sign its checkpoint.
-    pub fn open(client: &Embedded) -> Result<Self, Failure> {
+    pub(crate) fn open(client: &Embedded) -> Result<Self, Failure> {
         let folder = &state::folder(&client.state)?;
         let path = folder.join("ledger");
         let note = DirCheckpoint::new(&path).load();
@@ -64,7 +64,7 @@ impl Log {
     }
 
     /// How many entries the checkpoint covers.
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.checkpoint.checkpoint().size
     }
 
@@ -72,7 +72,7 @@ impl Log {
     ///
     /// # Errors
     /// If it is not the entry that was signed, or cannot be read.
-    pub fn entry(&self, index: u64) -> Result<Option<Vec<u8>>, Failure> {
+    pub(crate) fn entry(&self, index: u64) -> Result<Option<Vec<u8>>, Failure> {
         let size = self.size();
         let Some(path) = TilePath::in_tree(TileKind::Entries, index / BUNDLE, size) else {
             return Ok(None);
@@ -107,7 +107,7 @@ impl Log {
 ///
 /// # Errors
 /// If a bundle cannot be read, and whatever `look` fails with.
-pub fn each_entry(
+pub(crate) fn each_entry(
     blobs: &DirBlobs,
     size: u64,
     mut look: impl FnMut(u64, &[u8]) -> Result<(), Failure>,
@@ -152,7 +152,7 @@ fn empty(folder: &Path) -> Failure {
 }
 
 /// A failure of a log that cannot be read, or is not what was signed.
-pub fn damaged(error: &(dyn std::error::Error + 'static)) -> Failure {
+pub(crate) fn damaged(error: &(dyn std::error::Error + 'static)) -> Failure {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<std::io::Error>()
@@ -169,7 +169,7 @@ pub fn damaged(error: &(dyn std::error::Error + 'static)) -> Failure {
 }
 
 /// The same, where no error says why.
-pub fn invalid(what: impl Into<String>) -> Failure {
+pub(crate) fn invalid(what: impl Into<String>) -> Failure {
     Failure::new(Status::Unverified, what)
         .with_code("BC0903")
         .with_help("`barecount evidence verify` says what else is wrong with it.")

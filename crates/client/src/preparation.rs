@@ -59,11 +59,8 @@ pub(crate) fn on_platform<T>(
 }
 
 impl Embedded {
-    /// Builds everything that a pipeline runs, and pins it. Before there is a second thread.
-    ///
-    /// # Errors
-    /// Of the build; and if governance refuses to have the lock file written.
-    pub fn build(&self, manifest: &Path, reporter: &dyn Reporter) -> Result<Lock, Failure> {
+    /// Builds everything that a pipeline runs, and pins it.
+    pub(crate) fn make(&self, manifest: &Path, reporter: &dyn Reporter) -> Result<Lock, Failure> {
         let loaded = manifest::load(manifest, reporter)?;
         let folder = manifest::folder(manifest)?;
         let found = environment::find(&folder, self.environment.as_deref())?;
@@ -246,7 +243,7 @@ pub(crate) fn no_lock(folder: &Path) -> Failure {
 }
 
 /// The policies in force.
-pub fn governance() -> Result<Governance, Failure> {
+pub(crate) fn governance() -> Result<Governance, Failure> {
     Governance::load(&[])
         .map_err(|error| Failure::from_error(Status::Unavailable, &error).with_code("BC0402"))
 }

@@ -1,7 +1,7 @@
 //! Who asks: the user of the operating system, not what a variable claims.
 
 /// The name of this process's user, or its number where it has none.
-pub fn name() -> String {
+pub(crate) fn name() -> String {
     let user = rustix::process::getuid().as_raw();
     let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     named(&accounts, user).unwrap_or_else(|| format!("uid-{user}"))

@@ -27,32 +27,32 @@ const BINDING: &str = "environment.json";
 /// The folder of texts by digest.
 const FOLDER: &str = "rules";
 /// No text of rules is larger.
-pub const MAX_BYTES: u64 = 16 << 20;
+pub(crate) const MAX_BYTES: u64 = 16 << 20;
 
 /// Which environment a state folder belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Binding {
+pub(crate) struct Binding {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its kind.
-    pub kind: String,
+    pub(crate) kind: String,
     /// The digest of its text, kept in the folder; none where it holds without a file.
-    pub digest: Option<Digest>,
+    pub(crate) digest: Option<Digest>,
     /// Where its relative paths begin.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// Since when.
-    pub bound_at: Timestamp,
+    pub(crate) bound_at: Timestamp,
 }
 
 /// The digests of what governance was asked by, as evidence has them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// The environment's text; none where it holds without a file.
-    pub environment: Option<Digest>,
+    pub(crate) environment: Option<Digest>,
     /// The policies and their schema.
-    pub policies: Digest,
+    pub(crate) policies: Digest,
     /// The question as it was put: facts, matrix, approvals.
-    pub question: Digest,
+    pub(crate) question: Digest,
 }
 
 impl Rules {
@@ -60,7 +60,7 @@ impl Rules {
     ///
     /// # Errors
     /// If they cannot be written: then nothing may be decided by them.
-    pub fn keep(
+    pub(crate) fn keep(
         state: &Path,
         found: Option<&[u8]>,
         governance: &Governance,
@@ -75,7 +75,7 @@ impl Rules {
     }
 
     /// Each digest with what it is of, in the order in which people read them.
-    pub fn each(&self) -> impl Iterator<Item = (&'static str, Digest)> {
+    pub(crate) fn each(&self) -> impl Iterator<Item = (&'static str, Digest)> {
         let environment = self.environment.map(|digest| ("environment", digest));
         environment
             .into_iter()
@@ -87,7 +87,7 @@ impl Rules {
 ///
 /// # Errors
 /// If it is damaged: then nobody knows whose rules hold.
-pub fn binding(state: &Path) -> Result<Option<Binding>, Failure> {
+pub(crate) fn binding(state: &Path) -> Result<Option<Binding>, Failure> {
     match read_bounded(&state.join(BINDING), MAX_BYTES) {
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map(Some)
@@ -109,7 +109,7 @@ fn is_missing(error: &io::Error) -> bool {
 ///
 /// # Errors
 /// If the text is not there, or not the one that the folder was bound by.
-pub fn bound(state: &Path) -> Result<Option<Found>, Failure> {
+pub(crate) fn bound(state: &Path) -> Result<Option<Found>, Failure> {
     let Some(binding) = binding(state)? else {
         return Ok(None);
     };
@@ -129,7 +129,7 @@ pub fn bound(state: &Path) -> Result<Option<Found>, Failure> {
 ///
 /// # Errors
 /// If the folder is bound to another one.
-pub fn hold(state: &Path, found: &Found) -> Result<(), Failure> {
+pub(crate) fn hold(state: &Path, found: &Found) -> Result<(), Failure> {
     let Some(binding) = binding(state)? else {
         return Ok(());
     };
@@ -159,7 +159,7 @@ pub fn hold(state: &Path, found: &Found) -> Result<(), Failure> {
 ///
 /// # Errors
 /// As [`hold`]; and if it cannot be written.
-pub fn bind(state: &Path, found: &Found) -> Result<(), Failure> {
+pub(crate) fn bind(state: &Path, found: &Found) -> Result<(), Failure> {
     hold(state, found)?;
     let before = binding(state)?;
     let text = found.text.as_deref();
@@ -185,7 +185,7 @@ pub fn bind(state: &Path, found: &Found) -> Result<(), Failure> {
 }
 
 /// Where the text of a digest lies in a state folder.
-pub fn path(state: &Path, digest: Digest) -> PathBuf {
+pub(crate) fn path(state: &Path, digest: Digest) -> PathBuf {
     state.join(FOLDER).join(digest.hex())
 }
 
@@ -193,7 +193,7 @@ pub fn path(state: &Path, digest: Digest) -> PathBuf {
 ///
 /// # Errors
 /// If it is not there, or is not the one of that digest: nothing is told of it then.
-pub fn read(state: &Path, digest: Digest) -> Result<Vec<u8>, Failure> {
+pub(crate) fn read(state: &Path, digest: Digest) -> Result<Vec<u8>, Failure> {
     let path = path(state, digest);
     let wrong = |what: String| {
         Failure::new(Status::Unverified, what)

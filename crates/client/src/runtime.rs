@@ -6,7 +6,7 @@ use crate::failure::{Failure, Status};
 ///
 /// # Errors
 /// If they cannot be started.
-pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -15,7 +15,7 @@ use crate::{
 /// # Errors
 /// One that is not there is not found; one that may not be looked into says so, and is never
 /// taken for an empty one.
-pub fn folder(path: &Path) -> Result<PathBuf, Failure> {
+pub(crate) fn folder(path: &Path) -> Result<PathBuf, Failure> {
     let entered = path
         .canonicalize()
         .and_then(|folder| std::fs::read_dir(&folder).map(|_| folder));
@@ -40,7 +40,7 @@ pub fn folder(path: &Path) -> Result<PathBuf, Failure> {
 
 /// The store of a state folder; `None` where nothing has ever run. One that an older program wrote
 /// is brought up to date first.
-pub fn reader(path: &Path) -> Result<Option<Reader>, Failure> {
+pub(crate) fn reader(path: &Path) -> Result<Option<Reader>, Failure> {
     let folder = folder(path)?;
     // Where that cannot be told, opening it says why.
     if folder.join(FILE).exists() {
@@ -51,18 +51,18 @@ pub fn reader(path: &Path) -> Result<Option<Reader>, Failure> {
 }
 
 /// The failure of who asks for something of a state folder in which nothing has ever run.
-pub fn nothing_ran(folder: &Path) -> Failure {
+pub(crate) fn nothing_ran(folder: &Path) -> Failure {
     let what = format!("nothing has ever run in {}", folder.display());
     Failure::new(Status::NotFound, what)
 }
 
 /// A failure of the store.
-pub fn store_failure(error: StoreError) -> Failure {
+pub(crate) fn store_failure(error: StoreError) -> Failure {
     Failure::from_error(Status::Unavailable, &error).with_code("BC0802")
 }
 
 /// The run that an identifier, or the beginning of one, names.
-pub fn find_run(folder: &Path, text: &str) -> Result<(Reader, Run, Plan), Failure> {
+pub(crate) fn find_run(folder: &Path, text: &str) -> Result<(Reader, Run, Plan), Failure> {
     let not_found = || {
         Failure::new(
             Status::NotFound,

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use barecount_client::{details, failure::Failure, log::Log, state};
+use barecount_client::{client::Runs as _, failure::Failure};
 use barecount_model::manifest::Egress;
-use barecount_network::{advice::advise, record::FlowRecord};
 use clap::Subcommand;
 use serde_json::json;
 
-use crate::{flows, global::Global, printer::Printer};
+use crate::{global::Global, printer::Printer};
 
 /// Say what would serve better, from what was seen.
 #[derive(Debug, Subcommand)]
@@ -23,18 +22,7 @@ pub(crate) enum Advise {
 impl Advise {
     pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
         let Self::Egress { run } = self;
-        let (reader, run, _) = state::find_run(&global.state, &run)?;
-        let entries = details::of_run(&Log::open(&global.client())?, &reader, &run)?;
-        let mut by_stage: BTreeMap<String, Vec<FlowRecord>> = BTreeMap::new();
-        for entry in entries {
-            let flows = flows::recorded(&global.state, &entry)?;
-            by_stage.entry(entry.stage).or_default().extend(flows);
-        }
-        let advice: BTreeMap<String, Vec<Egress>> = by_stage
-            .into_iter()
-            .map(|(stage, flows)| (stage, advise(&flows)))
-            .filter(|(_, lines)| !lines.is_empty())
-            .collect();
+        let advice = global.client().egress_advice(&run)?;
         let stages: Vec<_> = advice
             .iter()
             .map(|(stage, egress)| json!({ "stage": stage, "egress": egress }))

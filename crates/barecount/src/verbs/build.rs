@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use barecount_client::{
+    client::Pipelines as _,
     failure::Failure,
     words::{bytes, short},
 };

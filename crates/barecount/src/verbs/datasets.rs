@@ -2,31 +2,23 @@
 
 mod changing;
 
+use barecount_api::dataset::DatasetRef;
 use barecount_client::{
-    embedded::{
-        datasets::{Dataset, amount, number, rows, size, unreadable},
-        owners,
-    },
-    failure::{Failure, Status},
-    runtime::runtime,
-    state,
+    client::Datasets as _,
+    embedded::datasets::{amount, at, number},
+    failure::Failure,
     words::bytes,
 };
-use barecount_dataset::{
-    evolution::Change,
-    table::{Snapshot, StateTables, TableError},
-    versions::{Difference, Version},
-};
-use barecount_model::text::DatasetName;
+use barecount_dataset::evolution::Change;
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use self::changing::{Drop, Give, Restore};
 use crate::{
     global::Global,
     printer::{Printer, Table},
-    tenant::{OfTenant, several, tenant},
+    tenant::{OfTenant, several},
+    view,
 };
 
 /// Look at datasets and their versions, and go back to one.
@@ -101,71 +93,34 @@ impl Datasets {
 }
 
 impl Which {
-    fn find(&self, global: &Global) -> Result<Dataset, Failure> {
-        let table: DatasetName = self.name.parse().map_err(|error| {
-            let what = format!("`{}` does not name a dataset", self.name);
-            Failure::new(Status::Usage, what).because(&error)
-        })?;
-        let folder = state::folder(&global.state)?;
-        let reader = state::reader(&folder)?.ok_or_else(|| state::nothing_ran(&folder))?;
-        let tables = self.of.tables_with(&StateTables::new(folder), &table)?;
-        Ok(Dataset {
-            table,
-            tables,
-            reader,
-        })
+    fn dataset(&self) -> DatasetRef {
+        self.of.dataset(&self.name)
     }
 }
 
 fn list(global: &Global, printer: &Printer, of: &OfTenant) -> Result<(), Failure> {
-    let folder = state::folder(&global.state)?;
-    let reader = state::reader(&folder)?;
-    let all = StateTables::new(folder);
-    let unlisted = |error: std::io::Error| {
-        Failure::new(Status::Unavailable, "the datasets cannot be listed").because(&error)
-    };
-    let tenants = match of.name() {
-        Some(name) => vec![tenant(name)?],
-        None => all.tenants().map_err(unlisted)?,
-    };
-    let headings = ["tenant", "dataset", "version", "rows", "size", "pipeline"];
-    let mut table = Table::new(
-        &headings,
-        "no datasets yet; `barecount run FILE` makes some",
-    );
-    let mut items = Vec::new();
-    let runtime = runtime()?;
-    for tenant in &tenants {
-        let tables = all.of(tenant);
-        for name in tables.names().map_err(unlisted)? {
-            let snapshot = match runtime.block_on(tables.snapshot(&name, None)) {
-                Err(TableError::NotFound { .. }) => continue,
-                found => found.map_err(|error| unreadable(&error))?,
-            };
-            let owner = match &reader {
-                Some(reader) => owners::owner(reader, tenant, &snapshot)?,
-                None => None,
-            };
+    let datasets = global.client().datasets(of.name())?;
+    let items: Vec<Value> = datasets.iter().map(|dataset| json!(dataset)).collect();
+    printer.list("datasets", &items, || {
+        let headings = ["tenant", "dataset", "version", "rows", "size", "pipeline"];
+        let mut table = Table::new(
+            &headings,
+            "no datasets yet; `barecount run FILE` makes some",
+        );
+        for dataset in &datasets {
             table.row([
-                tenant.to_string(),
-                name.to_string(),
-                snapshot.version.to_string(),
-                number(rows(&snapshot)),
-                bytes(size(&snapshot)),
-                owner.clone().unwrap_or_else(|| "-".to_owned()),
+                dataset.tenant.clone(),
+                dataset.dataset.clone(),
+                dataset.version.to_string(),
+                number(dataset.rows),
+                bytes(dataset.bytes),
+                dataset.pipeline.clone().unwrap_or_else(|| "-".to_owned()),
             ]);
-            items.push(json!({
-                "tenant": tenant.as_str(), "dataset": name.to_string(),
-                "version": snapshot.version, "rows": rows(&snapshot), "bytes": size(&snapshot),
-                "pipeline": owner, "uri": snapshot.uri,
-            }));
         }
-    }
-    let names = items.iter().filter_map(|item| item["tenant"].as_str());
-    let several = several(names);
-    printer.list("datasets", &items, || match several {
-        true => table,
-        false => table.without("tenant"),
+        match several(datasets.iter().map(|dataset| dataset.tenant.as_str())) {
+            true => table,
+            false => table.without("tenant"),
+        }
     })
 }
 
@@ -175,79 +130,37 @@ fn show(
     which: &Which,
     version: Option<u64>,
 ) -> Result<(), Failure> {
-    let found = which.find(global)?;
-    let snapshot = found.snapshot(version)?;
-    let owner = owners::owner(&found.reader, found.tables.tenant(), &snapshot)?;
-    let (count, digest) = snapshot
-        .digest()
-        .map_err(|error| Failure::from_error(Status::Failed, &error).with_code("BC0701"))?;
-    let schema = &snapshot.schema;
-    let value = json!({
-        "schema": "barecount/dataset/v1", "dataset": found.table.to_string(),
-        "tenant": found.tables.tenant().as_str(), "version": snapshot.version,
-        "pipeline": owner, "uri": snapshot.uri, "rows": count, "bytes": size(&snapshot),
-        "files": snapshot.files.len(), "digest": digest, "columns": schema.columns(),
-        "partition_by": schema.partition_by(),
-    });
-    printer.data(&value, || {
+    let shown = global.client().dataset(&which.dataset(), version)?;
+    printer.data(&json!(shown), || {
         let mut text = format!(
-            "{}, version {}\n  tenant    {}\n  pipeline  {}\n  at        {}\n  rows      {count}\n  \
-             size      {} in {} files\n  digest    {digest}\n\n",
-            found.table,
-            snapshot.version,
-            found.tables.tenant(),
-            owner.as_deref().unwrap_or("none"),
-            snapshot.uri,
-            bytes(size(&snapshot)),
-            snapshot.files.len(),
+            "{}, version {}\n  tenant    {}\n  pipeline  {}\n  at        {}\n  rows      {}\n  \
+             size      {} in {} files\n  digest    {}\n\n",
+            shown.dataset,
+            shown.version,
+            shown.tenant,
+            shown.pipeline.as_deref().unwrap_or("none"),
+            shown.uri,
+            shown.rows,
+            bytes(shown.bytes),
+            shown.files,
+            shown.digest
         );
-        let mut columns = Table::new(&["column", "type", "null", "partition"], "no columns");
-        for column in schema.columns() {
-            let by = schema.partition_by().contains(&column.name);
-            columns.row([
-                column.name.clone(),
-                column.column_type.to_string(),
-                if column.nullable { "yes" } else { "no" }.to_owned(),
-                if by { "yes" } else { "-" }.to_owned(),
-            ]);
-        }
-        text.push_str(&columns.render());
+        text.push_str(&view::columns(&shown.columns, &shown.partition_by).render());
         text
     })
 }
 
 fn history(global: &Global, printer: &Printer, which: &Which) -> Result<(), Failure> {
-    let found = which.find(global)?;
-    let told = runtime()?.block_on(found.tables.history(&found.table));
-    let told = told.map_err(|error| unreadable(&error))?;
-    let writers = found.writers()?;
-    let writer = |version: &Version| {
-        let task = &version.transaction.as_ref()?.app_id;
-        writers.iter().find(|writer| writer.task == *task)
-    };
-    let newest_first = || told.iter().rev();
-    let items: Vec<Value> = newest_first()
-        .map(|version| {
-            let mut item = json!(version);
-            let writer = writer(version);
-            item["at"] = json!(at(version).map(|at| at.to_string()));
-            item["run"] = json!(writer.map(|writer| &writer.run));
-            item["task"] = json!(writer.map(|writer| &writer.task));
-            item["pipeline"] = json!(writer.map(|writer| &writer.pipeline));
-            item
-        })
-        .collect();
+    let versions = global.client().history(&which.dataset())?;
+    let items: Vec<Value> = versions.iter().map(|brought| json!(brought)).collect();
     printer.list("history", &items, || {
         let headings = [
             "version", "at", "what", "rows", "added", "removed", "by", "run", "schema",
         ];
         let mut table = Table::new(&headings, "no versions");
-        for version in newest_first() {
-            let writer = writer(version);
-            let by = version
-                .by
-                .as_ref()
-                .or(writer.map(|writer| &writer.pipeline));
+        for brought in &versions {
+            let version = &brought.version;
+            let by = version.by.as_ref().or(brought.pipeline.as_ref());
             table.row([
                 version.version.to_string(),
                 at(version).map_or("-".to_owned(), |at| format!("{at:.0}")),
@@ -256,16 +169,12 @@ fn history(global: &Global, printer: &Printer, which: &Which) -> Result<(), Fail
                 number(version.added.rows),
                 number(version.removed.rows),
                 by.cloned().unwrap_or_else(|| "-".to_owned()),
-                writer.map_or("-".to_owned(), |writer| writer.run.clone()),
+                brought.run.clone().unwrap_or_else(|| "-".to_owned()),
                 changes_text(&version.schema_changes),
             ]);
         }
         table
     })
-}
-
-fn at(version: &Version) -> Option<Timestamp> {
-    Timestamp::from_millisecond(version.at_ms?).ok()
 }
 
 fn changes_text(changes: &[Change]) -> String {
@@ -283,25 +192,18 @@ fn diff(
     from: Option<u64>,
     to: Option<u64>,
 ) -> Result<(), Failure> {
-    let found = which.find(global)?;
-    let to = found.snapshot(to)?;
-    let first = from.or(to.version.checked_sub(1));
-    let first = first.ok_or_else(|| {
-        let what = format!("{} has no version before its first", found.table);
-        Failure::new(Status::Usage, what).with_help("Name two versions with `--from` and `--to`.")
-    })?;
-    let from = found.snapshot(Some(first))?;
-    let difference = Difference::between(&from, &to);
-    let side = |snapshot: &Snapshot| json!({ "version": snapshot.version, "rows": rows(snapshot) });
+    let diff = global.client().diff(&which.dataset(), from, to)?;
+    let side = |(version, rows): (u64, Option<u64>)| json!({ "version": version, "rows": rows });
+    let difference = &diff.difference;
     let value = json!({
-        "schema": "barecount/diff/v1", "dataset": found.table.to_string(),
-        "tenant": found.tables.tenant().as_str(), "from": side(&from), "to": side(&to),
+        "schema": "barecount/diff/v1", "dataset": diff.dataset, "tenant": diff.tenant,
+        "from": side(diff.from), "to": side(diff.to),
         "columns": difference.columns, "added": difference.added, "removed": difference.removed,
     });
     printer.data(&value, || {
         let mut text = format!(
             "{}, version {} to {}\n",
-            found.table, from.version, to.version
+            diff.dataset, diff.from.0, diff.to.0
         );
         if difference.is_none() {
             text.push_str("  no difference: the same columns, and the same files\n");
@@ -309,8 +211,8 @@ fn diff(
         }
         text.push_str(&format!(
             "  rows     {} to {}\n  added    {}\n  removed  {}\n",
-            number(rows(&from)),
-            number(rows(&to)),
+            number(diff.from.1),
+            number(diff.to.1),
             amount(&difference.added),
             amount(&difference.removed)
         ));

@@ -1,10 +1,7 @@
 //! `barecount dlq`.
 
 use barecount_client::{
-    embedded::dead_letters::{reason, records_of},
-    failure::{Failure, Status},
-    harmless::SetOff,
-    state,
+    client::DeadLetters as _, embedded::dead_letters::reason, failure::Failure, harmless::SetOff,
 };
 use barecount_control::store::StoredDeadLetter;
 use clap::Subcommand;
@@ -56,16 +53,7 @@ fn list(
     of: &OfTenant,
     limit: u32,
 ) -> Result<(), Failure> {
-    let run = run
-        .map(|text| state::find_run(&global.state, text))
-        .transpose()?;
-    let run = run.as_ref().map(|(_, run, _)| run.id.as_str());
-    let letters = match state::reader(&global.state)? {
-        Some(reader) => reader
-            .dead_letters(of.name(), run, limit)
-            .map_err(state::store_failure)?,
-        None => Vec::new(),
-    };
+    let letters = global.client().letters(run, of.name(), limit)?;
     let items: Vec<Value> = letters.iter().map(|letter| json!(letter)).collect();
     printer.list("dead_letters", &items, || {
         let mut table = Table::new(
@@ -95,18 +83,10 @@ fn list(
 }
 
 fn show(global: &Global, printer: &Printer, id: u64, records: bool) -> Result<(), Failure> {
-    let found = match state::reader(&global.state)? {
-        Some(reader) => reader.dead_letter(id).map_err(state::store_failure)?,
-        None => None,
-    };
-    let stored = found.ok_or_else(|| {
-        Failure::new(Status::NotFound, format!("there is no dead letter {id}"))
-            .with_help("`barecount dlq ls` lists them.")
-    })?;
+    let client = global.client();
+    let stored = client.letter(id)?;
     if records {
-        return records_of(&global.state, &stored, &mut |letter| {
-            printer.line(&json!(letter))
-        });
+        return client.records(&stored, &mut |letter| printer.line(&json!(letter)));
     }
     let mut value = json!(stored);
     value["schema"] = json!("barecount/dead_letter/v1");

@@ -3,9 +3,9 @@
 use std::{io::IsTerminal, time::Duration};
 
 use barecount_client::{
+    client::Upkeep as _,
     embedded::gc::Removed,
     failure::{Failure, Status},
-    state,
     words::bytes,
 };
 use clap::Args;
@@ -28,20 +28,16 @@ pub(crate) struct Gc {
 
 impl Gc {
     pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
-        let folder = state::folder(&global.state)?;
-        if state::reader(&folder)?.is_none() {
-            return Err(state::nothing_ran(&folder));
-        }
-        if self.retention == 0 && !self.yes && !agreed()? {
-            let what = "every version of every dataset but the latest would be removed for good";
-            return Err(Failure::new(Status::Usage, what).with_help(
-                "Say `--yes` if that is meant, or keep some hours with `--retention`.",
-            ));
-        }
-        let removed = global.client().collect(
-            Duration::from_secs(self.retention.saturating_mul(3600)),
-            printer,
-        )?;
+        let retention = Duration::from_secs(self.retention.saturating_mul(3600));
+        let agreed = || match self.retention == 0 && !self.yes && !agreed()? {
+            false => Ok(()),
+            true => Err(Failure::new(
+                Status::Usage,
+                "every version of every dataset but the latest would be removed for good",
+            )
+            .with_help("Say `--yes` if that is meant, or keep some hours with `--retention`.")),
+        };
+        let removed = global.client().collect(retention, &agreed, printer)?;
         let Removed {
             staging,
             artifacts,

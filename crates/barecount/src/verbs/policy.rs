@@ -3,15 +3,11 @@
 use std::path::PathBuf;
 
 use barecount_client::{
-    embedded::{lock, policy},
-    environment,
+    client::Pipelines as _,
     failure::{Failure, Status},
-    manifest, preparation, requester,
 };
 use barecount_control::governance::{Action, Verdict, explain};
-use barecount_model::{lock::Lock, version};
 use clap::{Subcommand, ValueEnum};
-use jiff::Timestamp;
 use serde_json::json;
 
 use crate::{global::Global, printer::Printer};
@@ -43,25 +39,12 @@ pub(crate) enum Asked {
 impl Policy {
     pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
         let Self::Explain { file, action } = self;
-        let loaded = manifest::load(&file, printer)?;
-        let folder = manifest::folder(&file)?;
-        let found = environment::held(&folder, global.environment.as_deref(), &global.state)?;
-        // What is not built yet has no version; the answer does not depend on it.
-        let lock = lock::read(&folder)?
-            .unwrap_or_else(|| Lock::new(loaded.pipeline.name.clone(), Vec::new()));
-        let question = policy::question(
-            match action {
-                Asked::Run => Action::Run,
-                Asked::ChangeDataset => Action::ChangeDataset,
-                Asked::RefreshLock => Action::RefreshLock,
-            },
-            &loaded.pipeline,
-            &version::of(&loaded.manifest, &lock).to_string(),
-            &found.environment,
-            &requester::name(),
-            Timestamp::now(),
-        );
-        let verdict = preparation::governance()?.decide(&question);
+        let action = match action {
+            Asked::Run => Action::Run,
+            Asked::ChangeDataset => Action::ChangeDataset,
+            Asked::RefreshLock => Action::RefreshLock,
+        };
+        let verdict = global.client().explain(&file, action, printer)?;
         let (permitted, explanation) = match &verdict {
             Verdict::Permitted(permit) => (true, permit.explanation()),
             Verdict::Refused(refusal) => (false, &refusal.explanation),

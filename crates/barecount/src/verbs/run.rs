@@ -1,16 +1,16 @@
 //! `barecount run`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use barecount_api::run::{RunRequest, RunView};
 use barecount_client::{
-    embedded::run::RunRequest,
+    client::Pipelines as _,
     failure::{Failure, Status},
-    state,
 };
 use barecount_model::run::RunState;
 use clap::Args;
 
-use crate::{global::Global, printer::Printer, progress::Display, view::RunView, window};
+use crate::{global::Global, printer::Printer, progress::Display, view, window};
 
 mod dry;
 
@@ -62,28 +62,13 @@ impl Run {
         if self.dry_run {
             return dry::print(&client.dry_run(&asked, printer)?, printer);
         }
-        let run = client.run(&asked, &Display::new(printer))?;
-        report(&run, &global.state, printer)
+        report(&client.run(&asked, &Display::new(printer))?, printer)
     }
 }
 
 /// Prints how it ended.
-fn report(run: &barecount_model::run::Run, state: &Path, printer: &Printer) -> Result<(), Failure> {
-    let (reader, run, plan) = state::find_run(state, run.id.as_str())?;
-    let outputs = reader
-        .outputs_of(run.id.as_str())
-        .map_err(state::store_failure)?;
-    let evidence = reader
-        .ledger_entries(Some(run.id.as_str()))
-        .map_err(state::store_failure)?;
-    let view = RunView {
-        run: &run,
-        plan: &plan,
-        outputs: &outputs,
-        evidence: &evidence,
-        interrupted: false,
-    };
-    printer.data(&view.json(), || view.text())?;
+fn report(run: &RunView, printer: &Printer) -> Result<(), Failure> {
+    view::print(run, printer)?;
     if run.state == RunState::Succeeded {
         return Ok(());
     }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use barecount_client::{
-    embedded::{keeping::Keeping, secrets::KeyPlace},
+    client::Secrets as _,
+    embedded::secrets::KeyPlace,
     failure::{Failure, Status},
     manifest,
 };
@@ -78,8 +79,10 @@ impl Secrets {
                 if !value.is_empty() || name.contains('=') {
                     return Err(on_the_command_line());
                 }
-                let (name, keeping) = (secret(&name)?, Keeping::of(&global.client())?);
-                set(&keeping, &name, &tenant_or_manifests(tenant)?, printer)
+                let name = secret(&name)?;
+                // Nobody types a value that nobody keeps.
+                global.client().keeps_secrets()?;
+                set(global, &name, &tenant_or_manifests(tenant)?, printer)
             }
             Self::Ls { tenant } => ls(global, &tenant_or_manifests(tenant)?, printer),
             Self::Rm { name, tenant } => {
@@ -92,8 +95,7 @@ impl Secrets {
             } => {
                 let to = new_key_file.map(KeyPlace::File);
                 let to = to.or(new_passphrase_file.map(KeyPlace::Passphrase));
-                let keeping = Keeping::of(&global.client())?;
-                let rotations = keeping.rotate(to.as_ref(), printer)?;
+                let rotations = global.client().rotate_secrets(to.as_ref(), printer)?;
                 report(&rotations, to.as_ref(), printer)
             }
         }
@@ -101,12 +103,12 @@ impl Secrets {
 }
 
 fn ls(global: &Global, tenant: &Name, printer: &Printer) -> Result<(), Failure> {
-    let listed = Keeping::existing(&global.client())?.list(tenant)?;
+    let listed = global.client().secrets(tenant)?;
     list(tenant, &listed, printer)
 }
 
 fn rm(global: &Global, name: &SecretName, tenant: &Name, printer: &Printer) -> Result<(), Failure> {
-    Keeping::existing(&global.client())?.remove(name, tenant)?;
+    global.client().remove_secret(name, tenant)?;
     let value = json!({
         "schema": "barecount/secret_removal/v1", "tenant": tenant, "name": name,
     });
@@ -114,7 +116,7 @@ fn rm(global: &Global, name: &SecretName, tenant: &Name, printer: &Printer) -> R
 }
 
 fn set(
-    keeping: &Keeping,
+    global: &Global,
     name: &SecretName,
     tenant: &Name,
     printer: &Printer,
@@ -123,7 +125,9 @@ fn set(
         printer.note("type the value, which is shown, and end it with Ctrl-D on a new line");
     }
     let mut input = std::io::stdin().lock();
-    let reference = keeping.set(name, tenant, &mut input, printer)?;
+    let reference = global
+        .client()
+        .set_secret(name, tenant, &mut input, printer)?;
     let value = json!({
         "schema": "barecount/secret/v1", "tenant": tenant, "name": name,
         "reference": reference,

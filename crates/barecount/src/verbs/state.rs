@@ -1,10 +1,7 @@
 //! `barecount state`.
 
-use barecount_client::{
-    embedded::layout,
-    failure::{Failure, Status},
-};
-use barecount_model::text::{DatasetName, Name};
+use barecount_client::{client::Datasets as _, failure::Failure};
+use barecount_model::text::Name;
 use clap::Subcommand;
 use serde_json::json;
 
@@ -28,11 +25,7 @@ impl State {
     pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
         match self {
             Self::Give { name, tenant: of } => {
-                let table: DatasetName = name.parse().map_err(|error| {
-                    let what = format!("`{name}` does not name a dataset");
-                    Failure::new(Status::Usage, what).because(&error)
-                })?;
-                layout::give(&global.state, &table, &of.clone().into())?;
+                global.client().give_to_tenant(&name, of.as_str())?;
                 let value =
                     json!({ "schema": "barecount/given/v1", "dataset": name, "tenant": of });
                 printer.data(&value, || format!("{name} is tenant `{of}`'s now\n"))

@@ -1,13 +1,10 @@
 //! `barecount trace`.
 
 use barecount_client::{
-    embedded::{datasets::Dataset, trace::trace},
+    client::Datasets as _,
     failure::{Failure, Status},
-    state,
     words::short,
 };
-use barecount_dataset::table::StateTables;
-use barecount_model::text::DatasetName;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -27,23 +24,10 @@ pub(crate) struct Trace {
 impl Trace {
     pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
         let (name, version) = named(&self.what)?;
-        let table: DatasetName = name.parse().map_err(|error| {
-            let what = format!("`{name}` does not name a dataset");
-            Failure::new(Status::Usage, what).because(&error)
-        })?;
-        let folder = state::folder(&global.state)?;
-        let reader = state::reader(&folder)?.ok_or_else(|| state::nothing_ran(&folder))?;
-        let tables = self.of.tables_with(&StateTables::new(folder), &table)?;
-        let tenant = tables.tenant().to_string();
-        let traced = trace(
-            Dataset {
-                table,
-                tables,
-                reader,
-            },
-            version,
-        )?;
-        let value = json!({ "schema": "barecount/trace/v1", "tenant": tenant, "trace": traced });
+        let traced = global.client().trace(&self.of.dataset(name), version)?;
+        let value = json!({
+            "schema": "barecount/trace/v1", "tenant": traced.tenant, "trace": traced.trace,
+        });
         printer.data(&value, || {
             let mut text = String::new();
             write_dataset(&mut text, 0, &value["trace"]);

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use barecount_client::{
-    embedded::{evolution, owners, script},
+    client::{Checked, Pipelines as _},
     failure::{Failure, Status},
-    manifest,
 };
 use barecount_model::{
     catalog::Catalog,
@@ -31,37 +30,24 @@ impl Validate {
         let mut text = String::new();
         let (catalog, mut estimates) = (Catalog::builtin(), Vec::new());
         for file in &self.files {
-            let read = manifest::read(file)?;
-            let mut found = read.diagnostics().to_vec();
-            if let Ok(loaded) = &read.result {
-                let name = file.display().to_string();
-                let unfit = evolution::diagnose(&global.state, loaded, &name, &read.source)?;
-                found.extend(unfit);
-                let taken = owners::diagnose(&global.state, loaded, &name, &read.source)?;
-                found.extend(taken);
-            }
-            let mut rendered = vec![diagnostic::render(&found, &read.source)];
-            if let Ok(loaded) = &read.result {
-                for job in script::unplannable(loaded, file, None, true) {
-                    rendered.push(job.diagnostic.render(&job.source));
-                    found.push(job.diagnostic);
-                }
-            }
+            let Checked {
+                found,
+                rendered,
+                pipeline,
+            } = global.client().check(file)?;
             for rendered in rendered.iter().filter(|rendered| !rendered.is_empty()) {
                 text.push_str(rendered);
                 text.push('\n');
             }
-            if let Ok(loaded) = &read.result
-                && !diagnostic::has_errors(&found)
-            {
-                let stages = loaded.pipeline.stages.len();
+            if let Some(pipeline) = pipeline.filter(|_| !diagnostic::has_errors(&found)) {
+                let stages = pipeline.stages.len();
                 let noun = if stages == 1 { "stage" } else { "stages" };
                 text.push_str(&format!(
                     "{}: pipeline `{}` is valid, {stages} {noun}\n",
                     file.display(),
-                    loaded.pipeline.name
+                    pipeline.name
                 ));
-                let estimate = cost::estimate(&catalog, &loaded.pipeline);
+                let estimate = cost::estimate(&catalog, &pipeline);
                 text.push_str(&format!(
                     "  a run costs {} to {} {} at list prices: every task the shortest time that is \
                      billed, or once its whole timeout\n",

@@ -334,7 +334,7 @@ impl AttemptEntry {
 }
 
 /// The rules that a statement's decision was made by, if it names any.
-pub fn rules_of(statement: &Value) -> Option<Rules> {
+pub(crate) fn rules_of(statement: &Value) -> Option<Rules> {
     let predicate = &statement["predicate"];
     let named = [&predicate["rules"], &predicate["decision"]["rules"]];
     named
@@ -484,7 +484,7 @@ fn read_record(path: &Path, expected: Digest) -> Result<Vec<u8>, RecordError> {
 ///
 /// # Errors
 /// If the ledger has no entry of one of them, or does not verify.
-pub fn of_run(log: &Log, reader: &Reader, run: &Run) -> Result<Vec<AttemptEntry>, Failure> {
+pub(crate) fn of_run(log: &Log, reader: &Reader, run: &Run) -> Result<Vec<AttemptEntry>, Failure> {
     let mut found = HashMap::new();
     let listed = reader.ledger_entries(Some(run.id.as_str()));
     let listed = listed.map_err(state::store_failure)?;

@@ -58,13 +58,8 @@ enum Intended {
 }
 
 impl Embedded {
-    /// Changes a dataset, if `agreed` agrees to what would become of it; tells what it is now, as
-    /// `barecount/change/v1`, whose version is null where it was that already. Before there is a
-    /// second thread.
-    ///
-    /// # Errors
-    /// If it cannot be done, or governance refuses; and what `agreed` fails with.
-    pub fn change(
+    /// Changes a dataset, if `agreed` agrees to what would become of it.
+    pub(super) fn change_found(
         &self,
         found: &Dataset,
         asked: &Asked,

@@ -6,11 +6,14 @@ use std::{
     path::Path,
 };
 
-use barecount_agent::{Letter, StagingFolders};
+use barecount_agent::StagingFolders;
+use barecount_api::letter::Letter;
 use barecount_control::store::StoredDeadLetter;
 use barecount_model::digest::Digest;
 
+use super::Embedded;
 use crate::{
+    client::DeadLetters,
     details,
     failure::{Failure, Status},
     state,
@@ -25,12 +28,47 @@ pub fn reason(stored: &StoredDeadLetter) -> &str {
     }
 }
 
+impl DeadLetters for Embedded {
+    fn letters(
+        &self,
+        run: Option<&str>,
+        tenant: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<StoredDeadLetter>, Failure> {
+        let run = run.map(|text| state::find_run(&self.state, text));
+        let run = run.transpose()?;
+        let run = run.as_ref().map(|(_, run, _)| run.id.as_str());
+        match state::reader(&self.state)? {
+            Some(reader) => reader
+                .dead_letters(tenant, run, limit)
+                .map_err(state::store_failure),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn letter(&self, id: u64) -> Result<StoredDeadLetter, Failure> {
+        let found = match state::reader(&self.state)? {
+            Some(reader) => reader.dead_letter(id).map_err(state::store_failure)?,
+            None => None,
+        };
+        found.ok_or_else(|| {
+            Failure::new(Status::NotFound, format!("there is no dead letter {id}"))
+                .with_help("`barecount dlq ls` lists them.")
+        })
+    }
+
+    fn records(
+        &self,
+        group: &StoredDeadLetter,
+        each: &mut dyn FnMut(&Letter) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        records_of(&self.state, group, each)
+    }
+}
+
 /// Hands every record of a group to `each`, from the file that has all of the attempt's, which is
 /// believed with its digest alone.
-///
-/// # Errors
-/// If the file is not the one that was kept, and whatever `each` fails with.
-pub fn records_of(
+fn records_of(
     state: &Path,
     stored: &StoredDeadLetter,
     each: &mut dyn FnMut(&Letter) -> Result<(), Failure>,

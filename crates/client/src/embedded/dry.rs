@@ -3,6 +3,7 @@
 
 use std::{io, path::Path};
 
+use barecount_api::run::RunRequest;
 use barecount_artifact::{Store, build::Cancel};
 use barecount_control::{
     governance::{Action, Verdict},
@@ -24,7 +25,7 @@ use super::{
     answers::{Answers, Asked, Judgement},
     build::Workshop,
     lock, open_failure, policy,
-    run::{RunRequest, checked},
+    run::{checked, plannable},
     submission::Request,
 };
 use crate::{
@@ -63,9 +64,13 @@ impl Embedded {
     ///
     /// # Errors
     /// What would keep the run from starting; a refusal is none.
-    pub fn dry_run(&self, asked: &RunRequest, reporter: &dyn Reporter) -> Result<DryRun, Failure> {
+    pub(super) fn foresee(
+        &self,
+        asked: &RunRequest,
+        reporter: &dyn Reporter,
+    ) -> Result<DryRun, Failure> {
         let (loaded, folder, found) = self.loaded(&asked.manifest, reporter)?;
-        asked.plannable(&loaded, reporter)?;
+        plannable(asked, &loaded, reporter)?;
         let aside = tempfile::tempdir().map_err(|error| aside_failure(&error))?;
         for kept in ["artifacts/blobs/sha256", "build/built"] {
             link_all(&self.state.join(kept), &aside.path().join(kept))

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use barecount_api::run::RunView;
 use barecount_control::{
     CommandError, Fenced, Update,
     governance::{Action, Permit},
@@ -22,26 +23,32 @@ use super::{
     working,
 };
 use crate::{
+    client::Runs,
     environment::Found,
     failure::{Failure, Status, chain},
     preparation,
     reporter::Reporter,
-    requester,
+    requester, state,
 };
 
 impl Embedded {
-    /// Ends a run in good order; gives it up if there is a `reason` to. Before there is a second
-    /// thread.
+    /// Ends a run in good order; gives it up if there is a `reason` to.
     ///
     /// # Errors
-    /// If a living process works on it, if it has ended, and if governance refuses.
-    pub fn end(
+    /// If it is not the tenant's, if a living process works on it, if it has ended, and if
+    /// governance refuses.
+    pub(super) fn end(
         &self,
-        run: &Run,
-        plan: &Plan,
+        run: &str,
+        tenant: Option<&str>,
         reason: Option<String>,
         reporter: &dyn Reporter,
-    ) -> Result<(), Failure> {
+    ) -> Result<RunView, Failure> {
+        let (_, run, plan) = state::find_run(&self.state, run)?;
+        if let Some(tenant) = tenant.filter(|tenant| *tenant != run.tenant) {
+            let what = format!("tenant `{tenant}` has no run {}", run.id);
+            return Err(Failure::new(Status::NotFound, what));
+        }
         if let Some(worker) = self.worker()?.filter(|worker| worker.has(&run.id)) {
             let process = worker.process;
             let what = format!("process {process} works on run {}", run.id);
@@ -52,7 +59,7 @@ impl Embedded {
                 )));
         }
         if run.state.is_final() {
-            return Err(over(run));
+            return Err(over(&run));
         }
         let verb = match reason {
             None => "runs cancel",
@@ -68,15 +75,16 @@ impl Embedded {
                 found,
                 reporter,
             };
-            ending.carry_out(platform, run, plan, reason).await
-        })
+            ending.carry_out(platform, &run, &plan, reason).await
+        })?;
+        self.show(run.id.as_str())
     }
 
     /// The process that works on the state folder now, if there is one.
     ///
     /// # Errors
     /// If that cannot be told.
-    pub fn worker(&self) -> Result<Option<working::Worker>, Failure> {
+    pub(super) fn worker(&self) -> Result<Option<working::Worker>, Failure> {
         working::worker(&self.state).map_err(|error| {
             let what = "who works on the state folder cannot be told";
             Failure::new(Status::Unavailable, what).because(&error)

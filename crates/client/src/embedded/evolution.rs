@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// An output that its dataset, as it stands, cannot take.
-pub struct Unfit {
+pub(crate) struct Unfit {
     stage: String,
     dataset: String,
     refusal: Refusal,
@@ -40,7 +40,7 @@ impl Unfit {
     }
 
     /// The failure of a run that would end so.
-    pub fn failure(&self) -> Failure {
+    pub(crate) fn failure(&self) -> Failure {
         Failure::new(
             Status::Usage,
             format!("stage `{}`: {}", self.stage, self.message()),
@@ -54,7 +54,7 @@ impl Unfit {
 ///
 /// # Errors
 /// If a table cannot be read.
-pub async fn unfit(
+pub(crate) async fn unfit(
     tables: &StateTables,
     pipeline: &Pipeline,
     only: Option<&str>,
@@ -105,7 +105,7 @@ async fn foresee(
 ///
 /// # Errors
 /// If a table cannot be read.
-pub fn diagnose(
+pub(crate) fn diagnose(
     state: &std::path::Path,
     loaded: &Loaded,
     file: &str,

@@ -15,6 +15,7 @@ use barecount_runner::launch::AttemptToken;
 
 use super::{Embedded, hold::Purpose};
 use crate::{
+    client::Upkeep,
     details::letters_token,
     failure::{Failure, Status, chain},
     reporter::Reporter,
@@ -37,19 +38,18 @@ pub struct Removed {
     pub letters: u64,
 }
 
-impl Embedded {
-    /// Removes staging of ended attempts, artifacts that no run names, data files that fell out of
-    /// their dataset's latest version longer than `retention` ago, and dead letters that no run has
-    /// on record. Nobody else works on the state folder meanwhile.
-    ///
-    /// # Errors
-    /// If another process does, and if something cannot be removed.
-    pub fn collect(
+impl Upkeep for Embedded {
+    fn collect(
         &self,
         retention: Duration,
+        agreed: &dyn Fn() -> Result<(), Failure>,
         reporter: &dyn Reporter,
     ) -> Result<Removed, Failure> {
         let folder = state::folder(&self.state)?;
+        if state::reader(&folder)?.is_none() {
+            return Err(state::nothing_ran(&folder));
+        }
+        agreed()?;
         // Held to the end: nothing else may be writing meanwhile.
         let purpose = Purpose {
             verb: "gc",

@@ -14,14 +14,47 @@ use super::{
     secrets::{KeyPlace, Location},
 };
 use crate::{
+    client::Secrets,
     environment,
     failure::{Failure, Status},
     reporter::Reporter,
     state,
 };
 
+impl Secrets for Embedded {
+    fn secrets(&self, tenant: &Name) -> Result<Vec<Listed>, Failure> {
+        Keeping::existing(self)?.list(tenant)
+    }
+
+    fn keeps_secrets(&self) -> Result<(), Failure> {
+        Keeping::of(self).map(drop)
+    }
+
+    fn set_secret(
+        &self,
+        name: &SecretName,
+        tenant: &Name,
+        value: &mut dyn Read,
+        reporter: &dyn Reporter,
+    ) -> Result<Reference, Failure> {
+        Keeping::of(self)?.set(name, tenant, value, reporter)
+    }
+
+    fn remove_secret(&self, name: &SecretName, tenant: &Name) -> Result<(), Failure> {
+        Keeping::existing(self)?.remove(name, tenant)
+    }
+
+    fn rotate_secrets(
+        &self,
+        to: Option<&KeyPlace>,
+        reporter: &dyn Reporter,
+    ) -> Result<Vec<(Name, Rotation)>, Failure> {
+        Keeping::of(self)?.rotate(to, reporter)
+    }
+}
+
 /// The secrets of a state folder.
-pub struct Keeping {
+struct Keeping {
     location: Location,
 }
 
@@ -30,7 +63,7 @@ impl Keeping {
     ///
     /// # Errors
     /// If there is no state folder, or its environment has no secrets.
-    pub fn existing(client: &Embedded) -> Result<Self, Failure> {
+    fn existing(client: &Embedded) -> Result<Self, Failure> {
         state::folder(&client.state)?;
         Self::of(client)
     }
@@ -39,7 +72,7 @@ impl Keeping {
     ///
     /// # Errors
     /// If the environment has no secrets, or the state folder cannot be made.
-    pub fn of(client: &Embedded) -> Result<Self, Failure> {
+    fn of(client: &Embedded) -> Result<Self, Failure> {
         let name = client.environment.as_deref();
         let found = environment::held(Path::new("."), name, &client.state)?;
         let state = super::state_folder(&client.state)?;
@@ -51,7 +84,7 @@ impl Keeping {
     ///
     /// # Errors
     /// If the store cannot be opened.
-    pub fn list(&self, tenant: &Name) -> Result<Vec<Listed>, Failure> {
+    fn list(&self, tenant: &Name) -> Result<Vec<Listed>, Failure> {
         match self.open(tenant) {
             Ok(store) => store.list().map_err(store_failure),
             Err(StoreError::Missing { .. }) => Ok(Vec::new()),
@@ -63,7 +96,7 @@ impl Keeping {
     ///
     /// # Errors
     /// If there is none, or the store cannot be opened or written.
-    pub fn remove(&self, name: &SecretName, tenant: &Name) -> Result<(), Failure> {
+    fn remove(&self, name: &SecretName, tenant: &Name) -> Result<(), Failure> {
         let removed = match self.open(tenant) {
             Ok(store) => store.remove(name),
             Err(StoreError::Missing { .. }) => Err(GetError::NotFound { name: name.clone() }),
@@ -93,7 +126,7 @@ impl Keeping {
     ///
     /// # Errors
     /// If it cannot be read, is no secret, or cannot be kept.
-    pub fn set(
+    fn set(
         &self,
         name: &SecretName,
         tenant: &Name,
@@ -155,7 +188,7 @@ impl Keeping {
     ///
     /// # Errors
     /// If there is no store, or one of them or a key cannot be used.
-    pub fn rotate(
+    fn rotate(
         &self,
         to: Option<&KeyPlace>,
         reporter: &dyn Reporter,

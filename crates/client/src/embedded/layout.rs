@@ -34,7 +34,7 @@ const GIVEN: &str = "layout.given.json";
 /// # Errors
 /// If another process works on the folder, if it cannot be written, and if nobody knows whose a
 /// table is.
-pub fn bring_up_to_date(state: &Path) -> Result<(), Failure> {
+pub(crate) fn bring_up_to_date(state: &Path) -> Result<(), Failure> {
     if older(state)?.is_none() && is_of_this_format(state)? {
         return Ok(());
     }
@@ -46,7 +46,7 @@ pub fn bring_up_to_date(state: &Path) -> Result<(), Failure> {
 ///
 /// # Errors
 /// As [`bring_up_to_date`].
-pub fn bring_held_up_to_date(lock: FolderLock) -> Result<FolderLock, Failure> {
+pub(crate) fn bring_held_up_to_date(lock: FolderLock) -> Result<FolderLock, Failure> {
     let state = &lock.folder().to_owned();
     if older(state)?.is_none() && is_of_this_format(state)? {
         return Ok(lock);
@@ -77,7 +77,7 @@ fn move_tables(state: &Path, older: OlderLayout) -> Result<(), Failure> {
 ///
 /// # Errors
 /// As [`bring_up_to_date`]; and if there is no such table to give.
-pub fn give(state: &Path, table: &DatasetName, tenant: &Tenant) -> Result<(), Failure> {
+pub(crate) fn give(state: &Path, table: &DatasetName, tenant: &Tenant) -> Result<(), Failure> {
     let waiting = match older(state)? {
         Some(older) => older.tables().map_err(|error| moving(&error))?,
         None => Vec::new(),

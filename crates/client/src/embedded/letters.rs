@@ -7,7 +7,8 @@ use std::{
     path::Path,
 };
 
-use barecount_agent::{DataError, Letter, Letters, LettersFull, StagingWatch};
+use barecount_agent::{DataError, Letters, LettersFull, StagingWatch};
+use barecount_api::letter::Letter;
 use barecount_dataset::{
     dead_letter::BadRecord,
     input::InputFolder,

@@ -14,7 +14,7 @@ use crate::failure::{Failure, Status};
 const MAX_BYTES: u64 = 4 << 20;
 
 /// Reads the lock file in a pipeline's folder; `None` if there is none.
-pub fn read(folder: &Path) -> Result<Option<Lock>, Failure> {
+pub(crate) fn read(folder: &Path) -> Result<Option<Lock>, Failure> {
     let path = folder.join(FILE_NAME);
     let unreadable = |error: std::io::Error| {
         Failure::new(
@@ -39,7 +39,7 @@ pub fn read(folder: &Path) -> Result<Option<Lock>, Failure> {
 }
 
 /// Refuses a lock that does not pin everything that a pipeline names.
-pub fn complete(lock: &Lock, pipeline: &Pipeline) -> Result<(), Failure> {
+pub(crate) fn complete(lock: &Lock, pipeline: &Pipeline) -> Result<(), Failure> {
     let missing = lock.missing(pipeline);
     let Some(first) = missing.first() else {
         return Ok(());
@@ -60,7 +60,7 @@ pub fn complete(lock: &Lock, pipeline: &Pipeline) -> Result<(), Failure> {
 }
 
 /// Writes the lock file if it would change, whole or not at all. True if it did.
-pub fn write(folder: &Path, lock: &Lock) -> Result<bool, Failure> {
+pub(crate) fn write(folder: &Path, lock: &Lock) -> Result<bool, Failure> {
     let path = folder.join(FILE_NAME);
     let text = lock.to_json();
     if fs_err::read_to_string(&path).is_ok_and(|found| found == text) {

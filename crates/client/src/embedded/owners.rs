@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// An output whose dataset is another pipeline's.
-pub struct Taken {
+pub(crate) struct Taken {
     stage: String,
     dataset: String,
     owner: String,
@@ -49,7 +49,7 @@ impl Taken {
     }
 
     /// The failure of a run that would write it.
-    pub fn failure(&self) -> Failure {
+    pub(crate) fn failure(&self) -> Failure {
         let what = format!("stage `{}`: {}", self.stage, self.message());
         Failure::new(Status::Usage, what)
             .with_code(codes::DATASET_OWNED.id)
@@ -61,7 +61,7 @@ impl Taken {
 ///
 /// # Errors
 /// If the store cannot be read.
-pub fn owner(
+pub(crate) fn owner(
     reader: &Reader,
     tenant: &Tenant,
     snapshot: &Snapshot,
@@ -78,7 +78,7 @@ pub fn owner(
 ///
 /// # Errors
 /// If the store or a table cannot be read.
-pub async fn taken(
+pub(crate) async fn taken(
     reader: &Reader,
     tables: &StateTables,
     pipeline: &Pipeline,
@@ -116,7 +116,7 @@ pub async fn taken(
 ///
 /// # Errors
 /// If the store or a table cannot be read.
-pub fn diagnose(
+pub(crate) fn diagnose(
     folder: &Path,
     loaded: &Loaded,
     file: &str,

@@ -15,7 +15,7 @@ use barecount_model::{
 use jiff::Timestamp;
 
 /// The question whether `action` may be done to a version of a pipeline.
-pub fn question(
+pub(crate) fn question(
     action: Action,
     pipeline: &Pipeline,
     version: &str,
@@ -55,7 +55,7 @@ pub fn question(
 
 /// The question whether `action`, which concerns a pipeline as a whole, may be done to what a run
 /// carries out: asked where its manifest is not at hand.
-pub fn question_of_run(
+pub(crate) fn question_of_run(
     action: Action,
     plan: &Plan,
     environment: &Environment,
@@ -161,6 +161,6 @@ fn kind(kind: environment::EnvironmentKind) -> EnvironmentKind {
 }
 
 /// How sensitive a pipeline's data is, as manifests spell it.
-pub fn classification(pipeline: &Pipeline) -> String {
+pub(crate) fn classification(pipeline: &Pipeline) -> String {
     pipeline.classification.as_str().to_owned()
 }

@@ -34,6 +34,12 @@ pub(crate) fn state_folder(path: &Path) -> Result<PathBuf, Failure> {
         .with_code("BC0804")
         .or_help("Make it writable, or name another one with `--state`.")
     };
+    if path.exists() && !path.is_dir() {
+        let what = format!("the state folder {} is no folder", path.display());
+        return Err(Failure::new(Status::Unavailable, what)
+            .with_code("BC0804")
+            .with_help("Name another one with `--state`."));
+    }
     make(path).map_err(failed)?;
     // The one that a link leads to is the one that data would be in.
     let folder = path.canonicalize().map_err(failed)?;

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use barecount_api::run::{RunRequest, RunView};
 use barecount_artifact::build::Cancel;
 use barecount_control::{
     Authorised, CommandError, Submission, Submitted, Update,
@@ -15,7 +16,7 @@ use barecount_dataset::table::StateTables;
 use barecount_model::{
     lock::Lock,
     pipeline::{Loaded, Pipeline},
-    run::{Run, RunState, Task, TaskState, Window},
+    run::{Run, RunState, Task, TaskState},
 };
 use jiff::Timestamp;
 use serde_json::json;
@@ -23,6 +24,7 @@ use serde_json::json;
 use super::{
     Embedded, Platform, again,
     driver::{Followed, Notice},
+    dry::DryRun,
     evolution,
     hold::Purpose,
     interrupts::Interrupts,
@@ -30,6 +32,7 @@ use super::{
     submission::Request,
 };
 use crate::{
+    client::{Checked, Pipelines, Runs},
     environment::{self, Found},
     failure::{Failure, Status},
     manifest,
@@ -41,31 +44,41 @@ use crate::{
     state,
 };
 
-/// A run that is asked for.
-#[derive(Debug, Clone)]
-pub struct RunRequest {
-    /// The manifest's file.
-    pub manifest: PathBuf,
-    /// The window of logical time.
-    pub window: Option<Window>,
-    /// The name of the logical work; made from version, window and files if absent.
-    pub token: Option<String>,
-    /// This stage alone.
-    pub stage: Option<String>,
-    /// Stages whose work is done again although nothing has changed; see
-    /// [`EVERY_STAGE`](super::submission::EVERY_STAGE).
-    pub force: Vec<String>,
+impl Pipelines for Embedded {
+    fn run(&self, asked: &RunRequest, watcher: &dyn Watcher) -> Result<RunView, Failure> {
+        let run = self.run_to_its_end(asked, watcher)?;
+        self.show(run.id.as_str())
+    }
+
+    fn dry_run(&self, asked: &RunRequest, reporter: &dyn Reporter) -> Result<DryRun, Failure> {
+        self.foresee(asked, reporter)
+    }
+
+    fn build(&self, manifest: &Path, reporter: &dyn Reporter) -> Result<Lock, Failure> {
+        self.make(manifest, reporter)
+    }
+
+    fn check(&self, manifest: &Path) -> Result<Checked, Failure> {
+        self.checked(manifest)
+    }
+
+    fn explain(
+        &self,
+        manifest: &Path,
+        action: Action,
+        reporter: &dyn Reporter,
+    ) -> Result<Verdict, Failure> {
+        self.answer_of_governance(manifest, action, reporter)
+    }
 }
 
 impl Embedded {
-    /// Runs a pipeline to its end in this process, and tells how the run ended. Before there is a
-    /// second thread.
-    ///
-    /// Ctrl-C cancels the run in good order; the second one ends the process.
-    ///
-    /// # Errors
-    /// If the run could not be begun or not be followed to its end; a run that fails is none.
-    pub fn run(&self, asked: &RunRequest, watcher: &dyn Watcher) -> Result<Arc<Run>, Failure> {
+    /// Runs a pipeline to its end in this process.
+    fn run_to_its_end(
+        &self,
+        asked: &RunRequest,
+        watcher: &dyn Watcher,
+    ) -> Result<Arc<Run>, Failure> {
         let (loaded, folder, found) = self.loaded(&asked.manifest, watcher.reporter())?;
         let state = super::state_folder(&self.state)?;
         // Before there is a second thread.
@@ -88,7 +101,7 @@ impl Embedded {
                 rules: found.text.as_deref(),
                 reporter: watcher.reporter(),
             };
-            let result = match asked.plannable(&loaded, watcher.reporter()) {
+            let result = match plannable(asked, &loaded, watcher.reporter()) {
                 Ok(()) => carry_out(asked, &preparation, &mut platform, watcher).await,
                 Err(refused) => Err(refused),
             };
@@ -111,17 +124,6 @@ impl Embedded {
         let found = environment::held(&folder, self.environment.as_deref(), &self.state)?;
         obstacles(&loaded, &found, reporter)?;
         Ok((loaded, folder, found))
-    }
-}
-
-impl RunRequest {
-    pub(super) fn plannable(
-        &self,
-        loaded: &Loaded,
-        reporter: &dyn Reporter,
-    ) -> Result<(), Failure> {
-        let (only, windowed) = (self.stage.as_deref(), self.window.is_some());
-        plannable(loaded, &self.manifest, only, windowed, reporter)
     }
 }
 
@@ -250,14 +252,13 @@ async fn carry_out_once(
 }
 
 /// Whether the jobs that would run can be planned; what cannot is told with its place.
-fn plannable(
+pub(super) fn plannable(
+    asked: &RunRequest,
     loaded: &Loaded,
-    file: &Path,
-    only: Option<&str>,
-    windowed: bool,
     reporter: &dyn Reporter,
 ) -> Result<(), Failure> {
-    let unplannable = script::unplannable(loaded, file, only, windowed);
+    let (only, windowed) = (asked.stage.as_deref(), asked.window.is_some());
+    let unplannable = script::unplannable(loaded, &asked.manifest, only, windowed);
     for job in &unplannable {
         reporter.warn(&job.diagnostic.render(&job.source));
     }

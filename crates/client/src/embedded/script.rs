@@ -26,11 +26,11 @@ use crate::{failure::chain, manifest::read_bounded};
 const MAX_BYTES: u64 = 1 << 20;
 
 /// A job that could never run, and the text that the place is in.
-pub struct Unplannable {
+pub(crate) struct Unplannable {
     /// What is wrong, and where.
-    pub diagnostic: Diagnostic,
+    pub(crate) diagnostic: Diagnostic,
     /// The text of the file that the diagnostic names.
-    pub source: String,
+    pub(crate) source: String,
 }
 
 /// The jobs of the pipeline in a manifest file, or of one stage of it, that could never run.
@@ -38,7 +38,7 @@ pub struct Unplannable {
 /// Blocks while statements are planned. Starts threads. Nothing is changed.
 ///
 /// `windowed` says whether a run would have a window, which the SQL may then name.
-pub fn unplannable(
+pub(crate) fn unplannable(
     loaded: &Loaded,
     file: &Path,
     only: Option<&str>,

@@ -55,7 +55,7 @@ impl KeyPlace {
 }
 
 /// Where the secrets of a state folder are in an environment; `None` where it has none.
-pub fn locate(found: &Found, state: &Path) -> Result<Option<Location>, Failure> {
+pub(crate) fn locate(found: &Found, state: &Path) -> Result<Option<Location>, Failure> {
     let Some(spec) = &found.environment.secrets else {
         return Ok(None);
     };
@@ -80,7 +80,7 @@ pub fn locate(found: &Found, state: &Path) -> Result<Option<Location>, Failure> 
 }
 
 /// The same for those who cannot go on without.
-pub fn required(found: &Found, state: &Path) -> Result<Location, Failure> {
+pub(crate) fn required(found: &Found, state: &Path) -> Result<Location, Failure> {
     locate(found, state)?.ok_or_else(|| {
         let name = &found.environment.name;
         let what = format!("environment `{name}` has no secrets service");

@@ -24,7 +24,7 @@ use crate::{details::attempt, failure::Failure, runtime::runtime, state};
 ///
 /// # Errors
 /// If the dataset or the store cannot be read. What cannot be told of an input is told in its place.
-pub fn trace(of: Dataset, version: Option<u64>) -> Result<Value, Failure> {
+pub(super) fn trace(of: Dataset, version: Option<u64>) -> Result<Value, Failure> {
     let mut tracer = Tracer {
         runtime: runtime()?,
         reader: of.reader,

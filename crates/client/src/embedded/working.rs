@@ -50,18 +50,18 @@ impl Working {
 
 /// A process that works on a state folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Worker {
+pub(crate) struct Worker {
     /// Its number.
-    pub process: String,
+    pub(crate) process: String,
     /// The runs that it works on.
-    pub runs: Vec<String>,
+    pub(crate) runs: Vec<String>,
 }
 
 /// The process that works on a state folder now, if there is one.
 ///
 /// # Errors
 /// If that cannot be told.
-pub fn worker(state: &Path) -> io::Result<Option<Worker>> {
+pub(crate) fn worker(state: &Path) -> io::Result<Option<Worker>> {
     let path = state.join(FILE);
     let file = match File::open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -84,7 +84,7 @@ pub fn worker(state: &Path) -> io::Result<Option<Worker>> {
 
 impl Worker {
     /// Whether it works on a run.
-    pub fn has(&self, run: &RunId) -> bool {
+    pub(crate) fn has(&self, run: &RunId) -> bool {
         self.runs.iter().any(|found| found == run.as_str())
     }
 }

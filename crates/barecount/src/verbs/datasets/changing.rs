@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, IsTerminal};
 
 use barecount_client::{
+    client::Datasets as _,
     embedded::{change::Asked, datasets::number},
     failure::{Failure, Status},
 };
@@ -80,17 +81,21 @@ fn change(
     sure: &Sure,
     asked: &Asked,
 ) -> Result<(), Failure> {
-    let found = which.find(global)?;
     let agreed = |question: &str| sure.ask(question, printer);
-    let changed = global.client().change(&found, asked, &agreed, printer)?;
+    let changed = global
+        .client()
+        .change(&which.dataset(), asked, &agreed, printer)?;
     printer.data(&changed, || match changed["version"].as_u64() {
         Some(version) => format!(
             "{} is at version {version} now: {}, {} rows\n",
-            found.table,
+            changed["dataset"].as_str().unwrap_or_default(),
             changed["act"].as_str().unwrap_or_default(),
             number(changed["rows"].as_u64())
         ),
-        None => format!("{} is that already; nothing was changed\n", found.table),
+        None => format!(
+            "{} is that already; nothing was changed\n",
+            changed["dataset"].as_str().unwrap_or_default()
+        ),
     })
 }
 

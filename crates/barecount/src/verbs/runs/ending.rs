@@ -1,10 +1,9 @@
 //! `barecount runs cancel` and `barecount runs abandon`.
 
-use barecount_client::{failure::Failure, state};
+use barecount_client::{client::Runs, failure::Failure};
 use clap::Args;
 
-use super::print;
-use crate::{global::Global, printer::Printer, tenant::OfTenant};
+use crate::{global::Global, printer::Printer, tenant::OfTenant, view};
 
 /// A run that is to end.
 #[derive(Debug, Args)]
@@ -45,26 +44,18 @@ fn reason(text: &str) -> Result<String, String> {
 
 impl Cancel {
     pub(super) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
-        end(global, printer, &self.which, None)
+        let Which { run, of } = &self.which;
+        let ended = global.client().cancel(run, of.name(), printer)?;
+        view::print(&ended, printer)
     }
 }
 
 impl Abandon {
     pub(super) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
-        end(global, printer, &self.which, Some(self.reason))
+        let Which { run, of } = &self.which;
+        let ended = global
+            .client()
+            .abandon(run, of.name(), &self.reason, printer)?;
+        view::print(&ended, printer)
     }
-}
-
-/// Ends a run; gives it up if there is a reason to.
-fn end(
-    global: &Global,
-    printer: &Printer,
-    which: &Which,
-    reason: Option<String>,
-) -> Result<(), Failure> {
-    let (_, run, plan) = state::find_run(&global.state, &which.run)?;
-    which.of.hold(&run.tenant, &format!("run {}", run.id))?;
-    global.client().end(&run, &plan, reason, printer)?;
-    let (reader, run, plan) = state::find_run(&global.state, run.id.as_str())?;
-    print(global, printer, &reader, &run, &plan)
 }

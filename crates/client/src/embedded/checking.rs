@@ -1,0 +1,62 @@
+//! Manifests, held against the state and against governance.
+
+use std::path::Path;
+
+use barecount_control::governance::{Action, Verdict};
+use barecount_model::{diagnostic, lock::Lock, version};
+use jiff::Timestamp;
+
+use super::{Embedded, evolution, lock, owners, policy, script};
+use crate::{
+    client::Checked, environment, failure::Failure, manifest, preparation, reporter::Reporter,
+    requester,
+};
+
+impl Embedded {
+    pub(super) fn checked(&self, file: &Path) -> Result<Checked, Failure> {
+        let read = manifest::read(file)?;
+        let mut found = read.diagnostics().to_vec();
+        if let Ok(loaded) = &read.result {
+            let name = file.display().to_string();
+            let unfit = evolution::diagnose(&self.state, loaded, &name, &read.source)?;
+            found.extend(unfit);
+            let taken = owners::diagnose(&self.state, loaded, &name, &read.source)?;
+            found.extend(taken);
+        }
+        let mut rendered = vec![diagnostic::render(&found, &read.source)];
+        if let Ok(loaded) = &read.result {
+            for job in script::unplannable(loaded, file, None, true) {
+                rendered.push(job.diagnostic.render(&job.source));
+                found.push(job.diagnostic);
+            }
+        }
+        Ok(Checked {
+            found,
+            rendered,
+            pipeline: read.result.ok().map(|loaded| loaded.pipeline),
+        })
+    }
+
+    pub(super) fn answer_of_governance(
+        &self,
+        file: &Path,
+        action: Action,
+        reporter: &dyn Reporter,
+    ) -> Result<Verdict, Failure> {
+        let loaded = manifest::load(file, reporter)?;
+        let folder = manifest::folder(file)?;
+        let found = environment::held(&folder, self.environment.as_deref(), &self.state)?;
+        // What is not built yet has no version; the answer does not depend on it.
+        let lock = lock::read(&folder)?
+            .unwrap_or_else(|| Lock::new(loaded.pipeline.name.clone(), Vec::new()));
+        let question = policy::question(
+            action,
+            &loaded.pipeline,
+            &version::of(&loaded.manifest, &lock).to_string(),
+            &found.environment,
+            &requester::name(),
+            Timestamp::now(),
+        );
+        Ok(preparation::governance()?.decide(&question))
+    }
+}

@@ -1,0 +1,351 @@
+//! Runs as they are listed and shown.
+
+use std::{collections::BTreeMap, fs::File, io::Read};
+
+use barecount_agent::StagingFolders;
+use barecount_api::{
+    records::{Records, Selection},
+    run::{
+        AttemptView, Cost, EntryRef, Log, OutputView, RunSummary, RunView, TaskView, Undeclared,
+    },
+};
+use barecount_control::{
+    governance::Explanation,
+    store::{LedgerEntry, OutputVersion},
+};
+use barecount_model::{
+    cost::{self, Money},
+    manifest::Egress,
+    plan::Plan,
+    run::{Attempt, AttemptState, Held, Run, RunState, Task, TaskState, outcome::Staged},
+};
+
+use serde_json::Value;
+
+use super::{Embedded, working::Worker};
+use crate::{
+    client::Runs,
+    details::{self, attempt},
+    failure::{Failure, Status},
+    reporter::Reporter,
+    state,
+};
+
+/// More of one log is not read at once.
+const MAX_LOG_BYTES: u64 = 64 << 20;
+
+impl Runs for Embedded {
+    fn runs(&self, tenant: Option<&str>, limit: u32) -> Result<Vec<RunSummary>, Failure> {
+        let runs = match state::reader(&self.state)? {
+            Some(reader) => reader
+                .runs_of(tenant, limit)
+                .map_err(state::store_failure)?,
+            None => Vec::new(),
+        };
+        let worker = self.worker()?;
+        let summaries = runs.iter().map(|(run, _)| summary(run, worker.as_ref()));
+        Ok(summaries.collect())
+    }
+
+    fn show(&self, run: &str) -> Result<RunView, Failure> {
+        let (reader, run, plan) = state::find_run(&self.state, run)?;
+        let id = run.id.as_str();
+        let outputs = reader.outputs_of(id).map_err(state::store_failure)?;
+        let evidence = reader.ledger_entries(Some(id));
+        let found = Found {
+            outputs: &outputs,
+            evidence: &evidence.map_err(state::store_failure)?,
+            interrupted: is_interrupted(&run, self.worker()?.as_ref()),
+        };
+        Ok(found.view(&run, &plan))
+    }
+
+    fn logs(&self, run: &str, stage: Option<&str>) -> Result<Vec<Log>, Failure> {
+        let (_, run, _) = state::find_run(&self.state, run)?;
+        let stage = stage_of(&run, stage)?;
+        let mut logs = Vec::new();
+        for task in run
+            .tasks
+            .iter()
+            .filter(|task| stage.is_none_or(|stage| task.stage == stage))
+        {
+            logs.extend(self.logs_of(task)?);
+        }
+        Ok(logs)
+    }
+
+    fn flows(&self, selection: &Selection, reporter: &dyn Reporter) -> Result<Records, Failure> {
+        self.flows_of(selection, reporter)
+    }
+
+    fn accesses(&self, selection: &Selection, reporter: &dyn Reporter) -> Result<Records, Failure> {
+        self.accesses_of(selection, reporter)
+    }
+
+    fn egress_advice(&self, run: &str) -> Result<BTreeMap<String, Vec<Egress>>, Failure> {
+        self.advice_of(run)
+    }
+
+    fn cancel(
+        &self,
+        run: &str,
+        tenant: Option<&str>,
+        reporter: &dyn Reporter,
+    ) -> Result<RunView, Failure> {
+        self.end(run, tenant, None, reporter)
+    }
+
+    fn abandon(
+        &self,
+        run: &str,
+        tenant: Option<&str>,
+        reason: &str,
+        reporter: &dyn Reporter,
+    ) -> Result<RunView, Failure> {
+        self.end(run, tenant, Some(reason.to_owned()), reporter)
+    }
+}
+
+impl Embedded {
+    fn logs_of(&self, task: &Task) -> Result<Vec<Log>, Failure> {
+        let folders = StagingFolders::new(&self.state);
+        let mut logs = Vec::new();
+        for attempt in &task.attempts {
+            let path = folders.log(&details::token(task, attempt));
+            let file = match File::open(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                other => other,
+            };
+            let mut bytes = Vec::new();
+            file.and_then(|file| file.take(MAX_LOG_BYTES).read_to_end(&mut bytes))
+                .map_err(|error| {
+                    let what = format!("the log {} cannot be read", path.display());
+                    Failure::new(Status::Unavailable, what).because(&error)
+                })?;
+            logs.push(Log {
+                task: task.id.clone(),
+                stage: task.stage.clone(),
+                partition: task.partition.clone(),
+                attempt: attempt.number,
+                log: String::from_utf8_lossy(&bytes).into_owned(),
+            });
+        }
+        Ok(logs)
+    }
+}
+
+fn is_interrupted(run: &Run, worker: Option<&Worker>) -> bool {
+    !run.state.is_final() && !worker.is_some_and(|worker| worker.has(&run.id))
+}
+
+fn summary(run: &Run, worker: Option<&Worker>) -> RunSummary {
+    RunSummary {
+        id: run.id.clone(),
+        token: run.token.clone(),
+        tenant: run.tenant.clone(),
+        pipeline: run.pipeline.clone(),
+        version: run.version.clone(),
+        state: run.state,
+        interrupted: is_interrupted(run, worker),
+        window: run.window.clone(),
+        submitted_at: run.submitted_at,
+        ended_at: run.ended_at,
+        task_count: run.tasks.len(),
+    }
+}
+
+/// The stage that was asked for, which the run has.
+///
+/// # Errors
+/// If it has none of that name.
+pub(super) fn stage_of<'a>(run: &Run, stage: Option<&'a str>) -> Result<Option<&'a str>, Failure> {
+    match stage {
+        Some(name) if run.tasks.iter().all(|task| task.stage != name) => {
+            let mut names: Vec<&str> = run.tasks.iter().map(|task| task.stage.as_str()).collect();
+            // A stage with partitions has many tasks.
+            names.dedup();
+            let what = format!("the run has no stage `{name}`");
+            Err(Failure::new(Status::NotFound, what)
+                .with_help(format!("Its stages are {}.", names.join(", "))))
+        }
+        stage => Ok(stage),
+    }
+}
+
+/// What the store has of a run beside itself.
+struct Found<'a> {
+    outputs: &'a [OutputVersion],
+    evidence: &'a [LedgerEntry],
+    interrupted: bool,
+}
+
+impl Found<'_> {
+    fn view(&self, run: &Run, plan: &Plan) -> RunView {
+        RunView {
+            schema: "barecount/run/v1".to_owned(),
+            id: run.id.clone(),
+            token: run.token.clone(),
+            tenant: run.tenant.clone(),
+            pipeline: run.pipeline.clone(),
+            version: run.version.clone(),
+            environment: run.environment.clone(),
+            window: run.window.clone(),
+            state: run.state,
+            interrupted: self.interrupted,
+            waiting_reason: self.waiting_reason(run),
+            refusal: refusal(run, plan),
+            submitted_at: run.submitted_at,
+            ended_at: run.ended_at,
+            tasks: run.tasks.iter().map(|task| task_view(task, plan)).collect(),
+            outputs: self.outputs.iter().map(output).collect(),
+            dead_letters: decided(run).map(|(_, staged)| staged.dead_letters).sum(),
+            undeclared: undeclared(run),
+            undeclared_left_out: decided(run)
+                .map(|(_, staged)| staged.undeclared_left_out)
+                .sum(),
+            cost: Cost {
+                amount: cost::of_run(run, plan).to_string(),
+                currency: Money::CURRENCY.to_owned(),
+            },
+            evidence: self.evidence.iter().map(entry).collect(),
+            tree_size: self.evidence.iter().map(|entry| entry.index + 1).max(),
+        }
+    }
+
+    /// What it waits for, if nothing of it is under way.
+    fn waiting_reason(&self, run: &Run) -> Option<String> {
+        if self.interrupted {
+            return Some(way_on(run));
+        }
+        let active = |task: &Task| matches!(task.state, TaskState::Active | TaskState::Committing);
+        if run.state.is_final() || run.tasks.iter().any(active) {
+            return None;
+        }
+        if let Some(held) = run.tasks.iter().find_map(|task| task.held.as_ref()) {
+            let Held {
+                reason,
+                since,
+                times,
+            } = held;
+            return Some(format!("{reason} (looked {times} times since {since})"));
+        }
+        let due = run.next_due()?;
+        Some(format!("a retry is due at {due}"))
+    }
+}
+
+/// Why a run was refused, if it was.
+fn refusal(run: &Run, plan: &Plan) -> Option<Value> {
+    let refused = run.state == RunState::Refused;
+    let decision = refused.then(|| plan.decision.clone())?;
+    let explanation: Explanation = serde_json::from_value(decision).ok()?;
+    serde_json::to_value(explanation).ok()
+}
+
+/// How a run goes on, or ends, that nobody works on.
+fn way_on(run: &Run) -> String {
+    let id = &run.id;
+    let decided = run
+        .tasks
+        .iter()
+        .filter(|task| task.state == TaskState::Committing);
+    let mut text = format!(
+        "no process works on it; `barecount run` of the manifest of pipeline `{}` takes it up, \
+         `barecount runs cancel {id}` ends it",
+        run.pipeline
+    );
+    if decided.count() > 0 {
+        text.push_str(&format!(
+            "; its outputs are decided for: if they cannot be committed, \
+             `barecount runs abandon {id} --reason TEXT` gives them up"
+        ));
+    }
+    text
+}
+
+fn task_view(task: &Task, plan: &Plan) -> TaskView {
+    let stage = plan.stage(&task.stage);
+    let digest = stage.map(|stage| stage.work.artifact().digest.as_str());
+    TaskView {
+        id: task.id.clone(),
+        stage: task.stage.clone(),
+        partition: task.partition.clone(),
+        class: task.class,
+        size: task.size,
+        network_profile: task.network_profile,
+        backend: stage.map(|stage| stage.backend.clone()),
+        state: task.state,
+        held: task.held.clone(),
+        work: task.work.as_ref().map(|work| work.key),
+        answered_by: task.answered.clone(),
+        attempts: task
+            .attempts
+            .iter()
+            .map(|tried| attempt_view(tried, digest))
+            .collect(),
+    }
+}
+
+fn attempt_view(tried: &Attempt, digest: Option<&str>) -> AttemptView {
+    AttemptView {
+        number: tried.number,
+        runner: tried.runner.clone(),
+        digest: digest.map(str::to_owned),
+        state: tried.state,
+        exit_code: tried.exit_code,
+        failure: tried.failure.clone(),
+        intended_at: tried.intended_at,
+        started_at: tried.started_at,
+        work_ended_at: tried.work_ended_at,
+        staged_at: tried.staged_at,
+        ended_at: tried.ended_at,
+        committed_at: tried.committed_at,
+        work_seconds: tried.work_time().map(|time| time.as_secs_f64()),
+        platform_seconds: tried.platform_time().map(|time| time.as_secs_f64()),
+        metrics: tried.metrics.clone(),
+        network: attempt::network(tried),
+        secrets: attempt::secrets(tried),
+    }
+}
+
+fn output(output: &OutputVersion) -> OutputView {
+    OutputView {
+        dataset: output.dataset.clone(),
+        partition: output.partition.clone(),
+        uri: output.uri.clone(),
+        version: output.version,
+        rows: output.rows,
+        bytes: output.bytes,
+        digest: output.digest.clone(),
+    }
+}
+
+fn entry(entry: &LedgerEntry) -> EntryRef {
+    EntryRef {
+        index: entry.index,
+        kind: entry.kind.clone(),
+        leaf_hash: entry.leaf_hash.clone(),
+    }
+}
+
+/// What each task's decided attempt handed over.
+fn decided(run: &Run) -> impl Iterator<Item = (&Task, &Staged)> {
+    run.tasks.iter().filter_map(|task| {
+        let mut attempts = task.attempts.iter();
+        let decided = attempts.find(|attempt| attempt.state == AttemptState::Succeeded)?;
+        Some((task, decided.staged.as_ref()?))
+    })
+}
+
+fn undeclared(run: &Run) -> Vec<Undeclared> {
+    let of = |(task, staged): (&Task, &Staged)| {
+        let (stage, partition) = (task.stage.clone(), task.partition.clone());
+        let names = staged.undeclared.clone().into_iter();
+        names.map(move |name| Undeclared {
+            stage: stage.clone(),
+            partition: partition.clone(),
+            name,
+        })
+    };
+    decided(run).flat_map(of).collect()
+}
