@@ -26,7 +26,9 @@ use crate::stage::{Limits, StageError, StageObserver};
 /// A file is closed, and the next begun, after so many rows.
 const ROWS_PER_FILE: u64 = 4 << 20;
 /// What the rows that are encoded but not written yet hold in memory, in all open files together.
-const ENCODED_BYTES: usize = 80 << 20;
+const ENCODED_BYTES: usize = 64 << 20;
+/// What a writer holds for a column besides its values: above all what compresses them.
+const WRITER_BYTES: usize = 48 << 10;
 /// A writer holds a table of values for each column that it has a dictionary of, tens of kilobytes
 /// even for a few rows: above so many columns of all open files together, further files have none.
 const DICTIONARIES: usize = 640;
@@ -170,7 +172,8 @@ impl<'a> Sink<'a> {
             self.done.push(file.finish(self.folder)?);
             return Ok(());
         }
-        file.encoded_bytes = file.writer.memory_size();
+        let writers = WRITER_BYTES * self.file_schema.fields().len();
+        file.encoded_bytes = file.writer.memory_size() + writers;
         self.encoded_bytes += file.encoded_bytes;
         self.open.insert(key.to_vec(), file);
         self.bound_memory()
