@@ -33,6 +33,8 @@ enum Verb {
     #[command(subcommand)]
     Policy(verbs::policy::Policy),
     #[command(subcommand)]
+    Approvals(verbs::approvals::Approvals),
+    #[command(subcommand)]
     Dlq(verbs::dlq::Dlq),
     #[command(subcommand)]
     Secrets(verbs::secrets::Secrets),
@@ -88,6 +90,7 @@ impl Cli {
             Verb::Trace(verb) => verb.execute(&self.global, &printer),
             Verb::Evidence(verb) => verb.execute(&self.global, &printer),
             Verb::Policy(verb) => verb.execute(&self.global, &printer),
+            Verb::Approvals(verb) => verb.execute(&self.global, &printer),
             Verb::Secrets(verb) => verb.execute(&self.global, &printer),
             Verb::Advise(verb) => verb.execute(&self.global, &printer),
             Verb::Gc(verb) => verb.execute(&self.global, &printer),

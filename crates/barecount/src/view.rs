@@ -46,6 +46,7 @@ fn text(run: &RunView) -> String {
     }
     text.push('\n');
     if let Some(explanation) = refusal(run) {
+        let explanation = Box::new(explanation);
         text.push_str(&explain(&Verdict::Refused(Refusal { explanation })));
         text.push('\n');
     }

@@ -19,6 +19,7 @@ use barecount_control::{
 };
 use barecount_ledger::verify::Verification;
 use barecount_model::{
+    approval::Approval,
     diagnostic::Diagnostic,
     digest::Digest,
     lock::Lock,
@@ -35,6 +36,7 @@ use crate::{
         export::Exported,
     },
     embedded::{
+        approving::{Answering, ApprovalRequest, AskedFor},
         change::Asked,
         datasets::{Brought, Diff},
         dry::DryRun,
@@ -47,9 +49,15 @@ use crate::{
 
 /// Everything that a verb asks of the platform. An identifier may be the beginning of one, as long
 /// as it is that of one thing only; a tenant that is named is the one that has what is asked for.
-pub trait Client: Pipelines + Runs + Datasets + DeadLetters + Evidence + Secrets + Upkeep {}
+pub trait Client:
+    Pipelines + Approvals + Runs + Datasets + DeadLetters + Evidence + Secrets + Upkeep
+{
+}
 
-impl<T: Pipelines + Runs + Datasets + DeadLetters + Evidence + Secrets + Upkeep> Client for T {}
+impl<T> Client for T where
+    T: Pipelines + Approvals + Runs + Datasets + DeadLetters + Evidence + Secrets + Upkeep
+{
+}
 
 /// Pipelines, by their manifests.
 pub trait Pipelines {
@@ -90,6 +98,44 @@ pub trait Pipelines {
         action: Action,
         reporter: &dyn Reporter,
     ) -> Result<Verdict, Failure>;
+}
+
+/// Approvals: acts on record.
+pub trait Approvals {
+    /// Asks for the approvals that a refused pipeline would need. What was asked for already and
+    /// nobody has answered is not asked for again.
+    ///
+    /// # Errors
+    /// If no approval would change anything, and if governance refuses to have it asked for.
+    fn request_approvals(
+        &self,
+        request: &ApprovalRequest,
+        reporter: &dyn Reporter,
+    ) -> Result<AskedFor, Failure>;
+
+    /// Approvals, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// If the state cannot be looked into.
+    fn approvals(&self, tenant: Option<&str>, limit: u32) -> Result<Vec<Approval>, Failure>;
+
+    /// An approval.
+    ///
+    /// # Errors
+    /// If there is none, or the state cannot be looked into.
+    fn approval(&self, named: &str) -> Result<Approval, Failure>;
+
+    /// Grants, denies or revokes an approval, and tells what has become of it.
+    ///
+    /// # Errors
+    /// If there is none, it is answered already, or governance refuses.
+    fn answer_approval(
+        &self,
+        named: &str,
+        answer: Answering,
+        reason: &str,
+        reporter: &dyn Reporter,
+    ) -> Result<Approval, Failure>;
 }
 
 /// What was found of a manifest.

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use barecount_model::{diagnostic, environment::Environment};
+use barecount_model::{
+    diagnostic::{self, Diagnostic},
+    environment::Environment,
+};
 
 use crate::{
     failure::{Failure, Status},
@@ -107,7 +110,24 @@ fn load(path: &Path, bytes: &[u8]) -> Result<Found, Failure> {
 
 /// An environment from its text; `file` is what diagnostics call it.
 pub(crate) fn parse(file: &str, bytes: &[u8], folder: PathBuf) -> Result<Found, Failure> {
-    let environment = Environment::load(file, bytes).map_err(|diagnostics| {
+    found(Environment::load(file, bytes), bytes, folder)
+}
+
+/// As [`parse`], of a text that a state folder keeps: an older one may hold approvals, which count no
+/// longer.
+///
+/// # Errors
+/// If it is no environment.
+pub(crate) fn kept(file: &str, bytes: &[u8], folder: PathBuf) -> Result<Found, Failure> {
+    found(Environment::load_kept(file, bytes), bytes, folder)
+}
+
+fn found(
+    loaded: Result<Environment, Vec<Diagnostic>>,
+    bytes: &[u8],
+    folder: PathBuf,
+) -> Result<Found, Failure> {
+    let environment = loaded.map_err(|diagnostics| {
         let text = diagnostic::render(&diagnostics, &String::from_utf8_lossy(bytes));
         Failure::new(
             Status::Usage,

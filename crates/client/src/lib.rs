@@ -4,6 +4,7 @@
 //! terminal or how anything is shown: what comes of a verb is returned, and what happens on the way
 //! is told to a [`reporter::Reporter`].
 
+pub mod approvals;
 pub mod client;
 pub mod details;
 pub mod embedded;

@@ -14,7 +14,7 @@ use barecount_model::codes;
 
 use crate::{
     embedded::{Embedded, ledger},
-    environment,
+    environment::{self, Found},
     failure::{Failure, Status},
     state,
 };
@@ -43,14 +43,22 @@ impl Log {
     /// # Errors
     /// If there is no log, or the key did not sign its checkpoint.
     pub(crate) fn open(client: &Embedded) -> Result<Self, Failure> {
-        let folder = &state::folder(&client.state)?;
+        let folder = state::folder(&client.state)?;
+        let found =
+            environment::of_state(Path::new("."), client.environment.as_deref(), &client.state)?;
+        Self::of(&folder, &found)
+    }
+
+    /// As [`Log::open`], where the environment is at hand.
+    ///
+    /// # Errors
+    /// If there is no log, or the key did not sign its checkpoint.
+    pub(crate) fn of(folder: &Path, found: &Found) -> Result<Self, Failure> {
         let path = folder.join("ledger");
         let note = DirCheckpoint::new(&path).load();
         let note = note
             .map_err(|error| damaged(&error))?
             .ok_or_else(|| empty(folder))?;
-        let found =
-            environment::of_state(Path::new("."), client.environment.as_deref(), &client.state)?;
         let key = ledger::verifier_key(folder, found.signing_key().as_deref())?;
         let checkpoint = SignedCheckpoint::open(&note, std::slice::from_ref(&key));
         let checkpoint = checkpoint.map_err(|error| damaged(&error))?;

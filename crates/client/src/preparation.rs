@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use barecount_artifact::build::Cancel;
-use barecount_control::governance::{
-    Action, Governance, Permit, Question, Refusal, Verdict, explain,
+use barecount_control::{
+    Control,
+    governance::{Action, Governance, Permit, Question, Refusal, Verdict, explain},
 };
 use barecount_model::{
-    environment::Environment,
     evidence::{EvidenceKind, Subject, statement},
+    id::RunId,
     lock::Lock,
     manifest::Manifest,
     pipeline::Pipeline,
@@ -18,6 +19,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::{
+    approvals,
     embedded::{
         self, Embedded, Platform,
         build::{Progress, Workshop},
@@ -76,10 +78,10 @@ impl Embedded {
             let preparation = Preparation {
                 pipeline: &loaded.pipeline,
                 manifest: &loaded.manifest,
+                file: manifest,
                 folder: &folder,
                 state: &state,
-                environment: &found.environment,
-                rules: found.text.as_deref(),
+                found: &found,
                 reporter,
             };
             let built = preparation.build(&platform, &Cancel::default()).await;
@@ -97,14 +99,14 @@ pub(crate) struct Preparation<'a> {
     pub(crate) pipeline: &'a Pipeline,
     /// The manifest as it is written.
     pub(crate) manifest: &'a Manifest,
+    /// The manifest's file.
+    pub(crate) file: &'a Path,
     /// Its folder.
     pub(crate) folder: &'a Path,
     /// The state folder.
     pub(crate) state: &'a Path,
     /// Where.
-    pub(crate) environment: &'a Environment,
-    /// The environment's file, word by word, if it has one.
-    pub(crate) rules: Option<&'a [u8]>,
+    pub(crate) found: &'a Found,
     /// For progress.
     pub(crate) reporter: &'a dyn Reporter,
 }
@@ -112,7 +114,7 @@ pub(crate) struct Preparation<'a> {
 impl Preparation<'_> {
     /// The lock to run by: refreshed where the environment lets `run` do that, else as it is.
     pub(crate) async fn lock(&self, platform: &Platform, cancel: &Cancel) -> Result<Lock, Failure> {
-        if self.environment.refresh_lock {
+        if self.found.environment.refresh_lock {
             return self.build(platform, cancel).await;
         }
         let lock = lock::read(self.folder)?.ok_or_else(|| no_lock(self.folder))?;
@@ -142,10 +144,10 @@ impl Preparation<'_> {
             workshop.make_all(&mut |progress| notes.tell(&progress))
         })?;
         for fact in built.facts {
-            enter(platform, fact).await?;
+            enter(&platform.control, fact).await?;
         }
         if lock::read(self.folder).ok().flatten().as_ref() != Some(&built.lock) {
-            self.decide(platform, Action::RefreshLock, &built.lock)
+            self.decide(platform, Action::RefreshLock, &built.lock, None)
                 .await?;
             if lock::write(self.folder, &built.lock)? {
                 self.reporter.note("pinned what was built in pipeline.lock");
@@ -160,23 +162,33 @@ impl Preparation<'_> {
         platform: &Platform,
         action: Action,
         lock: &Lock,
+        run: Option<&RunId>,
     ) -> Result<(Permit, Rules), Failure> {
-        let (verdict, rules) = self.put(action, lock)?;
-        permitted(platform, action, verdict, rules, self.reporter).await
+        platform.signed().await;
+        let (verdict, rules) = self.put(action, lock, run)?;
+        permitted(&platform.control, action, verdict, rules, self.reporter).await
     }
 
-    /// Puts a question to governance, and keeps the rules that it is answered by.
-    pub(crate) fn put(&self, action: Action, lock: &Lock) -> Result<(Verdict, Rules), Failure> {
+    /// Puts a question to governance, and keeps the rules that it is answered by. `run` is the run
+    /// that is asked about, where it has begun.
+    pub(crate) fn put(
+        &self,
+        action: Action,
+        lock: &Lock,
+        run: Option<&RunId>,
+    ) -> Result<(Verdict, Rules), Failure> {
         let version = version::of(self.manifest, lock).to_string();
+        let approvals = approvals::on_record(self.state, self.found, self.pipeline, run)?;
         let question = policy::question(
             action,
             self.pipeline,
             &version,
-            self.environment,
+            &self.found.environment,
             &requester::name(),
+            approvals,
             Timestamp::now(),
         );
-        put(self.state, self.rules, &question)
+        put(self.state, self.found.text.as_deref(), &question)
     }
 }
 
@@ -194,18 +206,18 @@ fn put(
 
 /// Asks governance. A refusal is told with its reasons, entered as evidence, and ends the verb.
 pub(crate) async fn ask(
-    platform: &Platform,
+    control: &Control,
     state: &Path,
     rules: Option<&[u8]>,
     question: &Question,
     reporter: &dyn Reporter,
 ) -> Result<(Permit, Rules), Failure> {
     let (verdict, rules) = put(state, rules, question)?;
-    permitted(platform, question.action, verdict, rules, reporter).await
+    permitted(control, question.action, verdict, rules, reporter).await
 }
 
 async fn permitted(
-    platform: &Platform,
+    control: &Control,
     action: Action,
     verdict: Verdict,
     rules: Rules,
@@ -220,7 +232,7 @@ async fn permitted(
     let subject = Subject::new(format!("pipeline/{}", asked.pipeline), &asked.version);
     let predicate = json!({ "decision": asked, "rules": rules });
     let refused = statement(EvidenceKind::Refusal, &[subject], predicate);
-    enter(platform, refused).await?;
+    enter(control, refused).await?;
     reporter.warn(&text);
     Err(refused_failure(action, &refusal))
 }
@@ -253,10 +265,10 @@ pub(crate) fn governance() -> Result<Governance, Failure> {
 /// # Errors
 /// If it cannot be made durable.
 pub(crate) async fn enter(
-    platform: &Platform,
+    control: &Control,
     statement: barecount_model::evidence::Statement,
 ) -> Result<(), Failure> {
-    platform.control.enter(statement).await.map_err(|error| {
+    control.enter(statement).await.map_err(|error| {
         Failure::new(
             Status::Unavailable,
             "the evidence could not be written down",

@@ -121,8 +121,7 @@ pub(crate) fn bound(state: &Path) -> Result<Option<Found>, Failure> {
         }));
     };
     let text = read(state, digest)?;
-    crate::environment::parse("the environment of the state folder", &text, binding.folder)
-        .map(Some)
+    crate::environment::kept("the environment of the state folder", &text, binding.folder).map(Some)
 }
 
 /// Refuses an environment that a state folder does not belong to.

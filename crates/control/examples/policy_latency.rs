@@ -72,6 +72,7 @@ fn question(stages: usize, size: Size) -> Question {
         name: format!("stage-{position}"),
         class: RunnerClass::ManagedEtl,
         size,
+        custom_size: None,
         network_profile: NetworkProfile::PrivateVpc,
         isolation: Isolation::Sandbox,
         classification: "internal".to_owned(),

@@ -10,8 +10,9 @@ pub(crate) mod record;
 use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc};
 
 use barecount_model::{
+    approval::Approval,
     evidence::EvidenceKind,
-    id::RunId,
+    id::{ApprovalId, RunId},
     run::{Run, outcome::CommittedDataset},
 };
 use jiff::Timestamp;
@@ -57,6 +58,8 @@ pub(crate) struct Batch {
     pub outputs: Vec<Published>,
     /// Records that were set aside.
     pub dead_letters: Vec<SetAside>,
+    /// Approvals that are new or changed.
+    pub approvals: BTreeMap<ApprovalId, Approval>,
     /// The ledger's length under a durable checkpoint, where it has grown.
     pub integrated: Option<u64>,
 }
@@ -171,6 +174,9 @@ pub(crate) trait Storage: Send {
 
     /// The run that has a token.
     fn run_by_token(&self, tenant: &str, token: &str) -> Result<Option<Stored>, StoreError>;
+
+    /// Approvals that something can be done to still.
+    fn open_approvals(&self) -> Result<Vec<Approval>, StoreError>;
 
     /// Ledger entries that no durable checkpoint is known to cover, in order, in pieces.
     fn queued_entries(&self) -> Result<Vec<Entries>, StoreError>;

@@ -5,17 +5,19 @@
 //! given to it first ([`Shard::missing`], [`Shard::recall`]). Where a batch did not become durable,
 //! the shard's memory is void and is made anew.
 
+mod approve;
 mod draft;
 mod report;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
 };
 
 use barecount_model::{
+    approval::{Act, Approval},
     evidence::Statement,
-    id::RunId,
+    id::{ApprovalId, RunId},
     run::{
         Abandonment, Answered, Effects, Moment, Run, WaitingReason,
         outcome::{CommittedDataset, Outcome},
@@ -42,6 +44,20 @@ pub(crate) enum Command {
     Apply {
         run: RunId,
         verb: Verb,
+    },
+    /// Asks for an approval.
+    Request {
+        approval: Box<Approval>,
+        by: Arc<Explanation>,
+        rules: serde_json::Value,
+    },
+    /// Does something to an approval.
+    Approve {
+        id: ApprovalId,
+        act: Act,
+        reason: String,
+        by: Arc<Explanation>,
+        rules: serde_json::Value,
     },
     Enter(Statement),
     Integrated {
@@ -128,6 +144,8 @@ pub(crate) struct Shard {
     active: HashMap<RunId, Active>,
     /// By tenant and token.
     tokens: HashMap<String, HashMap<String, RunId>>,
+    /// Those that something can be done to still.
+    approvals: BTreeMap<ApprovalId, Approval>,
     /// Of the last batch.
     position: Position,
     next_entry: u64,
@@ -144,11 +162,14 @@ impl Shard {
         position: Position,
         next_entry: u64,
         open: Vec<Stored>,
+        approvals: Vec<Approval>,
         entropy: u64,
     ) -> Self {
+        let by_id = |approval: Approval| (approval.id.clone(), approval);
         let mut shard = Self {
             active: HashMap::new(),
             tokens: HashMap::new(),
+            approvals: approvals.into_iter().map(by_id).collect(),
             position,
             next_entry,
             integrated: None,
@@ -190,7 +211,11 @@ impl Shard {
             Command::Apply { run, .. } => {
                 (!self.active.contains_key(run)).then_some(Missing::Run(run))
             }
-            Command::Refuse { .. } | Command::Enter(_) | Command::Integrated { .. } => None,
+            Command::Refuse { .. }
+            | Command::Request { .. }
+            | Command::Approve { .. }
+            | Command::Enter(_)
+            | Command::Integrated { .. } => None,
         }
     }
 
@@ -280,6 +305,25 @@ impl Shard {
                 self.transition(&run, verb, now, draft)?;
                 Ok(Some(run))
             }
+            Command::Request {
+                approval,
+                by,
+                rules,
+            } => {
+                self.request(*approval, &by, &rules, now, &mut draft.batch)?;
+                Ok(None)
+            }
+            Command::Approve {
+                id,
+                act,
+                reason,
+                by,
+                rules,
+            } => {
+                let signed = self.signed(&by, reason, now, &draft.batch);
+                self.approve(&id, act, signed, (&by, &rules), &mut draft.batch)?;
+                Ok(None)
+            }
             Command::Enter(statement) => {
                 draft.batch.entries.push(Entry {
                     kind: statement.kind,
@@ -309,12 +353,15 @@ impl Shard {
         if let Some(existing) = self.by_token(&run.tenant, &run.token).cloned() {
             return self.take_up(existing, &run, &plan, draft);
         }
+        let used = self.used(&plan.explanation, &run.id, now)?;
         let mut effects = run.submit(&self.moment(now))?;
         for task in place {
             let placed = run.place(task, &self.moment(now))?;
             effects.records.extend(placed.records);
         }
         draft.enter(&effects.records, &run, &plan.record, &[]);
+        used.into_iter()
+            .for_each(|approval| self.keep_approval(approval, &mut draft.batch));
         let id = run.id.clone();
         let active = Active {
             run: Arc::new(run),
@@ -385,6 +432,11 @@ impl Shard {
         draft: &mut Draft,
     ) -> Result<(), CommandError> {
         let moment = self.moment(now);
+        let by = match &verb {
+            Verb::Resume { by } | Verb::Reopen { by, .. } => Some(Arc::clone(by)),
+            _ => None,
+        };
+        let used = by.as_ref().map(|by| self.used(by, id, now)).transpose()?;
         let active = self
             .active
             .get_mut(id)
@@ -418,6 +470,9 @@ impl Shard {
         };
         draft.enter(&effects.records, &active.run, &active.plan, &committed);
         draft.touch(id).merge(effects);
+        if let Some((by, used)) = by.zip(used) {
+            self.go_on_by(used, &by, id, now, &mut draft.batch);
+        }
         Ok(())
     }
 
@@ -523,6 +578,6 @@ impl Active {
 impl Batch {
     /// Whether there is nothing that anybody waits for.
     pub(crate) fn is_empty(&self) -> bool {
-        self.runs.is_empty() && self.entries.is_empty()
+        self.runs.is_empty() && self.entries.is_empty() && self.approvals.is_empty()
     }
 }

@@ -88,6 +88,7 @@ pub(crate) fn explanation(action: Action) -> Arc<Explanation> {
         pipeline: "example".into(),
         version: "sha256:aa".into(),
         requester: "tester".into(),
+        approval: None,
         decided_at: Timestamp::UNIX_EPOCH,
         decisions: vec![],
         policies_digest: "sha256:00".into(),

@@ -341,7 +341,9 @@ impl Writer {
 fn load(storage: &dyn Storage, entropy: u64) -> Result<Shard, StoreError> {
     let position: Position = storage.position()?;
     let open: Vec<Stored> = storage.open_runs()?;
-    Ok(Shard::new(position, storage.next_entry()?, open, entropy))
+    let approvals = storage.open_approvals()?;
+    let next_entry = storage.next_entry()?;
+    Ok(Shard::new(position, next_entry, open, approvals, entropy))
 }
 
 /// Unpredictable enough for jitter: nothing else uses it.

@@ -106,12 +106,17 @@ codes! {
     SECRETS_UNAVAILABLE = "BC0309", "no secrets service", "A stage declares secrets, and the environment has no service to fetch them from.";
     TUNNEL_UNAVAILABLE = "BC0310", "tunnel cannot be set up", "The tunnel that the environment describes cannot be set up on this host.";
     RESIDENCY_UNMET = "BC0311", "residency not met", "A stage says where its data must stay, and the environment does not say that it is there.";
+    APPROVAL_IN_FILE = "BC0312", "approval in the environment file", "The environment file holds approvals, which are acts on record and no lines of a file.";
 
     // BC04xx: policy
     REFUSED = "BC0401", "refused by policy", "Governance does not permit what was asked.";
     POLICIES_UNUSABLE = "BC0402", "policies cannot be used", "A policy file does not parse, or does not fit the schema.";
     ACCESS_OUT_OF_SCOPE = "BC0403", "access out of scope", "An attempt asked for an object that its identity has no access to.";
     IDENTITY_INVALID = "BC0404", "identity not valid", "An attempt came with an identity that has expired, was changed, or is another attempt's.";
+    APPROVAL_NOT_NEEDED = "BC0405", "nothing to approve", "An approval was asked for that would change nothing: policy permits the stage without one, or refuses it with any.";
+    APPROVAL_OVER = "BC0406", "approval is answered", "An approval was to be granted, denied or revoked that has been denied, granted or revoked already.";
+    APPROVAL_INVALID = "BC0407", "approval is not as it was signed", "An approval in the state folder is not what the entries of the ledger make it.";
+    APPROVAL_UNCOUNTED = "BC0408", "approval does not count any more", "A run was to begin by an approval that had ended, or was used as often as it was granted for.";
 
     // BC05xx: artifacts and lock
     INVALID_LOCK = "BC0501", "lock file is not valid", "The lock file contradicts itself or the manifest.";

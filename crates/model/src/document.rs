@@ -80,6 +80,14 @@ impl Document {
         &self.value
     }
 
+    /// Takes the value at a JSON pointer (RFC 6901) and its key out of the mapping that they are in.
+    pub(crate) fn leave_out(&mut self, pointer: &str) {
+        let (above, key) = pointer.rsplit_once('/').unwrap_or_default();
+        if let Some(Value::Object(mapping)) = self.value.pointer_mut(above) {
+            mapping.remove(key);
+        }
+    }
+
     /// Where the key of the value at a JSON pointer (RFC 6901) stands; for an item of a list, the
     /// item. A pointer to nothing gives the nearest place above it.
     pub fn key_span(&self, pointer: &str) -> Span {

@@ -12,9 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 pub use file::{
-    Approval, ApprovalScope, Backend, ClassCatalog, ConcurrencySpec, EnvironmentFile,
-    EnvironmentKind, EnvironmentMetadata, EnvironmentSpec, GovernanceSpec, Grant, IsolationSpec,
-    LockSpec, LogLevel, SecretsSpec, TenantGrants, TenantSelector,
+    Backend, ClassCatalog, ConcurrencySpec, EnvironmentFile, EnvironmentKind, EnvironmentMetadata,
+    EnvironmentSpec, GovernanceSpec, Grant, IsolationSpec, LockSpec, LogLevel, SecretsSpec,
+    TenantApprovers, TenantGrants, TenantSelector,
 };
 
 pub use network::{
@@ -22,6 +22,7 @@ pub use network::{
 };
 pub use tunnel::{PeerSpec, TunnelSpec};
 
+use crate::approval::account;
 use crate::catalog::{Catalog, Profile};
 use crate::class::{NetworkProfile, RunnerClass, Size};
 use crate::codes;
@@ -31,6 +32,9 @@ use crate::manifest::Isolation;
 use crate::pipeline::Pipeline;
 use crate::schema;
 use crate::text::Name;
+
+/// Where environment files had approvals, before those were acts on record.
+const APPROVALS: &str = "/spec/governance/approvals";
 
 /// An environment without contradictions, its defaults applied.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,8 +55,8 @@ pub struct Environment {
     pub total_concurrency: Option<u32>,
     /// Who may use what without an approval. What no entry allows is refused.
     pub grants: Vec<TenantGrants>,
-    /// Exceptions from that, as they are recorded. Whether one counts is for policies to say.
-    pub approvals: Vec<Approval>,
+    /// Who may grant exceptions from that, and to whom.
+    pub approvers: Vec<TenantApprovers>,
     /// What each network profile means.
     pub networks: NetworksSpec,
     /// Places that its data is in.
@@ -95,7 +99,7 @@ impl Environment {
                 }],
                 crossings: BTreeSet::new(),
             }],
-            approvals: Vec::new(),
+            approvers: Vec::new(),
             networks: NetworksSpec::default(),
             residency: BTreeSet::new(),
             refresh_lock: true,
@@ -112,9 +116,33 @@ impl Environment {
     /// Every problem, sorted by place.
     pub fn load(file: &str, bytes: &[u8]) -> Result<Self, Vec<Diagnostic>> {
         let document = Document::parse(file, bytes)?;
-        let written: EnvironmentFile = schema::ENVIRONMENT.read(&document)?;
+        if document.value().pointer(APPROVALS).is_some() {
+            let span = document.key_span(APPROVALS);
+            let message = "an approval is no line of the environment file";
+            let diagnostic = Diagnostic::error(codes::APPROVAL_IN_FILE, file, span, message);
+            return Err(vec![diagnostic.with_help(
+                "name who may approve under `approvers`, and have each approval asked for and \
+                 granted: `barecount approvals request`",
+            )]);
+        }
+        Self::read(&document)
+    }
+
+    /// Reads an environment that was in force before: an older one may have approvals in it, which
+    /// count no longer.
+    ///
+    /// # Errors
+    /// As [`Environment::load`], but for such approvals.
+    pub fn load_kept(file: &str, bytes: &[u8]) -> Result<Self, Vec<Diagnostic>> {
+        let mut document = Document::parse(file, bytes)?;
+        document.leave_out(APPROVALS);
+        Self::read(&document)
+    }
+
+    fn read(document: &Document) -> Result<Self, Vec<Diagnostic>> {
+        let written: EnvironmentFile = schema::ENVIRONMENT.read(document)?;
         let mut resolution = Resolution {
-            document: &document,
+            document,
             diagnostics: Vec::new(),
         };
         let environment = resolution.resolve(written);
@@ -141,6 +169,15 @@ impl Environment {
             }
         }
         cells
+    }
+
+    /// The accounts that may grant approvals for a tenant's work, as accounts are compared.
+    pub fn approvers(&self, tenant: &str) -> BTreeSet<String> {
+        let rows = self.approvers.iter();
+        let rows = rows.filter(|row| row.tenant.covers(tenant));
+        rows.flat_map(|row| &row.accounts)
+            .map(|name| account(name))
+            .collect()
     }
 
     /// What of a pipeline this environment cannot carry out whatever policy says: one sentence
@@ -240,7 +277,6 @@ impl Resolution<'_> {
             process_isolation,
             spec.networks.audit,
         );
-        self.check_approvals(&spec.governance.approvals);
         self.check_tunnel(&spec.networks);
         let secrets = spec.secrets.clone();
         let secrets = secrets.or_else(|| development.then(SecretsSpec::default));
@@ -274,7 +310,7 @@ impl Resolution<'_> {
             class_concurrency: spec.concurrency.classes,
             total_concurrency: spec.concurrency.total,
             grants: spec.governance.matrix,
-            approvals: spec.governance.approvals,
+            approvers: spec.governance.approvers,
             networks: spec.networks,
             residency: spec.residency,
             refresh_lock,
@@ -282,28 +318,6 @@ impl Resolution<'_> {
             log_level: spec.log_level.unwrap_or_default(),
             secrets,
             signing_key: spec.signing_key,
-        }
-    }
-
-    /// An approval of a crossing names what crosses, lest it cover what nobody has looked at.
-    fn check_approvals(&mut self, approvals: &[Approval]) {
-        for (index, approval) in approvals.iter().enumerate() {
-            let at = format!("/spec/governance/approvals/{index}");
-            let crossing = approval.scope == ApprovalScope::Crossing;
-            if crossing && approval.datasets.is_empty() {
-                let message = "an approval of scope `crossing` names no dataset";
-                let help = "add `datasets: [<layer>.<name>]`";
-                let pointer = format!("{at}/scope");
-                self.error(codes::INVALID_ENVIRONMENT, &pointer, message, help);
-            } else if !crossing && !approval.datasets.is_empty() {
-                let message = format!(
-                    "an approval of scope `{}` names no datasets",
-                    approval.scope.as_str()
-                );
-                let pointer = format!("{at}/datasets");
-                let help = "`datasets` belongs to the scope `crossing`";
-                self.error(codes::INVALID_ENVIRONMENT, &pointer, message, help);
-            }
         }
     }
 

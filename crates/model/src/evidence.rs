@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
+    approval::{Approval, ApprovalState, Signed},
+    id::RunId,
     plan::Plan,
     run::{Record, Run, outcome::CommittedDataset},
 };
@@ -56,11 +58,13 @@ pub enum EvidenceKind {
     Abandonment,
     /// Somebody restored, dropped or gave a dataset by hand.
     Dataset,
+    /// Somebody asked for an approval, granted, denied or revoked it.
+    Approval,
 }
 
 impl EvidenceKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Submission,
         Self::Refusal,
         Self::Resumption,
@@ -71,6 +75,7 @@ impl EvidenceKind {
         Self::Build,
         Self::Abandonment,
         Self::Dataset,
+        Self::Approval,
     ];
 
     /// The kind as JSON spells it.
@@ -86,6 +91,7 @@ impl EvidenceKind {
             Self::Build => "build",
             Self::Abandonment => "abandonment",
             Self::Dataset => "dataset",
+            Self::Approval => "approval",
         }
     }
 
@@ -171,6 +177,18 @@ fn required(kind: EvidenceKind) -> Value {
         EvidenceKind::Dataset => json!([
             "dataset", "tenant", "act", "at", "by", "decision", "before", "after"
         ]),
+        EvidenceKind::Approval => json!([
+            "act",
+            "approval",
+            "asked",
+            "at",
+            "by",
+            "decision",
+            "reason",
+            "requester",
+            "rules",
+            "term"
+        ]),
     }
 }
 
@@ -239,6 +257,29 @@ impl Subject {
             digest: std::iter::once((algorithm.to_owned(), hex.to_owned())).collect(),
         }
     }
+}
+
+/// The statement of what was done to an approval: `act` by `signed`, by a decision that policies
+/// made under `rules`; `run` is the run that goes on by it, where one does.
+pub fn of_approval(
+    approval: &Approval,
+    act: &str,
+    signed: &Signed,
+    (decision, rules): (&impl Serialize, &Value),
+    run: Option<&RunId>,
+) -> Statement {
+    let (id, asked) = (&approval.id, &approval.asked);
+    let subjects = [
+        Subject::new(format!("approval/{id}"), &asked.question.to_string()),
+        Subject::new(format!("pipeline/{}", asked.pipeline), &asked.version),
+    ];
+    let predicate = json!({
+        "act": act, "approval": id, "asked": asked, "at": signed.at, "by": signed.by,
+        "decision": decision, "reason": signed.reason,
+        "requester": approval.requested.by, "rules": rules, "run": run,
+        "term": approval.term.filter(|_| act == ApprovalState::Granted.as_str()),
+    });
+    statement(EvidenceKind::Approval, &subjects, predicate)
 }
 
 /// The statement that a record of the state machine stands for. `text` is what was written of the

@@ -110,3 +110,7 @@ id!(
     /// One stage, or one partition of it, of a run.
     TaskId, "task", "a task"
 );
+id!(
+    /// An exception that somebody asked for.
+    ApprovalId, "apr", "an approval"
+);

@@ -2,6 +2,7 @@
 //!
 //! No clock, no randomness, no input or output: everything here is a function of its arguments.
 
+pub mod approval;
 pub mod boundary;
 pub mod catalog;
 pub mod class;

@@ -85,6 +85,7 @@ fn question(action: Action, plan: &Plan) -> Question {
         name: stage.name.clone(),
         class: stage.class,
         size: stage.size,
+        custom_size: None,
         network_profile: stage.network_profile,
         isolation: Isolation::Sandbox,
         classification: plan.classification.clone(),

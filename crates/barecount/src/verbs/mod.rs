@@ -1,6 +1,7 @@
 //! One verb, one file: its arguments, whose comments are its help text, and what it does.
 
 pub(crate) mod advise;
+pub(crate) mod approvals;
 pub(crate) mod build;
 pub(crate) mod completions;
 pub(crate) mod datasets;

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use barecount_client::{
+    approvals::Advice,
     client::Pipelines as _,
     failure::{Failure, Status},
 };
-use barecount_control::governance::{Action, Verdict, explain};
+use barecount_control::governance::{Action, explain};
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 
@@ -45,14 +46,19 @@ impl Policy {
             Asked::RefreshLock => Action::RefreshLock,
         };
         let verdict = global.client().explain(&file, action, printer)?;
-        let (permitted, explanation) = match &verdict {
-            Verdict::Permitted(permit) => (true, permit.explanation()),
-            Verdict::Refused(refusal) => (false, &refusal.explanation),
-        };
+        let (permitted, explanation) = (verdict.is_permitted(), verdict.explanation());
+        let advice = Advice::of(&verdict, &file);
         let value = json!({
             "schema": "barecount/decision/v1", "permitted": permitted, "explanation": explanation,
+            "approvals": advice.iter().map(Advice::json).collect::<Vec<_>>(),
         });
-        printer.data(&value, || explain(&verdict))?;
+        printer.data(&value, || {
+            let mut text = explain(&verdict);
+            if !advice.is_empty() {
+                text.push_str(&format!("\n{}", Advice::text(&advice)));
+            }
+            text
+        })?;
         if permitted {
             Ok(())
         } else {

@@ -158,9 +158,11 @@ fn write_permit(text: &mut String, depth: usize, decision: &Value) {
     line(text, depth, "permitted", &policy);
     for approval in decision["approvals"].as_array().into_iter().flatten() {
         let approved = format!(
-            "{} of stage {} by {}: {}",
+            "{} of stage {} as {}, asked for by {}, granted by {}: {}",
             words(&approval["scope"]),
             words(&approval["stage"]),
+            words(&approval["approval"]),
+            words(&approval["requester"]),
             words(&approval["approver"]),
             words(&approval["justification"])
         );

@@ -6,13 +6,15 @@ use std::{
 };
 
 use barecount_ledger::storage::DirBlobs;
-use barecount_model::digest::Digest;
+use barecount_model::{approval::History, digest::Digest};
+use serde_json::Value;
 
 use super::{AttemptEntry, check_file, export::Folder, read_record, rules_named};
 use crate::{
+    approvals::agrees,
     failure::{Failure, chain},
     log::each_entry,
-    rules,
+    rules, state,
 };
 
 /// Problems after which the search stops.
@@ -62,7 +64,9 @@ impl Checked {
 /// If the log cannot be read any more.
 pub fn in_state(state: &Path, blobs: &DirBlobs, size: u64) -> Result<Checked, Failure> {
     let mut checked = Checked::default();
+    let mut history = History::default();
     each_entry(blobs, size, |index, bytes| {
+        retrace(&mut history, index, bytes, &mut checked);
         for digest in rules_named(bytes) {
             let path = rules::path(state, digest);
             match read_record(&path, digest) {
@@ -98,7 +102,44 @@ pub fn in_state(state: &Path, blobs: &DirBlobs, size: u64) -> Result<Checked, Fa
         }
         Ok(())
     })?;
+    check_approvals(state, &history, &mut checked)?;
     Ok(checked)
+}
+
+/// Holds what a state folder has of approvals against what their entries make them.
+fn check_approvals(state: &Path, history: &History, checked: &mut Checked) -> Result<(), Failure> {
+    let Some(reader) = state::reader(state)? else {
+        return Ok(());
+    };
+    let kept = reader.approvals(None, None, u32::MAX);
+    let kept = kept.map_err(state::store_failure)?;
+    let table = "control.sqlite";
+    for approval in &kept {
+        let entry = approval.ended.as_ref().or(approval.granted.as_ref());
+        let entry = entry.unwrap_or(&approval.requested).entry;
+        if let Err(what) = agrees(history, approval) {
+            let message = format!("approval {}: {what}", approval.id);
+            checked.add(table, Some(entry), message);
+        }
+    }
+    for signed in history.approvals() {
+        if !kept.iter().any(|approval| approval.id == signed.id) {
+            let message = format!("approval {} is not kept", signed.id);
+            checked.add(table, Some(signed.requested.entry), message);
+        }
+    }
+    Ok(())
+}
+
+/// Follows what was done to approvals, and which runs were permitted by them.
+fn retrace(history: &mut History, index: u64, bytes: &[u8], checked: &mut Checked) {
+    let Ok(statement) = serde_json::from_slice::<Value>(bytes) else {
+        // Whoever looks for records says that of it.
+        return;
+    };
+    if let Err(irregular) = history.take(index, &statement) {
+        checked.add("entries", Some(index), chain(&irregular));
+    }
 }
 
 /// Checks the records beside an exported log. Those that are not there were not handed out.
@@ -108,7 +149,9 @@ pub fn in_state(state: &Path, blobs: &DirBlobs, size: u64) -> Result<Checked, Fa
 pub fn in_export(folder: &Path, blobs: &DirBlobs, size: u64) -> Result<Checked, Failure> {
     let mut checked = Checked::default();
     let mut named: BTreeMap<Digest, u64> = BTreeMap::new();
+    let mut history = History::default();
     each_entry(blobs, size, |index, bytes| {
+        retrace(&mut history, index, bytes, &mut checked);
         let entry = parsed(index, bytes, &mut checked);
         for record in entry.iter().flat_map(AttemptEntry::records) {
             named.entry(record.digest).or_insert(index);

@@ -104,7 +104,9 @@ pub(super) async fn reopen(
         let reporter = preparation.reporter;
         reporter.note(&format!("{name} is done again: {why}"));
     }
-    let (permit, _) = preparation.decide(platform, Action::Resume, lock).await?;
+    let (permit, _) = preparation
+        .decide(platform, Action::Resume, lock, Some(&update.run.id))
+        .await?;
     let tasks = untrue.into_iter().map(|(task, _)| task).collect();
     let reopened = platform
         .control

@@ -221,7 +221,14 @@ impl Changing<'_> {
             Timestamp::now(),
         );
         let rules = self.environment.text.as_deref();
-        preparation::ask(platform, self.folder, rules, &question, self.reporter).await
+        preparation::ask(
+            &platform.control,
+            self.folder,
+            rules,
+            &question,
+            self.reporter,
+        )
+        .await
     }
 
     /// The plan of the run that wrote it last, for whose pipeline governance is asked.
@@ -271,7 +278,7 @@ impl Changing<'_> {
         });
         let subjects = [Subject::new(name, &subject)];
         let statement = statement(EvidenceKind::Dataset, &subjects, predicate);
-        preparation::enter(platform, statement).await
+        preparation::enter(&platform.control, statement).await
     }
 }
 

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::{Embedded, evolution, lock, owners, policy, script};
 use crate::{
-    client::Checked, environment, failure::Failure, manifest, preparation, reporter::Reporter,
-    requester,
+    approvals, client::Checked, environment, failure::Failure, manifest, preparation,
+    reporter::Reporter, requester,
 };
 
 impl Embedded {
@@ -55,6 +55,7 @@ impl Embedded {
             &version::of(&loaded.manifest, &lock).to_string(),
             &found.environment,
             &requester::name(),
+            approvals::on_record(&self.state, &found, &loaded.pipeline, None)?,
             Timestamp::now(),
         );
         Ok(preparation::governance()?.decide(&question))

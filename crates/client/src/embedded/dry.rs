@@ -6,7 +6,7 @@ use std::{io, path::Path};
 use barecount_api::run::RunRequest;
 use barecount_artifact::{Store, build::Cancel};
 use barecount_control::{
-    governance::{Action, Verdict},
+    governance::{Action, Approval, Verdict},
     store::reader::Reader,
 };
 use barecount_dataset::table::StateTables;
@@ -29,6 +29,7 @@ use super::{
     submission::Request,
 };
 use crate::{
+    approvals,
     environment::Found,
     failure::{Failure, Status},
     preparation,
@@ -101,7 +102,8 @@ impl Embedded {
         let plan = request.plan(&store, Value::Null)?;
         let run = request.run(&plan, Timestamp::now())?;
         let (existing, fates) = self.foreseen(&request, &run, &plan)?;
-        let verdict = verdict(&request, &run, &found)?;
+        let approvals = approvals::on_record(&self.state, &found, &loaded.pipeline, None)?;
+        let verdict = verdict(&request, &run, &found, approvals)?;
         Ok(DryRun {
             run,
             existing,
@@ -137,13 +139,19 @@ impl Embedded {
     }
 }
 
-fn verdict(request: &Request<'_>, run: &Run, found: &Found) -> Result<Verdict, Failure> {
+fn verdict(
+    request: &Request<'_>,
+    run: &Run,
+    found: &Found,
+    approvals: Vec<Approval>,
+) -> Result<Verdict, Failure> {
     let question = policy::question(
         Action::Run,
         request.pipeline,
         &run.version,
         &found.environment,
         &request.requester,
+        approvals,
         Timestamp::now(),
     );
     Ok(preparation::governance()?.decide(&question))

@@ -149,7 +149,13 @@ impl Ending<'_> {
             Timestamp::now(),
         );
         let rules = self.found.text.as_deref();
-        let asked = preparation::ask(platform, self.folder, rules, &question, self.reporter);
+        let asked = preparation::ask(
+            &platform.control,
+            self.folder,
+            rules,
+            &question,
+            self.reporter,
+        );
         Ok(asked.await?.0)
     }
 

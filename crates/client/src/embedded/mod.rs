@@ -4,6 +4,7 @@
 mod acceptance;
 mod again;
 pub(crate) mod answers;
+pub mod approving;
 mod artifacts;
 mod boundaries;
 pub(crate) mod build;
@@ -33,6 +34,7 @@ pub(crate) mod owners;
 mod path_gate;
 pub(crate) mod policy;
 mod private_folder;
+mod recorder;
 mod records;
 mod run;
 mod runners;
@@ -262,29 +264,19 @@ impl Platform {
 
     /// Waits until what runs have left behind is cleaned up and their evidence is in the ledger,
     /// and ends everything that is kept warm.
-    pub(crate) async fn close(mut self) -> Result<Progress, Failure> {
+    pub(crate) async fn close(self) -> Result<Progress, Failure> {
         self.agent.idle().await;
         self.runners.shut_down().await;
         if let Some(memory) = &self.memory {
             memory.close();
         }
-        let wanted = *self.control.ledger_length().borrow();
-        let progress = self
-            .ledger
-            .wait_for(|progress| progress.size() >= wanted || progress.failed.is_some())
-            .await
-            .map(|progress| progress.clone())
-            .map_err(|error| unusable("the ledger's thread has ended", &error))?;
-        self.control.close().await;
-        match progress.failed {
-            Some(reason) => Err(Failure::new(
-                Status::Unavailable,
-                format!("the ledger could not be written: {reason}"),
-            )
-            .with_code("BC0902")
-            .with_help("Nothing is lost: the next run enters what is missing.")),
-            None => Ok(progress),
-        }
+        recorder::close(self.control, self.ledger).await
+    }
+
+    /// Waits until all that is on record is signed, or never will be by this process.
+    pub(crate) async fn signed(&self) {
+        // Where the thread has ended, whoever needs a signature finds none.
+        let _ = recorder::signed(&self.control, self.ledger.clone()).await;
     }
 }
 

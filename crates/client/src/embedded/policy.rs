@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 
 use barecount_control::governance::{
-    Action, Allowed, Approval, EnvironmentFacts, EnvironmentKind, Isolation, Matrix, MatrixRow,
-    PipelineFacts, Question, StageFacts,
+    Action, Allowed, Approval, ApprovalScope, EnvironmentFacts, EnvironmentKind, Isolation, Matrix,
+    MatrixRow, PipelineFacts, Question, StageFacts,
 };
 use barecount_model::{
+    approval,
     environment::{self, Environment, LogLevel, TenantSelector},
+    id::RunId,
     manifest,
     pipeline::{Pipeline, Stage},
     plan::Plan,
@@ -21,6 +23,7 @@ pub(crate) fn question(
     version: &str,
     environment: &Environment,
     requester: &str,
+    approvals: Vec<Approval>,
     now: Timestamp,
 ) -> Question {
     let tenant = pipeline.tenant.to_string();
@@ -48,7 +51,7 @@ pub(crate) fn question(
         },
         matrix: matrix(&tenant, environment),
         tenant,
-        approvals: approvals(environment),
+        approvals,
         now,
     }
 }
@@ -78,9 +81,66 @@ pub(crate) fn question_of_run(
         stages: Vec::new(),
         matrix: matrix(&plan.tenant, environment),
         tenant: plan.tenant.clone(),
-        approvals: approvals(environment),
+        approvals: Vec::new(),
         now,
     }
+}
+
+/// The question whether `action` may be done to an approval.
+pub(crate) fn question_of_approval(
+    action: Action,
+    approval: &approval::Approval,
+    environment: &Environment,
+    requester: &str,
+    now: Timestamp,
+) -> Question {
+    let asked = &approval.asked;
+    Question {
+        action,
+        environment: EnvironmentFacts {
+            name: environment.name.to_string(),
+            kind: kind(environment.kind),
+        },
+        requester: requester.to_owned(),
+        pipeline: PipelineFacts {
+            name: asked.pipeline.clone(),
+            version: asked.version.clone(),
+            owner: String::new(),
+            classification: String::new(),
+        },
+        stages: Vec::new(),
+        matrix: matrix(&asked.tenant, environment),
+        tenant: asked.tenant.clone(),
+        approvals: of_scopes(approval, None),
+        now,
+    }
+}
+
+/// An approval as policies are asked about it, once for each exception that it makes. `run` is the
+/// run that is asked about, where it has begun.
+pub(crate) fn of_scopes(approval: &approval::Approval, run: Option<&RunId>) -> Vec<Approval> {
+    let asked = &approval.asked;
+    let granted = approval.granted.as_ref();
+    let of_scope = |scope: &ApprovalScope| Approval {
+        id: approval.id.clone(),
+        scope: *scope,
+        state: approval.state,
+        tenant: asked.tenant.clone(),
+        environment: asked.environment.clone(),
+        pipeline: asked.pipeline.clone(),
+        stage: asked.stage.clone(),
+        datasets: match scope {
+            ApprovalScope::Crossing => asked.datasets.iter().cloned().collect(),
+            _ => Vec::new(),
+        },
+        question: asked.question,
+        requester: approval.requested.by.clone(),
+        approver: granted.map(|granted| granted.by.clone()),
+        justification: granted.unwrap_or(&approval.requested).reason.clone(),
+        expires_at: approval.term.map(|term| term.until),
+        runs_left: approval.runs_left(run),
+    };
+    asked.scopes.iter().map(of_scope).collect()
 }
 
 fn facts(stage: &Stage, environment: &Environment) -> StageFacts {
@@ -88,6 +148,9 @@ fn facts(stage: &Stage, environment: &Environment) -> StageFacts {
         name: stage.name.to_string(),
         class: stage.class,
         size: stage.size,
+        custom_size: stage
+            .custom
+            .map(|custom| format!("{} vCPU, {}", custom.vcpu, custom.memory)),
         network_profile: stage.network_profile,
         isolation: match stage.isolation {
             manifest::Isolation::Sandbox => Isolation::Sandbox,
@@ -132,24 +195,9 @@ fn matrix(tenant: &str, environment: &Environment) -> Matrix {
         matrix.tenants.insert(tenant.to_owned(), rows);
     }
     matrix.crossings.insert(tenant.to_owned(), crossings);
+    let approvers = environment.approvers(tenant);
+    matrix.approvers.insert(tenant.to_owned(), approvers);
     matrix
-}
-
-/// All that are recorded: which of them bear on the question, policies say, and evidence tells.
-fn approvals(environment: &Environment) -> Vec<Approval> {
-    let recorded = |approval: &environment::Approval| Approval {
-        scope: approval.scope,
-        tenant: approval.tenant.to_string(),
-        environment: environment.name.to_string(),
-        pipeline: approval.pipeline.to_string(),
-        stage: approval.stage.as_ref().map(ToString::to_string),
-        datasets: approval.datasets.iter().map(ToString::to_string).collect(),
-        requester: approval.requester.clone(),
-        approver: approval.approver.clone(),
-        justification: approval.justification.clone(),
-        expires_at: approval.expires_at.timestamp(),
-    };
-    environment.approvals.iter().map(recorded).collect()
 }
 
 fn kind(kind: environment::EnvironmentKind) -> EnvironmentKind {

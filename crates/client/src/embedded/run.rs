@@ -14,6 +14,7 @@ use barecount_control::{
 };
 use barecount_dataset::table::StateTables;
 use barecount_model::{
+    codes,
     lock::Lock,
     pipeline::{Loaded, Pipeline},
     run::{Run, RunState, Task, TaskState},
@@ -32,6 +33,7 @@ use super::{
     submission::Request,
 };
 use crate::{
+    approvals::Advice,
     client::{Checked, Pipelines, Runs},
     environment::{self, Found},
     failure::{Failure, Status},
@@ -95,10 +97,10 @@ impl Embedded {
             let preparation = Preparation {
                 pipeline: &loaded.pipeline,
                 manifest: &loaded.manifest,
+                file: &asked.manifest,
                 folder: &folder,
                 state: &state,
-                environment: &found.environment,
-                rules: found.text.as_deref(),
+                found: &found,
                 reporter: watcher.reporter(),
             };
             let result = match plannable(asked, &loaded, watcher.reporter()) {
@@ -144,7 +146,7 @@ async fn carry_out(
         manifest: preparation.manifest,
         pipeline: preparation.pipeline,
         folder: preparation.folder,
-        environment: preparation.environment,
+        environment: &preparation.found.environment,
         lock: &lock,
         window: asked.window.clone(),
         token: asked.token.clone(),
@@ -185,8 +187,13 @@ async fn permitted(
     platform: &Platform,
     preparation: &Preparation<'_>,
 ) -> Result<(Permit, Rules), Failure> {
-    let (verdict, rules) = preparation.put(Action::Run, request.lock)?;
-    let text = explain(&verdict);
+    platform.signed().await;
+    let (verdict, rules) = preparation.put(Action::Run, request.lock, None)?;
+    let mut text = explain(&verdict);
+    let advice = Advice::text(&Advice::of(&verdict, preparation.file));
+    if !advice.is_empty() {
+        text.push_str(&format!("\n{advice}"));
+    }
     let refusal = match verdict {
         Verdict::Permitted(permit) => return Ok((permit, rules)),
         Verdict::Refused(refusal) => refusal,
@@ -383,7 +390,9 @@ async fn resume(
     lock: &Lock,
 ) -> Result<Update, Failure> {
     let (id, state) = (&run.id, run.state.as_str());
-    let (permit, _) = preparation.decide(platform, Action::Resume, lock).await?;
+    let (permit, _) = preparation
+        .decide(platform, Action::Resume, lock, Some(id))
+        .await?;
     preparation
         .reporter
         .note(&format!("run {id} was {state}; resuming it"));
@@ -458,9 +467,15 @@ pub(super) fn command_failure(error: &CommandError) -> Failure {
         CommandError::TokenConflict { .. } => Failure::from_error(Status::Conflict, error)
             .with_code("BC0806")
             .with_help("Choose another token: one names the same work for ever."),
-        CommandError::Rejected(_) | CommandError::UnknownRun(_) => {
-            Failure::from_error(Status::Bug, error)
-        }
+        CommandError::Approval(_) => Failure::from_error(Status::Refused, error)
+            .with_code(codes::APPROVAL_UNCOUNTED.id)
+            .with_help(
+                "Nothing has changed. Do it again: policy is asked anew, and says what is missing.",
+            ),
+        CommandError::Rejected(_)
+        | CommandError::UnknownRun(_)
+        | CommandError::NoSuchApproval(_)
+        | CommandError::ActNotPermitted(..) => Failure::from_error(Status::Bug, error),
         _ => Failure::from_error(Status::Unavailable, error)
             .with_code("BC0804")
             .with_help("Nothing is lost: running again goes on from here."),

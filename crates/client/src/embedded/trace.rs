@@ -175,7 +175,8 @@ fn decision(plan: &Plan) -> Value {
         for approval in decided.approvals.iter().filter(|approval| approval.usable) {
             approvals.push(json!({
                 "stage": decided.stage.as_ref().map(|stage| &stage.name),
-                "scope": approval.scope, "approver": approval.approver,
+                "approval": approval.id, "scope": approval.scope,
+                "requester": approval.requester, "approver": approval.approver,
                 "justification": approval.justification, "expires_at": approval.expires_at,
             }));
         }

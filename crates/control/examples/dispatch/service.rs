@@ -223,6 +223,7 @@ impl Decider {
             name: "only".to_owned(),
             class: RunnerClass::Container,
             size: Size::Small,
+            custom_size: None,
             network_profile: NetworkProfile::PrivateVpc,
             isolation: Isolation::Sandbox,
             classification: "public".to_owned(),

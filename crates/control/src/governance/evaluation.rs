@@ -3,7 +3,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::str::FromStr;
 
+use barecount_model::approval::account;
 use barecount_model::class::{NetworkProfile, RunnerClass, Size};
+use barecount_model::digest::Digest;
 use cedar_policy::{
     Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId,
     PolicySet, Request, RestrictedExpression,
@@ -118,6 +120,7 @@ struct Types {
     action: EntityTypeName,
     approval: EntityTypeName,
     approval_scope: EntityTypeName,
+    approval_state: EntityTypeName,
     environment: EntityTypeName,
     environment_kind: EntityTypeName,
     isolation: EntityTypeName,
@@ -136,6 +139,7 @@ impl Types {
             action: parse("Action")?,
             approval: parse("Approval")?,
             approval_scope: parse("ApprovalScope")?,
+            approval_state: parse("ApprovalState")?,
             environment: parse("Environment")?,
             environment_kind: parse("EnvironmentKind")?,
             isolation: parse("Isolation")?,
@@ -233,14 +237,34 @@ impl Evaluator {
     pub(super) fn ask_approval(
         &self,
         question: &Question,
-        stage: &StageFacts,
+        stage: (&StageFacts, Digest),
+        position: usize,
+        entities: &Entities,
+    ) -> Result<Answer, AskError> {
+        let (stage, asked) = stage;
+        let mut context = self.circumstances(question);
+        context.push(("stage", reference(&self.types.stage, &stage.name)));
+        context.push(("question", text(&asked.to_string())));
+        context.push(("approvers", approvers(question)));
+        let resource = uid(&self.types.approval, &position.to_string());
+        self.put(question, "use_approval", resource, context, entities)
+    }
+
+    /// Asks whether the question's action may be done to the approval at `position`.
+    ///
+    /// # Errors
+    /// When the request does not fit the schema.
+    pub(super) fn ask_act(
+        &self,
+        question: &Question,
         position: usize,
         entities: &Entities,
     ) -> Result<Answer, AskError> {
         let mut context = self.circumstances(question);
-        context.push(("stage", reference(&self.types.stage, &stage.name)));
+        context.push(("approvers", approvers(question)));
         let resource = uid(&self.types.approval, &position.to_string());
-        self.put(question, "use_approval", resource, context, entities)
+        let action = question.action.as_str();
+        self.put(question, action, resource, context, entities)
     }
 
     fn put(
@@ -399,20 +423,28 @@ impl Evaluator {
                 reference(&types.environment, &approval.environment),
             ),
             ("pipeline", reference(&types.pipeline, &approval.pipeline)),
-            ("requester", text(&account(&approval.requester))),
-            ("approver", text(&account(&approval.approver))),
-            ("justification", text(approval.justification.trim())),
+            ("stage", reference(&types.stage, &approval.stage)),
             (
-                "expires_at",
-                RestrictedExpression::new_long(approval.expires_at.as_millisecond()),
+                "state",
+                reference(&types.approval_state, approval.state.as_str()),
             ),
+            ("question", text(&approval.question.to_string())),
+            ("requester", text(&account(&approval.requester))),
+            ("justification", text(approval.justification.trim())),
             (
                 "datasets",
                 texts(approval.datasets.iter().map(String::as_str)),
             ),
         ];
-        if let Some(stage) = &approval.stage {
-            attributes.push(("stage", reference(&types.stage, stage)));
+        if let Some(approver) = &approval.approver {
+            attributes.push(("approver", text(&account(approver))));
+        }
+        if let Some(expires_at) = approval.expires_at {
+            let expires_at = expires_at.as_millisecond();
+            attributes.push(("expires_at", RestrictedExpression::new_long(expires_at)));
+        }
+        if let Some(left) = approval.runs_left {
+            attributes.push(("runs_left", RestrictedExpression::new_long(left.into())));
         }
         entity(uid(&types.approval, &position.to_string()), attributes)
     }
@@ -438,9 +470,9 @@ fn reference(kind: &EntityTypeName, name: &str) -> RestrictedExpression {
     RestrictedExpression::new_entity_uid(uid(kind, name))
 }
 
-/// A name of an account as names are compared: `Ada` and ` ada` are one person.
-fn account(name: &str) -> String {
-    name.trim().to_lowercase()
+fn approvers(question: &Question) -> RestrictedExpression {
+    let of_tenant = question.matrix.approvers.get(&question.tenant);
+    texts(of_tenant.into_iter().flatten().map(String::as_str))
 }
 
 fn text(text: &str) -> RestrictedExpression {

@@ -58,7 +58,7 @@ impl Memory {
     pub(super) fn keep(&self, question: &Question, explanation: &Arc<Explanation>) {
         let now = question.now.as_millisecond();
         let expiries = question.approvals.iter();
-        let expiries = expiries.map(|approval| approval.expires_at.as_millisecond());
+        let expiries = expiries.filter_map(|approval| Some(approval.expires_at?.as_millisecond()));
         let remembered = Remembered {
             question: question.clone(),
             explanation: Arc::clone(explanation),

@@ -27,13 +27,15 @@ use std::error::Error;
 use std::sync::Arc;
 
 use barecount_model::boundary::Crossing;
+use barecount_model::digest::Digest;
+use barecount_model::evidence::canonical_json;
 use cedar_policy::{Entities, PolicyId};
 
 pub use self::load::{LoadError, MAX_POLICIES, MAX_SOURCE_BYTES, PolicyProblem, PolicySource};
 pub use self::question::{
-    Action, Allowed, Approval, ApprovalScope, EnvironmentFacts, EnvironmentKind, Isolation,
-    MAX_APPROVALS, MAX_LIST, MAX_MATRIX_ROWS, MAX_STAGES, MAX_TEXT_BYTES, Matrix, MatrixRow,
-    PipelineFacts, Question, StageFacts, Wildcard,
+    Action, Allowed, Approval, ApprovalScope, ApprovalState, EnvironmentFacts, EnvironmentKind,
+    Isolation, MAX_APPROVALS, MAX_LIST, MAX_MATRIX_ROWS, MAX_STAGES, MAX_TEXT_BYTES, Matrix,
+    MatrixRow, PipelineFacts, Question, StageFacts, Wildcard,
 };
 pub use self::render::explain;
 pub use self::verdict::{
@@ -120,6 +122,7 @@ impl Governance {
             pipeline: bounded(&question.pipeline.name),
             version: question.pipeline.version.clone(),
             requester: bounded(&question.requester),
+            approval: approval_of(question).map(|approval| approval.id.clone()),
             decided_at: question.now,
             decisions,
             policies_digest: self.policies_digest().to_owned(),
@@ -131,12 +134,31 @@ impl Governance {
             }
             Verdict::Permitted(Permit::mint(explanation))
         } else {
+            let explanation = Box::new(explanation);
             Verdict::Refused(Refusal { explanation })
         }
     }
 
+    /// The digest of all that is asked about a stage, and of the policies that answer: what an
+    /// approval is given for. Who asks and when, the pipeline's version and owner, and what the
+    /// matrix allows besides are no part of it.
+    pub fn question_of(&self, question: &Question, stage: &StageFacts) -> Digest {
+        let asked = serde_json::json!({
+            "tenant": question.tenant,
+            "environment": question.environment,
+            "pipeline": question.pipeline.name,
+            "classification": question.pipeline.classification,
+            "stage": stage,
+            "policies": self.policies_digest(),
+        });
+        Digest::of(canonical_json(&asked).as_bytes())
+    }
+
     fn decisions<'q>(&self, question: &'q Question) -> Result<Vec<StageDecision>, AskError> {
         let kind = question.environment.kind;
+        if question.action.concerns_approval() {
+            return self.act(question);
+        }
         if question.action.concerns_pipeline() {
             let entities = self.evaluator.entities(question, kind, [], &[])?;
             return Ok(vec![self.decision(
@@ -170,6 +192,33 @@ impl Governance {
         cases.into_iter().map(decide).collect()
     }
 
+    /// Whether the question's action may be done to its approval, which has an entry for each of its
+    /// scopes.
+    fn act(&self, question: &Question) -> Result<Vec<StageDecision>, AskError> {
+        let kind = question.environment.kind;
+        let entities = self
+            .evaluator
+            .entities(question, kind, [], &question.approvals)?;
+        let decide = |(position, approval): (usize, &Approval)| {
+            let answer = self.evaluator.ask_act(question, position, &entities)?;
+            let mut names = names(&Case::new(question, None));
+            names.extend(names_of_approval(approval));
+            Ok(StageDecision {
+                stage: None,
+                allowed: answer.allowed,
+                question: Some(approval.question),
+                determining: self.determining(&answer),
+                matrix_rows: Vec::new(),
+                crossings: Vec::new(),
+                approvals: Vec::new(),
+                failed: self.failed(&answer, &names, &|_| Vec::new()),
+                alternatives: Vec::new(),
+            })
+        };
+        let approvals = question.approvals.iter().enumerate();
+        approvals.map(decide).collect()
+    }
+
     /// Which approvals count for the stage. One that names another stage is not about it.
     fn approvals(
         &self,
@@ -179,29 +228,40 @@ impl Governance {
         let Some(StageCase { facts, .. }) = &case.stage else {
             return Ok(Vec::new());
         };
-        let mut decisions = Vec::new();
-        for (position, approval) in case.question.approvals.iter().enumerate() {
-            if approval
-                .stage
-                .as_ref()
-                .is_some_and(|stage| *stage != facts.name)
-            {
-                continue;
-            }
-            let answer = self
-                .evaluator
-                .ask_approval(case.question, facts, position, entities)?;
+        let about = |approval: &&Approval| approval.stage == facts.name;
+        if !case.question.approvals.iter().any(|one| about(&one)) {
+            return Ok(Vec::new());
+        }
+        let asked = self.question_of(case.question, facts);
+        let mut decisions: Vec<ApprovalDecision> = Vec::new();
+        let approvals = case.question.approvals.iter().enumerate();
+        for (position, approval) in approvals.filter(|(_, approval)| about(approval)) {
+            let answer =
+                self.evaluator
+                    .ask_approval(case.question, (facts, asked), position, entities)?;
             let mut names = names(case);
-            names.insert("approver", approval.approver.clone());
-            names.insert("expires_at", approval.expires_at.to_string());
+            names.extend(names_of_approval(approval));
+            // Of several that count, a run uses up one.
+            let before = decisions.iter().any(|decided| {
+                decided.relied_on
+                    && decided.scope == approval.scope
+                    && approval
+                        .datasets
+                        .iter()
+                        .all(|name| decided.datasets.contains(name))
+            });
             decisions.push(ApprovalDecision {
                 position,
+                id: Some(approval.id.clone()),
                 scope: approval.scope,
+                state: approval.state,
                 datasets: approval.datasets.clone(),
+                requester: Some(approval.requester.clone()),
                 approver: approval.approver.clone(),
                 expires_at: approval.expires_at,
                 justification: approval.justification.clone(),
                 usable: answer.allowed,
+                relied_on: answer.allowed && !before,
                 determining: self.determining(&answer),
                 failed: self.failed(&answer, &names, &|_| Vec::new()),
             });
@@ -231,8 +291,12 @@ impl Governance {
         };
         let rows = case.matching_rows().unwrap_or_default();
         let crossings = crossings(&case, &approvals);
+        let stage = case.stage.as_ref();
+        let concerned = stage.filter(|_| !answer.allowed || !approvals.is_empty());
+        let asked = concerned.map(|stage| self.question_of(case.question, stage.facts));
         Ok(StageDecision {
             crossings,
+            question: asked,
             stage: case.stage.as_ref().map(|stage| StageSummary {
                 name: stage.facts.name.clone(),
                 class: stage.class,
@@ -346,6 +410,7 @@ fn unanswered(error: &dyn Error) -> StageDecision {
     StageDecision {
         stage: None,
         allowed: false,
+        question: None,
         determining: vec![policy.clone()],
         matrix_rows: Vec::new(),
         crossings: Vec::new(),
@@ -377,6 +442,7 @@ fn crossings(case: &Case<'_>, approvals: &[ApprovalDecision]) -> Vec<CrossingDec
             let is_crossing = approval.usable && approval.scope == ApprovalScope::Crossing;
             if is_crossing && approval.datasets.iter().any(|named| named == dataset) {
                 allowed_by.push(CrossingBasis::Approval {
+                    approval: approval.id.clone(),
                     approver: approval.approver.clone(),
                     expires_at: approval.expires_at,
                 });
@@ -429,6 +495,25 @@ fn names(case: &Case<'_>) -> Names {
             ),
         ]);
     }
+    names
+}
+
+/// The approval that a question is about, if it is about one.
+fn approval_of(question: &Question) -> Option<&Approval> {
+    let first = question.approvals.first();
+    first.filter(|_| question.action.concerns_approval())
+}
+
+/// What a policy's sentence may name of an approval.
+fn names_of_approval(approval: &Approval) -> Names {
+    let mut names = Names::from([
+        ("approval", approval.id.to_string()),
+        ("approval_state", approval.state.as_str().to_owned()),
+        ("stage", approval.stage.clone()),
+    ]);
+    names.extend(approval.approver.clone().map(|name| ("approver", name)));
+    let expires_at = approval.expires_at.map(|time| time.to_string());
+    names.extend(expires_at.map(|time| ("expires_at", time)));
     names
 }
 

@@ -5,9 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use barecount_model::approval::{ApprovalState, Scope as ApprovalScope};
 use barecount_model::boundary::Crossing;
 use barecount_model::class::{NetworkProfile, RunnerClass, Size};
-pub use barecount_model::environment::ApprovalScope;
+use barecount_model::digest::Digest;
+use barecount_model::id::ApprovalId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +42,14 @@ pub enum Action {
     RefreshLock,
     /// Do committed or failed work again; every stage is decided.
     Replay,
+    /// Ask for an approval; the approval is decided about.
+    RequestApproval,
+    /// Grant an approval that was asked for.
+    GrantApproval,
+    /// Deny an approval that was asked for.
+    DenyApproval,
+    /// Take an approval back.
+    RevokeApproval,
 }
 
 impl Action {
@@ -53,12 +63,24 @@ impl Action {
             Self::ChangeDataset => "change_dataset",
             Self::RefreshLock => "refresh_lock",
             Self::Replay => "replay",
+            Self::RequestApproval => "request_approval",
+            Self::GrantApproval => "grant_approval",
+            Self::DenyApproval => "deny_approval",
+            Self::RevokeApproval => "revoke_approval",
         }
     }
 
     /// True where the pipeline as a whole is decided, false where each stage is.
     pub fn concerns_pipeline(self) -> bool {
         matches!(self, Self::RefreshLock | Self::Cancel | Self::ChangeDataset)
+    }
+
+    /// True where an approval is decided about, which is then the question's only one.
+    pub fn concerns_approval(self) -> bool {
+        matches!(
+            self,
+            Self::RequestApproval | Self::GrantApproval | Self::DenyApproval | Self::RevokeApproval
+        )
     }
 }
 
@@ -142,6 +164,9 @@ pub struct StageFacts {
     pub class: RunnerClass,
     /// Its size tier.
     pub size: Size,
+    /// What size `custom` is worth, for that size alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custom_size: Option<String>,
     /// What it may reach, and by which path.
     pub network_profile: NetworkProfile,
     /// How it is kept apart from its host.
@@ -217,6 +242,9 @@ pub struct Matrix {
     /// Datasets by tenant that its stages may read across a boundary where they declare it.
     #[serde(default)]
     pub crossings: BTreeMap<String, BTreeSet<String>>,
+    /// Accounts by tenant that may grant approvals for its work, in lower case.
+    #[serde(default)]
+    pub approvers: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Matrix {
@@ -238,30 +266,38 @@ impl Matrix {
     }
 }
 
-/// A granted approval as it was recorded. Whether it counts is for policies to say.
+/// An approval as it is on record, for one of its scopes. Whether it counts is for policies to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
+    /// Its identifier.
+    pub id: ApprovalId,
     /// The exception it makes.
     pub scope: ApprovalScope,
+    /// What has become of it.
+    pub state: ApprovalState,
     /// For whose work.
     pub tenant: String,
     /// In which environment, by name.
     pub environment: String,
     /// For which pipeline, by name.
     pub pipeline: String,
-    /// For which stage, by name; every stage when absent.
-    pub stage: Option<String>,
+    /// For which stage, by name.
+    pub stage: String,
     /// For scope `crossing`: the datasets that may cross; empty for every other scope.
     #[serde(default)]
     pub datasets: Vec<String>,
+    /// The digest of the question that it was asked of.
+    pub question: Digest,
     /// Who asked for it.
     pub requester: String,
-    /// Who granted it.
-    pub approver: String,
-    /// Why.
+    /// Who granted it, once somebody has.
+    pub approver: Option<String>,
+    /// Why it was granted; why it was asked for, before that.
     pub justification: String,
-    /// From when on it no longer counts.
-    pub expires_at: Timestamp,
+    /// From when on it no longer counts, once it was granted.
+    pub expires_at: Option<Timestamp>,
+    /// How many runs it counts for still, this one among them; any number, if absent.
+    pub runs_left: Option<u32>,
 }
 
 /// One question to governance: may this be done, here, now, as asked?
@@ -292,6 +328,8 @@ pub struct Question {
 pub(super) enum Unanswerable {
     #[error("the question names no stage")]
     NoStage,
+    #[error("the question names no approval")]
+    NoApproval,
     #[error("the question has {found} {what}, more than the {limit} that can be decided at once")]
     TooMany {
         what: &'static str,
@@ -336,7 +374,11 @@ impl Question {
 
     /// Checks the bounds that keep a hostile question from costing time or memory.
     pub(super) fn check(&self) -> Result<(), Unanswerable> {
-        if self.stages.is_empty() && !self.action.concerns_pipeline() {
+        if self.action.concerns_approval() {
+            if self.approvals.is_empty() {
+                return Err(Unanswerable::NoApproval);
+            }
+        } else if self.stages.is_empty() && !self.action.concerns_pipeline() {
             return Err(Unanswerable::NoStage);
         }
         at_most("stages", self.stages.len(), MAX_STAGES)?;
@@ -406,15 +448,17 @@ impl Approval {
             ("approval's environment", &self.environment),
             ("approval's pipeline", &self.pipeline),
             ("approval's requester", &self.requester),
-            ("approver", &self.approver),
             ("justification", &self.justification),
         ] {
             short(field, text)?;
         }
+        self.approver
+            .iter()
+            .try_for_each(|text| short("approver", text))?;
         at_most("datasets of an approval", self.datasets.len(), MAX_LIST)?;
         self.datasets
             .iter()
-            .chain(&self.stage)
+            .chain([&self.stage])
             .try_for_each(|text| short("approval's stage or dataset", text))
     }
 }

@@ -53,12 +53,19 @@ fn write_page(page: &mut String, verdict: &Verdict) -> fmt::Result {
     )?;
     fact(page, "asked by", &explanation.requester)?;
     fact(page, "asked at", &explanation.decided_at.to_string())?;
+    if let Some(approval) = &explanation.approval {
+        fact(page, "approval", approval.as_str())?;
+    }
     fact(page, "policies", &explanation.policies_digest)?;
     // What was refused comes first: it is what the reader has come for.
     let (allowed, refused): (Vec<_>, Vec<_>) =
         explanation.decisions.iter().partition(|d| d.allowed);
     for decision in refused.into_iter().chain(allowed) {
-        write_decision(page, decision)?;
+        let whole = match explanation.approval {
+            Some(_) => "the approval",
+            None => "the pipeline as a whole",
+        };
+        write_decision(page, whole, decision)?;
     }
     Ok(())
 }
@@ -81,6 +88,10 @@ fn action(action: Action) -> &'static str {
         Action::ChangeDataset => "change a dataset by hand",
         Action::RefreshLock => "refresh the lock",
         Action::Replay => "replay",
+        Action::RequestApproval => "ask for an approval",
+        Action::GrantApproval => "grant an approval",
+        Action::DenyApproval => "deny an approval",
+        Action::RevokeApproval => "revoke an approval",
     }
 }
 
@@ -92,7 +103,7 @@ fn fact(page: &mut String, label: &str, value: &str) -> fmt::Result {
     writeln!(page, "  {label:LABEL_WIDTH$}{}", excerpt(value))
 }
 
-fn write_decision(page: &mut String, decision: &StageDecision) -> fmt::Result {
+fn write_decision(page: &mut String, whole: &str, decision: &StageDecision) -> fmt::Result {
     let outcome = if decision.allowed {
         "permitted"
     } else {
@@ -109,7 +120,7 @@ fn write_decision(page: &mut String, decision: &StageDecision) -> fmt::Result {
             stage.network_profile
         )?,
         None if decision.is_unanswerable() => writeln!(page, "the question as asked: {outcome}")?,
-        None => writeln!(page, "the pipeline as a whole: {outcome}")?,
+        None => writeln!(page, "{whole}: {outcome}")?,
     }
     if decision.allowed {
         for policy in &decision.determining {
@@ -142,7 +153,10 @@ fn write_crossing(page: &mut String, decided: &CrossingDecision) -> fmt::Result 
         let basis = match basis {
             CrossingBasis::Development => "the environment is for development".to_owned(),
             CrossingBasis::Grant { tenant } => format!("a grant to tenant {tenant}"),
-            CrossingBasis::Approval { approver, .. } => format!("the approval by {approver}"),
+            CrossingBasis::Approval { approver, .. } => {
+                let approver = approver.as_deref().unwrap_or("nobody");
+                format!("the approval by {approver}")
+            }
         };
         fact(page, "  allowed by", &basis)?;
     }
@@ -199,13 +213,24 @@ fn write_approval(page: &mut String, approval: &ApprovalDecision) -> fmt::Result
         "does not count"
     };
     writeln!(page)?;
-    let (scope, approver) = (approval.scope.as_str(), excerpt(&approval.approver));
+    let id = approval.id.as_ref().map_or("(older)", |id| id.as_str());
+    let scope = approval.scope.as_str();
     writeln!(
         page,
-        "  {:LABEL_WIDTH$}`{scope}` by `{approver}`: {outcome}",
+        "  {:LABEL_WIDTH$}{id} of scope `{scope}`: {outcome}",
         "approval"
     )?;
-    fact(page, "expires at", &approval.expires_at.to_string())?;
+    if let Some(requester) = &approval.requester {
+        fact(page, "requested by", requester)?;
+    }
+    let state = approval.state.as_str();
+    match &approval.approver {
+        Some(approver) => fact(page, "granted by", approver)?,
+        None => fact(page, "state", state)?,
+    }
+    if let Some(expires_at) = approval.expires_at {
+        fact(page, "expires at", &expires_at.to_string())?;
+    }
     fact(page, "justified by", &approval.justification)?;
     for failed in &approval.failed {
         writeln!(page, "  {:LABEL_WIDTH$}{}", "not met", failed.condition)?;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 /// Names that a sentence may use.
-const PLACEHOLDERS: [&str; 15] = [
+const PLACEHOLDERS: [&str; 17] = [
+    "approval",
+    "approval_state",
     "approver",
     "class",
     "crossings_refused",

@@ -1,13 +1,16 @@
 //! What governance answers. A [`Permit`] is proof of permission as a type: only governance makes one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use barecount_model::boundary::Crossing;
 use barecount_model::class::{NetworkProfile, RunnerClass, Size};
+use barecount_model::digest::Digest;
+use barecount_model::id::ApprovalId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::question::{Action, ApprovalScope, EnvironmentFacts};
+use super::question::{Action, ApprovalScope, ApprovalState, EnvironmentFacts};
 
 /// The answer to a question.
 #[derive(Debug, Serialize)]
@@ -119,7 +122,7 @@ fn shared<S: Serializer>(explanation: &Arc<Explanation>, to: S) -> Result<S::Ok,
 #[error("{}", .explanation.headline())]
 pub struct Refusal {
     /// Why it was refused, and what would change that.
-    pub explanation: Explanation,
+    pub explanation: Box<Explanation>,
 }
 
 /// Everything that evidence keeps of a decision.
@@ -137,6 +140,9 @@ pub struct Explanation {
     pub version: String,
     /// Who asked.
     pub requester: String,
+    /// The approval, where one was decided about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalId>,
     /// When.
     pub decided_at: Timestamp,
     /// One decision a stage, in the order asked; a single one without a stage for an action on the
@@ -169,6 +175,10 @@ pub struct StageDecision {
     pub stage: Option<StageSummary>,
     /// True when the stage may go ahead.
     pub allowed: bool,
+    /// The digest of what was asked of the stage, where an approval was looked at or would be
+    /// needed: approvals are of questions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<Digest>,
     /// The policies that made the decision: those that permit, or those that refuse.
     pub determining: Vec<PolicyRef>,
     /// Rows of the tenant's matrix that list the stage's combination.
@@ -182,6 +192,20 @@ pub struct StageDecision {
     pub failed: Vec<FailedCondition>,
     /// Single changes after which the whole stage would be permitted, if there are any.
     pub alternatives: Vec<Change>,
+}
+
+impl Explanation {
+    /// The approvals that the decision relies on, each once.
+    pub fn relied_on(&self) -> BTreeSet<&ApprovalId> {
+        let approvals = self
+            .decisions
+            .iter()
+            .flat_map(|decision| &decision.approvals);
+        let relied_on = approvals.filter(|approval| approval.relied_on);
+        relied_on
+            .filter_map(|approval| approval.id.as_ref())
+            .collect()
+    }
 }
 
 /// The reason given where a question could not be put to the policies; no policy can have this id.
@@ -307,10 +331,13 @@ pub enum CrossingBasis {
     },
     /// An approval names it.
     Approval {
+        /// Which; absent of those that are older than identifiers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        approval: Option<ApprovalId>,
         /// Who approved it.
-        approver: String,
+        approver: Option<String>,
         /// From when on the approval no longer counts.
-        expires_at: Timestamp,
+        expires_at: Option<Timestamp>,
     },
 }
 
@@ -323,20 +350,38 @@ pub struct ApprovalDecision {
     /// For scope `crossing`: the datasets that it lets across.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub datasets: Vec<String>,
+    /// Its identifier; absent of those that are older than identifiers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<ApprovalId>,
     /// The exception it makes.
     pub scope: ApprovalScope,
-    /// Who granted it.
-    pub approver: String,
-    /// From when on it no longer counts.
-    pub expires_at: Timestamp,
-    /// Why it was granted.
+    /// What has become of it.
+    #[serde(default = "granted")]
+    pub state: ApprovalState,
+    /// Who asked for it.
+    #[serde(default)]
+    pub requester: Option<String>,
+    /// Who granted it, once somebody has.
+    pub approver: Option<String>,
+    /// From when on it no longer counts, once it was granted.
+    pub expires_at: Option<Timestamp>,
+    /// Why it was granted; why it was asked for, before that.
     pub justification: String,
     /// True when it counts.
     pub usable: bool,
+    /// True for the one of those that count which is used for its scope: a run by it is one of
+    /// those that it was granted for.
+    #[serde(default)]
+    pub relied_on: bool,
     /// The policies that decided it.
     pub determining: Vec<PolicyRef>,
     /// Why it does not count; empty exactly when `usable`.
     pub failed: Vec<FailedCondition>,
+}
+
+/// Older approvals were lines of granted ones.
+fn granted() -> ApprovalState {
+    ApprovalState::Granted
 }
 
 impl FailedCondition {

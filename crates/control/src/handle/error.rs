@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use barecount_model::{id::RunId, run::Rejection};
+use barecount_model::{
+    approval::NotDone,
+    id::{ApprovalId, RunId},
+    run::Rejection,
+};
 
 use crate::{authority::NotCovered, store::StoreError};
 
@@ -26,6 +30,15 @@ pub enum CommandError {
     /// There is no such run.
     #[error("there is no run {0}")]
     UnknownRun(RunId),
+    /// There is no such approval that anything can be done to.
+    #[error("nothing can be done to an approval {0}: there is none, or it is denied or revoked")]
+    NoSuchApproval(ApprovalId),
+    /// It cannot be done to an approval, or a run cannot begin by it.
+    #[error(transparent)]
+    Approval(#[from] NotDone),
+    /// The permit is for something else.
+    #[error("governance has not permitted this of approval {0}")]
+    ActNotPermitted(ApprovalId, #[source] NotCovered),
     /// The run token names a run of another pipeline version.
     #[error("the run token is already used by {run}, of version {version}")]
     TokenConflict {

@@ -3,7 +3,7 @@
 
 use std::{fmt, str::FromStr};
 
-use barecount_model::id::RunId;
+use barecount_model::{approval::Approval, id::RunId};
 
 use super::{Appended, Batch, Position, Storage, Stored};
 use crate::{entries::Entries, store::StoreError};
@@ -102,6 +102,10 @@ impl Storage for Ending {
 
     fn run_by_token(&self, tenant: &str, token: &str) -> Result<Option<Stored>, StoreError> {
         self.storage.run_by_token(tenant, token)
+    }
+
+    fn open_approvals(&self) -> Result<Vec<Approval>, StoreError> {
+        self.storage.open_approvals()
     }
 
     fn queued_entries(&self) -> Result<Vec<Entries>, StoreError> {

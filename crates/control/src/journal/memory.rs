@@ -5,7 +5,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use barecount_model::{evidence::EvidenceKind, id::RunId, plan::Plan, run::Run};
+use barecount_model::{
+    approval::Approval,
+    evidence::EvidenceKind,
+    id::{ApprovalId, RunId},
+    plan::Plan,
+    run::Run,
+};
 
 use super::{Appended, Batch, Position, Storage, Stored};
 use crate::{
@@ -49,6 +55,7 @@ pub(crate) struct Views {
     pub(crate) integrated: u64,
     /// Datasets that are visible: run, task, dataset.
     pub(crate) outputs: Vec<(RunId, usize, String)>,
+    pub(crate) approvals: BTreeMap<ApprovalId, Approval>,
 }
 
 /// A state in memory, as one owner has access to it. Clones are the same owner's.
@@ -102,6 +109,9 @@ impl Views {
                 )
             }));
         }
+        let approvals = batch.approvals.iter();
+        self.approvals
+            .extend(approvals.map(|(id, approval)| (id.clone(), approval.clone())));
         self.integrated = self.integrated.max(batch.integrated.unwrap_or(0));
     }
 }
@@ -119,6 +129,7 @@ impl Views {
             && ours.iter().zip(&theirs).all(same)
             && self.entries == other.entries
             && self.outputs == other.outputs
+            && self.approvals == other.approvals
     }
 }
 
@@ -277,6 +288,13 @@ impl Storage for Memory {
         let mut runs = durable.shown.runs.values();
         let found = runs.find(|stored| stored.run.tenant == tenant && stored.run.token == token);
         Ok(found.cloned())
+    }
+
+    fn open_approvals(&self) -> Result<Vec<Approval>, StoreError> {
+        let durable = self.read()?;
+        let approvals = durable.views.approvals.values();
+        let open = approvals.filter(|approval| approval.state.is_open());
+        Ok(open.cloned().collect())
     }
 
     fn queued_entries(&self) -> Result<Vec<Entries>, StoreError> {

@@ -14,7 +14,9 @@ use super::{Batch, Entry, Position, Published, RunChange, SetAside};
 use crate::store::StoreError;
 
 /// What a record begins with. Another layout has another number.
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
+/// The one before, whose records have no approvals.
+const WITHOUT_APPROVALS: u64 = 1;
 
 /// The rows of one batch.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,6 +29,7 @@ pub(crate) struct Record<'r> {
     pub answers: Vec<AnswerRow<'r>>,
     pub outputs: Vec<OutputRow<'r>>,
     pub dead_letters: Vec<LetterRow<'r>>,
+    pub approvals: Vec<ApprovalRow<'r>>,
     pub entries: Vec<EntryRow<'r>>,
 }
 
@@ -110,6 +113,16 @@ pub(crate) struct LetterRow<'r> {
     pub digest: Option<&'r str>,
 }
 
+/// What has become of an approval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ApprovalRow<'r> {
+    pub id: &'r str,
+    pub tenant: &'r str,
+    pub pipeline: &'r str,
+    pub state: &'r str,
+    pub body: &'r str,
+}
+
 /// A fact for the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EntryRow<'r> {
@@ -170,6 +183,7 @@ pub(crate) fn encode(batch: &Batch, knows: impl Fn(&str) -> bool) -> Result<Vec<
         .filter_map(|of| Some((run_of(&of.run)?, of)))
         .collect();
     sink.letters(&aside);
+    sink.approvals(batch)?;
     sink.entries(batch);
     Ok(sink.0)
 }
@@ -178,7 +192,7 @@ pub(crate) fn encode(batch: &Batch, knows: impl Fn(&str) -> bool) -> Result<Vec<
 pub(crate) fn decode(bytes: &[u8]) -> Result<Record<'_>, Unreadable> {
     let mut source = Source(bytes);
     let layout = source.number()?;
-    if layout != LAYOUT {
+    if layout != LAYOUT && layout != WITHOUT_APPROVALS {
         return Err(Unreadable::Layout(layout));
     }
     let position = Position {
@@ -194,6 +208,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Record<'_>, Unreadable> {
         answers: source.list(Source::answer)?,
         outputs: source.list(Source::output)?,
         dead_letters: source.list(Source::letter)?,
+        approvals: match layout {
+            WITHOUT_APPROVALS => Vec::new(),
+            _ => source.list(Source::approval)?,
+        },
         entries: source.list(Source::entry)?,
     };
     if source.0.is_empty() {
@@ -277,6 +295,18 @@ impl Sink {
         for index in tasks {
             self.number(index as u64);
             self.json("task", &run.tasks[index])?;
+        }
+        Ok(())
+    }
+
+    fn approvals(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        self.number(batch.approvals.len() as u64);
+        for approval in batch.approvals.values() {
+            self.text(approval.id.as_str());
+            self.text(&approval.asked.tenant);
+            self.text(&approval.asked.pipeline);
+            self.text(approval.state.as_str());
+            self.json("approval", approval)?;
         }
         Ok(())
     }
@@ -411,6 +441,16 @@ impl<'r> Source<'r> {
             items.push(each(self)?);
         }
         Ok(items)
+    }
+
+    fn approval(&mut self) -> Result<ApprovalRow<'r>, Unreadable> {
+        Ok(ApprovalRow {
+            id: self.text()?,
+            tenant: self.text()?,
+            pipeline: self.text()?,
+            state: self.text()?,
+            body: self.text()?,
+        })
     }
 
     fn plan(&mut self) -> Result<PlanRow<'r>, Unreadable> {

@@ -47,6 +47,7 @@ impl Draft {
                 entries: Vec::new(),
                 outputs: Vec::new(),
                 dead_letters: Vec::new(),
+                approvals: BTreeMap::new(),
                 integrated: None,
             },
             touched: BTreeMap::new(),

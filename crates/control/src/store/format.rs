@@ -138,6 +138,20 @@ const MIGRATIONS: &[&str] = &[
     -- the batch `shard.seq`. What waits for the ledger is in the journal, too: `ledger_queue` is empty
     -- once there is one. Nothing of this needs another column.
 ",
+    "
+    -- What has become of each approval. Its acts are in the ledger.
+    CREATE TABLE approvals (
+        seq      INTEGER PRIMARY KEY,
+        id       TEXT NOT NULL UNIQUE,
+        tenant   TEXT NOT NULL,
+        pipeline TEXT NOT NULL,
+        state    TEXT NOT NULL,
+        body     TEXT NOT NULL
+    );
+    CREATE INDEX approvals_of ON approvals(tenant, pipeline, seq);
+    CREATE INDEX approvals_open ON approvals(state) WHERE state IN ('requested','granted');
+    CREATE INDEX ledger_entries_approval ON ledger_entries(idx) WHERE kind = 'approval';
+",
 ];
 
 /// Brings the file to the newest format.

@@ -6,6 +6,7 @@
 //! process may read ([`reader`]), and sees whatever was durable when it asked. The files' formats
 //! are versioned: a newer one is refused, an older one is migrated in a transaction.
 
+mod approvals;
 mod format;
 mod journal;
 pub mod lock;
@@ -20,7 +21,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use barecount_model::{evidence::EvidenceKind, id::RunId};
+use barecount_model::{approval::Approval, evidence::EvidenceKind, id::RunId};
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
@@ -324,6 +325,12 @@ impl Storage for Store {
         Ok(reader::stored_where(connection, condition, params![tenant, token])?.pop())
     }
 
+    fn open_approvals(&self) -> Result<Vec<Approval>, StoreError> {
+        self.views.catch_up(&self.tail)?;
+        let condition = "state IN ('requested','granted')";
+        approvals::approvals_where(self.views.connection(), condition, params![])
+    }
+
     fn queued_entries(&self) -> Result<Vec<Entries>, StoreError> {
         let records = self.journal.with_entries()?;
         let queued = records.iter().map(|bytes| {
@@ -402,6 +409,7 @@ fn beginning(tables: &Connection) -> Result<Beginning, StoreError> {
         entries,
         outputs: vec![],
         dead_letters: vec![],
+        approvals: Default::default(),
         integrated: None,
     };
     Ok(Beginning {

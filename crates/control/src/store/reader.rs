@@ -59,7 +59,7 @@ impl Reader {
     }
 
     /// The tables, brought up to what is durable now.
-    fn now(&self) -> Result<&Connection, StoreError> {
+    pub(super) fn now(&self) -> Result<&Connection, StoreError> {
         if let Some(journal) = &self.journal {
             self.views.catch_up(journal)?;
         }

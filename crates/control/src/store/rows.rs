@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{StoreError, failed};
-use crate::journal::record::{AnswerRow, EntryRow, Header, LetterRow, NewRun, OutputRow, Record};
+use crate::journal::record::{
+    AnswerRow, ApprovalRow, EntryRow, Header, LetterRow, NewRun, OutputRow, Record,
+};
 
 /// Records that were set aside for one reason, or data of which there is no record to show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +134,7 @@ pub(super) struct Rows<'c> {
     write_answer: CachedStatement<'c>,
     publish_output: CachedStatement<'c>,
     keep_letters: CachedStatement<'c>,
+    write_approval: CachedStatement<'c>,
     index_entries: CachedStatement<'c>,
 }
 
@@ -203,6 +206,11 @@ impl<'c> Rows<'c> {
                   reason, count, digest)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             )?,
+            write_approval: prepared(
+                "INSERT INTO approvals (id, tenant, pipeline, state, body)
+                 VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body",
+            )?,
             index_entries: prepared(
                 "INSERT INTO ledger_entries (idx, kind, run, pipeline, tenant, at, leaf_hash)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -229,6 +237,9 @@ impl<'c> Rows<'c> {
             }
             for letter in &record.dead_letters {
                 self.keep_letters(letter, record.at)?;
+            }
+            for approval in &record.approvals {
+                self.write_approval(approval)?;
             }
             self.index_entries(record)?;
         }
@@ -296,6 +307,21 @@ impl<'c> Rows<'c> {
         self.publish_output
             .execute(row)
             .map_err(failed("publish outputs"))?;
+        Ok(())
+    }
+
+    /// Keeps what has become of an approval.
+    fn write_approval(&mut self, approval: &ApprovalRow<'_>) -> Result<(), StoreError> {
+        let row = params![
+            approval.id,
+            approval.tenant,
+            approval.pipeline,
+            approval.state,
+            approval.body
+        ];
+        self.write_approval
+            .execute(row)
+            .map_err(failed("write an approval"))?;
         Ok(())
     }
 

@@ -23,6 +23,7 @@ fn batch_after(position: Position, first_entry: u64, facts: &[&str]) -> Batch {
         entries: facts.iter().map(entry).collect(),
         outputs: vec![],
         dead_letters: vec![],
+        approvals: Default::default(),
         integrated: None,
     }
 }
@@ -176,5 +177,52 @@ fn a_journal_that_is_older_than_its_tables_is_refused() -> TestResult {
             tables: 1
         }
     ));
+    Ok(())
+}
+
+#[test]
+fn an_approval_is_found_as_the_last_batch_left_it_and_while_something_can_be_done_to_it()
+-> TestResult {
+    use barecount_model::{
+        approval::{Act, Approval, Asked, Scope, Signed},
+        class::{NetworkProfile, RunnerClass, Size},
+        digest::Digest,
+        id::ApprovalId,
+    };
+    let signed = |entry| Signed {
+        by: "ada".into(),
+        at: Timestamp::UNIX_EPOCH,
+        reason: "month-end".into(),
+        entry,
+    };
+    let asked = Asked {
+        tenant: "demo".into(),
+        environment: "local".into(),
+        pipeline: "example".into(),
+        version: "sha256:aa".into(),
+        stage: "only".into(),
+        class: RunnerClass::Container,
+        size: Size::Small,
+        network_profile: NetworkProfile::PrivateVpc,
+        scopes: [Scope::Matrix].into(),
+        datasets: Default::default(),
+        question: Digest::of(b"the question"),
+    };
+    let folder = tempfile::tempdir()?;
+    let mut store = Store::open(folder.path())?;
+    let mut approval = Approval::requested(ApprovalId::from_bytes([7; 16]), asked, signed(0));
+    for (number, open) in [(0, 1), (1, 0)] {
+        let mut batch = batch_after(store.position()?, number, &["act"]);
+        batch.approvals = [(approval.id.clone(), approval.clone())].into();
+        assert!(matches!(store.append(&batch), Appended::Done));
+        let reader = reader::Reader::open(folder.path())?.ok_or("there is a store")?;
+        let of_pipeline = reader.approvals(Some("demo"), Some("example"), 10)?;
+        assert_eq!(of_pipeline, [approval.clone()]);
+        assert_eq!(reader.approvals(Some("other"), None, 10)?, []);
+        assert_eq!(store.open_approvals()?.len(), open);
+        if number == 0 {
+            approval.act(Act::Deny, signed(1))?;
+        }
+    }
     Ok(())
 }

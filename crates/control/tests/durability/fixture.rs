@@ -152,6 +152,7 @@ pub(crate) fn permit_to(action: Action, environment: &str, version: &str) -> Per
             name: "only".to_owned(),
             class: RunnerClass::Container,
             size: Size::Small,
+            custom_size: None,
             network_profile: NetworkProfile::PrivateVpc,
             isolation: Isolation::Sandbox,
             classification: "public".to_owned(),

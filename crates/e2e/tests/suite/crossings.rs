@@ -11,6 +11,8 @@ use barecount_e2e::{Outcome, place::Place, process::Finished, programs};
 use rusqlite::{Connection, OpenFlags, types::ValueRef};
 use serde_json::{Value, json};
 
+use crate::approvals;
+
 /// What the private stage works on, and nobody else may ever see.
 const CANARY: &str = "canary-7f3a91c2d4";
 /// What the stage beside it works on.
@@ -312,18 +314,20 @@ fn evidence(place: &Place, kind: &str) -> Vec<Value> {
         .collect()
 }
 
-/// What lets the crossing of this module's pipeline happen in an environment that is not for
-/// development.
-const APPROVAL: &str = "    approvals:
-      - scope: crossing
-        datasets: [raw.private]
-        tenant: demo
-        pipeline: words
-        stage: publish
-        requester: data-engineer
-        approver: governance-officer
-        justification: The contract asks for it.
-        expires_at: \"2100-01-01T00:00:00Z\"\n";
+/// The crossing that is declared, as evidence has it.
+fn crossing() -> Value {
+    json!({
+        "dataset": "raw.private",
+        "from": {
+            "network_profile": "private_vpc", "residency": null, "classification": "restricted",
+        },
+        "to": {
+            "network_profile": "public_vpc_egress", "residency": null,
+            "classification": "restricted",
+        },
+        "reason": "Words are published by contract.",
+    })
+}
 
 #[test]
 fn a_crossing_is_declared_allowed_and_in_evidence_or_nothing_runs() -> Outcome {
@@ -361,22 +365,23 @@ fn a_crossing_is_declared_allowed_and_in_evidence_or_nothing_runs() -> Outcome {
     assert_eq!(refusal["crossings"][0]["dataset"], "raw.private");
     assert_eq!(refusal["crossings"][0]["allowed_by"], json!([]));
 
-    in_staging(staging("", APPROVAL)).exits_with(0);
-    let crossing = json!({
-        "dataset": "raw.private",
-        "from": {
-            "network_profile": "private_vpc", "residency": null, "classification": "restricted",
-        },
-        "to": {
-            "network_profile": "public_vpc_egress", "residency": null,
-            "classification": "restricted",
-        },
-        "reason": "Words are published by contract.",
-    });
+    let approvers = approvals::approvers(&[&format!("uid-{}", approvals::OFFICER)]);
+    place.write("environments/rehearsal.yaml", staging("", &approvers));
+    let id = approvals::request(&place, "rehearsal")?;
+    approvals::act(
+        &place,
+        approvals::OFFICER,
+        "grant",
+        &id,
+        &["--env", "environments/rehearsal.yaml"],
+    )
+    .exits_with(0);
+    in_staging(staging("", &approvers)).exits_with(0);
+    let crossing = crossing();
     let submission = &evidence(&place, "submission")[0];
     let decided = &submission["decision"]["decisions"][1]["crossings"][0];
     assert_eq!(decided["allowed_by"][0]["kind"], "approval");
-    assert_eq!(decided["allowed_by"][0]["approver"], "governance-officer");
+    assert_eq!(decided["allowed_by"][0]["approval"], id.as_str());
     assert_eq!(submission["stages"][1]["crossings"], json!([crossing]));
     let ended = &evidence(&place, "run")[0]["crossings"][0];
     assert_eq!(

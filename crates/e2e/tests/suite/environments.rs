@@ -131,33 +131,3 @@ fn evidence_has_the_rules_word_by_word_and_a_changed_text_is_found() -> Outcome 
     found.exits_with(7).tells(digest);
     Ok(())
 }
-
-#[test]
-fn an_approval_by_the_same_account_in_other_letters_does_not_count() {
-    let place = pipelines::container("");
-    let manifest = fs_err::read_to_string(place.join("pipeline.yaml")).expect("it was written");
-    place.write(
-        "pipeline.yaml",
-        manifest.replace("size: small", "size: xlarge"),
-    );
-    let explain = |requester: &str, approver: &str| {
-        let approvals = format!(
-            "governance:\n    approvals:\n      - {{ scope: xlarge, tenant: demo, pipeline: \
-             worker, stage: work, requester: {requester}, approver: {approver}, justification: \
-             \"year-end close\", expires_at: \"2999-01-01T00:00:00Z\" }}"
-        );
-        let text = environment("prod", "production", "[small, xlarge]");
-        place.write(
-            "environments/prod.yaml",
-            text.replace("governance:", &approvals),
-        );
-        place
-            .barecount(["policy", "explain", "pipeline.yaml", "--env", "prod"])
-            .finish()
-    };
-    explain("alice", "bob").exits_with(0);
-    explain("alice", "Alice")
-        .exits_with(3)
-        .tells("somebody else");
-    explain("Alice@Example.com", "alice@example.com").exits_with(3);
-}

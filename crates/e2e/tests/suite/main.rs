@@ -1,5 +1,6 @@
 //! The whole binary, as a user would use it. `kill.rs` beside this folder ends it the hard way.
 
+mod approvals;
 mod battery;
 mod boundary;
 mod crossings;

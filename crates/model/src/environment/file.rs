@@ -9,7 +9,7 @@ use super::network::NetworksSpec;
 use crate::catalog::ProfileOverride;
 use crate::class::{NetworkProfile, RunnerClass, Size};
 use crate::manifest::ApiVersion;
-use crate::text::{DatasetName, Instant, Name};
+use crate::text::{DatasetName, Name};
 
 /// An environment: what serves each class of runner there, what sizes are worth, what is allowed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -205,82 +205,22 @@ pub struct GovernanceSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10_000))]
     pub matrix: Vec<TenantGrants>,
-    /// Exceptions that somebody answers for. Each counts until it expires, and only if who approves
-    /// it is another than who asked.
+    /// Who may grant approvals to whom, and deny and revoke them: one row for each tenant, or for
+    /// all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
-    pub approvals: Vec<Approval>,
+    #[schemars(length(max = 10_000))]
+    pub approvers: Vec<TenantApprovers>,
 }
 
-/// An exception that was approved.
+/// Who may grant approvals for a tenant's work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Approval {
-    /// What it excepts from.
-    pub scope: ApprovalScope,
-    /// Whose work it is for.
-    pub tenant: Name,
-    /// Which pipeline it is for.
-    pub pipeline: Name,
-    /// Which stage it is for; every stage of the pipeline if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stage: Option<Name>,
-    /// crossing: the datasets that may cross.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    #[schemars(length(max = 64))]
-    pub datasets: BTreeSet<DatasetName>,
-    /// Who asked for it.
-    #[schemars(length(min = 1, max = 256))]
-    pub requester: String,
-    /// Who approved it: another than who asked.
-    #[schemars(length(min = 1, max = 256))]
-    pub approver: String,
-    /// Why.
-    #[schemars(length(min = 1, max = 2048))]
-    pub justification: String,
-    /// From when on it counts no longer.
-    pub expires_at: Instant,
-}
-
-/// What an approval excepts from.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum ApprovalScope {
-    /// The tenant's matrix: a combination that it does not list.
-    Matrix,
-    /// That size `xlarge` is for nobody.
-    #[serde(rename = "xlarge")]
-    XLarge,
-    /// That size `custom` is for nobody.
-    CustomSize,
-    /// That nothing is logged at level debug in production.
-    DebugLogging,
-    /// That data does not cross a boundary: for the datasets that it names.
-    Crossing,
-}
-
-impl ApprovalScope {
-    /// Every scope.
-    pub const ALL: [Self; 5] = [
-        Self::Matrix,
-        Self::XLarge,
-        Self::CustomSize,
-        Self::DebugLogging,
-        Self::Crossing,
-    ];
-
-    /// The scope as environment files, policies and evidence spell it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Matrix => "matrix",
-            Self::XLarge => "xlarge",
-            Self::CustomSize => "custom_size",
-            Self::DebugLogging => "debug_logging",
-            Self::Crossing => "crossing",
-        }
-    }
+pub struct TenantApprovers {
+    /// The tenant, or `*` for every one.
+    pub tenant: TenantSelector,
+    /// Accounts of the operating system. Upper and lower case are one.
+    #[schemars(length(min = 1, max = 1_000), inner(length(min = 1, max = 256)))]
+    pub accounts: BTreeSet<String>,
 }
 
 /// What a tenant may use without an approval.
@@ -421,7 +361,7 @@ impl ConcurrencySpec {
 
 impl GovernanceSpec {
     fn is_empty(&self) -> bool {
-        self.matrix.is_empty()
+        *self == Self::default()
     }
 }
 

@@ -102,13 +102,10 @@ fn what_an_environment_cannot_promise_is_refused_under_its_code() {
             minimal("staging", "  catalog: { lambda: {} }\n"),
             vec!["BC0201"],
         ),
+        (minimal("staging", APPROVED), vec!["BC0312"]),
         (
-            minimal("staging", &approved("crossing", "")),
-            vec!["BC0301"],
-        ),
-        (
-            minimal("staging", &approved("matrix", "datasets: [raw.a], ")),
-            vec!["BC0301"],
+            minimal("staging", "  governance: { approvals: [] }\n"),
+            vec!["BC0312"],
         ),
         (minimal("test", ""), vec!["BC0204"]),
         (minimal("staging", "  backends2: {}\n"), vec!["BC0201"]),
@@ -118,17 +115,30 @@ fn what_an_environment_cannot_promise_is_refused_under_its_code() {
     }
 }
 
-fn approved(scope: &str, more: &str) -> String {
-    format!(
-        "  governance:\n    approvals:\n      - {{ scope: {scope}, {more}tenant: demo, pipeline: p, \
-         requester: a, approver: b, justification: c, expires_at: \"2030-01-01T00:00:00Z\" }}\n"
-    )
+const APPROVED: &str = "  governance:\n    approvals:\n      - { scope: matrix, tenant: demo, pipeline: p, requester: a, \
+     approver: b, justification: c, expires_at: \"2030-01-01T00:00:00Z\" }\n";
+
+#[test]
+fn an_older_environment_that_a_state_keeps_is_read_without_its_approvals() {
+    let text = minimal("staging", APPROVED);
+    let kept = Environment::load_kept("e.yaml", text.as_bytes());
+    let kept = kept.unwrap_or_else(|d| panic!("{}", diagnostic::render(&d, &text)));
+    assert_eq!(kept.approvers("demo"), BTreeSet::new());
 }
 
 #[test]
-fn an_approval_of_a_crossing_names_what_crosses() {
-    let text = minimal("staging", &approved("crossing", "datasets: [raw.a], "));
-    assert_eq!(load(&text).map(|found| found.approvals.len()), Ok(1));
+fn approvers_are_those_of_the_tenant_and_of_all_and_compare_as_accounts_do() {
+    let text = minimal(
+        "staging",
+        "  governance:\n    approvers:\n      - { tenant: \"*\", accounts: [Olga] }\n      \
+         - { tenant: demo, accounts: [otto] }\n      - { tenant: other, accounts: [oleg] }\n",
+    );
+    let found = load(&text).expect("valid");
+    assert_eq!(
+        found.approvers("demo"),
+        BTreeSet::from(["olga".to_owned(), "otto".to_owned()])
+    );
+    assert_eq!(found.approvers("a"), BTreeSet::from(["olga".to_owned()]));
 }
 
 fn residing(profile: &str) -> Pipeline {

@@ -1,4 +1,5 @@
 use barecount_model::class::{NetworkProfile, RunnerClass, Size};
+use barecount_model::id::ApprovalId;
 
 use super::super::*;
 use super::fixture::*;
@@ -16,7 +17,7 @@ fn change(attribute: Attribute, from: &str, to: &[&str]) -> Change {
 
 #[test]
 fn a_stage_inside_the_matrix_is_permitted_and_names_policy_and_row() -> TestResult {
-    let permit = governance().decide(&question()).into_permit()?;
+    let permit = decide(&question()).into_permit()?;
     let decision = &permit.explanation().decisions[0];
     assert_eq!(decision.determining[0].id, "stages-may-run");
     assert_eq!(decision.matrix_rows, ["batch"]);
@@ -26,7 +27,7 @@ fn a_stage_inside_the_matrix_is_permitted_and_names_policy_and_row() -> TestResu
 
 #[test]
 fn a_permit_covers_nothing_but_what_was_asked() -> TestResult {
-    let permit = governance().decide(&question()).into_permit()?;
+    let permit = decide(&question()).into_permit()?;
     assert!(!permit.covers(Action::Deploy, "demo", "live", "fx-rates", "3"));
     assert!(!permit.covers(Action::Run, "other", "live", "fx-rates", "3"));
     assert!(!permit.covers(Action::Run, "demo", "test", "fx-rates", "3"));
@@ -58,7 +59,7 @@ fn a_combination_outside_the_matrix_is_refused_with_what_the_matrix_allows() {
     let mut question = question();
     question.stages[0].size = Size::XLarge;
     question.approvals = vec![approval(ApprovalScope::XLarge)];
-    let verdict = governance().decide(&question);
+    let verdict = decide(&question);
     let failed = &verdict.explanation().decisions[0].failed;
     assert_eq!(failed.len(), 1);
     assert_eq!(
@@ -120,7 +121,7 @@ fn a_tenant_without_a_matrix_is_refused_by_name_whatever_is_approved() {
         approval.tenant = "unheard-of".to_owned();
     }
     assert_eq!(refusing(&question), ["tenant-has-matrix"]);
-    let verdict = governance().decide(&question);
+    let verdict = decide(&question);
     assert_eq!(
         verdict.explanation().headline(),
         "tenant `unheard-of` has no matrix in environment `live`"
@@ -167,7 +168,7 @@ fn a_custom_size_needs_an_approval_and_dedicated_compute() {
 fn approval_refused(approval: Approval) -> Vec<String> {
     let mut question = with_stage(|stage| stage.size = Size::XLarge);
     question.approvals = vec![approval];
-    let verdict = governance().decide(&question);
+    let verdict = decide(&question);
     let decided = &verdict.explanation().decisions[0].approvals[0];
     assert_eq!(decided.usable, verdict.is_permitted());
     decided
@@ -182,12 +183,12 @@ fn an_approval_counts_until_the_moment_it_expires() {
     let granted = approval(ApprovalScope::XLarge);
     let millisecond = jiff::SignedDuration::from_millis(1);
     let lasting = Approval {
-        expires_at: now() + millisecond,
+        expires_at: Some(now() + millisecond),
         ..granted.clone()
     };
     assert_eq!(approval_refused(lasting), NOBODY);
     let expired = Approval {
-        expires_at: now(),
+        expires_at: Some(now()),
         ..granted
     };
     assert_eq!(approval_refused(expired), ["approval-has-not-expired"]);
@@ -197,24 +198,27 @@ fn an_approval_counts_until_the_moment_it_expires() {
 fn nobody_approves_for_themselves() {
     let granted = approval(ApprovalScope::XLarge);
     let own = Approval {
-        approver: "data-engineer".to_owned(),
+        approver: Some("data-engineer".to_owned()),
         ..granted.clone()
     };
     assert_eq!(approval_refused(own), ["approval-by-somebody-else"]);
     let padded = Approval {
-        approver: " data-engineer\n".to_owned(),
+        approver: Some(" data-engineer\n".to_owned()),
         ..granted.clone()
     };
     assert_eq!(approval_refused(padded), ["approval-by-somebody-else"]);
     let nobody = Approval {
-        approver: " ".to_owned(),
+        approver: Some(" ".to_owned()),
         ..granted.clone()
     };
-    assert_eq!(approval_refused(nobody), ["approval-by-somebody-else"]);
+    assert_eq!(
+        approval_refused(nobody),
+        ["approval-by-somebody-else", "approval-by-an-approver"]
+    );
     // Asked for by one person, run by the one who granted it.
     let running = Approval {
         requester: "colleague".to_owned(),
-        approver: "data-engineer".to_owned(),
+        approver: Some("data-engineer".to_owned()),
         ..granted.clone()
     };
     assert_eq!(approval_refused(running), ["approval-by-somebody-else"]);
@@ -253,20 +257,158 @@ fn an_approval_of_other_work_does_not_count() {
     ] {
         assert_eq!(approval_refused(other), ["approval-is-for-this-work"]);
     }
-    assert_eq!(
-        approval_refused(Approval {
-            stage: None,
-            ..granted
-        }),
-        NOBODY
-    );
     let mut question = with_stage(|stage| stage.size = Size::XLarge);
-    let elsewhere = Some("publish".to_owned());
     question.approvals = vec![Approval {
-        stage: elsewhere,
+        stage: "publish".to_owned(),
         ..approval(ApprovalScope::XLarge)
     }];
     assert_eq!(refusing(&question), ["xlarge-needs-approval"]);
+}
+
+type Alter = fn(&mut Question);
+
+#[test]
+fn an_approval_counts_only_for_the_question_that_it_was_asked_of() {
+    let xlarge = || with_stage(|stage| stage.size = Size::XLarge);
+    let mut granted = xlarge();
+    granted.approvals = vec![approval(ApprovalScope::XLarge)];
+    let granted = asked(governance(), &granted);
+    assert_eq!(refusing(&granted), NOBODY);
+    let changes: [(&str, Alter); 6] = [
+        ("class", |q| q.stages[0].class = RunnerClass::Container),
+        ("profile", |q| {
+            q.stages[0].network_profile = NetworkProfile::Vpn
+        }),
+        ("drivers", |q| q.stages[0].drivers.push("sqlite".to_owned())),
+        ("secrets", |q| q.stages[0].has_secrets = true),
+        ("custom size", |q| {
+            q.stages[0].custom_size = Some("64 vCPU, 512GiB".to_owned());
+        }),
+        ("classification", |q| {
+            q.pipeline.classification = "restricted".to_owned();
+        }),
+    ];
+    for (what, change) in changes {
+        let mut other = granted.clone();
+        change(&mut other);
+        assert_eq!(refusing(&other), ["xlarge-needs-approval"], "{what}");
+        let verdict = decide(&other);
+        let failed = &verdict.explanation().decisions[0].approvals[0].failed;
+        assert_eq!(
+            failed[0].policy.id, "approval-is-of-this-question",
+            "{what}"
+        );
+    }
+    for (what, change) in [
+        ("version", (|q| q.pipeline.version.push('2')) as Alter),
+        ("owner", |q| q.pipeline.owner.push('2')),
+        ("another stage", |q| q.stages.push(stage("another"))),
+    ] {
+        let mut same = granted.clone();
+        change(&mut same);
+        assert_eq!(refusing(&same), NOBODY, "{what}");
+    }
+    let policies = PolicySource {
+        name: "own".to_owned(),
+        text: "@id(\"none\") @title(\"Nothing\") @remedy(\"Wait.\")
+               forbid (principal, action == Action::\"deploy\", resource);"
+            .to_owned(),
+    };
+    let changed = Governance::load(&[policies]).expect("it is one");
+    assert_eq!(
+        refusing_under(&changed, &granted),
+        ["xlarge-needs-approval"]
+    );
+}
+
+#[test]
+fn an_approval_counts_only_while_it_is_granted_by_an_approver_and_not_used_up() {
+    let granted = approval(ApprovalScope::XLarge);
+    for state in ApprovalState::ALL {
+        let expected: &[&str] = match state {
+            ApprovalState::Granted => &[],
+            _ => &["approval-is-granted"],
+        };
+        let approval = Approval {
+            state,
+            ..granted.clone()
+        };
+        assert_eq!(approval_refused(approval), expected, "{state:?}");
+    }
+    let nobody = Approval {
+        approver: Some("passer-by".to_owned()),
+        ..granted.clone()
+    };
+    assert_eq!(approval_refused(nobody), ["approval-by-an-approver"]);
+    let last = Approval {
+        runs_left: Some(1),
+        ..granted.clone()
+    };
+    assert_eq!(approval_refused(last), NOBODY);
+    let used_up = Approval {
+        runs_left: Some(0),
+        ..granted
+    };
+    assert_eq!(approval_refused(used_up), ["approval-is-not-used-up"]);
+}
+
+#[test]
+fn of_several_approvals_that_count_a_run_relies_on_one() {
+    let mut question = with_stage(|stage| stage.size = Size::XLarge);
+    let first = approval(ApprovalScope::XLarge);
+    let second = Approval {
+        id: ApprovalId::from_bytes([8; 16]),
+        ..first.clone()
+    };
+    question.approvals = vec![first.clone(), second];
+    let verdict = decide(&question);
+    let relied_on = verdict.explanation().relied_on();
+    assert_eq!(relied_on, [&first.id].into());
+}
+
+/// The policies that refuse that this account does this to an approval that was asked for.
+fn act_refused(action: Action, by: &str) -> Vec<String> {
+    let asked_for = Approval {
+        state: ApprovalState::Requested,
+        requester: "Data-Engineer".to_owned(),
+        approver: None,
+        expires_at: None,
+        ..approval(ApprovalScope::XLarge)
+    };
+    refusing(&Question {
+        action,
+        requester: by.to_owned(),
+        stages: Vec::new(),
+        approvals: vec![asked_for],
+        ..question()
+    })
+}
+
+#[test]
+fn approvers_answer_and_nobody_grants_what_they_have_asked_for() {
+    for by in ["officer", "Governance-Officer "] {
+        for action in [
+            Action::GrantApproval,
+            Action::DenyApproval,
+            Action::RevokeApproval,
+        ] {
+            assert_eq!(act_refused(action, by), NOBODY, "{by} {action:?}");
+        }
+    }
+    // Who asks is one of the approvers here.
+    assert_eq!(
+        act_refused(Action::GrantApproval, "DATA-engineer"),
+        ["requester-does-not-grant"]
+    );
+    assert_eq!(act_refused(Action::RevokeApproval, "data-engineer"), NOBODY);
+    for action in [Action::GrantApproval, Action::DenyApproval] {
+        assert_eq!(act_refused(action, "passer-by"), ["only-approvers-answer"]);
+    }
+    assert_eq!(
+        act_refused(Action::RevokeApproval, "passer-by"),
+        ["only-approver-or-requester-revokes"]
+    );
+    assert_eq!(act_refused(Action::RequestApproval, "passer-by"), NOBODY);
 }
 
 #[test]
@@ -274,11 +416,11 @@ fn one_good_approval_among_bad_ones_is_enough() {
     let mut question = with_stage(|stage| stage.size = Size::XLarge);
     let granted = approval(ApprovalScope::XLarge);
     let expired = Approval {
-        expires_at: now(),
+        expires_at: Some(now()),
         ..granted.clone()
     };
     let own = Approval {
-        approver: "data-engineer".to_owned(),
+        approver: Some("data-engineer".to_owned()),
         ..granted.clone()
     };
     question.approvals = vec![expired, own, granted];
@@ -319,7 +461,7 @@ fn public_egress_is_refused_where_a_private_path_exists() {
         stage.privately_reachable = vec!["erp.example.com:443".to_owned()];
     });
     assert_eq!(refusing(&question), ["private-path-first"]);
-    let verdict = governance().decide(&question);
+    let verdict = decide(&question);
     assert!(
         verdict
             .explanation()
@@ -350,7 +492,7 @@ fn a_crossing_is_refused_outside_development_until_something_names_the_dataset()
         question.environment.kind = kind;
         assert_eq!(refusing(&question), ["crossing-needs-approval"]);
     }
-    let verdict = governance().decide(&question);
+    let verdict = decide(&question);
     let decision = &verdict.explanation().decisions[0];
     assert!(
         decision.failed[0]
@@ -370,7 +512,7 @@ fn a_crossing_is_refused_outside_development_until_something_names_the_dataset()
 
 /// What lets the question's only crossing across.
 fn allowing(question: &Question) -> Vec<CrossingBasis> {
-    let verdict = governance().decide(question);
+    let verdict = decide(question);
     verdict.explanation().decisions[0].crossings[0]
         .allowed_by
         .clone()
@@ -386,7 +528,7 @@ fn an_approval_lets_across_what_it_names_and_nothing_else() {
     question.approvals = vec![approved(&["raw.parts"]), approved(&[])];
     assert_eq!(refusing(&question), ["crossing-needs-approval"]);
     // One of scope `crossing` counts, and still it is what would help.
-    let verdict = governance().decide(&question);
+    let verdict = decide(&question);
     let alternatives = &verdict.explanation().decisions[0].alternatives;
     assert_eq!(
         alternatives[0],
@@ -395,11 +537,12 @@ fn an_approval_lets_across_what_it_names_and_nothing_else() {
     question.approvals.push(approved(&["raw.readings"]));
     assert_eq!(refusing(&question), NOBODY);
     let expected = CrossingBasis::Approval {
-        approver: "governance-officer".to_owned(),
+        approval: Some(question.approvals[2].id.clone()),
+        approver: Some("governance-officer".to_owned()),
         expires_at: question.approvals[2].expires_at,
     };
     assert_eq!(allowing(&question), [expected]);
-    question.approvals[2].expires_at = now();
+    question.approvals[2].expires_at = Some(now());
     assert_eq!(refusing(&question), ["crossing-needs-approval"]);
 }
 
@@ -449,7 +592,7 @@ fn only_development_environments_refresh_the_lock() {
 fn debug_logging_in_production_needs_consent() {
     let mut question = with_stage(|stage| stage.debug_logging = true);
     assert_eq!(refusing(&question), ["debug-logging-needs-consent"]);
-    let verdict = governance().decide(&question);
+    let verdict = decide(&question);
     let expected = [
         change(Attribute::DebugLogging, "on", &["off"]),
         change(Attribute::Approval, "none", &["debug_logging"]),
@@ -474,7 +617,7 @@ fn one_refused_stage_refuses_the_whole_and_the_others_say_that_they_were_fine() 
         size: Size::XLarge,
         ..stage("publish")
     });
-    let verdict = governance().decide(&question);
+    let verdict = decide(&question);
     assert!(!verdict.is_permitted());
     let allowed: Vec<_> = verdict
         .explanation()
@@ -489,10 +632,10 @@ fn one_refused_stage_refuses_the_whole_and_the_others_say_that_they_were_fine() 
 fn an_explanation_survives_json_and_is_the_same_every_time() -> TestResult {
     let mut question = question();
     question.stages[0].size = Size::XLarge;
-    let first = serde_json::to_string(&governance().decide(&question))?;
-    let second = serde_json::to_string(&governance().decide(&question))?;
+    let first = serde_json::to_string(&decide(&question))?;
+    let second = serde_json::to_string(&decide(&question))?;
     assert_eq!(first, second);
-    let verdict = governance().decide(&question);
+    let verdict = decide(&question);
     let evidence = serde_json::to_string(verdict.explanation())?;
     let read: Explanation = serde_json::from_str(&evidence)?;
     assert_eq!(&read, verdict.explanation());

@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use barecount_model::boundary::{Boundary, Crossing};
 use barecount_model::class::{NetworkProfile, RunnerClass, Size};
+use barecount_model::digest::Digest;
+use barecount_model::id::ApprovalId;
 use barecount_model::manifest::Classification;
 use jiff::Timestamp;
 
@@ -21,6 +23,7 @@ pub(super) fn stage(name: &str) -> StageFacts {
         name: name.to_owned(),
         class: RunnerClass::ManagedEtl,
         size: Size::Medium,
+        custom_size: None,
         network_profile: NetworkProfile::PrivateVpc,
         isolation: Isolation::Sandbox,
         classification: "internal".to_owned(),
@@ -57,12 +60,20 @@ pub(super) fn question() -> Question {
             classification: "internal".to_owned(),
         },
         stages: vec![stage("consolidate")],
-        matrix: Matrix {
-            tenants: [("demo".to_owned(), vec![row])].into(),
-            ..Matrix::default()
-        },
+        matrix: matrix(row),
         approvals: Vec::new(),
         now: now(),
+    }
+}
+
+/// One row, and those who may approve; who asks is one of them.
+fn matrix(row: MatrixRow) -> Matrix {
+    let approvers = ["data-engineer", "governance-officer", "officer"];
+    let approvers = approvers.map(ToOwned::to_owned);
+    Matrix {
+        tenants: [("demo".to_owned(), vec![row])].into(),
+        approvers: [("demo".to_owned(), approvers.into())].into(),
+        ..Matrix::default()
     }
 }
 
@@ -74,12 +85,8 @@ pub(super) fn unrestricted() -> Question {
         sizes: Allowed::ANY,
         network_profiles: Allowed::ANY,
     };
-    let matrix = Matrix {
-        tenants: [("demo".to_owned(), vec![row])].into(),
-        ..Matrix::default()
-    };
     Question {
-        matrix,
+        matrix: matrix(row),
         ..question()
     }
 }
@@ -91,20 +98,46 @@ pub(super) fn with_stage(change: impl FnOnce(&mut StageFacts)) -> Question {
     question
 }
 
-/// An approval that counts for the question's stage.
+/// An approval that counts for the question's stage once it is [asked of](asked) that question.
 pub(super) fn approval(scope: ApprovalScope) -> Approval {
     Approval {
+        id: ApprovalId::from_bytes([7; 16]),
         scope,
+        state: ApprovalState::Granted,
         tenant: "demo".to_owned(),
         environment: "live".to_owned(),
         pipeline: "fx-rates".to_owned(),
-        stage: Some("consolidate".to_owned()),
+        stage: "consolidate".to_owned(),
         datasets: Vec::new(),
+        question: not_asked(),
         requester: "data-engineer".to_owned(),
-        approver: "governance-officer".to_owned(),
+        approver: Some("governance-officer".to_owned()),
         justification: "year-end restatement".to_owned(),
-        expires_at: now() + jiff::SignedDuration::from_hours(1),
+        expires_at: Some(now() + jiff::SignedDuration::from_hours(1)),
+        runs_left: None,
     }
+}
+
+fn not_asked() -> Digest {
+    Digest::from_bytes([0; 32])
+}
+
+/// The question with its approvals asked of it, each of the stage that it names.
+pub(super) fn asked(governance: &Governance, question: &Question) -> Question {
+    let mut asked = question.clone();
+    for approval in &mut asked.approvals {
+        let mut stages = question.stages.iter();
+        let stage = stages.find(|stage| stage.name == approval.stage);
+        if let Some(stage) = stage.filter(|_| approval.question == not_asked()) {
+            approval.question = governance.question_of(question, stage);
+        }
+    }
+    asked
+}
+
+/// What is answered to the question with its approvals asked of it.
+pub(super) fn decide(question: &Question) -> Verdict {
+    governance().decide(&asked(governance(), question))
 }
 
 /// A stage that reads a dataset of a private network with public egress.
@@ -138,7 +171,7 @@ pub(super) fn refusing(question: &Question) -> Vec<String> {
 }
 
 pub(super) fn refusing_under(governance: &Governance, question: &Question) -> Vec<String> {
-    let verdict = governance.decide(question);
+    let verdict = governance.decide(&asked(governance, question));
     let decisions = &verdict.explanation().decisions;
     assert_eq!(
         verdict.is_permitted(),

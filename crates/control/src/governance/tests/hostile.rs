@@ -47,8 +47,8 @@ fn foreign_text_cannot_steer_a_terminal_or_fake_a_line() {
         question.stages[0].name = nasty.to_owned();
         question.requester = nasty.to_owned();
         question.approvals = vec![Approval {
-            stage: None,
-            approver: nasty.to_owned(),
+            stage: nasty.to_owned(),
+            approver: Some(nasty.to_owned()),
             justification: nasty.to_owned(),
             ..approval(ApprovalScope::XLarge)
         }];
@@ -175,12 +175,12 @@ prop_compose! {
     ) -> Approval {
         Approval {
             scope,
-            stage: None,
+            stage: "0".to_owned(),
             datasets: datasets.iter().map(ToString::to_string).collect(),
             requester: requester.to_owned(),
-            approver: approver.to_owned(),
+            approver: Some(approver.to_owned()),
             justification: justification.to_owned(),
-            expires_at: now() + jiff::SignedDuration::from_millis(millis),
+            expires_at: Some(now() + jiff::SignedDuration::from_millis(millis)),
             ..approval(scope)
         }
     }
@@ -205,7 +205,7 @@ prop_compose! {
         question.matrix.tenants.insert("demo".to_owned(), rows);
         question.stages = stages;
         question.approvals = approvals;
-        question
+        asked(governance(), &question)
     }
 }
 
@@ -238,9 +238,9 @@ proptest! {
         let verdict = governance().decide(&question);
         let good = question.approvals.iter().any(|approval| {
             approval.scope == ApprovalScope::Matrix
-                && approval.approver == "officer"
+                && approval.approver.as_deref() == Some("officer")
                 && approval.justification == "because"
-                && approval.expires_at > question.now
+                && approval.expires_at > Some(question.now)
         });
         let all_listed = question.stages.iter().all(|stage| listed(&question, stage));
         prop_assert!(!verdict.is_permitted() || all_listed || (good && question.tenant == "demo"));

@@ -238,7 +238,7 @@ fn an_approval_policy_that_fails_to_evaluate_discards_the_approval() -> TestResu
     use barecount_model::class::Size;
     let text = r#"@id("overflows") @title("Overflows") @remedy("Correct it.")
         forbid (principal, action == Action::"use_approval", resource)
-        when { resource.expires_at + 9223372036854775807 < 0 };"#;
+        when { resource has expires_at && resource.expires_at + 9223372036854775807 < 0 };"#;
     let governance = Governance::load(&[source("own", text)])?;
     let mut question = with_stage(|stage| stage.size = Size::XLarge);
     question.approvals = vec![approval(ApprovalScope::XLarge)];

@@ -103,6 +103,7 @@ fn a_permit_by_an_approval_is_remembered_no_longer_than_that() {
     let governance = fresh(&[]);
     let mut asked = with_stage(|stage| stage.size = Size::XLarge);
     asked.approvals = vec![approval(ApprovalScope::XLarge)];
+    let asked = super::fixture::asked(&governance, &asked);
     assert!(governance.decide(&asked).is_permitted());
     assert!(!is_decided_anew(&governance, &after(3_599, asked.clone())));
     let expired = governance.decide(&after(3_600, asked.clone()));

@@ -6,7 +6,8 @@ use super::fixture::*;
 /// The page with the policies' digest replaced, which changes with every wording.
 fn page(question: &Question) -> String {
     let governance = governance();
-    explain(&governance.decide(question)).replace(governance.policies_digest(), "sha256:[digest]")
+    explain(&governance.decide(&asked(governance, question)))
+        .replace(governance.policies_digest(), "sha256:[digest]")
 }
 
 #[test]
@@ -29,12 +30,12 @@ fn a_refused_run_shows_what_failed_and_what_would_change_it() {
     });
     question.approvals = vec![
         Approval {
-            expires_at: now(),
-            stage: None,
+            expires_at: Some(now()),
+            stage: "restate".to_owned(),
             ..approval(ApprovalScope::XLarge)
         },
         Approval {
-            stage: Some("restate".to_owned()),
+            stage: "restate".to_owned(),
             ..approval(ApprovalScope::Matrix)
         },
     ];

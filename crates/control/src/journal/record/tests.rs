@@ -37,6 +37,7 @@ fn batch() -> Batch {
         entries: vec![entry(None, b"\0\n"), entry(second, &[7; 300])],
         outputs: vec![],
         dead_letters: vec![],
+        approvals: Default::default(),
         integrated: None,
     }
 }
@@ -79,7 +80,7 @@ fn what_is_no_record_is_refused_wherever_it_is_broken() -> Result<(), Box<dyn st
     longer.push(0);
     assert!(matches!(decode(&longer), Err(Unreadable::Long)));
     let mut other = bytes;
-    other[0] = 2;
-    assert!(matches!(decode(&other), Err(Unreadable::Layout(2))));
+    other[0] = 3;
+    assert!(matches!(decode(&other), Err(Unreadable::Layout(3))));
     Ok(())
 }

@@ -115,7 +115,7 @@ fn published(run: RunId, version: u64) -> Published {
 
 /// What a shard does with commands that a seed decides.
 fn batches(random: &mut Random) -> Vec<Batch> {
-    let mut shard = Shard::new(Position { epoch: 1, seq: 0 }, 0, vec![], 1);
+    let mut shard = Shard::new(Position { epoch: 1, seq: 0 }, 0, vec![], vec![], 1);
     let mut next = 0;
     let mut batches = Vec::new();
     while batches.len() < 60 {
