@@ -7,9 +7,9 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags, Params, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Params, Transaction, TransactionBehavior, params};
 
-use super::{OpenError, StoreError, failed};
+use super::{OpenError, StoreError, failed, looking};
 use crate::journal::Position;
 
 /// The journal's file inside a state folder.
@@ -200,8 +200,7 @@ impl Tail {
             path: path.clone(),
             source,
         };
-        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)
-            .map_err(database)?;
+        let connection = looking::open(&path).map_err(database)?;
         match format_of(&connection).map_err(database)? {
             // It is being made, and holds nothing yet.
             0 => Ok(None),

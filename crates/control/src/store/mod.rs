@@ -10,6 +10,7 @@ mod approvals;
 mod format;
 mod journal;
 pub mod lock;
+mod looking;
 pub mod reader;
 mod rows;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Params, params};
 use super::{
     FILE, LedgerEntry, OpenError, OutputVersion, StoreError, damaged, failed, format,
     journal::Tail,
+    looking,
     rows::{DeadLetter, LEAF_HASH_BYTES, StoredDeadLetter},
     views::Views,
 };
@@ -52,9 +53,15 @@ impl Reader {
         if !path.try_exists().map_err(unusable)? {
             return Ok(None);
         }
-        let views = Views::open(folder)?;
-        format::check(views.connection(), &path)?;
         let journal = Tail::open(folder)?;
+        let views = match looking::is_closed(folder) {
+            true => Views::look(folder, journal.as_ref())?,
+            false => {
+                let views = Views::open(folder)?;
+                format::check(views.connection(), &path)?;
+                views
+            }
+        };
         Ok(Some(Self { views, journal }))
     }
 

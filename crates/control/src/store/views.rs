@@ -18,7 +18,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, config::DbConfig, params};
 
-use super::{FILE, OpenError, StoreError, failed, journal::Tail, rows::Rows};
+use super::{FILE, OpenError, StoreError, failed, format, journal::Tail, looking, rows::Rows};
 use crate::journal::record::{self, Record};
 
 #[cfg(test)]
@@ -65,6 +65,33 @@ impl Views {
             .map_err(database)?;
         connection.busy_timeout(PATIENCE).map_err(database)?;
         connection.set_prepared_statement_cache_capacity(64);
+        Ok(Self { connection })
+    }
+
+    /// Opens the tables of a state folder that cannot be written. Where they lag behind the journal,
+    /// as those of a process that was killed do, a copy of them in memory is brought up to date.
+    pub(super) fn look(folder: &Path, journal: Option<&Tail>) -> Result<Self, OpenError> {
+        let path = folder.join(FILE);
+        let database = |source| OpenError::Database {
+            path: path.clone(),
+            source,
+        };
+        let unreadable = |source| OpenError::Unreadable {
+            path: folder.to_owned(),
+            source: Box::new(source),
+        };
+        let connection = looking::open(&path).map_err(database)?;
+        format::check(&connection, &path)?;
+        let lag = match journal {
+            Some(journal) => {
+                applied(&connection).map_err(unreadable)? < journal.last().map_err(unreadable)?
+            }
+            None => false,
+        };
+        let connection = match lag {
+            true => looking::in_memory(&connection).map_err(database)?,
+            false => connection,
+        };
         Ok(Self { connection })
     }
 

@@ -222,3 +222,48 @@ fn what_a_process_left_behind_its_journal_is_there_for_whoever_reads_or_opens_ne
     assert_eq!(after, rows(undisturbed.path())?);
     Ok(())
 }
+
+#[test]
+fn where_nothing_can_be_written_what_the_tables_lack_is_added_in_memory() -> TestResult {
+    // A name that means something else where it is taken for a URI.
+    let place = tempfile::tempdir()?;
+    let folder = place.path().join("a%20b?c#d");
+    let batches = batches(&mut Random(5));
+    let mut store = Store::open(&folder)?;
+    for batch in &batches[..20] {
+        store.append(batch);
+    }
+    drop(store);
+    let files = || -> Result<Vec<Vec<u8>>, std::io::Error> {
+        let name = |file: &str| std::fs::read(folder.join(file));
+        [FILE, crate::store::journal::FILE]
+            .map(name)
+            .into_iter()
+            .collect()
+    };
+    let before = files()?;
+    let seen = |views: &Views| applied(views.connection());
+    let journal = Tail::open(&folder)?.ok_or("there is a journal")?;
+    let views = Views::look(&folder, Some(&journal))?;
+    assert_eq!(views.catch_up(&journal)?, seen(&views)?);
+    drop((views, journal));
+
+    let mut journal = Journal::open(&folder, || unreachable!("there is one"))?;
+    let epoch = journal.position()?.epoch;
+    for batch in &batches[20..30] {
+        let position = Position {
+            epoch,
+            ..batch.position
+        };
+        let record = record::encode(batch, |_| false)?;
+        let place = (position, batch.first_entry, batch.entries.len() as u64);
+        let written = journal.write(place, &record)?;
+        written.ok_or("it is the next")?.commit()?;
+    }
+    let tail = Tail::open(&folder)?.ok_or("there is a journal")?;
+    let views = Views::look(&folder, Some(&tail))?;
+    assert_eq!(views.catch_up(&tail)?, seen(&views)?);
+    assert!(seen(&views)? > applied(&Connection::open(folder.join(FILE))?)?);
+    assert_eq!(files()?[0], before[0], "the tables' file is as it was");
+    Ok(())
+}
