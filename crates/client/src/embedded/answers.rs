@@ -109,16 +109,13 @@ impl Answers {
         let Some(work) = self.work(asked).await else {
             return Ok(Judgement::Run(None, Why::First));
         };
-        let found = self.read(|reader| reader.answer(&work.key))?;
-        let answer = found.filter(|(_, task)| is_answer(task, &work));
-        let stood = match &answer {
-            Some((_, task)) => Some(self.standing(task, &asked.plan.tenant).await),
-            None => None,
-        };
-        let before = match &stood {
-            None | Some(Err(Unknown)) => Before::Never,
-            Some(Ok(None)) => Before::Stands,
-            Some(Ok(Some((dataset, fallen)))) => Before::Fallen {
+        let done = self.read(|reader| reader.answers(&work.key))?;
+        let done = done.into_iter().filter(|(_, task)| is_answer(task, &work));
+        let stands = self.latest_that_stands(done, &asked.plan.tenant).await;
+        let before = match &stands {
+            Ok(_) => Before::Stands,
+            Err(None) => Before::Never,
+            Err(Some((dataset, fallen))) => Before::Fallen {
                 dataset,
                 fallen: *fallen,
             },
@@ -129,13 +126,13 @@ impl Answers {
         };
         match (
             work::decide(&work, asked.forced, before, last.as_ref()),
-            answer,
+            &stands,
         ) {
-            (Decision::Unchanged, Some((run, task))) => {
-                let answered = answered(run, &task);
+            (Decision::Unchanged, Ok((run, task))) => {
+                let answered = answered(run.clone(), task);
                 Ok(Judgement::Unchanged(work, answered))
             }
-            (Decision::Unchanged, None) => Ok(Judgement::Run(Some(work), Why::First)),
+            (Decision::Unchanged, Err(_)) => Ok(Judgement::Run(Some(work), Why::First)),
             (Decision::Run(why), _) => {
                 let keyless = match before {
                     Before::Never if !asked.forced => self.keyless_append(asked).await?,
@@ -147,6 +144,25 @@ impl Answers {
                 })
             }
         }
+    }
+
+    /// Of tasks that did the same work, the latest first: the first of which everything that it wrote
+    /// stands. Where there is none, what of the latest one's does not stand, if that is known.
+    async fn latest_that_stands(
+        &self,
+        done: impl Iterator<Item = (RunId, Task)>,
+        tenant: &str,
+    ) -> Result<(RunId, Task), Option<(String, Fallen)>> {
+        let mut latest = None;
+        for (run, task) in done {
+            let fallen = match self.standing(&task, tenant).await {
+                Ok(None) => return Ok((run, task)),
+                Ok(Some(fallen)) => Some(fallen),
+                Err(Unknown) => None,
+            };
+            latest.get_or_insert(fallen);
+        }
+        Err(latest.flatten())
     }
 
     /// The succeeded tasks of a run whose results are not true any more, by index, and why.

@@ -152,6 +152,26 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX approvals_open ON approvals(state) WHERE state IN ('requested','granted');
     CREATE INDEX ledger_entries_approval ON ledger_entries(idx) WHERE kind = 'approval';
 ",
+    "
+    -- Every task that did a piece of work: what the last one wrote may be gone, and what an earlier
+    -- one wrote be there again.
+    ALTER TABLE answers RENAME TO last_answers;
+    DROP INDEX answers_place;
+    CREATE TABLE answers (
+        seq       INTEGER PRIMARY KEY,
+        key       TEXT NOT NULL,
+        tenant    TEXT NOT NULL,
+        pipeline  TEXT NOT NULL,
+        stage     TEXT NOT NULL,
+        partition TEXT NOT NULL,
+        run       TEXT NOT NULL,
+        idx       INTEGER NOT NULL,
+        UNIQUE (key, run, idx)
+    );
+    INSERT INTO answers SELECT seq, key, tenant, pipeline, stage, partition, run, idx FROM last_answers;
+    DROP TABLE last_answers;
+    CREATE INDEX answers_place ON answers(tenant, pipeline, stage, partition, seq);
+",
 ];
 
 /// Brings the file to the newest format.

@@ -19,6 +19,10 @@ use super::{
 };
 use crate::{authority::PlanRecord, journal::Stored};
 
+/// Times that the same work was done which are looked back at. More than the last are asked only
+/// where what it wrote is gone.
+const MAX_ANSWERS: u32 = 64;
+
 /// Who committed a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Writer {
@@ -224,12 +228,16 @@ impl Reader {
         Ok(found.into_iter().next())
     }
 
-    /// The task that did the work of that key last, and the run that it is of.
+    /// The tasks that did the work of that key, the latest first, and the runs that they are of; at
+    /// most [`MAX_ANSWERS`].
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
-    pub fn answer(&self, key: &Digest) -> Result<Option<(RunId, Task)>, StoreError> {
-        self.answering("key = ?1", params![key.to_string()])
+    pub fn answers(&self, key: &Digest) -> Result<Vec<(RunId, Task)>, StoreError> {
+        self.answering(
+            "key = ?1 ORDER BY answers.seq DESC LIMIT ?2",
+            params![key.to_string(), MAX_ANSWERS],
+        )
     }
 
     /// The task that did the work of a stage and partition last, whatever its key.
@@ -243,40 +251,40 @@ impl Reader {
         stage: &str,
         partition: Option<&str>,
     ) -> Result<Option<(RunId, Task)>, StoreError> {
-        self.answering(
+        let last = self.answering(
             "tenant = ?1 AND pipeline = ?2 AND stage = ?3 AND partition = ?4
              ORDER BY answers.seq DESC LIMIT 1",
             params![tenant, pipeline, stage, partition.unwrap_or_default()],
-        )
+        )?;
+        Ok(last.into_iter().next())
     }
 
     fn answering(
         &self,
         condition: &str,
         parameters: impl Params,
-    ) -> Result<Option<(RunId, Task)>, StoreError> {
+    ) -> Result<Vec<(RunId, Task)>, StoreError> {
         let sql = format!(
             "SELECT answers.run, tasks.body FROM answers
              JOIN tasks ON tasks.run = answers.run AND tasks.idx = answers.idx
              WHERE {condition}"
         );
-        let read = "look up what answers work";
-        let row: Option<(String, String)> = self
+        let rows: Vec<(String, String)> = self
             .now()?
             .prepare_cached(&sql)
             .and_then(|mut query| {
-                query
-                    .query_row(parameters, |row| Ok((row.get(0)?, row.get(1)?)))
-                    .optional()
+                let rows = query.query_map(parameters, |row| Ok((row.get(0)?, row.get(1)?)))?;
+                rows.collect()
             })
-            .map_err(failed(read))?;
-        let Some((run, task)) = row else {
-            return Ok(None);
-        };
-        // What is no identifier was not written by this program, and answers nothing.
-        let run = run.parse().ok();
-        let task = serde_json::from_str(&task).map_err(damaged("task"))?;
-        Ok(run.map(|run| (run, task)))
+            .map_err(failed("look up what answers work"))?;
+        let mut found = Vec::new();
+        for (run, task) in rows {
+            // What is no identifier was not written by this program, and answers nothing.
+            if let Ok(run) = run.parse() {
+                found.push((run, serde_json::from_str(&task).map_err(damaged("task"))?));
+            }
+        }
+        Ok(found)
     }
 
     /// Ledger entries, oldest first: of one run, or all of them.

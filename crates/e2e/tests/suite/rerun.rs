@@ -131,6 +131,34 @@ fn a_stage_alone_runs_if_what_it_reads_has_changed() {
 }
 
 #[test]
+fn what_was_appended_twice_by_force_and_restored_to_once_is_not_appended_again() {
+    let sums = Sums::new();
+    let manifest = MANIFEST.replace("OWNER", "data@acme.example");
+    let appends = manifest.replacen(
+        "format: parquet",
+        "format: parquet\n          mode: append",
+        1,
+    );
+    sums.place.write("pipeline.yaml", appends);
+    sums.run(&[]);
+    assert_eq!(sums.total(), "3");
+    assert_eq!(sums.worked(&["--force", "numbers"]), ["numbers", "sum"]);
+    assert_eq!(sums.total(), "6");
+    let restore = [
+        "datasets",
+        "restore",
+        "raw.numbers",
+        "--version",
+        "0",
+        "--yes",
+    ];
+    sums.place.barecount(restore).finish().exits_with(0);
+    // What the forced run appended is gone; what the first one did is in there.
+    assert_eq!(sums.worked(&[]), ["sum"]);
+    assert_eq!(sums.total(), "3");
+}
+
+#[test]
 fn a_forced_stage_works_again_and_no_other() {
     let sums = Sums::new();
     sums.run(&[]);

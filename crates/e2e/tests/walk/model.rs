@@ -65,8 +65,8 @@ pub(crate) type Content<'a> = dyn FnMut(&Value) -> Result<String, Failure> + 'a;
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     datasets: BTreeMap<&'static str, Dataset>,
-    /// Who did a piece of work last: the commit, where and whether it added to what was there.
-    answers: BTreeMap<String, Done>,
+    /// Who did a piece of work: the commits, where and whether they added to what was there.
+    answers: BTreeMap<String, Vec<Done>>,
     commits: usize,
 }
 
@@ -145,8 +145,8 @@ impl Model {
                 let forced = ask
                     .force
                     .is_some_and(|force| force == "all" || force == name);
-                let answer = self.answers.get(&key);
-                if !forced && answer.is_some_and(|done| self.stands(done)) {
+                let mut answers = self.answers.get(&key).into_iter().flatten();
+                if !forced && answers.any(|done| self.stands(done)) {
                     continue;
                 }
                 does.insert(match month {
@@ -264,7 +264,7 @@ impl Model {
             month,
             appends: name == "log",
         };
-        self.answers.insert(key, done);
+        self.answers.entry(key).or_default().push(done);
     }
 
     /// What the rows follow from that a stage writes into a dataset.

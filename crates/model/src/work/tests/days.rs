@@ -60,10 +60,10 @@ struct World {
     file: u8,
     versions: [Vec<Option<Held>>; 3],
     commits: usize,
-    /// By key, as the module makes it: what was written.
-    answers: HashMap<Digest, Wrote>,
-    /// By everything that can change a result, in words: the commit.
-    done: HashMap<String, usize>,
+    /// By key, as the module makes it: what was written, each time.
+    answers: HashMap<Digest, Vec<Wrote>>,
+    /// By everything that can change a result, in words: the commits.
+    done: HashMap<String, Vec<usize>>,
 }
 
 /// The stages as a plan has them.
@@ -145,10 +145,10 @@ impl World {
                 let (work, rule) = self.identities(stage, month, window);
                 let forced = force == Some(stage);
                 let decision = self.decided(stage, &work, forced);
-                let stood = self
-                    .done
-                    .get(&rule)
-                    .is_some_and(|commit| self.stands(stage, month, *commit));
+                let stood = self.done.get(&rule).is_some_and(|commits| {
+                    let mut commits = commits.iter();
+                    commits.any(|commit| self.stands(stage, month, *commit))
+                });
                 let unchanged = stood && !forced;
                 prop_assert_eq!(
                     decision == Decision::Unchanged,
@@ -201,15 +201,16 @@ impl World {
     }
 
     fn decided(&self, stage: usize, work: &Work, forced: bool) -> Decision {
-        let wrote = self.answers.get(&work.key);
         let live = self.live(stage);
-        let stood = wrote.map(|wrote| stands(wrote, live.as_deref()));
-        let before = match stood {
+        let done = self.answers.get(&work.key).into_iter().flatten().rev();
+        let stood: Vec<_> = done.map(|wrote| stands(wrote, live.as_deref())).collect();
+        let before = match stood.first() {
             None => Before::Never,
+            Some(_) if stood.contains(&Ok(())) => Before::Stands,
             Some(Ok(())) => Before::Stands,
             Some(Err(fallen)) => Before::Fallen {
                 dataset: STAGES[stage],
-                fallen,
+                fallen: *fallen,
             },
         };
         decide(work, forced, before, None)
@@ -261,8 +262,8 @@ impl World {
             files: parts.iter().map(|part| file(commit, part)).collect(),
         };
         self.versions[stage].push(Some(held));
-        self.answers.insert(key, wrote);
-        self.done.insert(rule, commit);
+        self.answers.entry(key).or_default().push(wrote);
+        self.done.entry(rule).or_default().push(commit);
     }
 
     /// Whether everything is what the code makes of the file.
