@@ -1,6 +1,8 @@
 //! What would change an answer: found by asking the policies again with one attribute changed, so
 //! that no rule is ever written twice.
 
+use std::collections::BTreeSet;
+
 use barecount_model::class::{NetworkProfile, RunnerClass, Size};
 use cedar_policy::PolicyId;
 
@@ -107,6 +109,9 @@ fn stage_variants<'q>(case: &Case<'q>, stage: &StageCase<'q>, variants: &mut Vec
     let mut add = |attribute, from: &str, to, changed: StageCase<'q>| {
         let changed = Case {
             stage: Some(changed),
+            // They are of the stage as it was.
+            approved: BTreeSet::new(),
+            crossings_approved: BTreeSet::new(),
             ..case.clone()
         };
         variants.push((attribute, from.to_owned(), to, changed));

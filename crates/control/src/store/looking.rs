@@ -1,14 +1,13 @@
-//! Reading the files of a store that cannot be written: on a read-only file system, or by an account
-//! that may only read.
+//! Reading the files of a store on a file system that takes no writes.
 
 use std::{os::unix::ffi::OsStrExt, path::Path};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, backup::Backup};
-use rustix::fs::{Access, access};
+use rustix::fs::{StatVfsMountFlags, statvfs};
 
-/// Whether nothing can be written into a folder.
+/// Whether a folder's file system takes no writes. Where that cannot be told, opening it says why.
 pub(super) fn is_closed(folder: &Path) -> bool {
-    access(folder, Access::WRITE_OK).is_err()
+    statvfs(folder).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 /// Opens a file for reading.
