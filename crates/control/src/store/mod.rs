@@ -1,8 +1,8 @@
 //! The embedded store: a journal and the tables that follow from it, each a SQLite file in
 //! write-ahead mode.
 //!
-//! A batch is durable once its record is in the [`journal`], with full synchronisation; the tables
-//! are applied behind it ([`views`]). One process writes ([`Store`], guarded by a file lock); any
+//! A batch is durable once its record is in the `journal`, with full synchronisation; the tables
+//! are applied behind it (`views`). One process writes ([`Store`], guarded by a file lock); any
 //! process may read ([`reader`]), and sees whatever was durable when it asked. The files' formats
 //! are versioned: a newer one is refused, an older one is migrated in a transaction.
 

@@ -229,7 +229,7 @@ impl Reader {
     }
 
     /// The tasks that did the work of that key, the latest first, and the runs that they are of; at
-    /// most [`MAX_ANSWERS`].
+    /// most 64.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
