@@ -88,11 +88,16 @@ pub(crate) fn hold(
                 .with_code(codes::APPROVAL_INVALID.id)
                 .with_help("Any `barecount run` here signs what waits."));
         };
-        let statement: Value = serde_json::from_slice(&entry).unwrap_or_default();
-        history.take(index, &statement).map_err(|error| {
-            let what = format!("entry {index} of the ledger is not as approvals are");
-            invalid(what).because(&error)
-        })?;
+        let odd = || {
+            invalid(format!(
+                "entry {index} of the ledger is not as approvals are"
+            ))
+        };
+        let statement: Value =
+            serde_json::from_slice(&entry).map_err(|error| odd().because(&error))?;
+        history
+            .take(index, &statement)
+            .map_err(|error| odd().because(&error))?;
     }
     for approval in approvals {
         agrees(&history, approval)

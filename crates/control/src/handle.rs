@@ -1,5 +1,6 @@
 //! What the rest of the program holds of the control plane.
 
+mod approvals;
 mod error;
 mod ledger;
 mod told;
@@ -11,9 +12,8 @@ use std::{
 };
 
 use barecount_model::{
-    approval::{Act, Approval},
     evidence::Statement,
-    id::{ApprovalId, RunId},
+    id::RunId,
     identity::SignedIdentity,
     plan::Plan,
     run::{
@@ -508,53 +508,6 @@ impl Control {
     pub async fn resume(&self, run: &RunId, permit: &Permit) -> Result<Update, CommandError> {
         let by = permit.shared();
         self.apply(run, Verb::Resume { by }).await
-    }
-
-    /// Keeps an approval that is asked for, by a permit to
-    /// [`Action::RequestApproval`](crate::governance::Action::RequestApproval): whoever asks is who
-    /// that names. `rules` is what it was decided by, for evidence.
-    ///
-    /// # Errors
-    /// [`CommandError::ActNotPermitted`] if the permit is for something else;
-    /// [`CommandError::Store`] if it could not be made durable.
-    pub async fn request_approval(
-        &self,
-        approval: Approval,
-        permit: &Permit,
-        rules: serde_json::Value,
-    ) -> Result<(), CommandError> {
-        let (approval, by) = (Box::new(approval), permit.shared());
-        let command = Command::Request {
-            approval,
-            by,
-            rules,
-        };
-        self.send(command).await.map(drop)
-    }
-
-    /// Grants, denies or revokes an approval, by a permit to do that: whoever acts is who that
-    /// names. `rules` is what it was decided by, for evidence.
-    ///
-    /// # Errors
-    /// [`CommandError::ActNotPermitted`] if the permit is for something else;
-    /// [`CommandError::NoSuchApproval`] and [`CommandError::Approval`] if it cannot be done;
-    /// [`CommandError::Store`] if it could not be made durable.
-    pub async fn approve(
-        &self,
-        id: &ApprovalId,
-        act: Act,
-        reason: String,
-        permit: &Permit,
-        rules: serde_json::Value,
-    ) -> Result<(), CommandError> {
-        let command = Command::Approve {
-            id: id.clone(),
-            act,
-            reason,
-            by: permit.shared(),
-            rules,
-        };
-        self.send(command).await.map(drop)
     }
 
     /// Enters a fact in the ledger that belongs to no run: a refusal, a build.

@@ -261,6 +261,22 @@ impl RecipeFile {
             let span = document.value_span("");
             Diagnostic::error(codes::MISSING_KEY, document.file(), span, message)
         }));
+        let python = self.python.iter().flat_map(|python| {
+            let list = python.requirements.as_deref();
+            let list = list.map(|list| ("/python/requirements", list));
+            std::iter::once(("/python/script", python.script.as_str())).chain(list)
+        });
+        // What is outside is no part of the source, so that a change of it would go unseen.
+        for (pointer, path) in python.filter(|(_, path)| !is_below(path)) {
+            let message = format!("{} is not below the source folder", quoted(path));
+            let span = document.value_span(pointer);
+            problems.push(Diagnostic::error(
+                codes::INVALID_VALUE,
+                document.file(),
+                span,
+                message,
+            ));
+        }
         if self.cargo.is_some() && self.python.is_some() {
             let message = "a recipe has one program: `cargo` or `python`";
             let span = document.key_span("/python");
@@ -273,6 +289,12 @@ impl RecipeFile {
         }
         problems
     }
+}
+
+/// Whether a relative path stays below the folder that it begins in.
+fn is_below(path: &str) -> bool {
+    let mut parts = std::path::Path::new(path).components();
+    !path.is_empty() && parts.all(|part| matches!(part, std::path::Component::Normal(_)))
 }
 
 impl From<RecipeFile> for Recipe {
@@ -337,6 +359,14 @@ mod tests {
             ("kind: image\ncargo: { package: a }\ncmd: run\n", "3:6|cmd"),
             ("kind: package\n", "1:1|`cargo`, `python` or `files`"),
             ("files: []\n", "1:1|kind"),
+            (
+                "kind: image\npython: { script: ../a.py }\n",
+                "2:19|not below the source folder",
+            ),
+            (
+                "kind: image\npython: { script: a.py, requirements: /etc/a }\n",
+                "2:39|not below the source folder",
+            ),
             (
                 "kind: package\npython: { script: a.py }\n",
                 "2:1|has no key `python`",

@@ -237,20 +237,10 @@ fn shared_libraries(
     for some in linked.chunks(AT_ONCE) {
         let mut command = tool(job, "ldd");
         command.args(some).env("LC_ALL", "C");
-        let output = command.output().map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => BuildError::NoTool { tool: "ldd" },
-            _ => BuildError::Tool {
-                tool: "ldd",
-                source,
-            },
-        })?;
         // Its status tells of those that are no dynamic executables, which need nothing.
-        let told = String::from_utf8_lossy(&output.stdout);
-        found.extend(
-            told.lines()
-                .filter_map(of_ldd)
-                .filter(|path| !path.starts_with(packages)),
-        );
+        run(job, "ldd", command, &mut |line| {
+            found.extend(of_ldd(line).filter(|path| !path.starts_with(packages)));
+        })?;
     }
     Ok(found)
 }

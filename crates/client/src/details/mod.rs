@@ -414,6 +414,17 @@ impl Named {
     }
 }
 
+fn unreadable(path: PathBuf, expected: Digest, source: io::Error) -> RecordError {
+    match source.kind() {
+        io::ErrorKind::NotFound => RecordError::Missing { path, expected },
+        _ => RecordError::Unreadable {
+            path,
+            expected,
+            source,
+        },
+    }
+}
+
 /// Holds a file of any size against its digest.
 ///
 /// # Errors
@@ -430,17 +441,7 @@ pub(crate) fn check_file(path: &Path, expected: Digest) -> Result<(), RecordErro
             }
         }
     });
-    read.map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => RecordError::Missing {
-            path: path(),
-            expected,
-        },
-        _ => RecordError::Unreadable {
-            path: path(),
-            expected,
-            source,
-        },
-    })?;
+    read.map_err(|source| unreadable(path(), expected, source))?;
     match digesting.finish() {
         found if found == expected => Ok(()),
         found => Err(RecordError::Changed {
@@ -453,17 +454,8 @@ pub(crate) fn check_file(path: &Path, expected: Digest) -> Result<(), RecordErro
 
 fn read_record(path: &Path, expected: Digest) -> Result<Vec<u8>, RecordError> {
     let path = || path.to_owned();
-    let bytes = read_bounded(&path(), MAX_BYTES).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => RecordError::Missing {
-            path: path(),
-            expected,
-        },
-        _ => RecordError::Unreadable {
-            path: path(),
-            expected,
-            source,
-        },
-    })?;
+    let bytes =
+        read_bounded(&path(), MAX_BYTES).map_err(|source| unreadable(path(), expected, source))?;
     if bytes.len() as u64 > MAX_BYTES {
         let path = path();
         return Err(RecordError::TooLarge { path, expected });

@@ -36,6 +36,7 @@ use crate::{
     reporter::Reporter,
     requester,
     runtime::runtime,
+    state,
 };
 
 /// What becomes of a task.
@@ -119,7 +120,10 @@ impl Embedded {
         run: &Run,
         plan: &Plan,
     ) -> Result<(Option<Run>, Vec<Fate>), Failure> {
-        let state = self.state.canonicalize().ok();
+        let state = match state::folder(&self.state) {
+            Err(failure) if failure.status() == Status::NotFound => None,
+            found => Some(found?),
+        };
         let reader = match &state {
             Some(state) => Reader::open(state).map_err(|error| open_failure(&error))?,
             None => None,

@@ -26,33 +26,24 @@ pub(crate) fn question(
     approvals: Vec<Approval>,
     now: Timestamp,
 ) -> Question {
+    let about = PipelineFacts {
+        name: pipeline.name.to_string(),
+        version: version.to_owned(),
+        owner: pipeline.owner.clone(),
+        classification: classification(pipeline),
+    };
     let tenant = pipeline.tenant.to_string();
+    let stages = pipeline
+        .stages
+        .iter()
+        .map(|stage| facts(stage, environment));
     Question {
-        action,
-        environment: EnvironmentFacts {
-            name: environment.name.to_string(),
-            kind: kind(environment.kind),
+        stages: match action.concerns_pipeline() {
+            true => Vec::new(),
+            false => stages.collect(),
         },
-        requester: requester.to_owned(),
-        pipeline: PipelineFacts {
-            name: pipeline.name.to_string(),
-            version: version.to_owned(),
-            owner: pipeline.owner.clone(),
-            classification: classification(pipeline),
-        },
-        stages: if action.concerns_pipeline() {
-            Vec::new()
-        } else {
-            pipeline
-                .stages
-                .iter()
-                .map(|stage| facts(stage, environment))
-                .collect()
-        },
-        matrix: matrix(&tenant, environment),
-        tenant,
         approvals,
-        now,
+        ..concerning(action, about, tenant, environment, requester, now)
     }
 }
 
@@ -65,25 +56,20 @@ pub(crate) fn question_of_run(
     requester: &str,
     now: Timestamp,
 ) -> Question {
-    Question {
+    let about = PipelineFacts {
+        name: plan.pipeline.clone(),
+        version: plan.version.clone(),
+        owner: plan.owner.clone(),
+        classification: plan.classification.clone(),
+    };
+    concerning(
         action,
-        environment: EnvironmentFacts {
-            name: environment.name.to_string(),
-            kind: kind(environment.kind),
-        },
-        requester: requester.to_owned(),
-        pipeline: PipelineFacts {
-            name: plan.pipeline.clone(),
-            version: plan.version.clone(),
-            owner: plan.owner.clone(),
-            classification: plan.classification.clone(),
-        },
-        stages: Vec::new(),
-        matrix: matrix(&plan.tenant, environment),
-        tenant: plan.tenant.clone(),
-        approvals: Vec::new(),
+        about,
+        plan.tenant.clone(),
+        environment,
+        requester,
         now,
-    }
+    )
 }
 
 /// The question whether `action` may be done to an approval.
@@ -95,6 +81,34 @@ pub(crate) fn question_of_approval(
     now: Timestamp,
 ) -> Question {
     let asked = &approval.asked;
+    let about = PipelineFacts {
+        name: asked.pipeline.clone(),
+        version: asked.version.clone(),
+        owner: String::new(),
+        classification: String::new(),
+    };
+    Question {
+        approvals: of_scopes(approval, None),
+        ..concerning(
+            action,
+            about,
+            asked.tenant.clone(),
+            environment,
+            requester,
+            now,
+        )
+    }
+}
+
+/// A question about a pipeline as a whole, without any approval.
+fn concerning(
+    action: Action,
+    pipeline: PipelineFacts,
+    tenant: String,
+    environment: &Environment,
+    requester: &str,
+    now: Timestamp,
+) -> Question {
     Question {
         action,
         environment: EnvironmentFacts {
@@ -102,16 +116,11 @@ pub(crate) fn question_of_approval(
             kind: kind(environment.kind),
         },
         requester: requester.to_owned(),
-        pipeline: PipelineFacts {
-            name: asked.pipeline.clone(),
-            version: asked.version.clone(),
-            owner: String::new(),
-            classification: String::new(),
-        },
+        pipeline,
         stages: Vec::new(),
-        matrix: matrix(&asked.tenant, environment),
-        tenant: asked.tenant.clone(),
-        approvals: of_scopes(approval, None),
+        matrix: matrix(&tenant, environment),
+        tenant,
+        approvals: Vec::new(),
         now,
     }
 }

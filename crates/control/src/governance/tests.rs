@@ -1,5 +1,6 @@
 //! Behaviour of the default policies and of everything around them.
 
+mod approvals;
 mod defaults;
 mod fixture;
 mod hostile;

@@ -14,9 +14,7 @@ use super::{Batch, Entry, Position, Published, RunChange, SetAside};
 use crate::store::StoreError;
 
 /// What a record begins with. Another layout has another number.
-const LAYOUT: u64 = 2;
-/// The one before, whose records have no approvals.
-const WITHOUT_APPROVALS: u64 = 1;
+const LAYOUT: u64 = 1;
 
 /// The rows of one batch.
 #[derive(Debug, PartialEq, Eq)]
@@ -192,7 +190,7 @@ pub(crate) fn encode(batch: &Batch, knows: impl Fn(&str) -> bool) -> Result<Vec<
 pub(crate) fn decode(bytes: &[u8]) -> Result<Record<'_>, Unreadable> {
     let mut source = Source(bytes);
     let layout = source.number()?;
-    if layout != LAYOUT && layout != WITHOUT_APPROVALS {
+    if layout != LAYOUT {
         return Err(Unreadable::Layout(layout));
     }
     let position = Position {
@@ -208,10 +206,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Record<'_>, Unreadable> {
         answers: source.list(Source::answer)?,
         outputs: source.list(Source::output)?,
         dead_letters: source.list(Source::letter)?,
-        approvals: match layout {
-            WITHOUT_APPROVALS => Vec::new(),
-            _ => source.list(Source::approval)?,
-        },
+        approvals: source.list(Source::approval)?,
         entries: source.list(Source::entry)?,
     };
     if source.0.is_empty() {

@@ -99,6 +99,8 @@ impl Views {
     pub(super) fn catch_up(&self, journal: &Tail) -> Result<u64, StoreError> {
         let (seen, end) = (applied(&self.connection)?, journal.last()?);
         match seen.cmp(&end) {
+            // What came after they were opened where they cannot be written is not seen.
+            std::cmp::Ordering::Less if self.cannot_be_written()? => Ok(seen),
             std::cmp::Ordering::Less => self.apply(&[], journal),
             std::cmp::Ordering::Equal => Ok(seen),
             // Tables may be brought up to date between the two looks, so the journal is asked again.
@@ -110,6 +112,12 @@ impl Views {
                 }),
             },
         }
+    }
+
+    fn cannot_be_written(&self) -> Result<bool, StoreError> {
+        self.connection
+            .is_readonly(rusqlite::MAIN_DB)
+            .map_err(failed("look at the tables"))
     }
 
     pub(super) fn connection(&self) -> &Connection {

@@ -14,6 +14,9 @@ use super::super::*;
 /// Fails the test with the reasons, so that a surprise explains itself.
 pub(super) type TestResult = Result<(), Box<dyn Error>>;
 
+/// No policy refuses.
+pub(super) const NOBODY: [&str; 0] = [];
+
 pub(super) fn now() -> Timestamp {
     Timestamp::from_second(1_795_000_000).expect("the time is in range")
 }
