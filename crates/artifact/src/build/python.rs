@@ -127,7 +127,7 @@ impl Interpreter {
         let mut linked = vec![self.program.clone()];
         let library = format!("{HOME}/lib/python{}", self.series);
         for folder in &self.libraries {
-            linked.extend(add_tree(job, contents, folder, &library, LEFT_OUT)?);
+            linked.extend(add_tree(job, contents, folder, &library, &is_left_out)?);
         }
 
         let packages = packages_folder(job)?;
@@ -138,7 +138,7 @@ impl Interpreter {
                 contents,
                 packages.path(),
                 PACKAGES,
-                OF_THE_INSTALLER,
+                &is_of_the_installer,
             )?);
         }
         for library in shared_libraries(job, &linked, packages.path())? {
@@ -190,25 +190,32 @@ fn packages_folder(job: &Job<'_>) -> Result<TempDir, BuildError> {
         })
 }
 
-/// Adds what is below a folder, but for some names; answers with the shared libraries in it.
+/// What of the standard library is not taken along.
+fn is_left_out(path: &EntryPath) -> bool {
+    let name = path.split().map_or(path.as_str(), |(_, name)| name);
+    LEFT_OUT.contains(&name) || name.starts_with("config-")
+}
+
+/// What of the packages tells of the host: what the installer notes beside each, and scripts, which
+/// begin with the path of an interpreter of the host.
+fn is_of_the_installer(path: &EntryPath) -> bool {
+    match path.split() {
+        Some((folder, name)) if folder.as_str().ends_with(".dist-info") => {
+            OF_THE_INSTALLER.contains(&name)
+        }
+        _ => path.as_str() == "bin",
+    }
+}
+
+/// Adds what is below a folder, but for some of it; answers with the shared libraries in it.
 fn add_tree(
     job: &Job<'_>,
     contents: &mut Contents,
     folder: &Path,
     to: &str,
-    left_out: &[&str],
+    skipped: &dyn Fn(&EntryPath) -> bool,
 ) -> Result<Vec<PathBuf>, BuildError> {
-    let skipped = |path: &EntryPath| {
-        let (folder, name) = path
-            .split()
-            .map_or((String::new(), path.as_str()), |(folder, name)| {
-                (folder.as_str().to_owned(), name)
-            });
-        // Scripts of packages begin with the path of an interpreter of the host.
-        let script = to == PACKAGES && folder.is_empty() && name == "bin";
-        script || left_out.contains(&name) || name.starts_with("config-")
-    };
-    let found = walk::walk(folder, &job.request.limits, &skipped)
+    let found = walk::walk(folder, &job.request.limits, skipped)
         .map_err(|error| source_error(job.request, error))?;
     let mut libraries = Vec::new();
     for (path, content) in found {

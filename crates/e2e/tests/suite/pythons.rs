@@ -22,14 +22,20 @@ spec:
 
 const SCRIPT: &str = r#"
 import csv, hashlib, json, os, pathlib, sqlite3, sys, zlib
-import greeter, other
+import greeter
+
+# Names of the installer's and of the standard library mean nothing in a package.
+own = pathlib.Path(greeter.__file__).parent
+assert (own / "bin/tests").is_file()
+name = (own / "config-name/RECORD").read_text().strip()
+import other
 
 # Nothing of the host's own Python is there.
 assert sys.prefix == "/opt/python", sys.prefix
 assert not [path for path in sys.path if not path.startswith(("/opt/python", "/app"))], sys.path
 folder = pathlib.Path(os.environ["BARECOUNT_OUTPUT_DIR"]) / "raw.greetings"
 folder.mkdir(exist_ok=True)
-(folder / "greetings.csv").write_text(f"greeting\n{greeter.GREETING} {other.NAME}\n")
+(folder / "greetings.csv").write_text(f"greeting\n{greeter.GREETING} {name}{other.MARK}\n")
 "#;
 
 /// Makes a wheel of one module, as any build tool would; answers with its hash.
@@ -40,7 +46,9 @@ folder, greeting = sys.argv[1:]
 name = folder + "/greeter-1.0-py3-none-any.whl"
 info = "greeter-1.0.dist-info"
 files = {
-    "greeter.py": f"GREETING = {greeting!r}\n",
+    "greeter/__init__.py": f"GREETING = {greeting!r}\n",
+    "greeter/config-name/RECORD": "world\n",
+    "greeter/bin/tests": "",
     info + "/METADATA": "Metadata-Version: 2.1\nName: greeter\nVersion: 1.0\n",
     info + "/WHEEL": "Wheel-Version: 1.0\nGenerator: a test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     info + "/RECORD": "",
@@ -67,7 +75,7 @@ fn greeting(greeting: &str) -> Place {
     let hash = wheel(&place, greeting);
     place.write("pipeline.yaml", MANIFEST);
     place.write("images/greet/greet.py", SCRIPT);
-    place.write("images/greet/other.py", "NAME = 'world'\n");
+    place.write("images/greet/other.py", "MARK = '!'\n");
     place.write(
         "images/greet/build.yaml",
         "kind: image\npython: { script: greet.py, requirements: requirements.txt }\n\
@@ -95,7 +103,7 @@ fn barecount(place: &Place, arguments: &[&str]) -> barecount_e2e::process::Finis
 fn a_script_runs_with_its_packages_and_two_builds_give_one_image() -> Outcome {
     let place = greeting("hello");
     barecount(&place, &["run", "pipeline.yaml"]).exits_with(0);
-    barecount(&place, &["outputs", "export", "raw.greetings"]).tells("hello world");
+    barecount(&place, &["outputs", "export", "raw.greetings"]).tells("hello world!");
     let again = barecount(&place, &["build", "pipeline.yaml"]).exits_with(0);
     assert_eq!(again.stderr, "", "what is there already is not built again");
     let other = greeting("hello");
