@@ -30,6 +30,7 @@ pub mod table;
 pub mod versions;
 
 mod cell;
+mod hashing;
 mod identity;
 mod partition;
 mod sink;

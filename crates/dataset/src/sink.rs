@@ -18,7 +18,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::cell::date_text;
 use crate::decision::StagedFile;
-use crate::digest::{RowHasher, RowsHash};
+use crate::digest::RowsHash;
+use crate::hashing::Hashing;
 use crate::partition::{MAX_FOLDER_BYTES, PartitionValues, folder, group_rows, matches};
 use crate::schema::TableSchema;
 use crate::stage::{Limits, StageError, StageObserver};
@@ -44,7 +45,7 @@ pub(crate) struct Sink<'a> {
     folder: &'a Path,
     limits: &'a Limits,
     only: &'a PartitionValues,
-    hasher: RowHasher,
+    hashing: Hashing,
     /// Rows that wait to be divided.
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
@@ -52,18 +53,19 @@ pub(crate) struct Sink<'a> {
     open: BTreeMap<Vec<Option<String>>, OpenFile>,
     /// What the open files have encoded and not written, in all.
     encoded_bytes: usize,
-    done: Vec<StagedFile>,
+    /// By their numbers, without the hashes of their rows.
+    done: BTreeMap<usize, StagedFile>,
     started: usize,
 }
 
 struct OpenFile {
+    number: usize,
     name: String,
     values: PartitionValues,
     writer: ArrowWriter<HashingFile>,
     /// What the writer holds in memory.
     encoded_bytes: usize,
     rows: u64,
-    hash: RowsHash,
     stats: BTreeMap<String, ColumnStats>,
 }
 
@@ -82,22 +84,26 @@ impl<'a> Sink<'a> {
         folder: &'a Path,
         limits: &'a Limits,
         only: &'a PartitionValues,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, StageError> {
+        let hashing = Hashing::begin(schema).map_err(|source| StageError::Write {
+            path: folder.to_owned(),
+            source,
+        })?;
+        Ok(Self {
             schema,
             file_schema: schema.file_arrow(),
             folder,
             limits,
             only,
-            hasher: RowHasher::new(schema),
+            hashing,
             waiting: Vec::new(),
             waiting_rows: 0,
             waiting_bytes: 0,
             open: BTreeMap::new(),
             encoded_bytes: 0,
-            done: Vec::new(),
+            done: BTreeMap::new(),
             started: 0,
-        }
+        })
     }
 
     /// Takes rows of the whole schema, to be written now or with others.
@@ -147,15 +153,7 @@ impl<'a> Sink<'a> {
             Some(file) => file,
             None => self.start(key)?,
         };
-        match rows {
-            Some(rows) => {
-                let rows = rows.iter().map(|row| *row as usize);
-                self.hasher.add_rows(&mut file.hash, batch, rows);
-            }
-            None => self
-                .hasher
-                .add_rows(&mut file.hash, batch, 0..batch.num_rows()),
-        }
+        self.hashing.add(file.number, batch, rows);
         let part = self.project(batch, rows)?;
         file.rows += part.num_rows() as u64;
         for (field, array) in part.schema_ref().fields().iter().zip(part.columns()) {
@@ -169,7 +167,7 @@ impl<'a> Sink<'a> {
             .map_err(|source| encode(&file.name, source))?;
         self.encoded_bytes -= file.encoded_bytes;
         if file.rows >= ROWS_PER_FILE {
-            self.done.push(file.finish(self.folder)?);
+            self.done.insert(file.number, file.finish(self.folder)?);
             return Ok(());
         }
         let writers = WRITER_BYTES * self.file_schema.fields().len();
@@ -227,7 +225,7 @@ impl<'a> Sink<'a> {
         }
         let in_folder = self.folder.join(parts.iter().collect::<PathBuf>());
         parts.push(format!("part-{:05}.parquet", self.started));
-        let name = parts.join("/");
+        let (name, number) = (parts.join("/"), self.started);
         self.started += 1;
         let path = self.folder.join(&name);
         let file = std::fs::create_dir_all(in_folder)
@@ -239,15 +237,14 @@ impl<'a> Sink<'a> {
         let writer =
             ArrowWriter::try_new_with_options(file, Arc::clone(&self.file_schema), options)
                 .map_err(|source| encode(&name, source))?;
-        let (hash, stats) = (RowsHash::default(), BTreeMap::new());
         Ok(OpenFile {
+            number,
             name,
             values,
             writer,
             encoded_bytes: 0,
             rows: 0,
-            hash,
-            stats,
+            stats: BTreeMap::new(),
         })
     }
 
@@ -287,11 +284,11 @@ impl<'a> Sink<'a> {
             if observer.advanced(0, 0).is_break() {
                 return Err(StageError::Stopped);
             }
-            self.done.push(file.finish(self.folder)?);
+            self.done.insert(file.number, file.finish(self.folder)?);
         }
         // Dying before these syncs loses files that nobody was told of: the attempt is staged anew.
         let mut folders = BTreeSet::from([self.folder.to_owned()]);
-        for file in &self.done {
+        for file in self.done.values() {
             let above = Path::new(&file.path).ancestors().skip(1);
             folders.extend(above.map(|folder| self.folder.join(folder)));
         }
@@ -300,8 +297,14 @@ impl<'a> Sink<'a> {
                 .and_then(|folder| folder.sync_all())
                 .map_err(|source| StageError::Write { path, source })?;
         }
-        self.done.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(self.done)
+        for (number, sum) in self.hashing.end().into_iter().enumerate() {
+            if let Some(file) = self.done.get_mut(&number) {
+                file.rows_hash = sum;
+            }
+        }
+        let mut done: Vec<_> = self.done.into_values().collect();
+        done.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(done)
     }
 }
 
@@ -322,7 +325,8 @@ impl OpenFile {
             sha256,
             partition_values: self.values,
             stats: stats_json(self.rows, &self.stats),
-            rows_hash: self.hash,
+            // Hashed meanwhile.
+            rows_hash: RowsHash::default(),
         })
     }
 }

@@ -263,7 +263,7 @@ pub fn stage_output(
     let folder = InputFolder::open(written)?;
     let files = data_files(&folder, spec)?;
     prepare(staging)?;
-    let mut sink = Sink::new(&spec.schema, staging, &spec.limits, &spec.only_partition);
+    let mut sink = Sink::new(&spec.schema, staging, &spec.limits, &spec.only_partition)?;
     let mut stage = Stage {
         spec,
         schema_hash: spec.schema.hash(),

@@ -63,7 +63,7 @@ fn rewrite_one(
     };
     let into: PathBuf = state.join(folder);
     let (limits, any) = (Limits::default(), PartitionValues::new());
-    let mut sink = Sink::new(schema, &into, &limits, &any);
+    let mut sink = Sink::new(schema, &into, &limits, &any).map_err(unwritable)?;
     for batch in rows_as(schema, file).map_err(unreadable)? {
         sink.write(&batch.map_err(unreadable)?)
             .map_err(unwritable)?;
