@@ -76,6 +76,13 @@ const BENCHES: &[Bench] = &[
         read: reading::etl,
     },
     Bench {
+        name: "sql",
+        package: "barecount-engine",
+        example: "sql",
+        arguments: &[FOLDER, PYTHON],
+        read: reading::sql,
+    },
+    Bench {
         name: "staging",
         package: "barecount-dataset",
         example: "staging",

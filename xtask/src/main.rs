@@ -40,7 +40,7 @@ usage: cargo xtask <task>
   deny           have cargo-deny check what is depended on; compiles it first
   bench NAME…    measure beside the alternatives and print JSON lines, on a machine that does
                  nothing else; NAME is sandbox, ledger, invoke, network,
-                 secrets, etl, staging, skip or dispatch
+                 secrets, etl, sql, staging, skip or dispatch
 ";
 
 #[expect(

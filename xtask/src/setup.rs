@@ -154,7 +154,7 @@ pub(crate) fn for_benchmark(name: &str, project: &Project) -> Result<(), Failure
     match name {
         "sandbox" => tools(SANDBOX_BENCH_TOOLS, project),
         "network" => tools(NETWORK_BENCH_TOOLS, project),
-        "staging" => {
+        "sql" | "staging" => {
             tools(PYTHON_TOOLS, project)?;
             python(&project.bench_environment(), BENCH_REQUIREMENTS, project)
         }

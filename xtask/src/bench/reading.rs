@@ -202,6 +202,47 @@ pub(crate) fn etl(lines: &[Value]) -> Vec<Figure> {
     lines.iter().filter_map(job).collect()
 }
 
+/// SQL from a dataset's files to a committed dataset.
+pub(crate) fn sql(lines: &[Value]) -> Vec<Figure> {
+    let of = |case: &Value, engine: &str, key: &str| {
+        let mut found = lines.iter();
+        number(
+            found.find(|line| line["case"] == *case && line["engine"] == engine),
+            key,
+        )
+    };
+    let ours = lines.iter().filter(|line| line["engine"] == "barecount");
+    let mut figures = Vec::new();
+    for line in ours {
+        let (Some(name), case) = (line["case"].as_str(), &line["case"]) else {
+            continue;
+        };
+        for (key, unit, budget) in [
+            (
+                "cpu_seconds",
+                "s of processor time",
+                Some(Budget::TimesAtMost(1.5)),
+            ),
+            ("seconds", "s", None),
+            ("ran_seconds", "s of the engine", None),
+            ("peak_mib", "MiB resident", None),
+        ] {
+            let Some(value) = number(Some(line), key) else {
+                continue;
+            };
+            let mut figure = Figure::new("sql", name, value, unit);
+            if let Some(other) = of(case, "duckdb", key) {
+                figure = figure.beside("duckdb", other);
+            }
+            figures.push(match budget {
+                Some(budget) => figure.budget(budget),
+                None => figure,
+            });
+        }
+    }
+    figures
+}
+
 /// Rows staged and committed, by processor time: what is measured runs on one thread, and the machine
 /// may have others.
 pub(crate) fn staging(lines: &[Value]) -> Vec<Figure> {
