@@ -60,7 +60,7 @@ pub(super) async fn undone(
         match judged.map_err(|error| unreadable(&error))? {
             Judgement::Unchanged(..) => {}
             Judgement::Run(work, _) => {
-                run.tasks[task].work = work;
+                run.tasks[task].work = work.map(Box::new);
                 undone.push(task);
             }
         }

@@ -315,7 +315,7 @@ impl Answers {
         let last = self.read(|reader| {
             reader.last_work(&plan.tenant, &plan.pipeline, &task.stage, partition)
         })?;
-        Ok(last.and_then(|(_, task)| task.work))
+        Ok(last.and_then(|(_, task)| task.work).map(|work| *work))
     }
 
     /// A dataset as it is now; none if there is no such dataset.

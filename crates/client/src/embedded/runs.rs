@@ -226,7 +226,7 @@ impl Found<'_> {
                 reason,
                 since,
                 times,
-            } = held;
+            } = &**held;
             return Some(format!("{reason} (looked {times} times since {since})"));
         }
         let due = run.next_due()?;
@@ -275,9 +275,9 @@ fn task_view(task: &Task, plan: &Plan) -> TaskView {
         network_profile: task.network_profile,
         backend: stage.map(|stage| stage.backend.clone()),
         state: task.state,
-        held: task.held.clone(),
+        held: task.held.as_deref().cloned(),
         work: task.work.as_ref().map(|work| work.key),
-        answered_by: task.answered.clone(),
+        answered_by: task.answered.as_deref().cloned(),
         attempts: task
             .attempts
             .iter()

@@ -1,12 +1,13 @@
 //! Measures how fast runs that do nothing are dispatched: submitted over a Unix socket, carried
 //! through every state, and answered once the end is durable with its evidence. Prints JSON lines.
 //!
-//! `cargo run --release -p barecount-control --example dispatch [FOLDER [RUNS]]` works in a new
+//! `cargo run --release -p barecount-control --example dispatch [FOLDER [RUNS [QUEUED,…]]]` works in a new
 //! folder beneath `FOLDER`, whose file system is what is measured. Clients and control plane share
 //! a process, and so the machine; the ledger is integrated meanwhile, as it is in a real run.
 
 mod client;
 mod cost;
+mod queue;
 mod service;
 
 use std::{
@@ -31,6 +32,8 @@ const IN_FLIGHT: usize = 128;
 const BATCH: usize = 100;
 /// Of one in flight, a sample is taken so often: one durable run takes several synchronisations.
 const SAMPLES: usize = 500;
+/// Tasks that wait, in states of their own.
+const QUEUED: [usize; 2] = [1_000, 1_000_000];
 /// A page, as the store's log grows by.
 const PAGE: [u8; 4096] = [7; 4096];
 
@@ -38,12 +41,22 @@ fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let parent = arguments.next().map_or(PathBuf::from("."), PathBuf::from);
     let runs = arguments.next().map_or(Ok(RUNS), |text| text.parse())?;
+    let queued: Vec<usize> = match arguments.next() {
+        None => QUEUED.to_vec(),
+        Some(sizes) => sizes
+            .split_terminator(',')
+            .map(str::parse)
+            .collect::<Result<_, _>>()?,
+    };
     let folder = tempfile::tempdir_in(parent)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
-    runtime.block_on(measure(folder.path(), runs))
+    runtime.block_on(async {
+        measure(folder.path(), runs).await?;
+        queue::measure(folder.path(), &queued).await
+    })
 }
 
 async fn measure(folder: &Path, runs: usize) -> Result<(), Failure> {
@@ -64,7 +77,7 @@ async fn measure(folder: &Path, runs: usize) -> Result<(), Failure> {
         "bench": "dispatch", "case": "ledger", "entries": entries,
         "integrated_ms_after_the_last_answer": millis(answered.elapsed()),
     }));
-    Ok(())
+    queue::questions(&folder.join("state"), runs)
 }
 
 /// Turn by turn with a synchronised write of a page to the same file system.

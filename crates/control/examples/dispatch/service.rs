@@ -191,7 +191,8 @@ impl Dispatcher {
     }
 }
 
-fn ended() -> Report {
+/// A report of an attempt that did its work.
+pub(crate) fn ended() -> Report {
     Report::Ended {
         outcome: Box::new(Outcome {
             timeline: Timeline::default(),
@@ -205,14 +206,14 @@ fn ended() -> Report {
 }
 
 /// Governance, and the one question that is put to it.
-struct Decider {
+pub(crate) struct Decider {
     governance: Governance,
     question: Question,
     plan: Authorised,
 }
 
 impl Decider {
-    fn new() -> Result<Self, Failure> {
+    pub(crate) fn new() -> Result<Self, Failure> {
         let row = MatrixRow {
             name: "everything".to_owned(),
             classes: Allowed::ANY,
@@ -267,7 +268,7 @@ impl Decider {
     }
 
     /// Governance is asked for every run, as it would be in earnest.
-    fn authorise(&self) -> Result<Authorised, Failure> {
+    pub(crate) fn authorise(&self) -> Result<Authorised, Failure> {
         let permit = permit(&self.governance, &self.question)?;
         Ok(self.plan.again(&permit)?)
     }
@@ -347,7 +348,8 @@ fn stage() -> StagePlan {
     }
 }
 
-fn run(number: u64, token: String) -> Run {
+/// A run of one task.
+pub(crate) fn run(number: u64, token: String) -> Run {
     let mut id = [0; 16];
     id[8..].copy_from_slice(&number.to_be_bytes());
     let task = Task {

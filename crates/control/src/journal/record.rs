@@ -141,6 +141,8 @@ pub enum Unreadable {
     Layout(u64),
     #[error("the record goes on where it should end")]
     Long,
+    #[error("the record cannot be unpacked")]
+    Packed,
 }
 
 /// Writes the record of a batch. `knows` says of which plans the body is durable already.

@@ -1,7 +1,8 @@
 //! The journal of a state folder: a file of its own, so that nothing that is written beside it is
 //! waited for.
 //!
-//! One row is one batch, under its place; it is written once and never changed. The rows that the
+//! One row is one batch, under its place; it is written once and never changed. Its record is packed:
+//! what runs of one pipeline say of themselves is mostly the same. The rows that the
 //! tables of the store and the ledger have taken over durably are removed, but for the newest, which
 //! says where the journal stands.
 
@@ -10,12 +11,17 @@ use std::path::Path;
 use rusqlite::{Connection, Params, Transaction, TransactionBehavior, params};
 
 use super::{OpenError, StoreError, failed, looking};
-use crate::journal::Position;
+use crate::journal::{Position, record::Unreadable};
 
 /// The journal's file inside a state folder.
 pub(super) const FILE: &str = "journal.sqlite";
 
-const FORMAT: u32 = 1;
+/// 2: records are packed. Those of 1 are read still.
+const FORMAT: u32 = 2;
+/// What a packed record begins with, which no layout of a record does.
+const PACKED: u8 = 0;
+/// Bytes that a packed one can hold for each of its own at most.
+const RATIO: usize = 255;
 
 const TABLES: &str = "
     -- Raised by whoever takes the shard over: batches of whoever had it before collide from then on.
@@ -87,6 +93,11 @@ impl Journal {
                 known: FORMAT,
             });
         }
+        if found == 1 {
+            connection
+                .pragma_update(None, "user_version", FORMAT)
+                .map_err(database)?;
+        }
         if found == 0 {
             let beginning = begin().map_err(|source| OpenError::Unreadable {
                 path: folder.to_owned(),
@@ -111,6 +122,7 @@ impl Journal {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed("begin a transaction"))?;
+        let record = pack(record);
         let row = params![position.seq, position.epoch, first_entry, entries, record];
         let written = transaction
             .prepare_cached(
@@ -204,7 +216,7 @@ impl Tail {
         match format_of(&connection).map_err(database)? {
             // It is being made, and holds nothing yet.
             0 => Ok(None),
-            FORMAT => Ok(Some(Self { connection })),
+            1..=FORMAT => Ok(Some(Self { connection })),
             found => Err(OpenError::Newer {
                 found,
                 known: FORMAT,
@@ -235,13 +247,37 @@ fn records(
 ) -> Result<Vec<Vec<u8>>, StoreError> {
     let read = failed("read the journal");
     let sql = format!("SELECT record FROM journal WHERE {condition} ORDER BY seq");
-    connection
+    let packed: Vec<Vec<u8>> = connection
         .prepare_cached(&sql)
         .and_then(|mut query| {
             let rows = query.query_map(parameters, |row| row.get(0))?;
             rows.collect()
         })
-        .map_err(read)
+        .map_err(read)?;
+    Ok(packed.into_iter().map(unpack).collect::<Result<_, _>>()?)
+}
+
+/// A record as it is kept: a mark, its length, and a block of LZ4.
+fn pack(record: &[u8]) -> Vec<u8> {
+    let mut packed = vec![PACKED];
+    packed.extend_from_slice(&(record.len() as u64).to_le_bytes());
+    packed.extend_from_slice(&lz4_flex::block::compress(record));
+    packed
+}
+
+fn unpack(kept: Vec<u8>) -> Result<Vec<u8>, Unreadable> {
+    let Some((&PACKED, rest)) = kept.split_first() else {
+        return Ok(kept);
+    };
+    let (length, block) = rest.split_first_chunk().ok_or(Unreadable::Short)?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+    if length > block.len().saturating_mul(RATIO) {
+        return Err(Unreadable::Packed);
+    }
+    let record = lz4_flex::block::decompress(block, length);
+    // A block that was cut may end well, and early.
+    let whole = record.ok().filter(|record| record.len() == length);
+    whole.ok_or(Unreadable::Packed)
 }
 
 fn make(connection: &mut Connection, beginning: &Beginning) -> rusqlite::Result<()> {
@@ -259,7 +295,7 @@ fn make(connection: &mut Connection, beginning: &Beginning) -> rusqlite::Result<
     )?;
     transaction.execute(
         "INSERT INTO journal (seq, epoch, first_entry, entries, record) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![position.seq, position.epoch, first_entry, entries, record],
+        params![position.seq, position.epoch, first_entry, entries, pack(record)],
     )?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
     transaction.commit()
@@ -267,4 +303,33 @@ fn make(connection: &mut Connection, beginning: &Beginning) -> rusqlite::Result<
 
 fn format_of(connection: &Connection) -> rusqlite::Result<u32> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_packed_is_small_and_comes_out_as_it_went_in() -> Result<(), Unreadable> {
+        let record = b"a run says what the run before it said; ".repeat(1_000);
+        let packed = pack(&record);
+        assert!(packed.len() * 20 < record.len(), "{} bytes", packed.len());
+        assert_eq!(unpack(packed)?, record);
+        assert!(unpack(pack(&[]))?.is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_cut_or_changed_is_an_error_and_takes_no_memory() {
+        let packed = pack(&b"0123456789".repeat(100));
+        for length in 1..packed.len() {
+            assert!(unpack(packed[..length].to_vec()).is_err(), "{length} bytes");
+        }
+        let mut claims = packed.clone();
+        claims[1..9].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert!(matches!(unpack(claims), Err(Unreadable::Packed)));
+        let mut longer = packed;
+        longer[1] += 1;
+        assert!(unpack(longer).is_err());
+    }
 }

@@ -292,12 +292,17 @@ impl Reader {
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
     pub fn ledger_entries(&self, run: Option<&str>) -> Result<Vec<LedgerEntry>, StoreError> {
+        // One statement for both would look at every entry for those of one run.
+        let condition = match run {
+            Some(_) => "WHERE run = ?1",
+            None => "WHERE ?1 IS NULL",
+        };
         let mut query = self
             .now()?
-            .prepare(
+            .prepare(&format!(
                 "SELECT idx, kind, run, pipeline, tenant, at, leaf_hash
-                 FROM ledger_entries WHERE ?1 IS NULL OR run = ?1 ORDER BY idx",
-            )
+                 FROM ledger_entries {condition} ORDER BY idx"
+            ))
             .map_err(failed("read the ledger's index"))?;
         let mut rows = query
             .query(params![run])
@@ -516,8 +521,10 @@ fn tasks_of(connection: &Connection, run: &str) -> Result<Vec<Task>, StoreError>
         .query_map(params![run], |row| row.get(0))
         .and_then(Iterator::collect)
         .map_err(failed("read tasks"))?;
-    bodies
-        .iter()
-        .map(|body| serde_json::from_str(body).map_err(damaged("task")))
-        .collect()
+    // There may be a million of them open: none takes more room than it needs.
+    let mut tasks = Vec::with_capacity(bodies.len());
+    for body in &bodies {
+        tasks.push(serde_json::from_str(body).map_err(damaged("task"))?);
+    }
+    Ok(tasks)
 }

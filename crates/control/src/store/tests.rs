@@ -106,6 +106,30 @@ fn the_journal_keeps_what_the_ledger_has_not_taken_over() -> TestResult {
     Ok(())
 }
 
+#[test]
+fn records_that_an_older_program_wrote_are_read_and_its_journal_gone_on_with() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let mut store = Store::open(folder.path())?;
+    let batch = batch_after(store.position()?, 0, &["older"]);
+    assert!(matches!(store.append(&batch), Appended::Done));
+    drop(store);
+    // Format 1 kept records as they are.
+    let journal = Connection::open(folder.path().join(journal::FILE))?;
+    journal.execute(
+        "UPDATE journal SET record = ?1 WHERE seq = ?2",
+        params![record::encode(&batch, |_| true)?, batch.position.seq],
+    )?;
+    journal.pragma_update(None, "user_version", 1)?;
+    drop(journal);
+
+    let mut store = Store::open(folder.path())?;
+    let next = batch_after(store.position()?, 1, &["newer"]);
+    assert!(matches!(store.append(&next), Appended::Done));
+    let all = [(0, vec![b"older".to_vec()]), (1, vec![b"newer".to_vec()])];
+    assert_eq!(queued(&store)?, all);
+    Ok(())
+}
+
 /// What the tables hold, but for who owns them.
 fn tables(folder: &Path) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let file = Connection::open(folder.join(FILE))?;

@@ -24,8 +24,9 @@ use crate::journal::record::{self, Record};
 #[cfg(test)]
 mod tests;
 
-/// What comes within this time is applied together.
-const INTERVAL: Duration = Duration::from_millis(40);
+/// What comes within this time is applied together: runs that come and go within it are written once,
+/// and whoever asks does not wait for it.
+const INTERVAL: Duration = Duration::from_millis(250);
 /// Batches that wait to be applied at most; the writer waits for a place.
 const WAITING: usize = 256;
 /// Bytes of records that are applied at once at most.

@@ -143,7 +143,7 @@ pub(super) struct AttemptFacts<'a> {
     ended_at: Option<Timestamp>,
     exit_code: Option<i32>,
     failure: Option<FailureFacts<'a>>,
-    held: &'a Option<Held>,
+    held: &'a Option<Box<Held>>,
     intended_at: Timestamp,
     metrics: &'a Metrics,
     run: RunFacts<'a>,

@@ -45,8 +45,8 @@ impl Run {
     ) -> Result<Effects, Rejection> {
         self.expect_placeable(index, moment.now)?;
         let task = &mut self.tasks[index];
-        task.work = Some(work);
-        task.answered = Some(answered);
+        task.work = Some(Box::new(work));
+        task.answered = Some(Box::new(answered));
         task.state = TaskState::Succeeded;
         task.held = None;
         task.not_before = None;

@@ -73,11 +73,11 @@ impl Run {
         };
         let delay = backoff::delay(&patience, times, moment.entropy);
         task.not_before = moment.now.checked_add(delay).ok();
-        task.held = Some(Held {
+        task.held = Some(Box::new(Held {
             reason,
             since,
             times,
-        });
+        }));
         let mut effects = Effects::default();
         effects.touch(index);
         Ok(effects)

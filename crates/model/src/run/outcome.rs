@@ -163,3 +163,10 @@ pub struct Metrics {
     #[serde(default)]
     pub network_refusals: Option<u64>,
 }
+
+impl Metrics {
+    /// Whether nothing is known.
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}

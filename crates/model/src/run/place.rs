@@ -73,7 +73,7 @@ impl Run {
         moment: &Moment,
     ) -> Result<Effects, Rejection> {
         let effects = self.place(index, moment)?;
-        self.tasks[index].work = Some(work);
+        self.tasks[index].work = Some(Box::new(work));
         Ok(effects)
     }
 

@@ -24,6 +24,7 @@ pub struct Task {
     /// The stage it carries out.
     pub stage: String,
     /// The partition of it, if the stage has partitions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partition: Option<String>,
     /// The class it is placed on, and no other.
     pub class: RunnerClass,
@@ -32,23 +33,25 @@ pub struct Task {
     /// What it may reach.
     pub network_profile: NetworkProfile,
     /// Indices of the tasks whose outputs it reads or that it names; all smaller than its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<usize>,
     /// Where it stands.
     pub state: TaskState,
     /// What it may still spend on retries.
     pub budget: RetryBudget,
     /// It is not placed before this instant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
     /// Why it has been put off, while it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub held: Option<Held>,
+    pub held: Option<Box<Held>>,
     /// The work that its latest attempt was placed for, or that is answered; unknown of tasks that
     /// are older than keys of work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub work: Option<Work>,
+    pub work: Option<Box<Work>>,
     /// What answers it in place of an attempt of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub answered: Option<Answered>,
+    pub answered: Option<Box<Answered>>,
     /// Every try, in order.
     pub attempts: Vec<Attempt>,
 }
@@ -138,13 +141,15 @@ pub struct Attempt {
     /// Where it stands.
     pub state: AttemptState,
     /// The runner that carries it out, once it has started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runner: Option<String>,
     /// When the intent to launch was written down.
     pub intended_at: Timestamp,
     /// Why it could not be made earlier, if it could not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub held: Option<Held>,
+    pub held: Option<Box<Held>>,
     /// When the runner had started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
     /// When its work had ended. From then on its time is the platform's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,20 +158,26 @@ pub struct Attempt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staged_at: Option<Timestamp>,
     /// When its end was reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
     /// When its commit decision had been rolled forward.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub committed_at: Option<Timestamp>,
     /// The program's exit status, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// Why it failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
     /// What it used.
+    #[serde(default, skip_serializing_if = "Metrics::is_empty")]
     pub metrics: Metrics,
     /// What it left in staging, once it succeeded: with [`TaskState::Committing`] this *is* the
     /// commit decision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staged: Option<Staged>,
     /// What only evidence needs: log digest, enforcement, warm or cold.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub detail: serde_json::Value,
 }
 
