@@ -1,10 +1,14 @@
 //! What exactly a run carries out: manifest, environment, catalog and lock, resolved. Immutable
 //! once a run is submitted; evidence and attempts are made from it, never from the manifest again.
 
+pub mod compile;
+pub mod work_token;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::compile::compile;
 use crate::{
     boundary::{Boundary, Crossing},
     catalog::Profile,

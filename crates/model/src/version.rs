@@ -27,6 +27,11 @@ pub fn of(manifest: &Manifest, lock: &Lock) -> Digest {
     Digest::of(text.as_bytes())
 }
 
+/// The digest of a manifest alone, in its canonical form.
+pub fn of_manifest(manifest: &Manifest) -> Digest {
+    Digest::of(canonical(&typed(manifest)).as_bytes())
+}
+
 fn typed<T: serde::Serialize>(value: &T) -> Value {
     // maps with text keys, lists, texts, integers and booleans: nothing that JSON could not hold
     serde_json::to_value(value).unwrap_or_default()

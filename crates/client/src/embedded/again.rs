@@ -3,7 +3,7 @@
 use barecount_control::{Update, governance::Action};
 use barecount_model::{
     lock::Lock,
-    plan::Plan,
+    plan::{Plan, work_token::successor},
     run::{Run, RunState},
     work::Why,
 };
@@ -12,7 +12,6 @@ use super::{
     Platform,
     answers::{AnswersError, Asked, Judgement},
     run::command_failure,
-    submission::successor,
 };
 use crate::{
     failure::{Failure, Status},

@@ -17,13 +17,13 @@ use barecount_dataset::{
 };
 use barecount_model::{
     id::RunId,
-    plan::{InputPlan, Plan, StagePlan},
+    plan::{InputPlan, Plan, StagePlan, work_token},
     run::{Answered, AttemptState, Run, StandingOutput, Task, TaskState, Window},
     text::DatasetName,
     work::{self, Before, Decision, Fallen, LiveFile, Read, Why, Work, Wrote},
 };
 
-use super::{schema, submission};
+use super::schema;
 
 /// Why nobody can tell what earlier runs answer.
 #[derive(Debug, thiserror::Error)]
@@ -272,7 +272,7 @@ impl Answers {
         if plan.named.is_some() {
             return Ok(None);
         }
-        let token = submission::first_token(asked.token);
+        let token = work_token::first(asked.token);
         let Some((run, _)) = self.read(|reader| reader.run_of_token(&plan.tenant, token))? else {
             return Ok(None);
         };

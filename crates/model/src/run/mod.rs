@@ -20,6 +20,7 @@ pub mod lost;
 pub mod outcome;
 pub mod pending;
 pub mod place;
+mod planned;
 pub mod refuse;
 pub mod reopen;
 pub mod report;
