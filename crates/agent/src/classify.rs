@@ -188,6 +188,7 @@ pub(crate) fn metrics(ended: &Ended) -> Metrics {
         network_received_bytes: flows.map(|totals| totals.bytes_down),
         network_connections: flows.map(|totals| totals.allowed + totals.audited),
         network_refusals: flows.map(|totals| totals.refused),
+        metered: ended.metered.clone(),
     }
 }
 
@@ -336,6 +337,7 @@ mod tests {
     fn what_the_host_cannot_tell_stays_unknown_in_the_metrics() {
         let ended = Ended {
             end: End::Stopped,
+            metered: Vec::new(),
             usage: Usage {
                 cpu_micros: Some(1_500_000),
                 memory_peak_bytes: None,

@@ -1,7 +1,7 @@
 //! Orders, taken as they come: each begins, stops, forgets or cleans up an attempt, or changes
 //! nothing.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use barecount_api::{
     activity::Activity,
@@ -9,7 +9,7 @@ use barecount_api::{
     attempt::AttemptRef,
 };
 use barecount_model::{class::RunnerClass, id::RunId, run::outcome::Outcome};
-use barecount_runner::{Recovered, Runner, clock::Clock};
+use barecount_runner::{Recovered, Registry, clock::Clock};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
@@ -33,8 +33,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What an agent works with.
 pub struct AgentConfig {
-    /// The runner of each class that this agent serves.
-    pub runners: HashMap<RunnerClass, Arc<dyn Runner>>,
+    /// The backends that this agent has.
+    pub runners: Registry,
     /// Datasets.
     pub data: Arc<dyn DataPlane>,
     /// Artifacts.
@@ -139,10 +139,14 @@ impl Agent {
                     self.orders.spawn(forget);
                 }
             }
-            Order::Sweep { attempt, class } => {
+            Order::Sweep {
+                attempt,
+                class,
+                backend,
+            } => {
                 if self.register.sweep(&attempt) {
                     self.orders.spawn(async move {
-                        if agent.sweep(&attempt, class).await {
+                        if agent.sweep(&attempt, class, &backend).await {
                             agent.tell(Event::Swept { attempt });
                         }
                     });
@@ -202,7 +206,8 @@ impl Agent {
             None => {
                 // Until it is certain that nothing of it runs, another attempt would run beside it.
                 let mut pause = RECOVERY_PAUSE;
-                while !self.sweep(attempt, assignment.stage.class).await {
+                let stage = &assignment.stage;
+                while !self.sweep(attempt, stage.class, &stage.backend).await {
                     self.inner.clock.sleep(pause).await;
                     pause = LONGEST_PAUSE.min(pause * 2);
                 }
@@ -216,7 +221,8 @@ impl Agent {
     /// nobody here could find them any more in what it says.
     async fn found(&self, assignment: &Assignment) -> Option<Found> {
         let attempt = &assignment.attempt;
-        let runner = self.inner.runners.get(&assignment.stage.class)?;
+        let stage = &assignment.stage;
+        let runner = self.inner.runners.get(stage.class, &stage.backend)?;
         let launched_at = self.inner.folders.launched_at(&attempt.token());
         let goes_on = assignment.stage.secrets.is_empty();
         let launched_at = launched_at.filter(|_| goes_on)?;
@@ -268,9 +274,9 @@ impl Agent {
     }
 
     /// Ends and cleans up everything that is still held of an attempt. False if something is left.
-    async fn sweep(&self, attempt: &AttemptRef, class: RunnerClass) -> bool {
+    async fn sweep(&self, attempt: &AttemptRef, class: RunnerClass, backend: &str) -> bool {
         let mut clean = true;
-        if let Some(runner) = self.inner.runners.get(&class)
+        if let Some(runner) = self.inner.runners.get(class, backend)
             && let Err(error) = runner.destroy(&attempt.token()).await
         {
             clean = false;
@@ -285,7 +291,7 @@ impl Agent {
 
     /// Ends what runners keep warm for a run that has ended.
     async fn release(&self, run: &RunId) {
-        for runner in self.inner.runners.values() {
+        for runner in self.inner.runners.iter() {
             runner.release(run).await;
         }
     }

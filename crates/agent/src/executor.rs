@@ -276,16 +276,12 @@ impl Agent {
     }
 
     fn runner(&self, assignment: &Assignment) -> Result<Arc<dyn Runner>, Failure> {
-        let class = assignment.stage.class;
-        self.inner
-            .runners
-            .get(&class)
-            .cloned()
-            .ok_or_else(|| Failure {
-                kind: FailureKind::Infrastructure,
-                code: "BC0610".to_owned(),
-                message: format!("no runner here serves the class `{class}`"),
-            })
+        let runner = self.inner.runners.fit(&assignment.stage);
+        runner.cloned().map_err(|unfit| Failure {
+            kind: FailureKind::Infrastructure,
+            code: unfit.code().id.to_owned(),
+            message: format!("{unfit}; {}", unfit.remedy()),
+        })
     }
 
     /// Everything before the launch: artifacts, folders, inputs. None if it is stopped meanwhile.

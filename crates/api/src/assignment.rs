@@ -89,6 +89,8 @@ pub enum Order {
         attempt: AttemptRef,
         /// The class that carried it out.
         class: RunnerClass,
+        /// The backend of the class.
+        backend: String,
     },
     /// This run has ended: what is kept warm for it alone is not needed any more.
     Release(RunId),

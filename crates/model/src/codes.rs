@@ -138,6 +138,7 @@ codes! {
     LAUNCH_FAILED = "BC0611", "launch failed", "A runner could not start or watch an attempt.";
     FOLDERS_FAILED = "BC0612", "attempt's folders cannot be made", "The folders of an attempt cannot be made, filled or removed.";
     LAUNCHER_FAILED = "BC0613", "launcher cannot be started", "The process that starts sandboxes could not be started.";
+    RUNNER_UNFIT = "BC0614", "no runner can carry the stage out", "No runner here can carry a stage out as it is declared.";
 
     // BC07xx: data
     DATASET_UNAVAILABLE = "BC0701", "dataset cannot be read", "A dataset has no committed version, or its table cannot be read.";

@@ -1,8 +1,8 @@
 //! What attempts cost: exact arithmetic over public list prices.
 //!
 //! Each class has the cost shape of the service behind it: requests and memory-seconds, allocated
-//! capacity and time, workers and time, a whole host and time. Services bill a started increment
-//! and a minimum; both are applied. Amounts are whole picodollars; one rounding, half up, happens
+//! capacity and time, workers and time, a whole host and time. What is billed is what was
+//! [metered](crate::meter), started increments and minimum included. Amounts are whole picodollars; one rounding, half up, happens
 //! at the end of each attempt's cost, and sums are exact.
 
 use std::iter::Sum;
@@ -13,6 +13,7 @@ use serde::ser::SerializeStruct;
 
 use crate::catalog::{Catalog, Profile};
 use crate::class::{RunnerClass, Size};
+use crate::meter::{self, Metered, Unit};
 use crate::pipeline::Pipeline;
 use crate::plan::Plan;
 use crate::run::{Attempt, Run, Task};
@@ -48,17 +49,31 @@ impl Money {
         self.picos
     }
 
-    /// The sum of amounts, each times its factor, divided by a common divisor and rounded half up.
-    fn quotient<const N: usize>(terms: [(Self, u128); N], divisor: u128) -> Self {
-        let sum = terms.into_iter().fold(0_i128, |sum, (amount, factor)| {
+    /// The sum of prices, each times its amount and divided by how much of that it is the price of;
+    /// rounded half up, once.
+    fn sum_of(terms: &[(Self, u128, u128)]) -> Self {
+        let divisor = terms
+            .iter()
+            .fold(1, |all, (_, _, of)| common_multiple(all, *of));
+        let sum = terms.iter().fold(0_i128, |sum, (price, amount, of)| {
+            let factor = amount.saturating_mul(divisor / of);
             let factor = i128::try_from(factor).unwrap_or(i128::MAX);
-            sum.saturating_add(amount.picos.saturating_mul(factor))
+            sum.saturating_add(price.picos.saturating_mul(factor))
         });
         let divisor = i128::try_from(divisor).unwrap_or(i128::MAX).max(1);
         Self {
             picos: sum.saturating_add(divisor / 2).div_euclid(divisor),
         }
     }
+}
+
+/// The least number that both divide; of two that are not 0.
+fn common_multiple(one: u128, other: u128) -> u128 {
+    let (mut divisor, mut rest) = (one, other);
+    while rest > 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+    one / divisor * other
 }
 
 impl Add for Money {
@@ -159,19 +174,39 @@ impl Prices {
     }
 }
 
-const GIB: u128 = 1 << 30;
-const MILLIS_PER_HOUR: u128 = 3_600_000;
+impl Prices {
+    /// What is billed for all of this together.
+    pub fn of(&self, metered: &[Metered]) -> Money {
+        let terms = metered.iter().map(|metered| {
+            let (price, of) = self.price(metered.unit);
+            (price, metered.amount(), of)
+        });
+        Money::sum_of(&terms.collect::<Vec<_>>())
+    }
 
-/// The increment and the minimum in which the service behind a class bills time, in milliseconds:
-/// Lambda one millisecond; Fargate, Glue and EC2 one second, and at least a minute.
-pub const fn billing(class: RunnerClass) -> (u64, u64) {
-    match class {
-        RunnerClass::Serverless => (1, 1),
-        RunnerClass::Container | RunnerClass::ManagedEtl | RunnerClass::DedicatedCompute => {
-            (1_000, 60_000)
+    /// A price, and how much of the unit times milliseconds it is the price of.
+    fn price(&self, unit: Unit) -> (Money, u128) {
+        let [small, medium, large, xlarge] = self.host_hours;
+        match unit {
+            Unit::FunctionRequests => (self.request, 1),
+            Unit::FunctionMemoryBytes => (self.function_gib_second, GIB * MILLIS_PER_SECOND),
+            Unit::ContainerCpuMillis => (self.container_vcpu_hour, 1_000 * MILLIS_PER_HOUR),
+            Unit::ContainerMemoryBytes => (self.container_gib_hour, GIB * MILLIS_PER_HOUR),
+            Unit::JobWorkers => (self.worker_hour, MILLIS_PER_HOUR),
+            Unit::Hosts(Size::Small) => (small, MILLIS_PER_HOUR),
+            Unit::Hosts(Size::Medium) => (medium, MILLIS_PER_HOUR),
+            Unit::Hosts(Size::Large) => (large, MILLIS_PER_HOUR),
+            // One that was made to measure is metered by its parts.
+            Unit::Hosts(Size::XLarge | Size::Custom) => (xlarge, MILLIS_PER_HOUR),
+            Unit::HostCpuMillis => (self.host_vcpu_hour, 1_000 * MILLIS_PER_HOUR),
+            Unit::HostMemoryBytes => (self.host_gib_hour, GIB * MILLIS_PER_HOUR),
         }
     }
 }
+
+const GIB: u128 = 1 << 30;
+const MILLIS_PER_HOUR: u128 = 3_600_000;
+const MILLIS_PER_SECOND: u128 = 1_000;
 
 /// What the work of a run's attempts that have ended would have cost on the services behind their
 /// classes, at public list prices. The platform's own time has no price.
@@ -187,6 +222,10 @@ pub fn of_task(task: &Task, plan: &Plan) -> Money {
     };
     let profile = stage.resources.profile();
     let of_one = |attempt: &Attempt| {
+        // Whoever was billed knows better.
+        if !attempt.metrics.metered.is_empty() {
+            return Some(prices.of(&attempt.metrics.metered));
+        }
         let length = u64::try_from(attempt.work_time()?.as_millis()).unwrap_or(u64::MAX);
         let (class, size) = (task.class, task.size);
         Some(of_attempt(&prices, class, size, &profile, length, 1))
@@ -205,46 +244,7 @@ pub fn of_attempt(
     duration_ms: u64,
     requests: u64,
 ) -> Money {
-    let (increment, minimum) = billing(class);
-    // a century is beyond any timeout, and keeps the products below inside 128 bits
-    let duration_ms = duration_ms.clamp(minimum, 100 * 366 * 86_400_000);
-    let billed_ms = u128::from(duration_ms.next_multiple_of(increment));
-    let memory = u128::from(profile.memory.as_bytes());
-    let vcpu = u128::from(profile.vcpu_millis);
-    // an hourly price of processors and memory: the divisor is that of the price, times an hour
-    let capacity = |vcpu_hour, gib_hour| {
-        let terms = [
-            (vcpu_hour, billed_ms * vcpu * GIB),
-            (gib_hour, billed_ms * memory * 1_000),
-        ];
-        Money::quotient(terms, 1_000 * GIB * MILLIS_PER_HOUR)
-    };
-    match class {
-        RunnerClass::Serverless => {
-            let requests = u128::from(requests);
-            let terms = [
-                (prices.function_gib_second, billed_ms * memory),
-                (prices.request, requests * 1_000 * GIB),
-            ];
-            Money::quotient(terms, 1_000 * GIB)
-        }
-        RunnerClass::Container => capacity(prices.container_vcpu_hour, prices.container_gib_hour),
-        RunnerClass::ManagedEtl => {
-            let workers = u128::from(profile.workers);
-            Money::quotient([(prices.worker_hour, billed_ms * workers)], MILLIS_PER_HOUR)
-        }
-        RunnerClass::DedicatedCompute => {
-            let [small, medium, large, xlarge] = prices.host_hours;
-            let hour = match size {
-                Size::Small => small,
-                Size::Medium => medium,
-                Size::Large => large,
-                Size::XLarge => xlarge,
-                Size::Custom => return capacity(prices.host_vcpu_hour, prices.host_gib_hour),
-            };
-            Money::quotient([(hour, billed_ms)], MILLIS_PER_HOUR)
-        }
-    }
+    prices.of(&meter::of_work(class, size, profile, duration_ms, requests))
 }
 
 /// What a run can cost before anything is known about it.
@@ -375,6 +375,23 @@ mod tests {
         let function = |ms| cost(RunnerClass::Serverless, Size::Small, 512, 1, ms);
         assert_eq!(function(0), function(1));
         assert_ne!(function(1), function(2));
+    }
+
+    #[test]
+    fn what_a_backend_metered_is_priced_as_it_was_billed() {
+        let catalog = Catalog::builtin();
+        let billed = |unit, capacity, held_ms| Metered::over(unit, capacity, held_ms);
+        // 2 GiB and a processor for 61.5 s, which is 62: (0.04048 + 2 × 0.004445) × 62 ÷ 3600
+        let container = [
+            billed(Unit::ContainerCpuMillis, 1_000, 61_500),
+            billed(Unit::ContainerMemoryBytes, 2 << 30, 61_500),
+        ];
+        assert_eq!(catalog.prices.of(&container).to_string(), "0.000850261111");
+        assert_eq!(catalog.prices.of(&[]), Money::ZERO);
+        for metered in container {
+            assert!(metered.is_billable());
+            assert_eq!((metered.billed_ms, metered.minimum_ms), (62_000, 60_000));
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 pub mod approval;
 pub mod boundary;
+pub mod capability;
 pub mod catalog;
 pub mod class;
 pub mod codes;
@@ -17,6 +18,7 @@ pub mod id;
 pub mod identity;
 pub mod lock;
 pub mod manifest;
+pub mod meter;
 pub mod pipeline;
 pub mod plan;
 pub mod recipe;

@@ -3,23 +3,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use barecount_model::{class::RunnerClass, id::RunId};
+use barecount_model::{capability::Capabilities, id::RunId};
 use serde::{Deserialize, Serialize};
 
 use crate::launch::{AttemptToken, Ended, Launch};
-
-/// What a backend can carry out, as data: placement matches tasks against it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Capabilities {
-    /// The class of work served. A task is never placed on another class.
-    pub class: RunnerClass,
-    /// The backend's name in evidence, such as `local`.
-    pub backend: String,
-    /// Whether [`Runner::stop`] lets the work save a checkpoint first.
-    pub graceful_stop: bool,
-    /// Whether a running attempt survives the agent, so that `recover` may find it running.
-    pub survives_agent: bool,
-}
 
 /// The answer to a probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 pub use barecount_api::attempt::AttemptToken;
-use barecount_model::{class::Size, id::RunId};
+use barecount_model::{class::Size, id::RunId, meter::Metered};
 use barecount_network::{policy::Policy, record::FlowLog};
 use barecount_secrets::{Redactor, Secret};
 use serde::{Deserialize, Serialize};
@@ -213,6 +213,9 @@ pub struct Ended {
     pub saved: bool,
     /// What it used, as far as the backend can tell.
     pub usage: Usage,
+    /// What the backend is billed for it, once each; nothing if nobody bills.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metered: Vec<Metered>,
     /// Which parts of the boundary held, for evidence.
     pub enforcement: serde_json::Value,
     /// What was kept of its log.

@@ -8,13 +8,15 @@ pub mod clock;
 pub mod conformance;
 pub mod container;
 mod contract;
-
 pub mod dedicated_compute;
 pub mod fake;
 pub mod handler;
 pub mod launch;
 pub mod local;
 pub mod managed_etl;
+mod registry;
 pub mod serverless;
 
-pub use contract::{Capabilities, Handle, Health, Recovered, Runner, RunnerError};
+pub use barecount_model::capability::{Capabilities, Most};
+pub use contract::{Handle, Health, Recovered, Runner, RunnerError};
+pub use registry::Registry;

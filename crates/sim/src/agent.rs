@@ -1,6 +1,6 @@
 //! One life of the agent: the real one, on a thread that is not its own.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use barecount_agent::{Agent, AgentConfig, Disk, IdentityVerifier, StagingFolders};
 use barecount_api::assignment::{Event, Order};
@@ -29,10 +29,12 @@ impl AgentLife {
         clock: &WorldClock,
     ) -> Result<Self, String> {
         let (events, told) = mpsc::unbounded_channel();
-        let runner: Arc<dyn Runner> = Arc::new(cloud.clone());
         let classes = [RunnerClass::Container, RunnerClass::Serverless];
         let config = AgentConfig {
-            runners: HashMap::from(classes.map(|class| (class, Arc::clone(&runner)))),
+            runners: classes
+                .map(|class| Arc::new(cloud.serving(class)) as Arc<dyn Runner>)
+                .into_iter()
+                .collect(),
             data: Arc::new(tables.clone()),
             artifacts: Arc::new(tables.clone()),
             folders: folders.clone(),

@@ -7,9 +7,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use barecount_model::class::RunnerClass;
+use barecount_model::class::{NetworkProfile, RunnerClass};
 use barecount_runner::{
-    Capabilities, Handle, Health, Recovered, Runner, RunnerError,
+    Capabilities, Handle, Health, Most, Recovered, Runner, RunnerError,
     clock::Clock,
     launch::{AttemptToken, End, Ended, Launch, LogSummary, Usage},
 };
@@ -21,6 +21,7 @@ const BACKEND: &str = "simulated";
 
 #[derive(Debug, Clone)]
 pub(crate) struct Cloud {
+    class: RunnerClass,
     clock: WorldClock,
     state: Arc<Mutex<State>>,
 }
@@ -53,7 +54,19 @@ impl Cloud {
             twice: None,
         };
         let state = Arc::new(Mutex::new(state));
-        Self { clock, state }
+        Self {
+            class: RunnerClass::Container,
+            clock,
+            state,
+        }
+    }
+
+    /// The same as it serves another class.
+    pub(crate) fn serving(&self, class: RunnerClass) -> Self {
+        Self {
+            class,
+            ..self.clone()
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -139,6 +152,7 @@ impl Instance {
             end: self.end.clone(),
             saved: false,
             usage: Usage::default(),
+            metered: Vec::new(),
             enforcement: serde_json::Value::Null,
             log: LogSummary::default(),
             warm: false,
@@ -158,8 +172,12 @@ fn handle(token: &AttemptToken) -> Handle {
 impl Runner for Cloud {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            class: RunnerClass::Container,
+            class: self.class,
             backend: BACKEND.to_owned(),
+            most: Most::default(),
+            architectures: Vec::new(),
+            network_profiles: NetworkProfile::ALL.to_vec(),
+            bare_processes: true,
             graceful_stop: true,
             survives_agent: true,
         }

@@ -114,7 +114,16 @@ impl ControlLife {
         let update = self.reconciler.run(&fenced.run)?;
         let class = update.run.tasks[fenced.task].class;
         let attempt = self.attempt(fenced)?;
-        Some(Order::Sweep { attempt, class })
+        let backend = update
+            .plan
+            .stage(&update.run.tasks[fenced.task].stage)?
+            .backend
+            .clone();
+        Some(Order::Sweep {
+            attempt,
+            class,
+            backend,
+        })
     }
 
     pub(crate) fn assignment(

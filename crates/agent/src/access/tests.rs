@@ -169,7 +169,7 @@ fn stage(name: &str, reads: &[&str], writes: &str) -> StagePlan {
         boundary: None,
         secrets: std::collections::BTreeMap::new(),
         crossings: Vec::new(),
-        backend: "local".to_owned(),
+        backend: "fake".to_owned(),
         isolation: "sandbox".to_owned(),
         resources: Resources {
             cpu_millis: 1,

@@ -12,6 +12,7 @@ use barecount_model::{
     run::outcome::{AttemptResult, FailureKind},
 };
 use barecount_runner::{
+    Runner,
     clock::VirtualClock,
     fake::{Fake, OnLaunch, Playbook, Script},
     launch::AttemptToken,
@@ -80,7 +81,7 @@ impl World {
         let (events, told) = mpsc::unbounded_channel();
         let cloud: Arc<dyn Runner> = Arc::new(self.cloud.restarted());
         let config = AgentConfig {
-            runners: HashMap::from([(RunnerClass::Container, cloud)]),
+            runners: [cloud].into_iter().collect(),
             data: Arc::new(Asked::default()),
             artifacts: Arc::new(AnyArtifact),
             folders: self.folders(),
@@ -197,6 +198,7 @@ fn sweep(task: u8) -> Order {
     Order::Sweep {
         attempt: attempt(task),
         class: RunnerClass::Container,
+        backend: "fake".to_owned(),
     }
 }
 

@@ -24,6 +24,7 @@ use barecount_model::{
     run::outcome::{CommittedDataset, Staged},
 };
 use barecount_network::health::PathHealth;
+use barecount_runner::Registry;
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 
@@ -63,8 +64,7 @@ pub(crate) struct Driver {
     control: Control,
     agent: Agent,
     committer: Arc<dyn Committer>,
-    gate: Arc<PathGate>,
-    answers: Arc<Answers>,
+    gates: Arc<Gates>,
     clock: Arc<dyn Clock>,
     reconciler: Reconciler,
     notices: mpsc::UnboundedSender<Notice>,
@@ -88,13 +88,16 @@ pub(crate) struct Gates {
     paths: Arc<PathGate>,
     /// Whether its work has been done.
     answers: Arc<Answers>,
+    /// Whether its backend takes it.
+    backends: Registry,
 }
 
 impl Gates {
-    pub(crate) fn new(paths: Arc<PathGate>, answers: &Arc<Answers>) -> Self {
+    pub(crate) fn new(paths: Arc<PathGate>, answers: &Arc<Answers>, backends: Registry) -> Self {
         Self {
             paths,
             answers: Arc::clone(answers),
+            backends,
         }
     }
 }
@@ -133,8 +136,7 @@ impl Driver {
             control,
             agent,
             committer,
-            gate: gates.paths,
-            answers: gates.answers,
+            gates: Arc::new(gates),
             clock,
             reconciler,
             notices,

@@ -67,7 +67,8 @@ use barecount_dataset::table::StateTables;
 use barecount_model::{
     environment::Environment,
     id::RunId,
-    run::{Task, TaskState},
+    plan::{Plan, StagePlan},
+    run::{Run, TaskState},
     text::SecretName,
 };
 use barecount_runner::{Recovered, launch::AttemptToken};
@@ -200,7 +201,7 @@ impl Platform {
         let memory = secrets.as_ref().map(|service| service.memory.clone());
         let (events_tx, events) = mpsc::unbounded_channel();
         let config = AgentConfig {
-            runners: runners.by_class.clone(),
+            runners: runners.registry.clone(),
             data: Arc::clone(&data) as Arc<dyn barecount_agent::DataPlane>,
             artifacts: Arc::new(StoredArtifacts::new(artifacts.clone())),
             folders,
@@ -216,7 +217,7 @@ impl Platform {
             control.clone(),
             agent.clone(),
             Arc::clone(&data) as Arc<dyn Committer>,
-            Gates::new(gate, &answers),
+            Gates::new(gate, &answers, runners.registry.clone()),
             clock,
             Reconciler::new(caps.clone()),
             Inbox {
@@ -249,6 +250,28 @@ impl Platform {
         let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
         let told = working.on(run);
         told.map_err(|error| unusable("nobody could be told what is worked on", &error))
+    }
+
+    /// The tasks of a new run that may be placed with its submission: their backends take work.
+    ///
+    /// # Errors
+    /// If there is a stage that no backend here can carry out.
+    pub(crate) async fn first(&self, run: &Run, plan: &Plan) -> Result<Vec<usize>, Failure> {
+        for stage in &plan.stages {
+            if let Err(unfit) = self.runners.registry.fit(stage) {
+                let what = format!("stage `{}`: {unfit}", stage.name);
+                return Err(Failure::new(Status::Usage, what)
+                    .with_code(unfit.code().id)
+                    .with_help(unfit.remedy()));
+            }
+        }
+        let mut first = self.caps.first(run, plan);
+        for stage in &plan.stages {
+            if self.runners.registry.takes(stage).await.is_err() {
+                first.retain(|task| run.tasks[*task].stage != stage.name);
+            }
+        }
+        Ok(first)
     }
 
     /// Works on a run from now on. Runs that nobody follows stand still, whatever their state.
@@ -361,7 +384,8 @@ async fn sweep(
             let counts = match task.state {
                 TaskState::Committing => true,
                 TaskState::Active => {
-                    folders.holds_end(&token) || goes_on(runners, task, &token).await
+                    let stage = update.plan.stage(&task.stage);
+                    folders.holds_end(&token) || goes_on(runners, stage, &token).await
                 }
                 _ => false,
             };
@@ -375,8 +399,9 @@ async fn sweep(
 }
 
 /// Whether an attempt's backend knows of it still. What it does not know of is gone, and cleaned up.
-async fn goes_on(runners: &Runners, task: &Task, token: &AttemptToken) -> bool {
-    let Some(runner) = runners.by_class.get(&task.class) else {
+async fn goes_on(runners: &Runners, stage: Option<&StagePlan>, token: &AttemptToken) -> bool {
+    let found = stage.and_then(|stage| runners.registry.get(stage.class, &stage.backend));
+    let Some(runner) = found else {
         return true;
     };
     // One that cannot be asked is asked again by whoever takes up the run.

@@ -318,7 +318,7 @@ async fn submit(
     if request.token.is_none() {
         run.token = again::token(platform, &run, &plan).await?;
     }
-    let first = platform.caps.first(&run, &plan);
+    let first = platform.first(&run, &plan).await?;
     let place = again::undone(platform, &mut run, &plan, first).await?;
     let plan = Authorised::mint(plan, permit).map_err(|error| {
         Failure::from_error(Status::Refused, &error)

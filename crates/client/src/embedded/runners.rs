@@ -1,11 +1,11 @@
 //! The embedded backend of each class.
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use barecount_model::{class::RunnerClass, environment::Environment};
+use barecount_model::environment::Environment;
 use barecount_network::path::Paths;
 use barecount_runner::{
-    Runner,
+    Capabilities, Registry, Runner,
     clock::SystemClock,
     container::Container,
     dedicated_compute::DedicatedCompute,
@@ -24,8 +24,8 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// The runners of this process.
 pub(super) struct Runners {
-    /// By the class they serve.
-    pub(super) by_class: HashMap<RunnerClass, Arc<dyn Runner>>,
+    /// Those that the environment has.
+    pub(super) registry: Registry,
     /// Serves the jobs that put acceptance tests.
     pub(super) tests: Arc<dyn Runner>,
     serverless: Arc<Local<Serverless>>,
@@ -78,15 +78,19 @@ impl Runners {
         let dedicated_compute =
             Arc::new(Local::open(dedicated, &folder.join("dedicated_compute"))?);
         let tests = Arc::new(Local::open(jobs(), &folder.join("acceptance/records"))?);
-        let all: [(RunnerClass, Arc<dyn Runner>); 4] = [
-            (RunnerClass::Serverless, serverless.clone()),
-            (RunnerClass::Container, container.clone()),
-            (RunnerClass::ManagedEtl, managed_etl.clone()),
-            (RunnerClass::DedicatedCompute, dedicated_compute.clone()),
+        let all: [Arc<dyn Runner>; 4] = [
+            serverless.clone(),
+            container.clone(),
+            managed_etl.clone(),
+            dedicated_compute.clone(),
         ];
-        let served = |class: &RunnerClass| environment.backends.contains_key(class);
+        let served = |runner: &Arc<dyn Runner>| {
+            let Capabilities { class, backend, .. } = runner.capabilities();
+            let named = environment.backends.get(&class);
+            named.is_some_and(|named| named.as_str() == backend)
+        };
         Ok(Self {
-            by_class: all.into_iter().filter(|(class, _)| served(class)).collect(),
+            registry: all.into_iter().filter(served).collect(),
             tests,
             serverless,
             container,

@@ -5,6 +5,8 @@
 //! values give the same plan, here and wherever else it is compiled.
 
 mod error;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod stage;
 
 use std::collections::{BTreeMap, BTreeSet};

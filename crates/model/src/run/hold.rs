@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Effects, Moment, Rejection, RetryBudget, Run, backoff};
-use crate::class::NetworkProfile;
+use crate::{
+    capability::Unfit,
+    class::{NetworkProfile, RunnerClass},
+};
 
 /// The first delay before the task is looked at again, in milliseconds.
 const INITIAL_MS: u64 = 1_000;
@@ -24,6 +27,24 @@ pub enum WaitingReason {
         /// What was found.
         found: String,
     },
+    /// What is to carry it out takes no work now.
+    BackendDown {
+        /// The class.
+        class: RunnerClass,
+        /// Its backend.
+        backend: String,
+        /// What was found.
+        found: String,
+        /// What would change that, as a whole sentence.
+        remedy: String,
+    },
+    /// Nothing here can carry it out as it is declared.
+    Unfit {
+        /// Why.
+        unfit: Unfit,
+        /// What would change that, as a whole sentence.
+        remedy: String,
+    },
 }
 
 impl fmt::Display for WaitingReason {
@@ -32,6 +53,18 @@ impl fmt::Display for WaitingReason {
             Self::PathDown { profile, found } => {
                 write!(f, "the path of network profile {profile} is down: {found}")
             }
+            Self::BackendDown {
+                class,
+                backend,
+                found,
+                remedy,
+            } => {
+                write!(
+                    f,
+                    "backend `{backend}` takes no {class} now: {found}; {remedy}"
+                )
+            }
+            Self::Unfit { unfit, remedy } => write!(f, "{unfit}; {remedy}"),
         }
     }
 }

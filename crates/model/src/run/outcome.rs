@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::meter::Metered;
+
 /// How an attempt ended, as the agent reports it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
@@ -162,6 +164,9 @@ pub struct Metrics {
     /// Connections and lookups that the broker refused.
     #[serde(default)]
     pub network_refusals: Option<u64>,
+    /// What the backend was billed for it; nothing of one that bills nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metered: Vec<Metered>,
 }
 
 impl Metrics {

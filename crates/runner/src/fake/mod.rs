@@ -13,7 +13,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use barecount_model::{class::RunnerClass, id::RunId};
+use barecount_model::{
+    class::{NetworkProfile, RunnerClass},
+    id::RunId,
+};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
@@ -23,7 +26,7 @@ use crate::{
     Capabilities, Handle, Health, Recovered, Runner, RunnerError,
     clock::Clock,
     launch::{AttemptToken, End, Ended, Launch, LogSummary, cut_notice, tail_bytes},
-    local::Bounds,
+    local::{Bounds, host},
 };
 
 const BACKEND: &str = "fake";
@@ -176,6 +179,7 @@ impl Attempt {
             ended: Ended {
                 end: script.end.clone(),
                 usage: script.usage.clone(),
+                metered: script.metered.clone(),
                 enforcement: serde_json::Value::Null,
                 log: write_log(&launch.log, &script.prints, launch.limits.log_bytes)?,
                 warm: false,
@@ -212,6 +216,10 @@ impl Runner for Fake {
         Capabilities {
             class: self.class,
             backend: BACKEND.to_owned(),
+            most: BOUNDS.most(),
+            architectures: vec![host::architecture().to_owned()],
+            network_profiles: NetworkProfile::ALL.to_vec(),
+            bare_processes: true,
             graceful_stop: true,
             survives_agent: self.survives_agent,
         }

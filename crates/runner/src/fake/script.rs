@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use barecount_model::meter::Metered;
 use serde::{Deserialize, Serialize};
 
 use crate::launch::{AttemptToken, End, Launch, Usage};
@@ -31,6 +32,8 @@ pub struct Script {
     pub checkpoint: BTreeMap<PathBuf, String>,
     /// What it uses.
     pub usage: Usage,
+    /// What is billed for it.
+    pub metered: Vec<Metered>,
     /// The backend forgets the attempt as soon as it has started it: `wait` and `stop` do not know
     /// it, `recover` finds nothing.
     pub lost: bool,
@@ -47,6 +50,7 @@ impl Default for Script {
             output: BTreeMap::new(),
             checkpoint: BTreeMap::new(),
             usage: Usage::default(),
+            metered: Vec::new(),
             lost: false,
         }
     }

@@ -249,6 +249,7 @@ impl Worker {
         Ended {
             end,
             usage,
+            metered: Vec::new(),
             enforcement: self.process.enforcement().clone(),
             log,
             warm,

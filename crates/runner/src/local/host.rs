@@ -2,7 +2,10 @@
 
 use std::{error::Error, io::ErrorKind, sync::Arc};
 
-use barecount_model::class::RunnerClass;
+use barecount_model::{
+    capability::Most,
+    class::{NetworkProfile, RunnerClass},
+};
 use barecount_network::path::Paths;
 use barecount_sandbox::{Availability, HostReport, LaunchError, Launcher, Step};
 
@@ -37,6 +40,14 @@ impl Host {
         Capabilities {
             class,
             backend: BACKEND.to_owned(),
+            most: Bounds::here().most(),
+            architectures: vec![architecture().to_owned()],
+            network_profiles: NetworkProfile::ALL.to_vec(),
+            // Handlers and jobs have folders that only namespaces give.
+            bare_processes: matches!(
+                class,
+                RunnerClass::Container | RunnerClass::DedicatedCompute
+            ),
             graceful_stop: true,
             survives_agent: false,
         }
@@ -55,6 +66,15 @@ fn health(report: &HostReport, weakest: Isolation) -> Health {
             remedy: remedy.clone(),
         },
         _ => Health::Healthy,
+    }
+}
+
+/// This host's processors, as OCI calls them.
+pub(crate) fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
     }
 }
 
@@ -86,6 +106,16 @@ impl Bounds {
         Self {
             open_files: open_files.unwrap_or(u64::MAX),
             pids: PIDS_MAX,
+        }
+    }
+
+    /// The same as placement is told. Memory, processors and disk are caps here and no reservation:
+    /// a size may be worth more than the host has.
+    pub(crate) fn most(self) -> Most {
+        Most {
+            pids: Some(self.pids),
+            open_files: Some(self.open_files),
+            ..Most::default()
         }
     }
 

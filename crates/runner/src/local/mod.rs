@@ -89,6 +89,7 @@ pub(crate) fn never_begun() -> Ended {
     Ended {
         end: End::Stopped,
         usage: Usage::default(),
+        metered: Vec::new(),
         enforcement: serde_json::Value::Null,
         log: LogSummary::default(),
         warm: false,

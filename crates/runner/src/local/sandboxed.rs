@@ -367,6 +367,7 @@ fn ended(ran: &Ran, process: &Process, log: LogSummary, flows: Option<FlowLog>) 
         end: end(ran),
         saved: ran.stopped && ran.exit.status == ExitStatus::Code(SAVED),
         usage: usage(&ran.exit.usage),
+        metered: Vec::new(),
         enforcement: process.enforcement().clone(),
         log,
         warm: false,

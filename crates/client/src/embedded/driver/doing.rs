@@ -14,12 +14,9 @@ use barecount_model::{codes, digest::Digest, id::RunId, identity::SignedIdentity
 use barecount_network::health::PathHealth;
 use serde_json::json;
 
-use super::{Done, Driver};
+use super::{Done, Driver, Gates};
 use crate::{
-    embedded::{
-        answers::{Answers, Asked, Judgement},
-        path_gate::PathGate,
-    },
+    embedded::answers::{Asked, Judgement},
     failure::chain,
 };
 
@@ -29,10 +26,10 @@ impl Driver {
         let Some(update) = self.reconciler.run(&run).cloned() else {
             return;
         };
-        let (gate, answers) = (Arc::clone(&self.gate), Arc::clone(&self.answers));
+        let gates = Arc::clone(&self.gates);
         let done = self.done.clone();
         tokio::spawn(async move {
-            let (found, path) = look(&gate, &answers, &update, task).await;
+            let (found, path) = look(&gates, &update, task).await;
             let input = Input::Looked { run, task, found };
             // The loop has ended only if the program is ending.
             let _ = done.send(Done { input, path });
@@ -70,9 +67,14 @@ impl Driver {
         let Some(update) = self.reconciler.run(&fenced.run) else {
             return;
         };
-        let class = update.run.tasks[fenced.task].class;
-        let attempt = attempt(update, fenced);
-        self.agent.order(Order::Sweep { attempt, class });
+        let task = &update.run.tasks[fenced.task];
+        let stage = update.plan.stage(&task.stage);
+        let backend = stage.map_or_else(String::new, |stage| stage.backend.clone());
+        self.agent.order(Order::Sweep {
+            attempt: attempt(update, fenced),
+            class: task.class,
+            backend,
+        });
     }
 
     pub(super) fn roll_forward(&self, attempt: Fenced) {
@@ -106,14 +108,13 @@ impl Driver {
     }
 }
 
-async fn look(
-    gate: &PathGate,
-    answers: &Answers,
-    update: &Update,
-    task: usize,
-) -> (Found, Option<PathHealth>) {
+async fn look(gates: &Gates, update: &Update, task: usize) -> (Found, Option<PathHealth>) {
     let plan = &update.plan;
-    let work = match answers.judge(Asked::of(&update.run, plan, task)).await {
+    let work = match gates
+        .answers
+        .judge(Asked::of(&update.run, plan, task))
+        .await
+    {
         Ok(Judgement::Unchanged(work, answered)) => {
             return (Found::Done(Box::new(work), answered), None);
         }
@@ -121,7 +122,10 @@ async fn look(
         Err(error) => return (Found::Unknown(chain(&error)), None),
     };
     let looked = match plan.stage(&update.run.tasks[task].stage) {
-        Some(stage) => gate.look(stage).await,
+        Some(stage) => match gates.backends.takes(stage).await {
+            Ok(()) => gates.paths.look(stage).await,
+            Err(reason) => Err(reason),
+        },
         // Its launch says so.
         None => Ok(None),
     };
