@@ -1,14 +1,18 @@
 //! Benchmarks: release builds of the crates' own measuring examples, and what their figures are
-//! held against. Standard output gets one JSON line a figure, in one form for all.
+//! held against. Standard output gets one JSON line a figure, in one form for all, after those that
+//! say in words what is compared.
 //!
 //! Figures mean something only on a machine that does nothing else.
 
+mod dispatch;
 mod figure;
+mod peers;
 mod reading;
 
 use std::{fs, io};
 
 use figure::Figure;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
@@ -23,6 +27,8 @@ struct Bench {
     package: &'static str,
     example: &'static str,
     arguments: &'static [&'static str],
+    /// Programs in `xtask/peers` that have others do the same.
+    peers: &'static [&'static str],
     /// What the example's lines say.
     read: fn(&[Value]) -> Vec<Figure>,
 }
@@ -38,6 +44,7 @@ const BENCHES: &[Bench] = &[
         package: "barecount-sandbox",
         example: "cold_start",
         arguments: &[],
+        peers: &[],
         read: reading::sandbox,
     },
     Bench {
@@ -45,6 +52,7 @@ const BENCHES: &[Bench] = &[
         package: "barecount-ledger",
         example: "throughput",
         arguments: &[FOLDER],
+        peers: &[],
         read: reading::ledger,
     },
     Bench {
@@ -52,6 +60,7 @@ const BENCHES: &[Bench] = &[
         package: "barecount-runner",
         example: "invoke",
         arguments: &[],
+        peers: &[],
         read: reading::invoke,
     },
     Bench {
@@ -59,6 +68,7 @@ const BENCHES: &[Bench] = &[
         package: "barecount-network",
         example: "relay",
         arguments: &[],
+        peers: &[],
         read: reading::network,
     },
     Bench {
@@ -66,6 +76,7 @@ const BENCHES: &[Bench] = &[
         package: "barecount-secrets",
         example: "fetch",
         arguments: &[FOLDER],
+        peers: &[],
         read: reading::secrets,
     },
     Bench {
@@ -73,6 +84,7 @@ const BENCHES: &[Bench] = &[
         package: "barecount-engine",
         example: "etl",
         arguments: &["1"],
+        peers: &[],
         read: reading::etl,
     },
     Bench {
@@ -80,6 +92,7 @@ const BENCHES: &[Bench] = &[
         package: "barecount-engine",
         example: "sql",
         arguments: &[FOLDER, PYTHON],
+        peers: &[],
         read: reading::sql,
     },
     Bench {
@@ -87,6 +100,7 @@ const BENCHES: &[Bench] = &[
         package: "barecount-dataset",
         example: "staging",
         arguments: &[FOLDER, "2000000", PYTHON],
+        peers: &[],
         read: reading::staging,
     },
     Bench {
@@ -94,6 +108,7 @@ const BENCHES: &[Bench] = &[
         package: "barecount-e2e",
         example: "skip",
         arguments: &[],
+        peers: &[],
         read: reading::skip,
     },
     Bench {
@@ -101,7 +116,8 @@ const BENCHES: &[Bench] = &[
         package: "barecount-control",
         example: "dispatch",
         arguments: &[FOLDER],
-        read: reading::dispatch,
+        peers: &["restate", "graphile-worker", "dbos"],
+        read: dispatch::read,
     },
 ];
 
@@ -115,23 +131,23 @@ pub(crate) fn run(names: &[String]) -> Result<(), Failure> {
     build(&chosen, &project)?;
     let mut missed = Vec::new();
     for bench in chosen {
-        let figures = bench.run(&project)?;
-        for figure in &figures {
-            print(figure)?;
+        let Measured { lines, failed } = bench.run(&project)?;
+        for line in lines.iter().filter(|line| line.get("about").is_some()) {
+            print(bench.name, line)?;
         }
-        let over = figures
-            .into_iter()
-            .filter(|figure| figure.met() == Some(false));
-        missed.extend(over.map(|figure| format!("{}: {}", figure.bench, figure.case)));
+        for figure in (bench.read)(&lines) {
+            let line = figure.line();
+            print(bench.name, &line)?;
+            if figure.met() == Some(false) {
+                missed.push(format!("outside of the budget: {}", line.shortfall()));
+            }
+        }
+        missed.extend(failed.map(|failure| failure.to_string()));
     }
     if missed.is_empty() {
         return Ok(());
     }
-    let list = missed.join("; ");
-    Err(Failure::new(
-        "bench",
-        format!("outside of the budget: {list}"),
-    ))
+    Err(Failure::new("bench", missed.join("\n")))
 }
 
 fn find(name: &str) -> Result<&'static Bench, Failure> {
@@ -168,8 +184,16 @@ fn build(chosen: &[&Bench], project: &Project) -> Result<(), Failure> {
         .map(drop)
 }
 
+/// What came of a benchmark.
+struct Measured {
+    /// Lines of JSON, of ours and of peers.
+    lines: Vec<Value>,
+    /// Why there are none of some peer, and of those after it.
+    failed: Option<Failure>,
+}
+
 impl Bench {
-    fn run(&self, project: &Project) -> Result<Vec<Figure>, Failure> {
+    fn run(&self, project: &Project) -> Result<Measured, Failure> {
         let Self { name, example, .. } = self;
         setup::for_benchmark(name, project)?;
         let program = project.target.join("release/examples").join(example);
@@ -192,26 +216,28 @@ impl Bench {
             .env("BARECOUNT_BIN", binary.display().to_string())
             .shown(Shown::InLog)
             .run(&log, project)?;
-        fs::remove_dir_all(&scratch).map_err(failed)?;
-        let said = fs::read_to_string(project.log(&log)).map_err(failed)?;
-        let lines: Vec<Value> = said
-            .lines()
-            .filter(|line| line.starts_with('{'))
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect();
-        let figures = (self.read)(&lines);
-        if figures.is_empty() {
-            let reason = format!("the example printed no figure; it said:\n{said}");
+        let mut lines = peers::lines(&log, project)?;
+        if (self.read)(&lines).is_empty() {
+            let log = project.log(&log);
+            let reason = format!("the example printed no figure; it said: {}", log.display());
             return Err(Failure::new(*name, reason));
         }
-        Ok(figures)
+        let beside = self.peers.iter().try_for_each(|peer| {
+            lines.extend(peers::run(peer, &scratch, project)?);
+            Ok(())
+        });
+        fs::remove_dir_all(&scratch).map_err(failed)?;
+        Ok(Measured {
+            lines,
+            failed: beside.err(),
+        })
     }
 }
 
 #[expect(clippy::print_stdout, reason = "the figures are the result")]
-fn print(figure: &Figure) -> Result<(), Failure> {
-    let line = serde_json::to_string(&figure.line())
-        .map_err(|error| Failure::new(figure.bench, error.to_string()))?;
+fn print(bench: &str, line: &impl Serialize) -> Result<(), Failure> {
+    let line =
+        serde_json::to_string(line).map_err(|error| Failure::new(bench, error.to_string()))?;
     println!("{line}");
     Ok(())
 }

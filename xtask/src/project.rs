@@ -54,6 +54,11 @@ impl Project {
         self.target.join("bench-python")
     }
 
+    /// Where peers of a benchmark are, with what they are installed with.
+    pub(crate) fn peers(&self) -> PathBuf {
+        self.target.join("bench-peers")
+    }
+
     /// A program of the workspace as tests run it.
     pub(crate) fn debug_program(&self, name: &str) -> PathBuf {
         self.target.join("debug").join(name)

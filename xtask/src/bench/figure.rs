@@ -119,6 +119,40 @@ impl Figure {
     }
 }
 
+impl Line<'_> {
+    /// For people, what is missed and by what.
+    pub(crate) fn shortfall(&self) -> String {
+        let Self {
+            bench,
+            case,
+            ours,
+            unit,
+            ..
+        } = self;
+        let budget = self.budget.as_deref().unwrap_or("none");
+        let beside = self.alternative_name.map(|name| format!(" ({name})"));
+        let beside = beside.unwrap_or_default();
+        format!("{bench}: {case}: {ours} {unit}, where the budget is {budget}{beside}")
+    }
+}
+
 fn rounded(number: f64) -> f64 {
     (number * 1e3).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_misses_its_budget_is_said_with_it_and_what_it_stands_beside() {
+        let figure = Figure::new("etl", "a", 3.0, "ms").budget(Budget::TimesAtMost(2.0));
+        let told = "etl: a: 3 ms, where the budget is at most 2.000 of the alternative (bare)";
+        assert_eq!(figure.beside("bare", 1.0).line().shortfall(), told);
+        let figure = Figure::new("etl", "b", 3.0, "ms").budget(Budget::AtMost(2.0));
+        assert_eq!(
+            figure.line().shortfall(),
+            "etl: b: 3 ms, where the budget is at most 2 ms"
+        );
+    }
 }

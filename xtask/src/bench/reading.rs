@@ -299,49 +299,12 @@ pub(crate) fn staging(lines: &[Value]) -> Vec<Figure> {
     figures
 }
 
-/// Runs that do nothing.
-pub(crate) fn dispatch(lines: &[Value]) -> Vec<Figure> {
-    let mut figures = Vec::new();
-    let alone = line(lines, "case", "one in flight");
-    if let (Some(p50), Some(sync)) = (number(alone, "p50_ms"), number(alone, "fdatasync_p50_ms")) {
-        // 0.8 ms where a synchronisation takes 0.2 ms.
-        let figure = Figure::new("dispatch", "one in flight", p50, "ms p50");
-        let figure = figure.beside("fdatasync of a page", sync);
-        figures.push(figure.budget(Budget::TimesAtMost(4.0)));
-        for line in lines {
-            let (Some(case), Some(rate)) =
-                (line["case"].as_str(), line["runs_per_second"].as_f64())
-            else {
-                continue;
-            };
-            let figure = Figure::new("dispatch", case, rate, "runs/s");
-            figures.push(figure.beside("synchronisations one after another", 1e3 / sync));
-            for (key, unit) in [
-                ("cpu_us_per_run", "µs of processor time a run"),
-                ("writer_us_per_run", "µs of the writer's a run"),
-                ("written_bytes_per_run", "bytes written a run"),
-            ] {
-                if let Some(cost) = number(Some(line), key) {
-                    figures.push(Figure::new("dispatch", case, cost, unit));
-                }
-            }
-        }
-    }
-    if let Some(wait) = number(
-        line(lines, "case", "ledger"),
-        "integrated_ms_after_the_last_answer",
-    ) {
-        let figure = Figure::new("dispatch", "last answer to durable checkpoint", wait, "ms");
-        figures.push(figure);
-    }
-    figures
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::bench::dispatch;
 
     fn met(figures: &[Figure]) -> Vec<Option<bool>> {
         figures.iter().map(Figure::met).collect()
@@ -366,14 +329,6 @@ mod tests {
     fn where_crun_does_not_run_nothing_is_claimed_about_it() {
         let without = &cold_start(1000)[..2];
         assert_eq!(met(&sandbox(without)), [Some(true), None]);
-    }
-
-    #[test]
-    fn one_run_in_flight_may_take_four_synchronisations() {
-        let alone =
-            |p50: f64| json!({"case": "one in flight", "p50_ms": p50, "fdatasync_p50_ms": 2.0});
-        assert_eq!(met(&dispatch(&[alone(8.0)])), [Some(true)]);
-        assert_eq!(met(&dispatch(&[alone(8.1)])), [Some(false)]);
     }
 
     #[test]
@@ -414,7 +369,15 @@ mod tests {
 
     #[test]
     fn an_example_that_says_nothing_has_no_figures() {
-        for read in [sandbox, ledger, invoke, secrets, etl, staging, dispatch] {
+        for read in [
+            sandbox,
+            ledger,
+            invoke,
+            secrets,
+            etl,
+            staging,
+            dispatch::read,
+        ] {
             assert!(read(&[]).is_empty());
         }
     }

@@ -60,6 +60,7 @@ fn main() -> Result<(), Failure> {
 }
 
 async fn measure(folder: &Path, runs: usize) -> Result<(), Failure> {
+    print(&description(folder));
     let service = Service::start(folder).await?;
     let socket = service.socket();
     let warm_up = Load::new("warm-up", IN_FLIGHT, 1, runs / 10);
@@ -78,6 +79,27 @@ async fn measure(folder: &Path, runs: usize) -> Result<(), Failure> {
         "integrated_ms_after_the_last_answer": millis(answered.elapsed()),
     }));
     queue::questions(&folder.join("state"), runs)
+}
+
+/// What is done for each run, in the words that peers of the benchmark are described in.
+fn description(folder: &Path) -> Value {
+    json!({
+        "bench": "dispatch", "about": "BareCount Runners",
+        "each_run": {
+            "called": "over a Unix socket; control plane and callers share a process, and a stand-in \
+                       for a runner succeeds at once",
+            "durable": "the run with its plan before it is launched, and its end with its evidence \
+                        before the caller is answered",
+            "durable_writes": "two appends to the journal, each synchronised together with those of \
+                               other runs; the tables and the ledger's tiles follow",
+            "delivery": "one run per token; an attempt that fails is repeated, and one outcome counts",
+            "fencing": "the owner's epoch in each append, the attempt's number in each report",
+            "evidence": "entries of an append-only log, which a signed checkpoint covers soon after",
+            "authorisation": "policies are asked for each run; the answer to an equal question is \
+                              remembered",
+        },
+        "settings": { "journal": "SQLite, WAL, synchronous=FULL", "folder": folder },
+    })
 }
 
 /// Turn by turn with a synchronised write of a page to the same file system.
