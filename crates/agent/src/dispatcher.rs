@@ -9,7 +9,7 @@ use barecount_api::{
     attempt::AttemptRef,
 };
 use barecount_model::{class::RunnerClass, id::RunId, run::outcome::Outcome};
-use barecount_runner::{Recovered, Registry, clock::Clock};
+use barecount_runner::{Recovered, Registry, Runner, clock::Clock};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
@@ -77,6 +77,20 @@ impl Disk {
                 tokio::task::yield_now().await;
                 done
             }
+        }
+    }
+
+    /// As [`run`](Self::run), of work that also awaits.
+    pub(crate) async fn run_all<W>(self, work: W) -> Result<W::Output, tokio::task::JoinError>
+    where
+        W: Future<Output: Send> + Send + 'static,
+    {
+        match self {
+            Self::Threads => {
+                let runtime = tokio::runtime::Handle::current();
+                tokio::task::spawn_blocking(move || runtime.block_on(work)).await
+            }
+            Self::Inline => Ok(work.await),
         }
     }
 }
@@ -190,16 +204,8 @@ impl Agent {
     /// of it, or else its loss.
     async fn recover(&self, assignment: &Assignment, live: &Live) {
         let attempt = &assignment.attempt;
-        let (outbox, asked) = (self.outbox.clone(), attempt.clone());
-        match self.inner.disk.run(move || outbox.find(&asked)).await {
-            Ok(Some(told)) => return self.ended(told),
-            Ok(None) => {}
-            // Then its runner may still know.
-            Err(error) => warn(
-                attempt,
-                "an attempt's end that was kept cannot be read",
-                &error,
-            ),
+        if let Some(told) = self.kept_end(attempt).await {
+            return self.ended(told);
         }
         match self.found(assignment).await {
             Some(found) => self.attempt(assignment, live, Some(found)).await,
@@ -208,13 +214,47 @@ impl Agent {
                 let mut pause = RECOVERY_PAUSE;
                 let stage = &assignment.stage;
                 while !self.sweep(attempt, stage.class, &stage.backend).await {
-                    self.inner.clock.sleep(pause).await;
-                    pause = LONGEST_PAUSE.min(pause * 2);
+                    self.wait_longer(&mut pause).await;
                 }
                 let attempt = attempt.clone();
                 self.ended(Event::Lost { attempt });
             }
         }
+    }
+
+    /// The end of an attempt, if it was kept. A disk that does not answer is asked again: work would be
+    /// done again that is done. Where that does not help, its runner may still know.
+    async fn kept_end(&self, attempt: &AttemptRef) -> Option<Event> {
+        let mut pause = RECOVERY_PAUSE;
+        for _ in 0..RECOVERY_TRIES {
+            let (outbox, asked) = (self.outbox.clone(), attempt.clone());
+            match self.inner.disk.run(move || outbox.find(&asked)).await {
+                Ok(found) => return found,
+                Err(error) => warn(
+                    attempt,
+                    "an attempt's end that was kept cannot be read",
+                    &error,
+                ),
+            }
+            self.wait_longer(&mut pause).await;
+        }
+        None
+    }
+
+    /// Ends what a runner may have of an attempt, however long that takes: until it is certain that
+    /// nothing of it runs, another attempt would run beside it.
+    pub(crate) async fn end_for_certain(&self, runner: &dyn Runner, attempt: &AttemptRef) {
+        let token = attempt.token();
+        let mut pause = RECOVERY_PAUSE;
+        while let Err(error) = runner.destroy(&token).await {
+            warn(attempt, "an attempt could not be ended", &error);
+            self.wait_longer(&mut pause).await;
+        }
+    }
+
+    async fn wait_longer(&self, pause: &mut Duration) {
+        self.inner.clock.sleep(*pause).await;
+        *pause = LONGEST_PAUSE.min(*pause * 2);
     }
 
     /// What the attempt's runner has of it that can be gone on with. What was given secrets cannot:

@@ -153,13 +153,15 @@ impl Agent {
             secrets,
             folders,
             clock,
+            disk,
             ..
         } = &*self.inner;
         let assignment = course.assignment;
         course.gate.fetch(assignment.stage.secrets.values())?;
         let record = folders.accesses(&assignment.attempt.token());
         let detail = &mut course.detail;
-        secrets::give(secrets.as_ref(), assignment, record, clock, detail).await
+        let host = (clock, *disk);
+        secrets::give(secrets.as_ref(), assignment, record, host, detail).await
     }
 
     /// Has the work done; none if it was stopped before it began.
@@ -186,7 +188,7 @@ impl Agent {
             launched = runner.launch(&launch) => launched,
             // It may wait for something that others have, and has not begun for all we know.
             _ = course.live.stopped() => {
-                self.destroy(&*runner, course.assignment).await;
+                self.end_for_certain(&*runner, &course.assignment.attempt).await;
                 return Ok(None);
             }
         };
@@ -194,7 +196,8 @@ impl Agent {
             Ok(handle) => handle,
             Err(error) => {
                 // It may have started, and the answer got lost.
-                self.destroy(&*runner, course.assignment).await;
+                self.end_for_certain(&*runner, &course.assignment.attempt)
+                    .await;
                 return Err(infrastructure(&error));
             }
         };
@@ -253,7 +256,7 @@ impl Agent {
             biased;
             ended = runner.wait(handle) => {
                 course.timeline.work_ended_at = Some(clock.timestamp());
-                let ended = ended.map_err(|error| infrastructure(&error))?;
+                let ended = self.known(ended, runner, assignment).await?;
                 return Ok(Worked { ended, overdue: None });
             }
             grace = course.live.stopped() => (grace, None),
@@ -264,14 +267,23 @@ impl Agent {
             Err(error) => Err(error),
         };
         course.timeline.work_ended_at = Some(clock.timestamp());
-        let ended = ended.map_err(|error| infrastructure(&error))?;
+        let ended = self.known(ended, runner, assignment).await?;
         Ok(Worked { ended, overdue })
     }
 
-    async fn destroy(&self, runner: &dyn Runner, assignment: &Assignment) {
-        let attempt = &assignment.attempt;
-        if let Err(error) = runner.destroy(&attempt.token()).await {
-            warn(attempt, "an attempt could not be cleaned up", &error);
+    /// How work ended. Where its runner cannot tell, it has failed, and nothing of it runs any more.
+    async fn known(
+        &self,
+        ended: Result<Ended, RunnerError>,
+        runner: &dyn Runner,
+        assignment: &Assignment,
+    ) -> Result<Ended, Failure> {
+        match ended {
+            Ok(ended) => Ok(ended),
+            Err(error) => {
+                self.end_for_certain(runner, &assignment.attempt).await;
+                Err(infrastructure(&error))
+            }
         }
     }
 
@@ -294,9 +306,12 @@ impl Agent {
         gate.reach(&stage.egress)?;
         let located = artifacts.locate(&stage.work, &stage.drivers).await?;
         let token = assignment.attempt.token();
-        let places = folders
-            .prepare(&token, Some(&assignment.reuse), located.drivers.clone())
-            .map_err(|error| host("the attempt's folders cannot be made", &error))?;
+        let (made, name, reuse) = (folders.clone(), token.clone(), assignment.reuse.clone());
+        let drivers = located.drivers.clone();
+        let prepare = move || made.prepare(&name, Some(&reuse), drivers);
+        let prepared = self.inner.disk.run(prepare).await;
+        let places =
+            prepared.map_err(|error| host("the attempt's folders cannot be made", &error))?;
         let mut inputs = Vec::new();
         for input in &stage.inputs {
             if course.live.is_stopped() {

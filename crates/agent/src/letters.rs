@@ -18,7 +18,7 @@ use barecount_api::{assignment::SetAside, letter::Letter};
 use barecount_model::digest::{Digest, Digesting};
 use barecount_secrets::Redactor;
 
-use crate::places;
+use crate::{files::HostFiles, places};
 
 /// Groups that are told apart; what comes after them is grouped by dataset alone.
 const MAX_GROUPS: usize = 1_000;
@@ -117,7 +117,7 @@ impl Letters {
         };
         let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
-        places::put_record(&writer.path, record)?;
+        places::put_record(&HostFiles, &writer.path, record)?;
         let digest = std::mem::take(&mut writer.digesting).finish();
         kept.digest = Some(digest);
         for group in &mut kept.groups {

@@ -64,7 +64,7 @@ impl Outbox {
             let message = format!("it has {} bytes, of {MAX_BYTES} at most", text.len());
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
         }
-        places::keep_record(&path, &text)?;
+        places::keep_record(&**self.folders.files(), &path, &text)?;
         self.folders.sync()
     }
 
@@ -74,7 +74,7 @@ impl Outbox {
     /// Any error of the file system; a record that is not one of this attempt.
     pub(crate) fn find(&self, attempt: &AttemptRef) -> io::Result<Option<Event>> {
         let path = self.path(&attempt.token());
-        let text = match std::fs::read(&path) {
+        let text = match self.folders.files().read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
@@ -96,14 +96,14 @@ impl Outbox {
     /// # Errors
     /// Any error of the file system.
     pub(crate) fn remove(&self, token: &AttemptToken) -> io::Result<()> {
-        match std::fs::remove_file(self.path(token)) {
+        match self.folders.files().remove_file(&self.path(token)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
     }
 
     fn path(&self, token: &AttemptToken) -> PathBuf {
-        self.folders.end(token)
+        self.folders.kept_end(token)
     }
 }
 

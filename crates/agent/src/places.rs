@@ -3,13 +3,16 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use barecount_runner::launch::{AttemptToken, Places};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::files::{Files, HostFiles};
 
 /// The file in an attempt's folder that tells of its launch.
 const NOTE: &str = "launch.json";
@@ -22,27 +25,33 @@ struct LaunchNote {
     at: Timestamp,
 }
 
-/// What names the time since the host's last start.
-fn boot() -> io::Result<String> {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-}
-
 /// Where attempts' folders are made.
 #[derive(Debug, Clone)]
 pub struct StagingFolders {
     root: PathBuf,
     caches: PathBuf,
     logs: PathBuf,
+    files: Arc<dyn Files>,
 }
 
 impl StagingFolders {
     /// Folders inside a state folder.
     pub fn new(state: &Path) -> Self {
+        Self::on(Arc::new(HostFiles), state)
+    }
+
+    /// Folders inside a state folder of another disk.
+    pub fn on(files: Arc<dyn Files>, state: &Path) -> Self {
         Self {
             root: state.join("staging"),
             caches: state.join("cache"),
             logs: state.join("logs"),
+            files,
         }
+    }
+
+    pub(crate) fn files(&self) -> &Arc<dyn Files> {
+        &self.files
     }
 
     /// The folder of one attempt.
@@ -81,19 +90,15 @@ impl StagingFolders {
     /// # Errors
     /// Any error of the file system.
     pub fn all_letters(&self) -> io::Result<Vec<(String, PathBuf)>> {
-        let entries = match std::fs::read_dir(&self.logs) {
+        let names = match self.files.names(&self.logs) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other?,
         };
-        let mut found = Vec::new();
-        for entry in entries {
-            let path = entry?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if let Some(token) = name.strip_suffix(".dead_letters.jsonl") {
-                found.push((token.to_owned(), path.clone()));
-            }
-        }
-        Ok(found)
+        let letters = names.into_iter().filter_map(|name| {
+            let token = name.strip_suffix(".dead_letters.jsonl")?.to_owned();
+            Some((token, self.logs.join(name)))
+        });
+        Ok(letters.collect())
     }
 
     /// Where they are written before they are whole.
@@ -107,7 +112,8 @@ impl StagingFolders {
     }
 
     /// Makes an attempt's folders anew. Whatever an earlier try of the same launch left is removed:
-    /// it can hold nothing that was decided for.
+    /// it can hold nothing that was decided for. Their names are durable: what is staged in them, and
+    /// decided for, no loss of power takes. Blocks on the disk.
     ///
     /// # Errors
     /// Any error of the file system.
@@ -130,29 +136,33 @@ impl StagingFolders {
             .into_iter()
             .chain(&places.cache)
         {
-            std::fs::create_dir_all(place)?;
+            self.files.make_folder(place)?;
         }
-        std::fs::create_dir_all(folder.join("staged"))?;
-        std::fs::create_dir_all(&self.logs)?;
+        self.files.make_folder(&folder.join("staged"))?;
+        self.files.make_folder(&self.logs)?;
+        self.files.sync_folder(&folder)?;
+        self.sync()?;
         Ok(places)
     }
 
-    /// Where the end of an attempt is kept.
-    pub(crate) fn end(&self, token: &AttemptToken) -> PathBuf {
+    /// Where the end of an attempt is kept until it is acknowledged.
+    pub fn kept_end(&self, token: &AttemptToken) -> PathBuf {
         self.of(token).join(END)
     }
 
     /// Whether an attempt's folder keeps an end that nobody has acknowledged.
     pub fn holds_end(&self, token: &AttemptToken) -> bool {
-        self.end(token).is_file()
+        self.files.is_file(&self.kept_end(token))
     }
 
-    /// Makes the names of attempts' folders durable.
+    /// Makes the names of attempts' folders durable, and of what they are in.
     ///
     /// # Errors
     /// Any error of the file system.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        std::fs::File::open(&self.root)?.sync_all()
+        self.files.sync_folder(&self.root)?;
+        let state = self.root.parent().unwrap_or(Path::new("."));
+        self.files.sync_folder(state)
     }
 
     /// Notes that an attempt is about to be launched. A later process that finds the attempt ended
@@ -162,15 +172,17 @@ impl StagingFolders {
     /// # Errors
     /// Any error of the file system.
     pub(crate) fn note_launch(&self, token: &AttemptToken, at: Timestamp) -> io::Result<()> {
-        let note = LaunchNote { boot: boot()?, at };
-        std::fs::write(self.of(token).join(NOTE), serde_json::to_string(&note)?)
+        let boot = self.files.boot()?;
+        let note = serde_json::to_string(&LaunchNote { boot, at })?;
+        let path = self.of(token).join(NOTE);
+        self.files.write(&path, note.as_bytes())
     }
 
     /// When an attempt was launched, if that was since the host's last start.
     pub(crate) fn launched_at(&self, token: &AttemptToken) -> Option<Timestamp> {
-        let text = std::fs::read(self.of(token).join(NOTE)).ok()?;
+        let text = self.files.read(&self.of(token).join(NOTE)).ok()?;
         let note: LaunchNote = serde_json::from_slice(&text).ok()?;
-        (boot().ok()? == note.boot).then_some(note.at)
+        (self.files.boot().ok()? == note.boot).then_some(note.at)
     }
 
     /// Removes an attempt's folder. Removing what is not there does nothing.
@@ -178,7 +190,7 @@ impl StagingFolders {
     /// # Errors
     /// Any error of the file system.
     pub fn sweep(&self, token: &AttemptToken) -> io::Result<()> {
-        match std::fs::remove_dir_all(self.of(token)) {
+        match self.files.remove_folder(&self.of(token)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
@@ -189,13 +201,10 @@ impl StagingFolders {
     /// # Errors
     /// Any error of the file system.
     pub fn names(&self) -> io::Result<Vec<String>> {
-        let entries = match std::fs::read_dir(&self.root) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other?,
-        };
-        entries
-            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-            .collect()
+        match self.files.names(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => other,
+        }
     }
 
     /// Removes every attempt's folder but those named in `keep`: after a crash, when it is known
@@ -211,7 +220,7 @@ impl StagingFolders {
             .into_iter()
             .filter(|name| !keep.contains(name))
         {
-            std::fs::remove_dir_all(self.root.join(name))?;
+            self.files.remove_folder(&self.root.join(name))?;
             removed += 1;
         }
         Ok(removed)
@@ -223,26 +232,24 @@ impl StagingFolders {
 ///
 /// # Errors
 /// Any error of the file system.
-pub(crate) fn keep_record(path: &Path, lines: &str) -> io::Result<()> {
+pub(crate) fn keep_record(files: &dyn Files, path: &Path, lines: &str) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
+    files.make_folder(folder)?;
     let whole = path.with_extension("tmp");
-    let mut file = std::fs::File::create(&whole)?;
-    file.write_all(lines.as_bytes())?;
-    file.sync_all()?;
-    put_record(&whole, path)
+    files.write_durably(&whole, lines.as_bytes())?;
+    put_record(files, &whole, path)
 }
 
 /// Gives a record that is whole and durable its name beside the ledger.
 ///
 /// # Errors
 /// Any error of the file system.
-pub(crate) fn put_record(whole: &Path, path: &Path) -> io::Result<()> {
+pub(crate) fn put_record(files: &dyn Files, whole: &Path, path: &Path) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    std::fs::rename(whole, path)?;
+    files.make_folder(folder)?;
+    files.rename(whole, path)?;
     // The evidence that names it is durable from its own commit on: then its name has to be, too.
-    std::fs::File::open(folder)?.sync_all()
+    files.sync_folder(folder)
 }
 
 #[cfg(test)]

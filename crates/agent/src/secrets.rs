@@ -31,7 +31,7 @@ use barecount_secrets::{
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::executor::chain;
+use crate::{dispatcher::Disk, executor::chain};
 
 /// Where an agent gets secrets, and where their files are.
 #[derive(Clone)]
@@ -77,7 +77,7 @@ pub(crate) async fn give(
     service: Option<&SecretsService>,
     assignment: &Assignment,
     record: PathBuf,
-    clock: &Arc<dyn Clock>,
+    (clock, disk): (&Arc<dyn Clock>, Disk),
     detail: &mut Value,
 ) -> Result<Option<Given>, Failure> {
     if assignment.stage.secrets.is_empty() {
@@ -90,15 +90,14 @@ pub(crate) async fn give(
             message: "there is no service here that secrets could be fetched from".to_owned(),
         });
     };
-    let (given_to, runtime) = (assignment.clone(), tokio::runtime::Handle::current());
-    let clock = Arc::clone(clock);
+    let (given_to, clock) = (assignment.clone(), Arc::clone(clock));
     // Reading a store, stretching a passphrase and synchronising the record block.
-    let given = tokio::task::spawn_blocking(move || {
+    let given = disk.run_all(async move {
         let log = match AccessFile::open(&record) {
             Ok(log) => log,
             Err(error) => return (Err(GiveError::Record(error)), json!(null)),
         };
-        let given = runtime.block_on(fetch_all(&service, &given_to, &log, &*clock));
+        let given = fetch_all(&service, &given_to, &log, &*clock).await;
         (given, log.evidence(&given_to))
     });
     let (given, evidence) = given.await.map_err(|error| {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use barecount_model::{id::RunId, identity::SignedIdentity};
+use barecount_model::{id::RunId, identity::SignedIdentity, run::Abandonment};
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
@@ -46,6 +46,22 @@ pub enum Ask {
     Cancel {
         /// The run.
         run: RunId,
+        /// By which permit.
+        permit: Arc<Permit>,
+    },
+    /// Take a run up again.
+    Resume {
+        /// The run.
+        run: RunId,
+        /// By which permit.
+        permit: Arc<Permit>,
+    },
+    /// Give a run up.
+    Abandon {
+        /// The run.
+        run: RunId,
+        /// By whom, and why.
+        abandonment: Abandonment,
         /// By which permit.
         permit: Arc<Permit>,
     },
@@ -154,6 +170,20 @@ impl Ask {
             Self::Cancel { run, permit } => {
                 let by = permit.shared();
                 let verb = Verb::Cancel { by };
+                Command::Apply { run, verb }
+            }
+            Self::Resume { run, permit } => {
+                let by = permit.shared();
+                let verb = Verb::Resume { by };
+                Command::Apply { run, verb }
+            }
+            Self::Abandon {
+                run,
+                abandonment,
+                permit,
+            } => {
+                let by = permit.shared();
+                let verb = Verb::Abandon { by, abandonment };
                 Command::Apply { run, verb }
             }
             Self::Integrated(size) => Command::Integrated { size },

@@ -23,6 +23,9 @@ use crate::text::DatasetName;
 const PURPOSE: &str = "barecount.dev/attempt-identity/v1\n";
 /// For getting ready and for staging outputs, beyond the attempt's timeout and grace period.
 const ALLOWANCE: SignedDuration = SignedDuration::from_hours(1);
+/// So much the clock of whoever checks an identity may be behind that of who issued it: another
+/// host's, or the same one's after it was set.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
 /// So many entries of a scope are shown in evidence; the digest covers all.
 const SHOWN: usize = 32;
 
@@ -160,9 +163,10 @@ impl Identity {
         }
     }
 
-    /// Whether it holds at `now`.
+    /// Whether it holds at `now`, by a clock that may be some minutes behind.
     pub fn holds_at(&self, now: Timestamp) -> bool {
-        (self.issued_at..self.expires_at).contains(&now)
+        let since = self.issued_at.checked_sub(CLOCKS_DIFFER);
+        (since.unwrap_or(Timestamp::MIN)..self.expires_at).contains(&now)
     }
 
     /// What is signed: a line that says what for, and the identity as canonical JSON.
@@ -248,12 +252,13 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_holds_from_its_issue_until_just_before_its_end() {
+    fn an_identity_holds_until_just_before_its_end_and_where_a_clock_is_minutes_behind() {
         let (identity, millisecond) = (identity(), SignedDuration::from_millis(1));
         assert!(identity.holds_at(identity.issued_at));
+        assert!(identity.holds_at(identity.issued_at - CLOCKS_DIFFER));
         assert!(identity.holds_at(identity.expires_at - millisecond));
         assert!(!identity.holds_at(identity.expires_at));
-        assert!(!identity.holds_at(identity.issued_at - millisecond));
+        assert!(!identity.holds_at(identity.issued_at - CLOCKS_DIFFER - millisecond));
     }
 
     #[test]

@@ -2,16 +2,23 @@
 
 use std::sync::Arc;
 
-use barecount_agent::{Agent, AgentConfig, Disk, IdentityVerifier, StagingFolders};
+use async_trait::async_trait;
+use barecount_agent::{Agent, AgentConfig, Disk, IdentityVerifier, SecretsService};
 use barecount_api::assignment::{Event, Order};
 use barecount_model::class::RunnerClass;
 use barecount_runner::Runner;
+use barecount_secrets::{Lease, Permitted, ProviderError, Reference, Secret, SecretsProvider};
+use jiff::{SignedDuration, Timestamp};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::mpsc,
 };
 
-use crate::{clock::WorldClock, cloud::Cloud, data::Tables};
+use crate::{
+    cloud::Cloud,
+    data::{SiteTables, Tables},
+    site::Site,
+};
 
 /// It ends when this is dropped, wherever it is then.
 pub(crate) struct AgentLife {
@@ -20,27 +27,48 @@ pub(crate) struct AgentLife {
     runtime: Runtime,
 }
 
+/// Lends the same value to everybody whom the gate lets ask.
+struct Lender;
+
+#[async_trait]
+impl SecretsProvider for Lender {
+    async fn fetch(&self, request: Permitted<'_>) -> Result<Lease, ProviderError> {
+        let reference = Reference::exact(request.reference().name.clone(), 1);
+        let lasts = request.scope().lasts.max(SignedDuration::ZERO);
+        let until = request.now().checked_add(lasts).unwrap_or(Timestamp::MAX);
+        let value = Secret::new(b"what nobody may ever read");
+        Ok(Lease::new(value, reference, until))
+    }
+}
+
 impl AgentLife {
     pub(crate) fn begin(
+        site: &Site,
         cloud: &Cloud,
         tables: &Tables,
-        folders: &StagingFolders,
         identities: IdentityVerifier,
-        clock: &WorldClock,
     ) -> Result<Self, String> {
         let (events, told) = mpsc::unbounded_channel();
         let classes = [RunnerClass::Container, RunnerClass::Serverless];
+        let here = Arc::new(SiteTables {
+            tables: tables.clone(),
+            disk: site.disk.clone(),
+        });
+        let secrets = SecretsService {
+            provider: Arc::new(Lender),
+            memory: site.memory.clone(),
+        };
         let config = AgentConfig {
             runners: classes
                 .map(|class| Arc::new(cloud.serving(class)) as Arc<dyn Runner>)
                 .into_iter()
                 .collect(),
-            data: Arc::new(tables.clone()),
-            artifacts: Arc::new(tables.clone()),
-            folders: folders.clone(),
-            secrets: None,
+            data: Arc::clone(&here) as _,
+            artifacts: here,
+            folders: site.folders.clone(),
+            secrets: Some(secrets),
             identities,
-            clock: Arc::new(clock.clone()),
+            clock: Arc::new(site.clock.clone()),
             disk: Disk::Inline,
         };
         let runtime = Builder::new_current_thread().build();

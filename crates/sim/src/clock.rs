@@ -5,7 +5,10 @@ use std::{
     collections::BTreeMap,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -56,8 +59,13 @@ impl WorldClock {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    pub(crate) fn stamp(&self) -> Timestamp {
-        Clock::timestamp(self)
+    fn sleeper(&self, at: Duration) -> Sleep {
+        let mut state = self.state();
+        state.slept += 1;
+        let key = (at, state.slept);
+        drop(state);
+        let clock = self.clone();
+        Box::pin(Sleeper { clock, key })
     }
 }
 
@@ -71,16 +79,51 @@ impl Clock for WorldClock {
     }
 
     fn sleep_until(&self, at: Duration) -> Sleep {
-        let mut state = self.state();
-        state.slept += 1;
-        let key = (at, state.slept);
-        drop(state);
-        let clock = self.clone();
-        Box::pin(Sleeper { clock, key })
+        self.sleeper(at)
     }
 }
 
-impl barecount_control::clock::Clock for WorldClock {
+/// The clock of one host: it goes on as the world's does, and tells another time, which is set now
+/// and then. Clones are the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct HostClock {
+    world: WorldClock,
+    ahead_ms: Arc<AtomicI64>,
+}
+
+impl HostClock {
+    pub(crate) fn new(world: &WorldClock, ahead_ms: i64) -> Self {
+        let world = world.clone();
+        let ahead_ms = Arc::new(AtomicI64::new(ahead_ms));
+        Self { world, ahead_ms }
+    }
+
+    /// Somebody sets it.
+    pub(crate) fn set(&self, ahead_ms: i64) {
+        self.ahead_ms.store(ahead_ms, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stamp(&self) -> Timestamp {
+        Clock::timestamp(self)
+    }
+}
+
+impl Clock for HostClock {
+    fn now(&self) -> Duration {
+        Clock::now(&self.world)
+    }
+
+    fn unix_millis(&self) -> u64 {
+        let ahead = self.ahead_ms.load(Ordering::Relaxed);
+        self.world.unix_millis().saturating_add_signed(ahead)
+    }
+
+    fn sleep_until(&self, at: Duration) -> Sleep {
+        self.world.sleeper(at)
+    }
+}
+
+impl barecount_control::clock::Clock for HostClock {
     fn now(&self) -> Timestamp {
         self.stamp()
     }

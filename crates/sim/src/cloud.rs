@@ -41,6 +41,8 @@ struct Instance {
     ends_at: Option<Duration>,
     end: End,
     stops_in: Duration,
+    /// It saves a checkpoint when it is stopped, or asks to be tried again.
+    saves: bool,
     changed: Arc<Notify>,
 }
 
@@ -137,6 +139,7 @@ impl State {
             ends_at: (!hangs).then_some(now + runs_for),
             end: End::Exited { code },
             stops_in: Duration::from_millis(dice.below(1_500)),
+            saves: dice.chance(500),
             changed: Arc::default(),
         }
     }
@@ -150,7 +153,7 @@ impl Instance {
     fn ended(&self) -> Ended {
         Ended {
             end: self.end.clone(),
-            saved: false,
+            saved: self.saves && self.end == End::Stopped,
             usage: Usage::default(),
             metered: Vec::new(),
             enforcement: serde_json::Value::Null,
@@ -199,6 +202,8 @@ impl Runner for Cloud {
 
     async fn wait(&self, handle: &Handle) -> Result<Ended, RunnerError> {
         loop {
+            // Who asks cannot be told, and it goes on.
+            self.fails(15, "wait")?;
             let instance = self.known(&handle.token)?;
             if instance.has_ended(self.clock.now()) {
                 return Ok(instance.ended());
@@ -217,6 +222,7 @@ impl Runner for Cloud {
 
     async fn stop(&self, handle: &Handle, grace: Duration) -> Result<(), RunnerError> {
         tokio::task::yield_now().await;
+        self.fails(40, "stop")?;
         let now = self.clock.now();
         let instance = self.known(&handle.token)?;
         if let Some(found) = self.state().held.get_mut(&handle.token)

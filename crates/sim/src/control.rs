@@ -11,7 +11,7 @@ use barecount_control::{
 };
 use barecount_model::{id::RunId, identity::SignedIdentity};
 
-use crate::{clock::WorldClock, plans};
+use crate::{clock::HostClock, plans};
 
 /// The seed of the key of identities, which outlives every life.
 pub(crate) const KEY: [u8; 32] = [7; 32];
@@ -25,8 +25,11 @@ pub(crate) struct ControlLife {
     asked: Vec<(Ask, For)>,
     /// When it is woken next.
     pub(crate) alarm: Option<u64>,
-    /// Its connection to the agent, while it has one: orders of an older one reach nobody.
-    pub(crate) session: u64,
+    /// Its connections to the agents: orders of older ones reach nobody.
+    pub(crate) sessions: Vec<u64>,
+    pub(crate) clock: HostClock,
+    /// It does nothing until then.
+    pub(crate) paused_until: u64,
 }
 
 /// What an answer is for.
@@ -35,6 +38,8 @@ pub(crate) enum For {
     Decision { run: RunId, task: usize },
     Record { attempt: Fenced, kind: ReportKind },
     Client { client: usize, run: RunId },
+    Resumed { client: usize },
+    Abandoned { run: RunId },
     Nobody,
 }
 
@@ -47,13 +52,23 @@ pub(crate) enum Answer {
         run: RunId,
         result: Result<Update, CommandError>,
     },
+    /// Of whoever takes a run up again.
+    Resumed {
+        client: usize,
+        result: Result<Update, CommandError>,
+    },
+    /// Of whoever gives a run up.
+    Abandoned {
+        run: RunId,
+        result: Result<Update, CommandError>,
+    },
 }
 
 impl ControlLife {
     pub(crate) fn begin(
         id: u64,
         memory: &Memory,
-        clock: &WorldClock,
+        clock: HostClock,
         entropy: u64,
     ) -> Result<Self, String> {
         let desk = Desk::open(memory, KEY, std::sync::Arc::new(clock.clone()), entropy);
@@ -63,7 +78,9 @@ impl ControlLife {
             reconciler: Reconciler::new(plans::caps()),
             asked: Vec::new(),
             alarm: None,
-            session: 0,
+            sessions: Vec::new(),
+            clock,
+            paused_until: 0,
         })
     }
 
@@ -94,6 +111,8 @@ impl ControlLife {
                         run,
                         result,
                     },
+                    For::Resumed { client } => Answer::Resumed { client, result },
+                    For::Abandoned { run } => Answer::Abandoned { run, result },
                     For::Nobody => return None,
                 })
             })

@@ -2,20 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use barecount_agent::StagingFolders;
 use barecount_api::assignment::Event;
 use barecount_control::{Entries, desk::Memory};
 use barecount_model::{
+    codes,
     evidence::EvidenceKind,
     id::{RunId, TaskId},
     run::{
-        Run, Task, TaskState,
+        Attempt, AttemptState, Run, Task, TaskState,
         outcome::{AttemptResult, Outcome},
     },
 };
 use barecount_runner::launch::AttemptToken;
 
-use crate::{cloud::Cloud, data::Tables, plans};
+use crate::{Tally, cloud::Cloud, data::Tables, plans};
 
 /// What is remembered of a history, to hold the rest of it against.
 #[derive(Debug, Default)]
@@ -26,6 +26,8 @@ pub(crate) struct Witness {
     done: BTreeMap<TaskId, u32>,
     /// The ledger, as it heard.
     ledger: Vec<Vec<u8>>,
+    /// Tasks of which it is known that the work was done that answers them.
+    answered: BTreeSet<TaskId>,
 }
 
 type Holds = Result<(), String>;
@@ -35,23 +37,42 @@ fn hold(holds: bool, what: impl FnOnce() -> String) -> Holds {
 }
 
 impl Witness {
-    /// An attempt ends once: whatever is told of it again is the same.
-    pub(crate) fn hear(&mut self, event: &Event) -> Holds {
+    /// An attempt ends once: whatever is told of it again is the same, where its end is `kept` on the
+    /// disk of its host. One that could not be kept is told all the same, and may be forgotten.
+    pub(crate) fn hear(&mut self, event: &Event, kept: bool) -> Holds {
         let token = event.attempt().token();
         let end = match event {
             Event::Ended { outcome, .. } => Some(Outcome::clone(outcome)),
             Event::Lost { .. } => None,
             Event::Started { .. } | Event::Swept { .. } => return Ok(()),
         };
-        if let Some(outcome) = &end
-            && matches!(outcome.result, AttemptResult::Done(_))
-        {
+        if let Some(AttemptResult::Failed(failure)) = end.as_ref().map(|end| &end.result) {
+            hold(failure.code != codes::IDENTITY_INVALID.id, || {
+                format!("the identity of {token} is refused: {}", failure.message)
+            })?;
+        }
+        if let Some(before) = self.ends.get(&token) {
+            return hold(*before == end, || {
+                format!("attempt {token} ended in two ways: {before:?} and {end:?}")
+            });
+        }
+        if end.is_some() && !kept {
+            return Ok(());
+        }
+        let done = |outcome: &Outcome| matches!(outcome.result, AttemptResult::Done(_));
+        if end.as_ref().is_some_and(done) {
             self.done.insert(token.task.clone(), token.number);
         }
-        let before = self.ends.entry(token.clone()).or_insert(end.clone());
-        hold(*before == end, || {
-            format!("attempt {token} ended in two ways: {before:?} and {end:?}")
-        })
+        self.ends.insert(token, end);
+        Ok(())
+    }
+
+    /// The disk is gone that kept how an attempt ended.
+    pub(crate) fn forget(&mut self, token: &AttemptToken) {
+        self.ends.remove(token);
+        if self.done.get(&token.task) == Some(&token.number) {
+            self.done.remove(&token.task);
+        }
     }
 
     /// The ledger takes what it hears: the next entries, or again what it has.
@@ -79,12 +100,21 @@ impl Witness {
         self.ledger.len() as u64
     }
 
+    /// What holds at every moment outside of the control plane.
+    pub(crate) fn of_world(&self, cloud: &Cloud, tables: &Tables) -> Holds {
+        let twice = cloud
+            .twice()
+            .map(|token| format!("{token} began beside another attempt of its task, or twice"));
+        twice.or_else(|| tables.wrong()).map_or(Ok(()), Err)
+    }
+
     /// What holds whenever something has become durable.
-    pub(crate) fn durable(&self, memory: &Memory) -> Holds {
+    pub(crate) fn durable(&mut self, memory: &Memory, tally: &mut Tally) -> Holds {
         let caps = plans::caps();
         let mut total = 0;
         let mut classes = BTreeMap::new();
         let mut tokens = BTreeSet::new();
+        let mut answers = Vec::new();
         memory.each_run(|run, plan| {
             hold(tokens.insert(run.token.clone()), || {
                 format!("token {} has two runs", run.token)
@@ -92,6 +122,11 @@ impl Witness {
             let mut stages: BTreeMap<&String, u32> = BTreeMap::new();
             for task in &run.tasks {
                 self.done_once(task)?;
+                if let Some(answered) = &task.answered
+                    && !self.answered.contains(&task.id)
+                {
+                    answers.push((task.id.clone(), answered.task.clone()));
+                }
                 if task.state != TaskState::Active {
                     continue;
                 }
@@ -113,19 +148,31 @@ impl Witness {
                 format!("{of_class} tasks of class {class} at once")
             })?;
         }
+        for (task, by) in answers {
+            tally.answered += 1;
+            answered_by_work(memory, &task, &by)?;
+            self.answered.insert(task);
+        }
         Ok(())
     }
 
     fn done_once(&self, task: &Task) -> Holds {
         let done = self.done.get(&task.id).copied();
         let current = task.current().map_or(0, |attempt| attempt.number);
-        hold(done.is_none_or(|done| current <= done), || {
+        let given_up = task.attempts.iter();
+        let mut given_up = given_up.filter(|attempt| attempt.state == AttemptState::Abandoned);
+        let holds = done
+            .is_none_or(|done| current <= done || given_up.any(|attempt| attempt.number == done));
+        hold(holds, || {
             format!(
                 "{} was done, and is done again by attempt {current}",
                 task.id
             )
         })?;
-        let decided = task.attempts.iter().filter(|a| a.staged.is_some()).count();
+        let standing = |attempt: &&Attempt| {
+            attempt.staged.is_some() && attempt.state != AttemptState::Abandoned
+        };
+        let decided = task.attempts.iter().filter(standing).count();
         hold(decided <= 1, || format!("{} was decided twice", task.id))
     }
 
@@ -138,13 +185,11 @@ impl Witness {
             "the ledger has not heard everything".to_owned()
         })?;
         let (evidence, outputs) = (memory.evidence(), memory.outputs());
-        let mut committed = BTreeMap::new();
+        let mut committed = BTreeSet::new();
         for (dataset, versions) in tables.versions() {
             for writer in versions {
-                let before = committed.insert((dataset.clone(), writer.clone()), ());
-                hold(before.is_none(), || {
-                    format!("{writer} was committed to {dataset} twice")
-                })?;
+                let new = committed.insert((dataset.clone(), writer.clone()));
+                hold(new, || format!("{writer} was committed to {dataset} twice"))?;
             }
         }
         memory.each_run(|run, _| {
@@ -154,8 +199,8 @@ impl Witness {
                     .iter()
                     .filter(|(of, at, _)| (of, *at) == (&run.id, index))
                     .count();
-                let succeeded = usize::from(task.state == TaskState::Succeeded);
-                hold(visible == succeeded, || {
+                let own = task.state == TaskState::Succeeded && task.answered.is_none();
+                hold(visible == usize::from(own), || {
                     format!("{} is {:?} with {visible} outputs", task.id, task.state)
                 })?;
                 one_outcome(task, &committed)?;
@@ -165,17 +210,39 @@ impl Witness {
     }
 }
 
+/// What answers a task is work that was done, and of which a table has what it wrote.
+fn answered_by_work(memory: &Memory, task: &TaskId, by: &TaskId) -> Holds {
+    let (mut of, mut done) = (None, None);
+    memory.each_run(|run, _| {
+        of = of
+            .take()
+            .or_else(|| run.tasks.iter().find(|at| at.id == *task).cloned());
+        done = done
+            .take()
+            .or_else(|| run.tasks.iter().find(|at| at.id == *by).cloned());
+        Ok::<(), String>(())
+    })?;
+    let key = |task: &Option<Task>| Some(task.as_ref()?.work.as_ref()?.key);
+    let committed = done.as_ref().and_then(Task::current);
+    let committed = committed.is_some_and(|attempt| attempt.committed_at.is_some());
+    hold(
+        key(&of).is_some() && key(&of) == key(&done) && committed,
+        || format!("{task} is answered by {by}, which did not do its work"),
+    )
+}
+
 /// A task that succeeded has what its last attempt wrote in its table, and no other has anything.
-fn one_outcome(task: &Task, committed: &BTreeMap<(String, String), ()>) -> Holds {
+fn one_outcome(task: &Task, committed: &BTreeSet<(String, String)>) -> Holds {
     let name = |number| {
         let task = task.id.clone();
         AttemptToken { task, number }.to_string()
     };
     for attempt in &task.attempts {
         let writer = name(attempt.number);
-        let in_tables = committed.keys().filter(|(_, by)| *by == writer).count();
+        let in_tables = committed.iter().filter(|(_, by)| *by == writer).count();
         let last = Some(attempt.number) == task.current().map(|current| current.number);
-        let wanted = usize::from(last && task.state == TaskState::Succeeded);
+        let own = task.state == TaskState::Succeeded && task.answered.is_none();
+        let wanted = usize::from(last && own);
         hold(in_tables == wanted, || {
             format!("{writer} has {in_tables} versions in tables, of {wanted}")
         })?;
@@ -191,31 +258,23 @@ fn recorded(run: &Run, evidence: &[(EvidenceKind, Option<RunId>)]) -> Holds {
     let kinds: Vec<EvidenceKind> = of_run.map(|(kind, _)| *kind).collect();
     let count = |wanted| kinds.iter().filter(|kind| **kind == wanted).count();
     let attempts: usize = run.tasks.iter().map(|task| task.attempts.len()).sum();
+    let answered = run.tasks.iter().filter(|task| task.answered.is_some());
+    let answered = answered.count();
     let succeeded = run.tasks.iter();
     let succeeded = succeeded.filter(|task| task.state == TaskState::Succeeded);
+    let ends = kinds
+        .iter()
+        .filter(|kind| matches!(kind, EvidenceKind::Run | EvidenceKind::Resumption));
+    // It ends, is taken up again, ends again, and so on.
+    let in_turns = ends
+        .enumerate()
+        .all(|(at, kind)| (at % 2 == 0) == (*kind == EvidenceKind::Run));
     let whole = kinds.first() == Some(&EvidenceKind::Submission)
         && kinds.last() == Some(&EvidenceKind::Run)
+        && in_turns
         && count(EvidenceKind::Submission) == 1
-        && count(EvidenceKind::Run) == 1
         && count(EvidenceKind::Attempt) == attempts
-        && count(EvidenceKind::Commit) == succeeded.count();
+        && count(EvidenceKind::Answer) == answered
+        && count(EvidenceKind::Commit) + answered == succeeded.count();
     hold(whole, || format!("the evidence of {} is {kinds:?}", run.id))
-}
-
-/// What holds at every moment of the backend.
-pub(crate) fn of_backend(cloud: &Cloud) -> Holds {
-    cloud.twice().map_or(Ok(()), |token| {
-        Err(format!(
-            "{token} began beside another attempt of its task, or twice"
-        ))
-    })
-}
-
-/// What is left of attempts, in the backend and on the agent's disk.
-pub(crate) fn left_over(cloud: &Cloud, folders: &StagingFolders) -> Result<Vec<String>, String> {
-    let mut names = folders.names().map_err(|error| error.to_string())?;
-    names.extend(cloud.held().iter().map(ToString::to_string));
-    names.sort();
-    names.dedup();
-    Ok(names)
 }

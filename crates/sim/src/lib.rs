@@ -11,8 +11,10 @@ mod cloud;
 mod control;
 mod data;
 mod dice;
+mod disk;
 mod invariants;
 mod plans;
+mod site;
 mod world;
 
 pub use world::Tally;

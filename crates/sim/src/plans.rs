@@ -16,10 +16,12 @@ use barecount_control::{
 use barecount_model::{
     class::{NetworkProfile, Phase, RunnerClass, Size},
     id::{RunId, TaskId},
-    manifest::{DeadLetterLimits, EgressMode, Format, SchemaEvolution, WriteMode},
+    manifest::{DeadLetterLimits, EgressMode, Format, SchemaEvolution, SecretSpec, WriteMode},
     pipeline::Output,
     plan::{EgressLimits, Pin, Plan, Resources, StagePlan, WorkPlan},
     run::{RetryBudget, Run, RunState, Task, TaskState},
+    text::Name,
+    work::Work,
 };
 use jiff::Timestamp;
 
@@ -27,22 +29,51 @@ use jiff::Timestamp;
 pub(crate) struct Shape {
     pub(crate) plan: Authorised,
     pub(crate) cancel: Arc<Permit>,
+    pub(crate) resume: Arc<Permit>,
+    /// Of each task, in order.
+    pub(crate) works: Vec<Work>,
 }
 
-/// Each stage: its class, how many partitions it has, and so many of them at once.
-type Stages = &'static [(RunnerClass, usize, u32)];
+impl Shape {
+    pub(crate) fn has_secrets(&self) -> bool {
+        let mut stages = self.plan.plan().stages.iter();
+        stages.any(|stage| !stage.secrets.is_empty())
+    }
+}
 
-const SHAPES: [Stages; 3] = [
-    &[(RunnerClass::Container, 1, 1)],
+/// A stage: its class, how many partitions it has, so many of them at once, and whether it is given
+/// secrets.
+#[derive(Debug, Clone, Copy)]
+struct Of(RunnerClass, usize, u32, bool);
+
+type Stages = &'static [Of];
+
+const SHAPES: [Stages; 5] = [
+    &[Of(RunnerClass::Container, 1, 1, false)],
     &[
-        (RunnerClass::Container, 3, 2),
-        (RunnerClass::Serverless, 1, 1),
+        Of(RunnerClass::Container, 3, 2, false),
+        Of(RunnerClass::Serverless, 1, 1, false),
     ],
     &[
-        (RunnerClass::Serverless, 1, 1),
-        (RunnerClass::Serverless, 2, 2),
+        Of(RunnerClass::Serverless, 1, 1, false),
+        Of(RunnerClass::Serverless, 2, 2, false),
+    ],
+    &[
+        Of(RunnerClass::Container, 1, 1, true),
+        Of(RunnerClass::Serverless, 2, 1, false),
+    ],
+    &[
+        Of(RunnerClass::Container, 1, 1, false),
+        Of(RunnerClass::Container, 1, 1, false),
+        Of(RunnerClass::Serverless, 1, 1, false),
     ],
 ];
+
+/// The shape of a pipeline.
+pub(crate) fn of(pipeline: &str) -> Option<&'static Shape> {
+    let number = pipeline.strip_prefix("pipeline-")?;
+    PLANS.get(number.parse::<usize>().ok()?)
+}
 
 pub(crate) static PLANS: LazyLock<Vec<Shape>> = LazyLock::new(|| {
     let governance = Governance::load(&[]).expect("the default policies load");
@@ -68,8 +99,17 @@ fn shape(governance: &Governance, number: usize, stages: Stages) -> Shape {
             .into_permit()
             .expect("the default policies permit it in development")
     };
+    let works = plan.stages.iter().flat_map(|stage| {
+        let many = stage.partitions.len() > 1;
+        let partitions = stage.partitions.iter();
+        partitions.map(move |part| (stage, many.then_some(part.as_str())))
+    });
     Shape {
         cancel: Arc::new(permit(Action::Cancel)),
+        resume: Arc::new(permit(Action::Resume)),
+        works: works
+            .map(|(stage, partition)| Work::of(&plan, stage, partition, None, &[]))
+            .collect(),
         plan: Authorised::mint(plan.clone(), &permit(Action::Run)).expect("the permit is for it"),
     }
 }
@@ -90,7 +130,7 @@ fn question(action: Action, plan: &Plan) -> Question {
         isolation: Isolation::Sandbox,
         classification: plan.classification.clone(),
         drivers: Vec::new(),
-        has_secrets: false,
+        has_secrets: !stage.secrets.is_empty(),
         has_secret_variables: false,
         debug_logging: false,
         residency: None,
@@ -143,11 +183,7 @@ fn plan(number: usize, stages: Stages) -> Plan {
     }
 }
 
-fn stage(
-    number: usize,
-    index: usize,
-    (class, partitions, at_once): (RunnerClass, usize, u32),
-) -> StagePlan {
+fn stage(number: usize, index: usize, Of(class, partitions, at_once, secrets): Of) -> StagePlan {
     StagePlan {
         name: format!("stage-{index}"),
         phase: Phase::Utility,
@@ -158,7 +194,7 @@ fn stage(
         egress_mode: EgressMode::Enforce,
         egress_limits: EgressLimits::default(),
         boundary: None,
-        secrets: BTreeMap::new(),
+        secrets: secrets.then(secret).into_iter().collect(),
         crossings: Vec::new(),
         backend: "simulated".to_owned(),
         isolation: "sandbox".to_owned(),
@@ -193,6 +229,15 @@ fn stage(
         grace_ms: 1_000,
         env: BTreeMap::new(),
     }
+}
+
+fn secret() -> (Name, SecretSpec) {
+    let spec = SecretSpec {
+        from: "erp/token".parse().expect("it is a secret's name"),
+        version: None,
+        env: None,
+    };
+    ("token".parse().expect("it is a file's name"), spec)
 }
 
 fn output(name: &str) -> Output {

@@ -1,31 +1,35 @@
 //! The world of a history: what is under way in it, and what goes wrong.
 //!
-//! Messages between control plane and agent are dropped, doubled, late and out of order; both die and
-//! begin anew at any moment, the agent also between two of its own steps; a second control plane takes
-//! over from one that lives; the storage fails, also after it has written; what is to be done in a
-//! process, and its answer, get lost. After a while everything heals: then all has to come to its end.
+//! Messages between control plane and agents are dropped, doubled, late and out of order, and the way
+//! between them is cut in one direction or both; each of them dies, is paused and begins anew at any
+//! moment, an agent also between two of its own steps; hosts lose power, their disks are full, their
+//! clocks are set, and one of them goes for good; a second control plane takes over from one that
+//! lives; the storage fails, also after it has written; what is to be done in a process, and its
+//! answer, get lost. After a while everything heals: then all has to come to its end.
 
+mod asking;
 mod doing;
+mod faults;
+mod telling;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    path::{Path, PathBuf},
+};
 
-use barecount_agent::{IdentityVerifier, StagingFolders};
+use barecount_agent::IdentityVerifier;
 use barecount_api::assignment::{Event, Order};
 use barecount_control::{
-    desk::{Ask, Fault, Memory},
-    reconcile::{Input, Report, Todo},
+    desk::Memory,
+    reconcile::{Input, Todo},
 };
 use barecount_model::id::RunId;
+use barecount_runner::launch::AttemptToken;
 
+use self::faults::Faults;
 use crate::{
-    agent::AgentLife,
-    clock::WorldClock,
-    cloud::Cloud,
-    control::{ControlLife, For, fenced},
-    data::Tables,
-    dice::Dice,
-    invariants::{self, Witness},
-    plans,
+    agent::AgentLife, clock::WorldClock, cloud::Cloud, control::ControlLife, data::Tables,
+    dice::Dice, invariants::Witness, plans, site::Site,
 };
 
 /// From then on nothing fails any more, in milliseconds.
@@ -44,23 +48,32 @@ pub struct Tally {
     pub batches: u64,
     /// Attempts that were begun in the backend.
     pub attempts: u64,
-    /// Times that the agent or the control plane died.
+    /// Times that an agent or the control plane died.
     pub deaths: u64,
+    /// Runs that were taken up again.
+    pub resumed: u64,
+    /// Runs that were given up, with what was decided for.
+    pub abandoned: u64,
+    /// Tasks that work which was done before answered.
+    pub answered: u64,
+    /// Times that a host lost power.
+    pub power_losses: u64,
 }
 
 /// What happens next in the world.
 enum Happening {
     ToAgent {
+        site: usize,
         session: u64,
         order: Box<Order>,
     },
     ToControl {
+        site: usize,
         session: u64,
         event: Box<Event>,
     },
     Do {
         life: u64,
-        session: u64,
         todo: Box<Todo>,
     },
     Back {
@@ -79,8 +92,41 @@ enum Happening {
     Cancel {
         client: usize,
     },
-    AgentDies,
-    AgentBegins,
+    Resume {
+        client: usize,
+    },
+    GiveUp {
+        run: RunId,
+    },
+    AgentDies {
+        site: usize,
+    },
+    AgentBegins {
+        site: usize,
+    },
+    PowerFails {
+        site: usize,
+    },
+    SiteVanishes {
+        site: usize,
+    },
+    SiteIsMissed {
+        site: usize,
+    },
+    DiskFills {
+        site: usize,
+        full: bool,
+    },
+    ClockIsSet {
+        site: Option<usize>,
+    },
+    Cut {
+        site: usize,
+    },
+    Pause {
+        site: Option<usize>,
+    },
+    StorageFills,
     ControlDies,
     ControlBegins,
     FormerEnds,
@@ -92,24 +138,33 @@ enum Happening {
 struct Client {
     shape: usize,
     tries: u8,
+    /// So often it takes a run up again that did not succeed.
+    resumes: u8,
     run: Option<RunId>,
 }
 
 pub(crate) struct World {
     dice: Dice,
+    faults: Faults,
     clock: WorldClock,
     memory: Memory,
     cloud: Cloud,
     tables: Tables,
-    folders: StagingFolders,
-    _disk: tempfile::TempDir,
+    sites: Vec<Site>,
+    /// For what has to be on a real disk: removed with the history.
+    _folder: Option<tempfile::TempDir>,
+    /// The host whose agent has a run.
+    placed: BTreeMap<RunId, usize>,
+    /// The host on whose disk lies what an attempt staged.
+    carried: BTreeMap<AttemptToken, usize>,
+    giving_up: BTreeSet<RunId>,
+    verifier: Option<IdentityVerifier>,
     queue: BTreeMap<(u64, u64), Happening>,
     queued: u64,
     control: Option<ControlLife>,
     /// One that another has taken over from, and that does not know yet.
     former: Option<ControlLife>,
-    agent: Option<AgentLife>,
-    session: u64,
+    sessions: u64,
     lives: u64,
     clients: Vec<Client>,
     witness: Witness,
@@ -127,24 +182,40 @@ impl World {
     pub(crate) fn new(seed: u64, trace: Option<usize>) -> Self {
         let mut dice = Dice::new(seed);
         let clock = WorldClock::default();
-        // In memory where there is such a folder: no power is lost here.
-        let disk = tempfile::tempdir_in("/dev/shm")
-            .or_else(|_| tempfile::tempdir())
-            .expect("a temporary folder");
+        let faults = Faults::of(&mut dice);
+        let clients = clients(&mut dice);
+        let real = clients
+            .iter()
+            .any(|client| plans::PLANS[client.shape].has_secrets());
+        let folder = real.then(|| {
+            // Secrets lie on a file system in memory, or nowhere.
+            tempfile::tempdir_in("/dev/shm").expect("a folder in memory")
+        });
+        let root = folder.as_ref().map_or(Path::new("/world"), |at| at.path());
+        let count = 1 + usize::from(dice.chance(400));
+        let sites = (0..count).map(|number| {
+            let folder: PathBuf = root.join(format!("site-{number}"));
+            let ahead = faults.ahead(&mut dice);
+            Site::new(dice.fork(), &clock, ahead, folder)
+        });
+        let sites = sites.collect();
         Self {
             memory: Memory::new(),
             cloud: Cloud::new(clock.clone(), dice.fork()),
             tables: Tables::new(dice.fork()),
-            folders: StagingFolders::new(disk.path()),
-            _disk: disk,
+            sites,
+            _folder: folder,
+            placed: BTreeMap::new(),
+            carried: BTreeMap::new(),
+            giving_up: BTreeSet::new(),
+            verifier: None,
             queue: BTreeMap::new(),
             queued: 0,
             control: None,
             former: None,
-            agent: None,
-            session: 0,
+            sessions: 0,
             lives: 0,
-            clients: Vec::new(),
+            clients,
             witness: Witness::default(),
             checked: 0,
             flushed: false,
@@ -152,6 +223,7 @@ impl World {
             stirred: false,
             tally: Tally::default(),
             trace: trace.map(|kept| (kept, VecDeque::new())),
+            faults,
             dice,
             clock,
         }
@@ -167,7 +239,9 @@ impl World {
     pub(crate) fn play(&mut self) -> Result<Tally, String> {
         self.foresee();
         self.begin_control()?;
-        self.begin_agent()?;
+        for site in 0..self.sites.len() {
+            self.begin_agent(site)?;
+        }
         while !self.is_over()? {
             self.step()?;
         }
@@ -175,43 +249,6 @@ impl World {
         self.tally.batches = self.memory.batches() as u64;
         self.tally.attempts = self.cloud.begun();
         Ok(self.tally)
-    }
-
-    /// Decides what is wanted, and what dies when.
-    fn foresee(&mut self) {
-        let clients = 1 + self.dice.below(3) as usize;
-        for client in 0..clients {
-            let shape = self.dice.below(plans::PLANS.len() as u64) as usize;
-            self.clients.push(Client {
-                shape,
-                ..Client::default()
-            });
-            let at = self.dice.below(8_000);
-            self.at(at, Happening::Submit { client });
-            if self.dice.chance(250) {
-                let again = at + self.dice.below(20_000);
-                self.at(again, Happening::Submit { client });
-            }
-            if self.dice.chance(300) {
-                let then = at + self.dice.below(25_000);
-                self.at(then, Happening::Cancel { client });
-            }
-        }
-        for _ in 0..self.dice.below(4) {
-            let at = self.dice.below(40_000);
-            self.at(at, Happening::AgentDies);
-        }
-        for _ in 0..self.dice.below(4) {
-            let at = self.dice.below(40_000);
-            let dies = self.dice.chance(600);
-            let how = if dies {
-                Happening::ControlDies
-            } else {
-                Happening::ControlBegins
-            };
-            self.at(at, how);
-        }
-        self.at(HEALED_AT, Happening::Heals);
     }
 
     fn now(&self) -> u64 {
@@ -254,9 +291,10 @@ impl World {
         }
         let nothing_comes = self.queue.is_empty() && self.clock.next_ms().is_none();
         if nothing_comes || self.now() > OVER_BY || self.tally.steps > STEPS {
-            let under_way = self.agent.as_ref().map(AgentLife::under_way);
+            let agents = self.sites.iter().filter_map(|site| site.agent.as_ref());
+            let under_way: Vec<_> = agents.map(AgentLife::under_way).collect();
             return Err(format!(
-                "this waits for ever: {}; the agent has {under_way:?}",
+                "this waits for ever: {}; the agents have {under_way:?}",
                 waits.join("; ")
             ));
         }
@@ -290,40 +328,48 @@ impl World {
             Ok::<(), String>(())
         })?;
         if waits.is_empty() {
-            let left = invariants::left_over(&self.cloud, &self.folders)?;
+            let left = self.left_over()?;
             waits.extend(left.into_iter().map(|name| format!("{name} is not swept")));
         }
         Ok(waits)
     }
 
+    /// What is left of attempts, in the backend and on the hosts of agents.
+    fn left_over(&self) -> Result<Vec<String>, String> {
+        let mut names = Vec::new();
+        for site in &self.sites {
+            names.extend(site.left()?);
+        }
+        names.extend(self.cloud.held().iter().map(ToString::to_string));
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
     fn step(&mut self) -> Result<(), String> {
         self.tally.steps += 1;
-        let next = self.queue.first_key_value().map(|((at, _), _)| *at);
-        let wakes = self.clock.next_ms();
         let now = self.now();
-        let at = next.into_iter().chain(wakes).min().unwrap_or(now).max(now);
+        let at = self.next_at();
         // Before time goes on much, an agent that is not slow gets done with what it does.
         let turns = match (at > now + 20, self.dice.chance(30) && !self.healed) {
             (true, false) => 40,
             _ => self.dice.below(4),
         };
         self.agent_turns(turns)?;
-        let next = self.queue.first_key_value().map(|((at, _), _)| *at);
-        let wakes = self.clock.next_ms();
-        let at = next.into_iter().chain(wakes).min().unwrap_or(now).max(now);
+        let at = self.next_at();
         self.clock.advance_to(at);
-        if next.is_some_and(|next| next <= at)
+        if self.next_queued().is_some_and(|next| next <= at)
             && let Some((_, happening)) = self.queue.pop_first()
         {
             self.happen(happening)?;
         }
         self.agent_turns(1)?;
         self.listen()?;
-        invariants::of_backend(&self.cloud)?;
+        self.witness.of_world(&self.cloud, &self.tables)?;
         let batches = self.memory.batches();
         if self.checked != batches {
             self.checked = batches;
-            self.witness.durable(&self.memory)?;
+            self.witness.durable(&self.memory, &mut self.tally)?;
         }
         let flushed = std::mem::take(&mut self.flushed);
         let control = self.control.as_ref().filter(|_| flushed);
@@ -334,21 +380,33 @@ impl World {
         }
     }
 
+    fn next_queued(&self) -> Option<u64> {
+        self.queue.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    fn next_at(&self) -> u64 {
+        let (now, next) = (self.now(), self.next_queued());
+        let next = next.into_iter().chain(self.clock.next_ms()).min();
+        next.unwrap_or(now).max(now)
+    }
+
     fn happen(&mut self, happening: Happening) -> Result<(), String> {
+        if let Some(later) = self.paused(&happening) {
+            self.at(later, happening);
+            return Ok(());
+        }
         match happening {
-            Happening::ToAgent { session, order } => {
-                if session == self.session
-                    && let Some(agent) = &self.agent
-                {
-                    agent.order(*order);
-                }
-            }
-            Happening::ToControl { session, event } => self.reach_control(session, *event),
-            Happening::Do {
-                life,
+            Happening::ToAgent {
+                site,
                 session,
-                todo,
-            } => return self.carry_out(life, session, *todo),
+                order,
+            } => self.reach_agent(site, session, *order),
+            Happening::ToControl {
+                site,
+                session,
+                event,
+            } => self.reach_control(site, session, *event),
+            Happening::Do { life, todo } => return self.carry_out(life, *todo),
             Happening::Back { life, input } => self.tell(life, *input),
             Happening::Flush { life } => self.flush(life),
             Happening::Alarm { life } => {
@@ -359,196 +417,58 @@ impl World {
             }
             Happening::Submit { client } => self.submit(client),
             Happening::Cancel { client } => self.cancel(client),
-            Happening::AgentDies => self.end_agent(),
-            Happening::AgentBegins => return self.begin_agent(),
+            Happening::Resume { client } => self.resume(client),
+            Happening::GiveUp { run } => self.give_up(&run)?,
+            Happening::AgentBegins { site } => return self.begin_agent(site),
             Happening::ControlDies => self.end_control(),
             Happening::ControlBegins => return self.begin_control(),
             Happening::FormerEnds => self.former = None,
             Happening::Heals => return self.heal(),
+            fault => self.go_wrong(fault),
         }
         Ok(())
     }
 
-    fn heal(&mut self) -> Result<(), String> {
-        self.note(|| "everything heals".to_owned());
-        self.healed = true;
-        self.memory.heal();
-        self.cloud.heal();
-        self.tables.heal();
-        if self.control.is_none() {
-            self.begin_control()?;
-        }
-        if self.agent.is_none() {
-            self.begin_agent()?;
-        }
-        for client in 0..self.clients.len() {
-            if self.clients[client].run.is_none() {
-                self.soon(1_000, Happening::Submit { client });
-            }
-        }
-        Ok(())
-    }
-
-    fn agent_turns(&mut self, turns: u64) -> Result<(), String> {
-        let Some(agent) = &mut self.agent else {
-            return Ok(());
+    /// Until when nothing comes of it, because who is to do it is paused.
+    fn paused(&self, happening: &Happening) -> Option<u64> {
+        let life = |life: u64| {
+            let lives = self.control.iter().chain(&self.former);
+            let found = lives.into_iter().find(|control| control.id == life)?;
+            Some(found.paused_until)
         };
-        for event in agent.run(turns) {
-            self.stirred = true;
-            self.note(|| format!("the agent tells {}", told(&event)));
-            self.witness.hear(&event)?;
-            let session = self.session;
-            self.send(|| Happening::ToControl {
-                session,
-                event: Box::new(event.clone()),
-            });
-        }
-        Ok(())
-    }
-
-    /// Sends something over the network.
-    fn send(&mut self, message: impl Fn() -> Happening) {
-        let lost = !self.healed && self.dice.chance(60);
-        let copies = if lost {
-            0
-        } else {
-            1 + u64::from(self.dice.chance(60))
+        let until = match happening {
+            Happening::ToAgent { site, .. } => self.sites[*site].paused_until,
+            Happening::ToControl { .. } => self.control.as_ref()?.paused_until,
+            Happening::Do { life: of, .. }
+            | Happening::Back { life: of, .. }
+            | Happening::Flush { life: of }
+            | Happening::Alarm { life: of } => life(*of)?,
+            _ => return None,
         };
-        for _ in 0..copies {
-            let late = !self.healed && self.dice.chance(50);
-            let within = if late { 40_000 } else { 150 };
-            self.soon(within, message());
-        }
-    }
-
-    fn reach_control(&mut self, session: u64, event: Event) {
-        if session != self.session {
-            return;
-        }
-        let Some(life) = self.control.as_ref().map(|control| control.id) else {
-            return;
-        };
-        let attempt = fenced(event.attempt());
-        let report = match event {
-            Event::Swept { .. } => return self.tell(life, Input::Swept(attempt)),
-            Event::Started { runner, .. } => Report::Started { runner },
-            Event::Ended { outcome, .. } => Report::Ended {
-                outcome,
-                dead_letters: Vec::new(),
-            },
-            Event::Lost { .. } => Report::Lost,
-        };
-        self.tell(life, Input::Told { attempt, report });
+        (until > self.now()).then_some(until)
     }
 
     fn life(&mut self, life: u64) -> Option<&mut ControlLife> {
         let lives = self.control.iter_mut().chain(&mut self.former);
         lives.into_iter().find(|control| control.id == life)
     }
-
-    /// Tells a reconciler what came to pass, and takes what it says is to be done.
-    fn tell(&mut self, life: u64, input: Input) {
-        let now = self.clock.stamp();
-        let session = self.session;
-        let Some(control) = self.life(life) else {
-            return;
-        };
-        if matches!(input, Input::AgentBegan) {
-            control.session = session;
-        }
-        let session = control.session;
-        let todo = control.reconciler.step(input, now);
-        let due = control.reconciler.next_due().map(|due| {
-            let wait = due.duration_since(now).as_millis_f64().ceil().max(0.0);
-            self.clock.now_ms() + wait as u64
-        });
-        self.wake_at(life, due);
-        for todo in todo {
-            let lost = !self.healed && self.dice.chance(10);
-            if !lost {
-                let todo = Box::new(todo);
-                self.soon(
-                    2,
-                    Happening::Do {
-                        life,
-                        session,
-                        todo,
-                    },
-                );
-            }
-        }
-    }
-
-    fn wake_at(&mut self, life: u64, due: Option<u64>) {
-        let Some(due) = due else {
-            return;
-        };
-        let Some(control) = self.life(life) else {
-            return;
-        };
-        if control.alarm.is_none_or(|alarm| due < alarm) {
-            control.alarm = Some(due);
-            self.at(due, Happening::Alarm { life });
-        }
-    }
-
-    /// Hears what became durable.
-    fn listen(&mut self) -> Result<(), String> {
-        let lives = self.control.iter_mut().chain(&mut self.former);
-        let mut heard = Vec::new();
-        let mut entries = Vec::new();
-        for control in lives {
-            let updates = control.desk.updates();
-            heard.extend(updates.into_iter().map(|update| (control.id, update)));
-            entries.extend(control.desk.entries());
-        }
-        for entries in entries {
-            self.witness.enter(entries)?;
-        }
-        for (life, update) in heard {
-            let input = Box::new(Input::Changed(update));
-            self.soon(3, Happening::Back { life, input });
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self, life: u64) {
-        if !self.healed && self.dice.chance(60) {
-            let unreadable = self.dice.below(3) as u32;
-            let fault = match self.dice.below(3) {
-                0 => Fault::Failed,
-                1 => Fault::FailedAtTheEnd,
-                _ => Fault::FailedButPersisted,
-            };
-            self.note(|| format!("the storage fails next: {fault:?}, {unreadable} unreadable"));
-            self.memory.fail_next(fault, unreadable);
-        }
-        // The ledger has what it heard under a checkpoint.
-        let integrated = self.witness.length();
-        let tells = self.dice.chance(200);
-        let Some(control) = self.life(life) else {
-            return;
-        };
-        if tells {
-            control.ask(Ask::Integrated(integrated), For::Nobody);
-        }
-        let answers = control.flush();
-        self.flushed = true;
-        self.answer(life, answers);
-    }
-
-    fn identities(&self) -> Option<IdentityVerifier> {
-        let control = self.control.as_ref()?;
-        Some(IdentityVerifier::new(control.desk.identity_key()))
-    }
 }
 
-fn told(event: &Event) -> String {
-    let token = event.attempt().token();
-    match event {
-        Event::Started { .. } => format!("{token} started"),
-        Event::Ended { outcome, .. } => format!("{token} ended: {:?}", outcome.result),
-        Event::Lost { .. } => format!("{token} is lost"),
-        Event::Swept { .. } => format!("{token} is swept"),
+fn clients(dice: &mut Dice) -> Vec<Client> {
+    let count = 1 + dice.below(3);
+    let mut clients: Vec<Client> = Vec::new();
+    for _ in 0..count {
+        // Several often want the same.
+        let same = clients.first().filter(|_| dice.chance(350));
+        let shape = match same {
+            Some(first) => first.shape,
+            None => dice.below(plans::PLANS.len() as u64) as usize,
+        };
+        clients.push(Client {
+            shape,
+            resumes: u8::try_from(dice.below(3)).unwrap_or(0),
+            ..Client::default()
+        });
     }
+    clients
 }

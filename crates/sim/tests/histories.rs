@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-/// So many histories take less than 20 s on two processors in a debug build.
+/// So many histories take some 20 s of one processor in a debug build.
 const HISTORIES: u64 = 200;
 
 fn number(name: &str, otherwise: u64) -> Result<u64, Box<dyn Error>> {
@@ -23,8 +23,8 @@ fn every_history_comes_to_one_end_whatever_goes_wrong_in_it() -> Result<(), Box<
     let first = number("BARECOUNT_SIM_SEED", 0)?;
     let began = Instant::now();
     let next = AtomicU64::new(first);
-    let play = || -> Result<[u64; 4], String> {
-        let mut sum = [0; 4];
+    let play = || -> Result<[u64; 8], String> {
+        let mut sum = [0; 8];
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= first + histories {
@@ -35,28 +35,48 @@ fn every_history_comes_to_one_end_whatever_goes_wrong_in_it() -> Result<(), Box<
                 next.store(u64::MAX / 2, Ordering::Relaxed);
                 violation.to_string()
             })?;
-            let of = [tally.steps, tally.batches, tally.attempts, tally.deaths];
+            let of = [
+                tally.steps,
+                tally.batches,
+                tally.attempts,
+                tally.deaths,
+                tally.power_losses,
+                tally.resumed,
+                tally.abandoned,
+                tally.answered,
+            ];
             sum.iter_mut().zip(of).for_each(|(sum, of)| *sum += of);
         }
     };
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    let sums: Vec<Result<[u64; 4], String>> = thread::scope(|scope| {
+    let sums: Vec<Result<[u64; 8], String>> = thread::scope(|scope| {
         let played: Vec<_> = (0..threads).map(|_| scope.spawn(play)).collect();
         let joined = played.into_iter().map(|thread| thread.join());
         joined
             .map(|joined| joined.unwrap_or_else(|_| Err("a history panicked".to_owned())))
             .collect()
     });
-    let mut sum = [0; 4];
+    let mut sum = [0; 8];
     for of in sums {
         sum.iter_mut().zip(of?).for_each(|(sum, of)| *sum += of);
     }
-    let [steps, batches, attempts, deaths] = sum;
+    let [
+        steps,
+        batches,
+        attempts,
+        deaths,
+        losses,
+        resumed,
+        abandoned,
+        answered,
+    ] = sum;
     let took = began.elapsed().as_secs_f64();
+    let rate = histories as f64 / took.max(0.001);
     // Shown where somebody asked for these histories.
     let text = format!(
-        "{histories} histories from seed {first} in {took:.1} s: {steps} steps, {batches} batches, \
-         {attempts} attempts, {deaths} deaths\n"
+        "{histories} histories from seed {first} in {took:.1} s, {rate:.0} a second: {steps} steps, \
+         {batches} batches, {attempts} attempts, {deaths} deaths, {losses} losses of power; \
+         {resumed} runs resumed, {abandoned} given up, {answered} tasks answered\n"
     );
     std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())?;
     Ok(())

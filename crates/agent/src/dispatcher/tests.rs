@@ -1,3 +1,5 @@
+mod failing;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
@@ -78,13 +80,20 @@ impl World {
     }
 
     fn begin(&self) -> Result<Life, Box<dyn std::error::Error>> {
+        self.begin_with(Arc::new(self.cloud.restarted()), self.folders())
+    }
+
+    fn begin_with(
+        &self,
+        cloud: Arc<dyn Runner>,
+        folders: StagingFolders,
+    ) -> Result<Life, Box<dyn std::error::Error>> {
         let (events, told) = mpsc::unbounded_channel();
-        let cloud: Arc<dyn Runner> = Arc::new(self.cloud.restarted());
         let config = AgentConfig {
             runners: [cloud].into_iter().collect(),
             data: Arc::new(Asked::default()),
             artifacts: Arc::new(AnyArtifact),
-            folders: self.folders(),
+            folders,
             secrets: None,
             identities: verifier(),
             clock: self.clock.clone(),

@@ -1,6 +1,9 @@
 //! The end of an attempt: what its work left is staged, or what it failed by is told.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use barecount_api::{
     activity::Phase,
@@ -106,8 +109,8 @@ impl Agent {
             return Vec::new();
         }
         let record = self.inner.folders.letters(&assignment.attempt.token());
-        let kept = tokio::task::spawn_blocking(move || letters.finish(&record)).await;
-        let kept = match kept.unwrap_or_else(|error| Err(error.into())) {
+        let finish = move || letters.finish(&record);
+        let kept = match self.inner.disk.run(finish).await {
             Ok(kept) => kept,
             Err(error) => {
                 outcome.result = AttemptResult::Failed(Failure {
@@ -193,9 +196,9 @@ impl Agent {
 
     /// Writes a record beside the ledger, whose digest goes into evidence.
     pub(super) async fn keep(&self, record: PathBuf, lines: String) {
-        let path = record.clone();
+        let (path, files) = (record.clone(), Arc::clone(self.inner.folders.files()));
         let disk = self.inner.disk;
-        let kept = disk.run(move || places::keep_record(&path, &lines));
+        let kept = disk.run(move || places::keep_record(&*files, &path, &lines));
         if let Err(error) = kept.await {
             // The digest in evidence then tells of a record that is missing.
             let record = record.display();

@@ -1,5 +1,7 @@
 //! One SQLite file: who may write it, and what it keeps for the ledger.
 
+mod outcomes;
+
 use std::{fs, path::Path};
 
 use rusqlite::Connection;

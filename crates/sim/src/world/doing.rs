@@ -2,60 +2,82 @@
 
 use std::sync::Arc;
 
+use barecount_agent::IdentityVerifier;
 use barecount_api::assignment::Order;
 use barecount_control::{
-    CommandError, Fenced,
+    Fenced, Update,
     desk::Ask,
     reconcile::{Found, Input, Todo, Unrolled},
 };
 use barecount_model::{
     class::NetworkProfile,
     id::RunId,
-    run::{WaitingReason, outcome::Staged},
+    run::{Answered, TaskState, WaitingReason, outcome::Staged},
+    work::Work,
 };
 use barecount_runner::launch::AttemptToken;
 
 use super::{Happening, World};
 use crate::{
-    agent::AgentLife,
-    control::{Answer, ControlLife, For},
+    clock::HostClock,
+    control::{ControlLife, For},
     data::Unrolled as NotRolled,
-    invariants, plans,
+    plans,
 };
 
 impl World {
-    pub(super) fn end_agent(&mut self) {
-        if self.agent.take().is_none() {
+    pub(super) fn end_agent(&mut self, number: usize, how: &str) {
+        let site = &mut self.sites[number];
+        if site.agent.take().is_none() {
             return;
         }
-        self.note(|| "the agent dies".to_owned());
+        self.sessions += 1;
+        site.session = self.sessions;
+        self.note(|| format!("the agent of site {number} {how}"));
         self.tally.deaths += 1;
-        self.session += 1;
-        self.soon(6_000, Happening::AgentBegins);
+        self.soon(6_000, Happening::AgentBegins { site: number });
     }
 
-    pub(super) fn begin_agent(&mut self) -> Result<(), String> {
-        if self.agent.is_some() {
+    pub(super) fn begin_agent(&mut self, number: usize) -> Result<(), String> {
+        let site = &mut self.sites[number];
+        if site.agent.is_some() || site.gone {
             return Ok(());
         }
-        let Some(identities) = self.identities() else {
-            self.soon(1_000, Happening::AgentBegins);
+        let Some(identities) = self.verifier.clone() else {
+            self.soon(1_000, Happening::AgentBegins { site: number });
             return Ok(());
         };
-        self.note(|| "an agent begins".to_owned());
-        self.session += 1;
-        let agent = AgentLife::begin(
-            &self.cloud,
-            &self.tables,
-            &self.folders,
-            identities,
-            &self.clock,
-        )?;
-        self.agent = Some(agent);
-        if let Some(life) = self.control.as_ref().map(|control| control.id) {
-            self.tell(life, Input::AgentBegan);
+        let counts = self.counts()?;
+        let site = &mut self.sites[number];
+        // What came back with the power, or was never swept.
+        if site.folders.sweep_all_but(&counts).is_err() {
+            self.soon(1_000, Happening::AgentBegins { site: number });
+            return Ok(());
         }
+        self.sessions += 1;
+        site.session = self.sessions;
+        site.begin(&self.cloud, &self.tables, identities)?;
+        self.note(|| format!("an agent begins on site {number}"));
+        self.tell_that_an_agent_began();
         Ok(())
+    }
+
+    /// The attempts whose folders an agent that begins leaves alone: they are open, or decided for.
+    fn counts(&self) -> Result<Vec<AttemptToken>, String> {
+        let mut counts = Vec::new();
+        self.memory.each_run(|run, _| {
+            for task in &run.tasks {
+                let counting = matches!(task.state, TaskState::Active | TaskState::Committing);
+                if let Some(current) = task.current().filter(|_| counting) {
+                    counts.push(AttemptToken {
+                        task: task.id.clone(),
+                        number: current.number,
+                    });
+                }
+            }
+            Ok::<(), String>(())
+        })?;
+        Ok(counts)
     }
 
     pub(super) fn end_control(&mut self) {
@@ -64,17 +86,27 @@ impl World {
         }
         self.note(|| "the control plane dies".to_owned());
         self.tally.deaths += 1;
-        self.session += 1;
+        self.connect();
         self.soon(6_000, Happening::ControlBegins);
+    }
+
+    /// Every connection is another one than before.
+    fn connect(&mut self) {
+        for site in &mut self.sites {
+            self.sessions += 1;
+            site.session = self.sessions;
+        }
     }
 
     /// A control plane begins, and takes over from one that still lives.
     pub(super) fn begin_control(&mut self) -> Result<(), String> {
         let entropy = self.dice.bits();
         self.lives += 1;
+        let ahead = self.faults.ahead(&mut self.dice);
+        let clock = HostClock::new(&self.clock, ahead);
         // A disk that cannot be read lets nobody begin.
-        let unreadable = !self.healed && self.dice.chance(100);
-        let life = match ControlLife::begin(self.lives, &self.memory, &self.clock, entropy) {
+        let unreadable = self.faults.storage && !self.healed && self.dice.chance(150);
+        let life = match ControlLife::begin(self.lives, &self.memory, clock, entropy) {
             Ok(life) if !unreadable => life,
             // It has taken over all the same: the one before changes nothing any more.
             _ => {
@@ -83,23 +115,27 @@ impl World {
             }
         };
         self.note(|| format!("control plane {} begins", life.id));
+        if self.verifier.is_none() {
+            self.verifier = Some(IdentityVerifier::new(life.desk.identity_key()));
+        }
         self.former = self.control.replace(life);
         if self.former.is_some() {
             self.soon(10_000, Happening::FormerEnds);
         }
-        self.session += 1;
+        self.connect();
         self.take_stock()
     }
 
     /// A control plane that begins follows every run that is open, and those of which something is
-    /// left where the agent is.
+    /// left where the agents are.
     fn take_stock(&mut self) -> Result<(), String> {
-        let left = invariants::left_over(&self.cloud, &self.folders)?;
+        let left = self.left_over()?;
+        let sessions = self.sites.iter().map(|site| site.session).collect();
         let Some(control) = &mut self.control else {
             return Ok(());
         };
-        let (life, session) = (control.id, self.session);
-        control.session = session;
+        control.sessions = sessions;
+        let life = control.id;
         let mut updates = control.desk.updates();
         self.memory.each_run(|run, plan| {
             let mut tasks = run.tasks.iter();
@@ -108,7 +144,7 @@ impl World {
                 left.iter().any(|left| left.starts_with(&name))
             });
             if run.state.is_final() && is_left {
-                updates.push(barecount_control::Update {
+                updates.push(Update {
                     run: Arc::new(run.clone()),
                     plan: Arc::clone(plan),
                     ledger_length: 0,
@@ -123,90 +159,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn submit(&mut self, client: usize) {
-        let token = format!("token-{client}");
-        let mut id = [0; 16];
-        id[8..].copy_from_slice(&self.dice.bits().to_be_bytes());
-        id[1] = u8::try_from(client).unwrap_or(u8::MAX);
-        let caps = plans::caps();
-        let Some(control) = &mut self.control else {
-            self.soon(3_000, Happening::Submit { client });
-            return;
-        };
-        let alone = self.clients.len() == 1 && control.reconciler.runs().next().is_none();
-        let shape = &plans::PLANS[self.clients[client].shape];
-        let caps = alone.then_some(&caps);
-        let submission = plans::submission(shape, id, &token, caps);
-        let run = submission.run.id.clone();
-        self.clients[client].tries = self.clients[client].tries.saturating_add(1);
-        let life = control.id;
-        self.note(|| format!("client {client} submits {run}"));
-        let ask = Ask::Submit(Box::new(submission));
-        self.ask(life, ask, For::Client { client, run });
-        if alone {
-            // What is placed with a submission counts from that moment on.
-            self.flush(life);
-        }
-    }
-
-    pub(super) fn cancel(&mut self, client: usize) {
-        let (Some(run), Some(control)) = (&self.clients[client].run, &self.control) else {
-            return;
-        };
-        let (run, life) = (run.clone(), control.id);
-        let permit = Arc::clone(&plans::PLANS[self.clients[client].shape].cancel);
-        self.note(|| format!("client {client} cancels {run}"));
-        self.ask(life, Ask::Cancel { run, permit }, For::Nobody);
-    }
-
-    fn ask(&mut self, life: u64, ask: Ask, of: For) {
-        let Some(control) = self.life(life) else {
-            return;
-        };
-        if control.ask(ask, of) {
-            self.soon(4, Happening::Flush { life });
-        }
-    }
-
-    /// Hands on what came of a batch.
-    pub(super) fn answer(&mut self, life: u64, answers: Vec<Answer>) {
-        for answer in answers {
-            match answer {
-                Answer::Input(input) => {
-                    if self.healed || !self.dice.chance(15) {
-                        self.soon(3, Happening::Back { life, input });
-                    }
-                }
-                Answer::Client {
-                    client,
-                    run,
-                    result,
-                } => self.answer_client(life, client, &run, result),
-            }
-        }
-    }
-
-    fn answer_client(
-        &mut self,
-        life: u64,
-        client: usize,
-        run: &RunId,
-        result: Result<barecount_control::Update, CommandError>,
-    ) {
-        match result {
-            Ok(update) => {
-                self.clients[client].run = Some(update.run.id.clone());
-                let new = update.run.id == *run;
-                if !update.run.state.is_final() {
-                    let runs = vec![update];
-                    self.tell(life, Input::Followed { runs, new });
-                }
-            }
-            Err(_) => self.soon(5_000, Happening::Submit { client }),
-        }
-    }
-
-    pub(super) fn carry_out(&mut self, life: u64, session: u64, todo: Todo) -> Result<(), String> {
+    pub(super) fn carry_out(&mut self, life: u64, todo: Todo) -> Result<(), String> {
         if self.life(life).is_none() {
             return Ok(());
         }
@@ -215,7 +168,7 @@ impl World {
         }
         match todo {
             Todo::Look { run, task } => {
-                let found = self.found();
+                let found = self.found(life, &run, task);
                 let input = Box::new(Input::Looked { run, task, found });
                 self.soon(20, Happening::Back { life, input });
             }
@@ -245,28 +198,94 @@ impl World {
             }
             Todo::RollForward(attempt) => return self.roll_forward(life, attempt),
             Todo::Announce(_) | Todo::Complain(_) => {}
-            order => self.order(life, session, order),
+            order => self.order(life, order),
         }
         Ok(())
     }
 
-    fn found(&mut self) -> Found {
+    fn found(&mut self, life: u64, run: &RunId, task: usize) -> Found {
         match self.dice.below(100) {
             0..=4 if !self.healed => Found::Blocked(WaitingReason::PathDown {
                 profile: NetworkProfile::Vpn,
                 found: "nothing".to_owned(),
             }),
             5..=6 if !self.healed => Found::Unknown("the disk cannot be read".to_owned()),
-            _ => Found::Clear(None),
+            // Tasks that are older than keys of work have none.
+            7..=20 => Found::Clear(None),
+            _ => match self.work(life, run, task) {
+                None => Found::Clear(None),
+                Some(work) => match self.done_before(&work) {
+                    Some(answered) => Found::Done(Box::new(work), answered),
+                    None => Found::Clear(Some(Box::new(work))),
+                },
+            },
         }
     }
 
-    /// Sends the agent what it is told.
-    fn order(&mut self, life: u64, session: u64, todo: Todo) {
-        let now = self.clock.stamp();
+    fn work(&mut self, life: u64, run: &RunId, task: usize) -> Option<Work> {
+        let update = self.life(life)?.reconciler.run(run)?;
+        plans::of(&update.run.pipeline)?.works.get(task).cloned()
+    }
+
+    /// The task that did the same work, if what it wrote stands.
+    fn done_before(&self, work: &Work) -> Option<Answered> {
+        let mut found = None;
+        let looked = self.memory.each_run(|run, _| {
+            for task in &run.tasks {
+                let same = task.work.as_ref().is_some_and(|w| w.key == work.key);
+                if same && task.state == TaskState::Succeeded && task.answered.is_none() {
+                    found = Some(Answered {
+                        run: run.id.clone(),
+                        task: task.id.clone(),
+                        outputs: Vec::new(),
+                    });
+                }
+            }
+            Ok::<(), std::convert::Infallible>(())
+        });
+        match looked {
+            Ok(()) => found,
+            Err(never) => match never {},
+        }
+    }
+
+    /// The host whose agent has a run; it gets one that is there.
+    fn place(&mut self, run: &RunId) -> usize {
+        if let Some(site) = self.placed.get(run) {
+            return *site;
+        }
+        let living: Vec<usize> = (0..self.sites.len())
+            .filter(|site| !self.sites[*site].gone)
+            .collect();
+        let site = living[self.dice.below(living.len() as u64) as usize];
+        self.placed.insert(run.clone(), site);
+        site
+    }
+
+    /// The host on whose disk lies what an attempt staged.
+    pub(super) fn carrier(&mut self, run: &RunId, token: &AttemptToken) -> usize {
+        let carried = self.carried.get(token).copied();
+        carried.unwrap_or_else(|| self.place(run))
+    }
+
+    /// Sends an agent what it is told.
+    fn order(&mut self, life: u64, todo: Todo) {
+        let run = match &todo {
+            Todo::Launch(attempt)
+            | Todo::Recover(attempt)
+            | Todo::Stop { attempt, .. }
+            | Todo::Sweep(attempt)
+            | Todo::Acknowledge(attempt) => attempt.run.clone(),
+            Todo::Release(run) => run.clone(),
+            _ => return,
+        };
+        let site = self.place(&run);
+        let deaf = self.sites[site].deaf_until > self.now();
         let Some(control) = self.life(life) else {
             return;
         };
+        let now = control.clock.stamp();
+        let session = control.sessions[site];
         let given = |attempt: &Fenced, order: fn(_) -> Order| {
             let identity = control.desk.identify(attempt, now).ok()?;
             Some(order(control.assignment(attempt, identity)?))
@@ -284,46 +303,73 @@ impl World {
             Todo::Release(run) => Some(Order::Release(run.clone())),
             _ => None,
         };
-        let Some(order) = order else {
+        let Some(order) = order.filter(|_| !deaf) else {
             return;
         };
         self.send(|| Happening::ToAgent {
+            site,
             session,
             order: Box::new(order.clone()),
         });
     }
 
     fn roll_forward(&mut self, life: u64, attempt: Fenced) -> Result<(), String> {
-        let Some((token, staged)) = self.decision(life, &attempt) else {
+        let Some((token, staged)) = self.decision(&attempt)? else {
             return Ok(());
         };
-        let rolled = self.tables.roll_forward(&self.folders, &token, &staged);
-        let result = match rolled {
-            Ok(outputs) => Ok(outputs),
-            Err(NotRolled::Failed(reason)) => Err(Unrolled {
+        let site = self.carrier(&attempt.run, &token);
+        let rolled = self.tables.roll_forward(&self.sites[site], &token, &staged);
+        let failed = |reason: String| {
+            Err(Unrolled {
                 code: "BC0612",
                 reason,
-            }),
-            Err(NotRolled::Gone(what)) => {
+            })
+        };
+        let result = match rolled {
+            Ok(outputs) => Ok(outputs),
+            Err(NotRolled::Failed(reason)) => failed(reason),
+            Err(NotRolled::Gone(what)) if !self.sites[site].gone => {
                 return Err(format!("{what} is decided for, and gone"));
             }
+            Err(NotRolled::Gone(what)) => {
+                self.will_give_up(&attempt.run);
+                failed(format!("{what} is gone with its host"))
+            }
+            Err(NotRolled::Stuck) => {
+                self.will_give_up(&attempt.run);
+                failed("its schema does not fit".to_owned())
+            }
         };
-        if self.healed || !self.dice.chance(20) {
+        let lost = self.faults.process && !self.healed && self.dice.chance(30);
+        if !lost {
             let input = Box::new(Input::RolledForward { attempt, result });
             self.soon(200, Happening::Back { life, input });
         }
         Ok(())
     }
 
-    fn decision(&mut self, life: u64, attempt: &Fenced) -> Option<(AttemptToken, Staged)> {
-        let update = self.life(life)?.reconciler.run(&attempt.run)?;
-        let task = &update.run.tasks[attempt.task];
-        let staged = task.current()?.staged.clone()?;
-        let token = AttemptToken {
-            task: task.id.clone(),
-            number: attempt.number,
-        };
-        Some((token, staged))
+    /// What is durably decided of an attempt, and not committed.
+    fn decision(&self, attempt: &Fenced) -> Result<Option<(AttemptToken, Staged)>, String> {
+        let mut decided = None;
+        self.memory.each_run(|run, _| {
+            let task = run
+                .tasks
+                .get(attempt.task)
+                .filter(|_| run.id == attempt.run);
+            let Some(task) = task.filter(|task| task.state == TaskState::Committing) else {
+                return Ok(());
+            };
+            let current = task.current().filter(|at| at.number == attempt.number);
+            if let Some(staged) = current.and_then(|current| current.staged.clone()) {
+                let token = AttemptToken {
+                    task: task.id.clone(),
+                    number: attempt.number,
+                };
+                decided = Some((token, staged));
+            }
+            Ok::<(), String>(())
+        })?;
+        Ok(decided)
     }
 }
 

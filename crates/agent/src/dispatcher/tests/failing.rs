@@ -1,0 +1,189 @@
+//! An agent whose runner and whose disk fail, and answer when they are asked again.
+
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use barecount_model::id::TaskId;
+use barecount_runner::{
+    Capabilities, Handle, Health, RunnerError,
+    launch::{Ended, Launch},
+};
+
+use super::*;
+use crate::files::{Files, HostFiles};
+
+/// A fake whose ends cannot be waited for, and which ends nothing the first times that it is told to.
+struct Stubborn {
+    cloud: Fake,
+    refuses: AtomicU32,
+}
+
+fn refused() -> RunnerError {
+    RunnerError::Backend {
+        backend: "stubborn".to_owned(),
+        operation: "answer",
+        source: "it does not".into(),
+    }
+}
+
+#[async_trait]
+impl Runner for Stubborn {
+    fn capabilities(&self) -> Capabilities {
+        self.cloud.capabilities()
+    }
+
+    async fn probe(&self) -> Health {
+        self.cloud.probe().await
+    }
+
+    async fn launch(&self, launch: &Launch) -> Result<Handle, RunnerError> {
+        self.cloud.launch(launch).await
+    }
+
+    async fn wait(&self, _: &Handle) -> Result<Ended, RunnerError> {
+        Err(refused())
+    }
+
+    async fn stop(&self, _: &Handle, _: Duration) -> Result<(), RunnerError> {
+        Err(refused())
+    }
+
+    async fn destroy(&self, token: &AttemptToken) -> Result<(), RunnerError> {
+        let left = self.refuses.load(Ordering::Relaxed);
+        if left > 0 {
+            self.refuses.store(left - 1, Ordering::Relaxed);
+            return Err(refused());
+        }
+        self.cloud.destroy(token).await
+    }
+
+    async fn recover(&self, token: &AttemptToken) -> Result<Recovered, RunnerError> {
+        self.cloud.recover(token).await
+    }
+}
+
+/// The host's files: what is synchronised is noted, and the first readings fail.
+#[derive(Debug, Default)]
+struct Noted {
+    synced: Mutex<Vec<PathBuf>>,
+    unread: AtomicU32,
+}
+
+impl Files for Noted {
+    fn boot(&self) -> io::Result<String> {
+        HostFiles.boot()
+    }
+
+    fn make_folder(&self, path: &Path) -> io::Result<()> {
+        HostFiles.make_folder(path)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let left = self.unread.load(Ordering::Relaxed);
+        if left > 0 {
+            self.unread.store(left - 1, Ordering::Relaxed);
+            return Err(io::Error::other("the disk does not answer"));
+        }
+        HostFiles.read(path)
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        HostFiles.write(path, bytes)
+    }
+
+    fn write_durably(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        HostFiles.write_durably(path, bytes)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        HostFiles.rename(from, to)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        let mut synced = self
+            .synced
+            .lock()
+            .unwrap_or_else(|error| error.into_inner());
+        synced.push(path.to_owned());
+        HostFiles.sync_folder(path)
+    }
+
+    fn is_file(&self, path: &Path) -> bool {
+        HostFiles.is_file(path)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        HostFiles.remove_file(path)
+    }
+
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        HostFiles.remove_folder(path)
+    }
+
+    fn names(&self, path: &Path) -> io::Result<Vec<String>> {
+        HostFiles.names(path)
+    }
+}
+
+#[test]
+fn an_end_that_a_runner_cannot_tell_is_told_once_nothing_runs_any_more() -> TestResult {
+    let world = World::new(Script::hangs())?;
+    let runner = Arc::new(Stubborn {
+        cloud: world.cloud.restarted(),
+        refuses: 3.into(),
+    });
+    let mut life = world.begin_with(Arc::clone(&runner) as _, world.folders())?;
+    life.order(launch(1));
+    life.started();
+    life.idle_as_time_goes_on(&world.clock)?;
+    let Some(AttemptResult::Failed(failure)) = result(life.end_of()) else {
+        return Err("it did not fail".into());
+    };
+    assert_eq!(failure.kind, FailureKind::Infrastructure);
+    assert_eq!(runner.refuses.load(Ordering::Relaxed), 0, "it was asked on");
+    assert_eq!(world.cloud.held(), Vec::<AttemptToken>::new());
+    Ok(())
+}
+
+#[test]
+fn an_end_that_was_kept_is_told_though_the_disk_does_not_answer_at_once() -> TestResult {
+    let world = World::new(Script::default())?;
+    let mut life = world.begin()?;
+    life.order(launch(1));
+    let first = result(life.end_of());
+    assert!(matches!(first, Some(AttemptResult::Done(_))));
+    drop(life);
+    let files = Noted::default();
+    files.unread.store(2, Ordering::Relaxed);
+    let folders = StagingFolders::on(Arc::new(files), world.state.path());
+    let mut life = world.begin_with(Arc::new(world.cloud.restarted()), folders)?;
+    life.order(recover(1));
+    life.idle_as_time_goes_on(&world.clock)?;
+    assert_eq!(result(life.end_of()), first, "the work is not done again");
+    Ok(())
+}
+
+#[test]
+fn where_an_attempt_stages_is_durable_before_it_is_launched() -> TestResult {
+    let state = tempfile::tempdir()?;
+    let files = Arc::new(Noted::default());
+    let folders = StagingFolders::on(Arc::clone(&files) as _, state.path());
+    let task = TaskId::from_bytes([1; 16]);
+    let token = AttemptToken { task, number: 1 };
+    folders.prepare(&token, None, BTreeMap::new())?;
+    let synced = files
+        .synced
+        .lock()
+        .unwrap_or_else(|error| error.into_inner());
+    let staging = state.path().join("staging");
+    for folder in [folders.of(&token), staging, state.path().to_owned()] {
+        assert!(synced.contains(&folder), "{} is not", folder.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! What people ask for: runs, their end, that they are taken up again or given up.
+
+use std::sync::Arc;
+
+use barecount_control::{
+    CommandError, Fenced, Update,
+    desk::Ask,
+    reconcile::{Input, Report},
+};
+use barecount_model::{
+    id::RunId,
+    run::{Abandonment, TaskState, outcome::Staged},
+};
+use barecount_runner::launch::AttemptToken;
+
+use super::{Happening, World};
+use crate::{
+    control::{Answer, For},
+    plans,
+};
+
+impl World {
+    pub(super) fn submit(&mut self, client: usize) {
+        let token = format!("token-{client}");
+        let mut id = [0; 16];
+        id[8..].copy_from_slice(&self.dice.bits().to_be_bytes());
+        id[1] = u8::try_from(client).unwrap_or(u8::MAX);
+        let caps = plans::caps();
+        let Some(control) = &mut self.control else {
+            self.soon(3_000, Happening::Submit { client });
+            return;
+        };
+        let alone = self.clients.len() == 1 && control.reconciler.runs().next().is_none();
+        let shape = &plans::PLANS[self.clients[client].shape];
+        let caps = alone.then_some(&caps);
+        let submission = plans::submission(shape, id, &token, caps);
+        let run = submission.run.id.clone();
+        self.clients[client].tries = self.clients[client].tries.saturating_add(1);
+        let life = control.id;
+        self.note(|| format!("client {client} submits {run}"));
+        let ask = Ask::Submit(Box::new(submission));
+        self.ask(life, ask, For::Client { client, run });
+        if alone {
+            // What is placed with a submission counts from that moment on.
+            self.flush(life);
+        }
+    }
+
+    pub(super) fn cancel(&mut self, client: usize) {
+        let (Some(run), Some(control)) = (&self.clients[client].run, &self.control) else {
+            return;
+        };
+        let (run, life) = (run.clone(), control.id);
+        let permit = Arc::clone(&plans::PLANS[self.clients[client].shape].cancel);
+        self.note(|| format!("client {client} cancels {run}"));
+        self.ask(life, Ask::Cancel { run, permit }, For::Nobody);
+    }
+
+    /// A client sees that its run did not succeed.
+    pub(super) fn may_resume(&mut self, run: &RunId) {
+        let of = |client: &super::Client| client.run.as_ref() == Some(run);
+        let Some(client) = self.clients.iter().position(of) else {
+            return;
+        };
+        if self.clients[client].resumes > 0 && self.dice.chance(600) {
+            self.clients[client].resumes -= 1;
+            self.soon(8_000, Happening::Resume { client });
+        }
+    }
+
+    pub(super) fn resume(&mut self, client: usize) {
+        let Some(control) = &self.control else {
+            self.soon(3_000, Happening::Resume { client });
+            return;
+        };
+        let Some(run) = self.clients[client].run.clone() else {
+            return;
+        };
+        let life = control.id;
+        let permit = Arc::clone(&plans::PLANS[self.clients[client].shape].resume);
+        self.note(|| format!("client {client} takes {run} up again"));
+        self.ask(life, Ask::Resume { run, permit }, For::Resumed { client });
+    }
+
+    /// Gives a run up, once it is known that what was decided for cannot be committed: what can be,
+    /// is before.
+    pub(super) fn give_up(&mut self, run: &RunId) -> Result<(), String> {
+        let Some(control) = self
+            .control
+            .as_ref()
+            .filter(|c| c.paused_until <= self.now())
+        else {
+            let run = run.clone();
+            self.soon(3_000, Happening::GiveUp { run });
+            return Ok(());
+        };
+        let life = control.id;
+        self.giving_up.remove(run);
+        let mut decided: Vec<(usize, u32, AttemptToken, Staged)> = Vec::new();
+        let mut shape = None;
+        self.memory.each_run(|found, _| {
+            if found.id != *run {
+                return Ok(());
+            }
+            shape = plans::of(&found.pipeline);
+            for (index, task) in found.tasks.iter().enumerate() {
+                let attempt = task
+                    .current()
+                    .filter(|_| task.state == TaskState::Committing);
+                if let Some(attempt) = attempt
+                    && let Some(staged) = attempt.staged.clone()
+                {
+                    let token = AttemptToken {
+                        task: task.id.clone(),
+                        number: attempt.number,
+                    };
+                    decided.push((index, attempt.number, token, staged));
+                }
+            }
+            Ok::<(), String>(())
+        })?;
+        let Some(shape) = shape.filter(|_| !decided.is_empty()) else {
+            return Ok(());
+        };
+        self.note(|| format!("{run} is given up"));
+        for (task, number, token, staged) in decided {
+            let site = self.carrier(run, &token);
+            if let Ok(outputs) = self.tables.roll_forward(&self.sites[site], &token, &staged) {
+                let run = run.clone();
+                let attempt = Fenced { run, task, number };
+                let report = Report::Committed(outputs);
+                self.ask(life, Ask::Tell { attempt, report }, For::Nobody);
+            }
+        }
+        let ask = Ask::Abandon {
+            run: run.clone(),
+            abandonment: Abandonment {
+                by: "an operator".to_owned(),
+                reason: "it cannot be committed".to_owned(),
+            },
+            permit: Arc::clone(&shape.cancel),
+        };
+        self.ask(life, ask, For::Abandoned { run: run.clone() });
+        // Nothing else is rolled forward meanwhile.
+        self.flush(life);
+        Ok(())
+    }
+
+    pub(super) fn ask(&mut self, life: u64, ask: Ask, of: For) {
+        let Some(control) = self.life(life) else {
+            return;
+        };
+        if control.ask(ask, of) {
+            self.soon(4, Happening::Flush { life });
+        }
+    }
+
+    /// Hands on what came of a batch.
+    pub(super) fn answer(&mut self, life: u64, answers: Vec<Answer>) {
+        for answer in answers {
+            match answer {
+                Answer::Input(input) => {
+                    let lost = self.faults.process && !self.healed && self.dice.chance(20);
+                    if !lost {
+                        self.soon(3, Happening::Back { life, input });
+                    }
+                }
+                Answer::Client {
+                    client,
+                    run,
+                    result,
+                } => self.answer_client(life, client, &run, result),
+                Answer::Resumed { client, result } => match result {
+                    Ok(update) => {
+                        self.tally.resumed += 1;
+                        self.follow(life, update, false);
+                    }
+                    // Whether it goes on is found out by asking for it under its token.
+                    Err(_) => self.soon(5_000, Happening::Submit { client }),
+                },
+                Answer::Abandoned { run, result } => match result {
+                    Ok(_) => self.tally.abandoned += 1,
+                    Err(CommandError::Rejected(_)) => {}
+                    Err(_) => self.will_give_up(&run),
+                },
+            }
+        }
+    }
+
+    fn answer_client(
+        &mut self,
+        life: u64,
+        client: usize,
+        run: &RunId,
+        result: Result<Update, CommandError>,
+    ) {
+        match result {
+            Ok(update) => {
+                self.clients[client].run = Some(update.run.id.clone());
+                let new = update.run.id == *run;
+                self.follow(life, update, new);
+            }
+            Err(_) => self.soon(5_000, Happening::Submit { client }),
+        }
+    }
+
+    fn follow(&mut self, life: u64, update: Update, new: bool) {
+        if !update.run.state.is_final() {
+            let runs = vec![update];
+            self.tell(life, Input::Followed { runs, new });
+        }
+    }
+
+    pub(super) fn will_give_up(&mut self, run: &RunId) {
+        if self.giving_up.insert(run.clone()) {
+            let run = run.clone();
+            self.soon(15_000, Happening::GiveUp { run });
+        }
+    }
+}
