@@ -4,6 +4,8 @@
 import { readFileSync } from "node:fs";
 import { performance } from "node:perf_hooks";
 
+import { used } from "./processor.js";
+
 const WARM_UP_SECONDS = 3;
 const SECONDS = 10;
 
@@ -33,14 +35,15 @@ export async function measure(peer, kind, { call, inFlight, runsPerCall = 1 }, c
     Promise.race([failed, new Promise((resolve) => setTimeout(resolve, 1000 * seconds))]);
 
   await until(WARM_UP_SECONDS);
-  const before = (await counters?.()) ?? {};
+  const count = async () => ({ cpu_us: used(), ...(await counters?.()) });
+  const before = await count();
   counting = true;
   const begun = performance.now();
   await until(SECONDS);
   counting = false;
   const seconds = (performance.now() - begun) / 1000;
   const runs = times.length * runsPerCall;
-  const after = (await counters?.()) ?? {};
+  const after = await count();
   ended = true;
   await failed;
 

@@ -70,9 +70,9 @@ fn throughput(lines: &[Value], kind: &Kind, sync_ms: Option<f64>) -> Vec<Figure>
         Some(sync) => absolute.beside("synchronisations one after another", 1e3 / sync),
         None => absolute,
     }];
-    let mut peers = peers(lines, kind.peers, "runs_per_second");
-    peers.sort_by(|(_, one), (_, other)| other.total_cmp(one));
-    for (place, (peer, other)) in peers.into_iter().enumerate() {
+    let mut rates = peers(lines, kind.peers, "runs_per_second");
+    rates.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    for (place, (peer, other)) in rates.into_iter().enumerate() {
         let beside = figure.clone().beside(peer, other);
         figures.push(match kind.beside_peers {
             Some(claim) if place == 0 => beside.budget(claim),
@@ -84,8 +84,17 @@ fn throughput(lines: &[Value], kind: &Kind, sync_ms: Option<f64>) -> Vec<Figure>
         ("writer_us_per_run", "µs of the writer's a run"),
         ("written_bytes_per_run", "bytes written a run"),
     ] {
-        let cost = number(line, key);
-        figures.extend(cost.map(|cost| Figure::new("dispatch", kind.case, cost, unit)));
+        let Some(cost) = number(line, key) else {
+            continue;
+        };
+        let figure = Figure::new("dispatch", kind.case, cost, unit);
+        let others = peers(lines, kind.peers, key);
+        if others.is_empty() {
+            figures.push(figure);
+        } else {
+            let others = others.into_iter();
+            figures.extend(others.map(|(peer, other)| figure.clone().beside(peer, other)));
+        }
     }
     figures
 }
@@ -160,6 +169,21 @@ mod tests {
             (Some("batching".to_owned()), None),
         ];
         assert_eq!(ratios, expected);
+    }
+
+    #[test]
+    fn the_processor_time_of_a_run_stands_beside_that_of_peers() {
+        let lines = [
+            json!({"case": "batches of 100, 8 in flight", "runs_per_second": 1.0, "cpu_us_per_run": 50.0}),
+            json!({"peer": "batching", "kind": "batched", "runs_per_second": 1.0, "cpu_us_per_run": 100.0}),
+            json!({"peer": "single", "kind": "one call each", "cpu_us_per_run": 900.0}),
+        ];
+        let costs: Vec<_> = read(&lines)
+            .into_iter()
+            .filter(|figure| figure.unit == "µs of processor time a run")
+            .map(|figure| (figure.ours, figure.alternative.map(|other| other.value)))
+            .collect();
+        assert_eq!(costs, [(50.0, Some(100.0))]);
     }
 
     #[test]
