@@ -28,6 +28,9 @@ const KINDS: &[Kind] = &[
     },
 ];
 
+/// What a million tasks that wait may take of memory: 300 MB.
+const QUEUED_MIB: f64 = 300e6 / (1 << 20) as f64;
+
 /// Runs that do nothing, beside the disk and beside peers.
 pub(crate) fn read(lines: &[Value]) -> Vec<Figure> {
     let mut figures = one_in_flight(lines);
@@ -35,6 +38,7 @@ pub(crate) fn read(lines: &[Value]) -> Vec<Figure> {
     for kind in KINDS {
         figures.extend(throughput(lines, kind, sync));
     }
+    figures.extend(lines.iter().flat_map(of_a_queue));
     let wait = "integrated_ms_after_the_last_answer";
     if let Some(wait) = number(ours(lines, "ledger"), wait) {
         let figure = Figure::new("dispatch", "last answer to durable checkpoint", wait, "ms");
@@ -97,6 +101,37 @@ fn throughput(lines: &[Value], kind: &Kind, sync_ms: Option<f64>) -> Vec<Figure>
         }
     }
     figures
+}
+
+/// What a line says of tasks that wait, and of questions with many runs behind them.
+fn of_a_queue(line: &Value) -> Vec<Figure> {
+    let figures = [
+        ("open_ms", "ms until it is open", Some(5_000.0)),
+        ("resident_mib", "MiB resident", Some(QUEUED_MIB)),
+        ("disk_mib", "MiB on the disk", None),
+        ("cpu_us_per_task", "µs of processor time a task", None),
+        (
+            "times_that_of_the_first",
+            "times that of the smallest queue",
+            Some(1.2),
+        ),
+        ("runs_ls_p50_ms", "ms p50 of the newest runs", None),
+        (
+            "evidence_of_a_run_p50_ms",
+            "ms p50 of a run's evidence",
+            None,
+        ),
+        ("outputs_of_a_run_p50_ms", "ms p50 of a run's outputs", None),
+    ];
+    let case = line["case"].as_str().unwrap_or_default();
+    let read = figures.into_iter().filter_map(|(key, unit, most)| {
+        let figure = Figure::new("dispatch", case, line[key].as_f64()?, unit);
+        Some(match most {
+            Some(most) => figure.budget(Budget::AtMost(most)),
+            None => figure,
+        })
+    });
+    read.collect()
 }
 
 fn ours<'a>(lines: &'a [Value], case: &str) -> Option<&'a Value> {
@@ -184,6 +219,19 @@ mod tests {
             .map(|figure| (figure.ours, figure.alternative.map(|other| other.value)))
             .collect();
         assert_eq!(costs, [(50.0, Some(100.0))]);
+    }
+
+    #[test]
+    fn a_queue_of_a_million_is_open_in_five_seconds_in_300_mb_at_the_cost_of_a_short_one() {
+        let queue = |open: f64, mib: f64, times: f64| {
+            let case = "1000000 tasks queued";
+            met(&[
+                json!({"case": case, "open_ms": open, "resident_mib": mib}),
+                json!({"case": "a task of 1000000 queued", "times_that_of_the_first": times}),
+            ])
+        };
+        assert_eq!(queue(5_000.0, 286.0, 1.2), [Some(true); 3]);
+        assert_eq!(queue(5_001.0, 287.0, 1.3), [Some(false); 3]);
     }
 
     #[test]
