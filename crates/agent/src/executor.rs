@@ -5,7 +5,7 @@ mod conclude;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use barecount_api::{
-    activity::Phase,
+    activity,
     assignment::{Assignment, Event, SetAside},
     attempt::AttemptRef,
 };
@@ -15,7 +15,7 @@ use barecount_model::{
     run::outcome::{AttemptResult, Failure, FailureKind, Metrics, Outcome, Timeline},
 };
 use barecount_runner::{
-    Handle, Runner, RunnerError,
+    Handle, Phase, Runner, RunnerError,
     launch::{Ended, HandlerProgram, Launch, ReuseKey, Root, Work},
 };
 use jiff::Timestamp;
@@ -201,10 +201,58 @@ impl Agent {
                 return Err(infrastructure(&error));
             }
         };
-        self.started(course, &handle, clock.timestamp());
+        if !self.provisioned(course, &*runner, &handle, None).await? {
+            return Ok(None);
+        }
         self.wait(course, &*runner, &handle, launch.timeout)
             .await
             .map(Some)
+    }
+
+    /// Follows an accepted attempt until its work runs, since `launched_at` if that is known. False
+    /// if it was stopped before.
+    async fn provisioned(
+        &self,
+        course: &mut Course<'_>,
+        runner: &dyn Runner,
+        handle: &Handle,
+        launched_at: Option<Timestamp>,
+    ) -> Result<bool, Failure> {
+        let clock = &self.inner.clock;
+        let mut seen = None;
+        loop {
+            let phase = tokio::select! {
+                biased;
+                phase = runner.progress(handle, seen.as_ref()) => phase,
+                _ = course.live.stopped() => {
+                    self.destroy(runner, course.assignment).await;
+                    return Ok(false);
+                }
+            };
+            match phase {
+                Ok(Phase::Running { on }) => {
+                    // Only one that ran from its launch on did so since then.
+                    let since = launched_at.filter(|_| seen.is_none());
+                    self.started(course, on, since.unwrap_or_else(|| clock.timestamp()));
+                    return Ok(true);
+                }
+                Ok(Phase::Ended) => return Ok(true),
+                Ok(Phase::Provisioning { waits_for }) => {
+                    let now = clock.timestamp();
+                    course.live.enter(activity::Phase::Provisioning, now);
+                    self.tell(Event::Provisioning {
+                        attempt: course.assignment.attempt.clone(),
+                        runner: handle.native.clone(),
+                        waits_for: waits_for.clone(),
+                    });
+                    seen = Some(Phase::Provisioning { waits_for });
+                }
+                Err(error) => {
+                    self.destroy(runner, course.assignment).await;
+                    return Err(infrastructure(&error));
+                }
+            }
+        }
     }
 
     /// Goes on with an attempt where an earlier process left it.
@@ -219,7 +267,11 @@ impl Agent {
                 launched_at,
             } => {
                 let runner = self.runner(course.assignment)?;
-                self.started(course, &handle, launched_at);
+                let since = Some(launched_at);
+                if !self.provisioned(course, &*runner, &handle, since).await? {
+                    return Ok(None);
+                }
+                let launched_at = course.timeline.started_at.unwrap_or(launched_at);
                 let spent = self.inner.clock.timestamp().duration_since(launched_at);
                 let spent = Duration::try_from(spent).unwrap_or_default();
                 let left = course.assignment.timeout().saturating_sub(spent);
@@ -233,12 +285,12 @@ impl Agent {
         }
     }
 
-    fn started(&self, course: &mut Course<'_>, handle: &Handle, at: Timestamp) {
+    fn started(&self, course: &mut Course<'_>, runner: String, at: Timestamp) {
         course.timeline.started_at = Some(at);
-        course.live.enter(Phase::Running, at);
+        course.live.enter(activity::Phase::Running, at);
         self.tell(Event::Started {
             attempt: course.assignment.attempt.clone(),
-            runner: handle.native.clone(),
+            runner,
         });
     }
 

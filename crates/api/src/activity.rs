@@ -11,6 +11,8 @@ use crate::attempt::AttemptRef;
 pub enum Phase {
     /// The platform puts together what the work needs, and starts it.
     Preparing,
+    /// The backend makes what will carry the work out, or waits for it.
+    Provisioning,
     /// The work runs.
     Running,
     /// The platform reads what the work left, checks it, tests it and makes it durable.

@@ -102,6 +102,16 @@ pub enum Order {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
+    /// A backend has accepted the attempt, whose work does not run yet. Told only where that takes
+    /// a while, and again where it waits for something else.
+    Provisioning {
+        /// The attempt.
+        attempt: AttemptRef,
+        /// What the runner calls it.
+        runner: String,
+        /// What is waited for, for a person.
+        waits_for: String,
+    },
     /// A runner has started the attempt.
     Started {
         /// The attempt.
@@ -135,7 +145,8 @@ impl Event {
     /// The attempt that it is about.
     pub fn attempt(&self) -> &AttemptRef {
         match self {
-            Self::Started { attempt, .. }
+            Self::Provisioning { attempt, .. }
+            | Self::Started { attempt, .. }
             | Self::Ended { attempt, .. }
             | Self::Lost { attempt }
             | Self::Swept { attempt } => attempt,

@@ -7,7 +7,7 @@ use barecount_model::{
     digest::Digest,
     id::{RunId, TaskId},
     run::{
-        Answered, AttemptState, Held, RunState, TaskState, Window,
+        Answered, AttemptState, Held, Provisioning, RunState, TaskState, Window,
         outcome::{Failure, Metrics},
     },
 };
@@ -163,6 +163,9 @@ pub struct AttemptView {
     pub failure: Option<Failure>,
     /// When it was written down.
     pub intended_at: Timestamp,
+    /// What was made or waited for before it could start, if that took a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provisioning: Option<Provisioning>,
     /// When it had started.
     pub started_at: Option<Timestamp>,
     /// When its work had ended.

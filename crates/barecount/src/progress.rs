@@ -215,6 +215,7 @@ fn under_way(task: &Task, activities: &[Activity], now: Timestamp) -> Option<Str
         (TaskState::Active, Some(activity)) => {
             let phase = match activity.phase {
                 Phase::Preparing => "preparing",
+                Phase::Provisioning => "waiting",
                 Phase::Running => "running",
                 Phase::Staging => return Some(staging(activity, now)),
             };

@@ -83,6 +83,12 @@ pub(crate) enum Verb {
         task: usize,
         reason: WaitingReason,
     },
+    Provisioning {
+        task: usize,
+        number: u32,
+        runner: String,
+        waits_for: String,
+    },
     Started {
         task: usize,
         number: u32,
@@ -545,6 +551,12 @@ impl Active {
                 answered,
             } => run.answer(task, *work, answered, moment)?,
             Verb::Hold { task, reason } => run.hold(task, reason, moment)?,
+            Verb::Provisioning {
+                task,
+                number,
+                runner,
+                waits_for,
+            } => run.provisioning(task, number, &runner, &waits_for, moment)?,
             Verb::Started {
                 task,
                 number,

@@ -40,10 +40,29 @@ pub struct Handle {
     pub native: String,
 }
 
+/// How far an attempt has come with its backend. It goes one way, and is followed by
+/// [`Runner::progress`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum Phase {
+    /// The backend has it, and what carries it out is being made or waited for.
+    Provisioning {
+        /// What is waited for, for a person.
+        waits_for: String,
+    },
+    /// Its work runs.
+    Running {
+        /// What the backend calls the thing that it runs on.
+        on: String,
+    },
+    /// Its work has ended.
+    Ended,
+}
+
 /// What became of an attempt that some earlier process launched, or was about to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Recovered {
-    /// It is still running and can be waited for.
+    /// It is provisioned or runs still, and can be followed and waited for.
     Running(Handle),
     /// It ended, and this is how.
     Ended(Box<Ended>),
@@ -93,9 +112,31 @@ pub trait Runner: Send + Sync {
     /// Whether it can take work now. Cheap enough to be asked before every placement.
     async fn probe(&self) -> Health;
 
-    /// Starts an attempt. A second call with the same token answers with the first launch's handle
-    /// and starts nothing, also after the attempt has ended, until it is destroyed.
+    /// Starts an attempt; resolves once the backend has accepted it, whether its work runs already
+    /// or what carries it out is still to be provisioned. A second call with the same token answers
+    /// with the first launch's handle and starts nothing, also after the attempt has ended, until it
+    /// is destroyed.
     async fn launch(&self, launch: &Launch) -> Result<Handle, RunnerError>;
+
+    /// Resolves with the attempt's phase as soon as it is another one than `seen`; with the first
+    /// one that is told if none was seen. That it runs is told of every attempt that ever did, also
+    /// if it has ended since. Repeatable until it is destroyed. Cancel-safe.
+    ///
+    /// A backend whose launches resolve when the work runs has nothing to provision, and need not
+    /// say anything else than this.
+    ///
+    /// # Errors
+    /// What cannot be provisioned fails here, or where it is waited for.
+    async fn progress(&self, handle: &Handle, seen: Option<&Phase>) -> Result<Phase, RunnerError> {
+        match seen {
+            None | Some(Phase::Provisioning { .. }) => Ok(Phase::Running {
+                on: handle.native.clone(),
+            }),
+            Some(Phase::Running { .. } | Phase::Ended) => {
+                self.wait(handle).await.map(|_| Phase::Ended)
+            }
+        }
+    }
 
     /// Resolves when the attempt has ended; repeatable until it is destroyed. Cancel-safe.
     async fn wait(&self, handle: &Handle) -> Result<Ended, RunnerError>;

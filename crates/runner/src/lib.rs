@@ -18,5 +18,5 @@ mod registry;
 pub mod serverless;
 
 pub use barecount_model::capability::{Capabilities, Most};
-pub use contract::{Handle, Health, Recovered, Runner, RunnerError};
+pub use contract::{Handle, Health, Phase, Recovered, Runner, RunnerError};
 pub use registry::Registry;

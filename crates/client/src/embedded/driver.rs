@@ -251,6 +251,9 @@ fn told(event: Event) -> Input {
     let attempt = fenced(event.attempt());
     let report = match event {
         Event::Swept { .. } => return Input::Swept(attempt),
+        Event::Provisioning {
+            runner, waits_for, ..
+        } => Report::Provisioning { runner, waits_for },
         Event::Started { runner, .. } => Report::Started { runner },
         Event::Ended {
             outcome, set_aside, ..

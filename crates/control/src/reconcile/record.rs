@@ -23,6 +23,13 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 /// What is told of an attempt.
 #[derive(Debug, Clone)]
 pub enum Report {
+    /// A backend has it, and its work does not run yet.
+    Provisioning {
+        /// What the backend calls it.
+        runner: String,
+        /// What is waited for.
+        waits_for: String,
+    },
     /// A runner has started it.
     Started {
         /// What the runner calls it.
@@ -44,6 +51,8 @@ pub enum Report {
 /// Which report of an attempt: there is one of each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ReportKind {
+    /// Of what is waited for before its start.
+    Provisioning,
     /// Of its start.
     Start,
     /// Of its end.
@@ -56,6 +65,7 @@ impl Report {
     /// Which it is.
     pub fn kind(&self) -> ReportKind {
         match self {
+            Self::Provisioning { .. } => ReportKind::Provisioning,
             Self::Started { .. } => ReportKind::Start,
             Self::Ended { .. } | Self::Lost => ReportKind::End,
             Self::Committed(_) => ReportKind::Commit,
@@ -65,6 +75,12 @@ impl Report {
     pub(crate) fn verb(self, attempt: &Fenced) -> Verb {
         let (task, number) = (attempt.task, attempt.number);
         match self {
+            Self::Provisioning { runner, waits_for } => Verb::Provisioning {
+                task,
+                number,
+                runner,
+                waits_for,
+            },
             Self::Started { runner } => Verb::Started {
                 task,
                 number,

@@ -5,9 +5,9 @@
 //! never stored apart from the state: [`Run::pending`] derives it, so a process that starts after
 //! a crash does exactly what its predecessor had left to do.
 //!
-//! One verb, one file: [`submit`], [`hold`], [`place`], [`started`], [`report`], [`committed`], [`lost`],
-//! [`cancel`], [`abandon`], [`refuse`], [`resume`], [`answer`], [`reopen`]. Start reading at [`Run`], then
-//! [`report`].
+//! One verb, one file: [`submit`], [`hold`], [`place`], [`provisioned`], [`started`], [`report`],
+//! [`committed`], [`lost`], [`cancel`], [`abandon`], [`refuse`], [`resume`], [`answer`], [`reopen`].
+//! Start reading at [`Run`], then [`report`].
 
 pub mod abandon;
 pub mod answer;
@@ -21,6 +21,7 @@ pub mod outcome;
 pub mod pending;
 pub mod place;
 mod planned;
+pub mod provisioned;
 pub mod refuse;
 pub mod reopen;
 pub mod report;
@@ -37,6 +38,7 @@ pub use answer::{Answered, StandingOutput};
 pub use effects::{Effects, Moment, Record, Rejection};
 pub use hold::{Held, WaitingReason};
 pub use pending::Pending;
+pub use provisioned::Provisioning;
 pub use task::{Attempt, AttemptState, RetryBudget, Task, TaskState};
 
 use crate::id::RunId;

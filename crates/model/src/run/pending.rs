@@ -13,7 +13,7 @@ pub enum Pending {
         /// The attempt's number.
         number: u32,
     },
-    /// Wait for this attempt, which a runner has started, and report its end.
+    /// Wait for this attempt, which a runner has, and report its end.
     Await {
         /// The task's index.
         task: usize,
@@ -78,7 +78,7 @@ impl Run {
                         number,
                     });
                 }
-                (TaskState::Active, AttemptState::Running) => {
+                (TaskState::Active, AttemptState::Provisioning | AttemptState::Running) => {
                     pending.push(Pending::Await {
                         task: index,
                         number,

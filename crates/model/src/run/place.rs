@@ -42,6 +42,7 @@ impl Run {
             runner: None,
             intended_at: moment.now,
             held: task.held.take(),
+            provisioning: None,
             started_at: None,
             work_ended_at: None,
             staged_at: None,

@@ -17,7 +17,7 @@ impl Run {
         let mut effects = Effects::default();
         let attempt = self.fenced(index, number)?;
         match attempt.state {
-            AttemptState::Intended => {
+            AttemptState::Intended | AttemptState::Provisioning => {
                 attempt.state = AttemptState::Running;
                 attempt.runner = Some(runner.to_owned());
                 attempt.started_at = Some(moment.now);

@@ -9,6 +9,7 @@ use super::{
     answer::Answered,
     hold::Held,
     outcome::{Failure, Metrics, Staged},
+    provisioned::Provisioning,
 };
 use crate::{
     class::{NetworkProfile, RunnerClass, Size},
@@ -148,6 +149,9 @@ pub struct Attempt {
     /// Why it could not be made earlier, if it could not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<Box<Held>>,
+    /// What was made or waited for before its work could run, if that took a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provisioning: Option<Box<Provisioning>>,
     /// When the runner had started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
@@ -210,6 +214,8 @@ fn between(start: Timestamp, end: Timestamp) -> Duration {
 pub enum AttemptState {
     /// Written down; the launch may or may not have happened.
     Intended,
+    /// Its backend has it, and makes or waits for what will carry it out.
+    Provisioning,
     /// The runner has started it.
     Running,
     /// It did its work, and its outputs were decided for.
@@ -225,8 +231,8 @@ pub enum AttemptState {
 }
 
 impl AttemptState {
-    /// Whether it is still intended or running.
+    /// Whether it has not ended, as far as is known.
     pub fn is_open(self) -> bool {
-        matches!(self, Self::Intended | Self::Running)
+        matches!(self, Self::Intended | Self::Provisioning | Self::Running)
     }
 }

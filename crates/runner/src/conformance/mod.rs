@@ -7,6 +7,7 @@
 mod behaviour;
 mod ends;
 mod identity;
+mod phases;
 mod places;
 mod stopping;
 
@@ -106,6 +107,7 @@ impl Check {
 /// Every promise, in the order of the contract.
 pub const CHECKS: &[&[Check]] = &[
     identity::CHECKS,
+    phases::CHECKS,
     ends::CHECKS,
     stopping::CHECKS,
     places::CHECKS,

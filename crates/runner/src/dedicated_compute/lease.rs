@@ -5,6 +5,7 @@ use std::{
     fs::{File, TryLockError},
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -64,14 +65,29 @@ impl CpuLeases {
         }
     }
 
-    /// Waits for its turn, and takes the processors in the name of `holder`. Cancel-safe: who gives
-    /// up holds nothing.
+    /// Waits for its turn, and takes the processors in the name of `holder`. Tells `waits` for whom,
+    /// once, if it has to wait. Cancel-safe: who gives up holds nothing.
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub(super) async fn acquire(&self, holder: &str) -> io::Result<CpuLease> {
-        let turn = self.turn.clone().lock_owned().await;
+    pub(super) async fn acquire(
+        &self,
+        holder: &str,
+        waits: impl Fn(String) + Send,
+    ) -> io::Result<CpuLease> {
         let mut told = false;
+        let mut turn = pin!(self.turn.clone().lock_owned());
+        let turn = tokio::select! {
+            biased;
+            turn = &mut turn => turn,
+            // Another attempt of this process has them, or is about to.
+            taken = self.taken() => {
+                let taken = taken?.map(|taken| taken.to_string());
+                waits(taken.unwrap_or_else(|| "its processors".to_owned()));
+                told = true;
+                turn.await
+            }
+        };
         loop {
             match self.attempt(Some(holder.to_owned())).await? {
                 Ok(locks) => {
@@ -83,6 +99,7 @@ impl CpuLeases {
                 Err(taken) => {
                     if !std::mem::replace(&mut told, true) {
                         tracing::info!(holder, %taken, "an attempt waits for its processors");
+                        waits(taken.to_string());
                     }
                     self.clock.sleep(RETRY).await;
                 }
@@ -177,14 +194,14 @@ mod tests {
         // Two of them stand for two processes: locks belong to open files, not to processes.
         let first = leases(folder.path(), &[1, 0]);
         let second = leases(folder.path(), &[2, 1]);
-        let held = first.acquire("task-1").await?;
+        let held = first.acquire("task-1", drop).await?;
         assert!(try_all(folder.path(), &second.cpus, None)?.is_err());
         assert!(
             try_all(folder.path(), &[2], None)?.is_ok(),
             "a try that failed holds nothing"
         );
         drop(held);
-        second.acquire("task-2").await?;
+        second.acquire("task-2", drop).await?;
         Ok(())
     }
 
@@ -192,9 +209,9 @@ mod tests {
     async fn who_asks_first_is_served_first() -> io::Result<()> {
         let folder = tempfile::tempdir()?;
         let leases = leases(folder.path(), &[0]);
-        let held = leases.acquire("first").await?;
-        let mut second = Box::pin(leases.acquire("second"));
-        let mut third = Box::pin(leases.acquire("third"));
+        let held = leases.acquire("first", drop).await?;
+        let mut second = Box::pin(leases.acquire("second", drop));
+        let mut third = Box::pin(leases.acquire("third", drop));
         assert!(polled_once(&mut second).await.is_none());
         assert!(polled_once(&mut third).await.is_none());
         drop(held);
@@ -210,7 +227,7 @@ mod tests {
         let folder = tempfile::tempdir()?;
         let (first, second) = (leases(folder.path(), &[3]), leases(folder.path(), &[2, 3]));
         assert_eq!(second.taken().await?, None);
-        let held = first.acquire("task-1").await?;
+        let held = first.acquire("task-1", drop).await?;
         let taken = second.taken().await?;
         let process = std::process::id();
         assert_eq!(

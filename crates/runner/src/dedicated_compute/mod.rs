@@ -103,7 +103,11 @@ impl Class for DedicatedCompute {
         })?;
         spec.limits.cpus = Some(self.cpus.clone());
         let holder = launch.token.to_string();
-        let lease = orders.unless_ended(self.leases.acquire(&holder)).await;
+        let waits = orders.clone();
+        let waits = |taken: String| waits.waits_for(taken);
+        let lease = orders
+            .unless_ended(self.leases.acquire(&holder, waits))
+            .await;
         let lease = match lease {
             None => return Ok(Started::not_begun(&launch.token)),
             Some(lease) => lease.map_err(|error| host::failure("lease the processors", error))?,

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 pub use script::{OnLaunch, OnStop, Playbook, Script};
 
 use crate::{
-    Capabilities, Handle, Health, Recovered, Runner, RunnerError,
+    Capabilities, Handle, Health, Phase, Recovered, Runner, RunnerError,
     clock::Clock,
     launch::{AttemptToken, End, Ended, Launch, LogSummary, cut_notice, tail_bytes},
     local::{Bounds, host},
@@ -67,6 +67,8 @@ struct State {
 
 #[derive(Debug, Clone)]
 struct Attempt {
+    /// Its work runs from then on.
+    runs_at: Duration,
     /// On the fake's clock; `None`: not before it is stopped.
     ends_at: Option<Duration>,
     ended: Ended,
@@ -154,6 +156,21 @@ impl Fake {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Resolves at that time, or when something has changed. Cancel-safe.
+    async fn wait_until(&self, at: Option<Duration>, changes: &mut watch::Receiver<u64>) {
+        let time = async {
+            match at {
+                Some(at) => self.clock.sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = time => {}
+            // The sender lives in `self.world`, so this can only tell of a change.
+            _ = changes.changed() => {}
+        }
+    }
+
     fn changed(&self) {
         self.world
             .changes
@@ -174,8 +191,12 @@ impl Attempt {
     fn begin(script: &Script, launch: &Launch, now: Duration) -> std::io::Result<Self> {
         write_files(&launch.places.output, &script.output)?;
         write_files(&launch.places.checkpoint, &script.checkpoint)?;
+        let runs_at = now.saturating_add(script.provisions_for);
         Ok(Self {
-            ends_at: script.run_for.map(|duration| now.saturating_add(duration)),
+            runs_at,
+            ends_at: script
+                .run_for
+                .map(|duration| runs_at.saturating_add(duration)),
             ended: Ended {
                 end: script.end.clone(),
                 usage: script.usage.clone(),
@@ -193,6 +214,24 @@ impl Attempt {
 
     fn has_ended(&self, now: Duration) -> bool {
         self.ends_at.is_some_and(|at| at <= now)
+    }
+
+    /// The phase to be told to somebody who has seen this one, if there is news; else when there is.
+    fn phase(&self, seen: Option<&Phase>, now: Duration) -> Result<Phase, Option<Duration>> {
+        match seen {
+            Some(Phase::Running { .. } | Phase::Ended) if self.has_ended(now) => Ok(Phase::Ended),
+            Some(Phase::Running { .. } | Phase::Ended) => Err(self.ends_at),
+            _ if self.runs_at <= now || self.has_ended(now) => Ok(Phase::Running {
+                on: BACKEND.to_owned(),
+            }),
+            None => Ok(Phase::Provisioning {
+                waits_for: "the time that its script says".to_owned(),
+            }),
+            Some(Phase::Provisioning { .. }) => {
+                let stopped = self.ends_at.filter(|at| *at < self.runs_at);
+                Err(stopped.or(Some(self.runs_at)))
+            }
+        }
     }
 
     fn stop(&mut self, now: Duration, grace: Duration) {
@@ -266,6 +305,17 @@ impl Runner for Fake {
         Ok(handle)
     }
 
+    async fn progress(&self, handle: &Handle, seen: Option<&Phase>) -> Result<Phase, RunnerError> {
+        let mut changes = self.world.changes.subscribe();
+        loop {
+            let attempt = self.known(&handle.token)?;
+            match attempt.phase(seen, self.clock.now()) {
+                Ok(phase) => return Ok(phase),
+                Err(at) => self.wait_until(at, &mut changes).await,
+            }
+        }
+    }
+
     async fn wait(&self, handle: &Handle) -> Result<Ended, RunnerError> {
         // Without a subscription for what has ended already: that is the benchmark's path.
         let attempt = self.known(&handle.token)?;
@@ -278,17 +328,7 @@ impl Runner for Fake {
             if attempt.has_ended(self.clock.now()) {
                 return Ok(attempt.ended);
             }
-            let end = async {
-                match attempt.ends_at {
-                    Some(at) => self.clock.sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = end => {}
-                // The sender lives in `self.world`, so this can only tell of a change.
-                _ = changes.changed() => {}
-            }
+            self.wait_until(attempt.ends_at, &mut changes).await;
         }
     }
 

@@ -18,6 +18,8 @@ use crate::launch::{AttemptToken, End, Launch, Usage};
 pub struct Script {
     /// How the launch goes.
     pub launch: OnLaunch,
+    /// How long it is provisioned before that, on the same clock; its launch is accepted at once.
+    pub provisions_for: Duration,
     /// How long it runs on the clock of the fake. `None`: until it is stopped.
     pub run_for: Option<Duration>,
     /// How it ends if nobody stops it.
@@ -43,6 +45,7 @@ impl Default for Script {
     fn default() -> Self {
         Self {
             launch: OnLaunch::Starts,
+            provisions_for: Duration::ZERO,
             run_for: Some(Duration::ZERO),
             end: End::Exited { code: 0 },
             on_stop: OnStop::Stops,
@@ -61,6 +64,14 @@ impl Script {
     pub fn exits(code: i32) -> Self {
         Self {
             end: End::Exited { code },
+            ..Self::default()
+        }
+    }
+
+    /// Is provisioned for a while, and ends with exit status 0 at once then.
+    pub fn provisions_for(duration: Duration) -> Self {
+        Self {
+            provisions_for: duration,
             ..Self::default()
         }
     }

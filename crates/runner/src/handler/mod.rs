@@ -134,7 +134,9 @@ impl Handlers {
         orders: &mut Orders,
     ) -> Result<Option<Box<Worker>>, RunnerError> {
         let key = Arc::new(Key::of(launch, program));
-        let permit = match orders.unless_ended(self.pool.acquire(&key)).await {
+        let waits = orders.clone();
+        let full = || waits.waits_for("a sandbox: as many as there may be are at work");
+        let permit = match orders.unless_ended(self.pool.acquire(&key, full)).await {
             None => return Ok(None),
             Some(Place::Warm(worker)) => return Ok(Some(worker)),
             Some(Place::Cold(permit)) => permit,

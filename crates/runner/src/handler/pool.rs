@@ -67,6 +67,15 @@ pub(super) enum Place {
     Cold(Permit),
 }
 
+/// What there is for an attempt now.
+enum Try {
+    Place(Place),
+    /// Nothing, but one is about to be given back.
+    Soon,
+    /// Nothing: as many as there may be are at work.
+    Full,
+}
+
 /// The sandboxes of one runner.
 #[derive(Clone)]
 pub(super) struct Pool(Arc<Inner>);
@@ -131,20 +140,22 @@ impl Pool {
     }
 
     /// Finds a warm sandbox for `key`, or the right to start one. Waits while there are as many as
-    /// there may be. Cancel-safe.
-    pub(super) async fn acquire(&self, key: &Key) -> Place {
+    /// there may be, and tells `full` that they all work, if they do. Cancel-safe.
+    pub(super) async fn acquire(&self, key: &Key, full: impl Fn() + Send) -> Place {
         let mut changes = self.0.changes.subscribe();
         loop {
             changes.mark_unchanged();
-            if let Some(place) = self.try_acquire(key) {
-                return place;
+            match self.try_acquire(key) {
+                Try::Place(place) => return place,
+                Try::Soon => {}
+                Try::Full => full(),
             }
             // The sender lives in `self`.
             drop(changes.changed().await);
         }
     }
 
-    fn try_acquire(&self, key: &Key) -> Option<Place> {
+    fn try_acquire(&self, key: &Key) -> Try {
         let mut state = self.0.lock();
         let mut ended = Vec::new();
         let place = if key.reuse.is_some() {
@@ -161,17 +172,16 @@ impl Pool {
         };
         let soon = key.reuse.is_some() && state.settling.iter().any(|other| **other == *key);
         let place = match place {
-            Some(place) => Some(place),
-            None if soon => None,
+            Some(place) => Try::Place(place),
+            None if soon => Try::Soon,
             None if state.sandboxes < self.0.limits.sandboxes => {
                 state.sandboxes += 1;
-                Some(Place::Cold(Permit(Arc::downgrade(&self.0))))
+                Try::Place(Place::Cold(Permit(Arc::downgrade(&self.0))))
             }
+            None if state.idle.is_empty() => Try::Full,
             None => {
-                if !state.idle.is_empty() {
-                    ended.push(state.idle.remove(0));
-                }
-                None
+                ended.push(state.idle.remove(0));
+                Try::Soon
             }
         };
         drop(state);

@@ -5,7 +5,7 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use crate::{
-    RunnerError,
+    Phase, RunnerError,
     launch::{AttemptToken, Ended},
 };
 
@@ -23,19 +23,22 @@ pub enum Order {
     Destroy,
 }
 
-/// What an attempt has been told, now and later.
+/// What an attempt has been told, now and later; and where it tells what it waits for.
 #[derive(Debug, Clone)]
-pub struct Orders(watch::Receiver<Order>);
+pub struct Orders {
+    told: watch::Receiver<Order>,
+    state: watch::Sender<State>,
+}
 
 impl Orders {
     /// The order in force.
     pub fn current(&self) -> Order {
-        *self.0.borrow()
+        *self.told.borrow()
     }
 
     /// Resolves with the order to stop or destroy. Cancel-safe.
     pub async fn not_to_go_on(&mut self) -> Order {
-        match self.0.wait_for(|order| *order != Order::GoOn).await {
+        match self.told.wait_for(|order| *order != Order::GoOn).await {
             Ok(order) => *order,
             // Nobody is left who could ask for the attempt.
             Err(_) => Order::Destroy,
@@ -52,17 +55,40 @@ impl Orders {
         }
     }
 
+    /// Tells that the attempt cannot start yet, and what it waits for: whoever launched it hears
+    /// that it is being provisioned.
+    pub fn waits_for(&self, what: impl Into<String>) {
+        let what = what.into();
+        self.state.send_if_modified(|state| match state {
+            State::Launching => {
+                *state = State::Provisioning(what);
+                true
+            }
+            State::Provisioning(before) if *before != what => {
+                *before = what;
+                true
+            }
+            _ => false,
+        });
+    }
+
     /// Resolves once the attempt is to be ended at once. Cancel-safe.
     pub async fn destroyed(&mut self) {
         // An error means the same: nobody is left who could ask for the attempt.
-        drop(self.0.wait_for(|order| *order == Order::Destroy).await);
+        drop(
+            self.told
+                .wait_for(|order| *order == Order::Destroy)
+                .await,
+        );
     }
 }
 
 /// Where an attempt is.
 #[derive(Debug, Clone)]
-pub(crate) enum Phase {
+pub(crate) enum State {
     Launching,
+    /// It waits for this before it can start.
+    Provisioning(String),
     Running(String),
     Ended(String, Arc<Ended>),
     Failed(Failure),
@@ -71,36 +97,39 @@ pub(crate) enum Phase {
 /// An attempt in the table.
 #[derive(Debug)]
 pub(crate) struct Attempt {
-    phase: watch::Sender<Phase>,
+    state: watch::Sender<State>,
     order: watch::Sender<Order>,
 }
 
 impl Attempt {
     pub(crate) fn launching() -> Self {
-        Self::at(Phase::Launching)
+        Self::at(State::Launching)
     }
 
     pub(crate) fn ended(native: String, ended: Ended) -> Self {
-        Self::at(Phase::Ended(native, Arc::new(ended)))
+        Self::at(State::Ended(native, Arc::new(ended)))
     }
 
-    fn at(phase: Phase) -> Self {
+    fn at(state: State) -> Self {
         Self {
-            phase: watch::Sender::new(phase),
+            state: watch::Sender::new(state),
             order: watch::Sender::new(Order::GoOn),
         }
     }
 
-    pub(crate) fn phase(&self) -> Phase {
-        self.phase.borrow().clone()
+    pub(crate) fn state(&self) -> State {
+        self.state.borrow().clone()
     }
 
-    pub(crate) fn enter(&self, phase: Phase) {
-        self.phase.send_replace(phase);
+    pub(crate) fn enter(&self, state: State) {
+        self.state.send_replace(state);
     }
 
     pub(crate) fn orders(&self) -> Orders {
-        Orders(self.order.subscribe())
+        Orders {
+            told: self.order.subscribe(),
+            state: self.state.clone(),
+        }
     }
 
     /// Gives an order. Destruction cannot be taken back.
@@ -118,22 +147,46 @@ impl Attempt {
         *self.order.borrow() == Order::Destroy
     }
 
-    /// Resolves with the native name once it has started. Cancel-safe.
-    pub(crate) async fn launched(&self) -> Result<String, RunnerError> {
-        let phase = self.reach(|phase| !matches!(phase, Phase::Launching)).await;
-        match phase {
-            Phase::Running(native) | Phase::Ended(native, _) => Ok(native),
-            Phase::Failed(failure) => Err(failure.into()),
-            Phase::Launching => Err(Failure::abandoned().into()),
+    /// Resolves once it has started, or waits for something before it can. Cancel-safe.
+    pub(crate) async fn accepted(&self) -> Result<(), RunnerError> {
+        let state = self.reach(|state| !matches!(state, State::Launching)).await;
+        match state {
+            State::Provisioning(_) | State::Running(_) | State::Ended(..) => Ok(()),
+            State::Failed(failure) => Err(failure.into()),
+            State::Launching => Err(Failure::abandoned().into()),
+        }
+    }
+
+    /// Resolves with the phase once it is another one than `seen`. Cancel-safe.
+    pub(crate) async fn progress(&self, seen: Option<&Phase>) -> Result<Phase, RunnerError> {
+        let phase = |state: &State| match (state, seen) {
+            (State::Launching, _) => None,
+            (State::Provisioning(what), _) => Some(Phase::Provisioning {
+                waits_for: what.clone(),
+            }),
+            (State::Ended(..), Some(Phase::Running { .. } | Phase::Ended)) => Some(Phase::Ended),
+            (State::Running(on) | State::Ended(on, _), _) => {
+                Some(Phase::Running { on: on.clone() })
+            }
+            (State::Failed(_), _) => None,
+        };
+        let news = |state: &State| match phase(state) {
+            Some(Phase::Ended) => true,
+            Some(phase) => Some(&phase) != seen,
+            None => matches!(state, State::Failed(_)),
+        };
+        match self.reach(news).await {
+            State::Failed(failure) => Err(failure.into()),
+            state => phase(&state).ok_or_else(|| Failure::abandoned().into()),
         }
     }
 
     /// Resolves with the end. Cancel-safe.
     pub(crate) async fn ended_as(&self) -> Result<Arc<Ended>, RunnerError> {
         match self.reach(is_settled).await {
-            Phase::Ended(_, ended) => Ok(ended),
-            Phase::Failed(failure) => Err(failure.into()),
-            Phase::Launching | Phase::Running(_) => Err(Failure::abandoned().into()),
+            State::Ended(_, ended) => Ok(ended),
+            State::Failed(failure) => Err(failure.into()),
+            _ => Err(Failure::abandoned().into()),
         }
     }
 
@@ -142,18 +195,18 @@ impl Attempt {
         self.reach(is_settled).await;
     }
 
-    async fn reach(&self, there: impl Fn(&Phase) -> bool) -> Phase {
-        let mut phases = self.phase.subscribe();
-        // The sender lives in `self`, so the only answer is the phase.
-        match phases.wait_for(|phase| there(phase)).await {
-            Ok(phase) => phase.clone(),
-            Err(_) => self.phase(),
+    async fn reach(&self, there: impl Fn(&State) -> bool) -> State {
+        let mut states = self.state.subscribe();
+        // The sender lives in `self`, so the only answer is the state.
+        match states.wait_for(|state| there(state)).await {
+            Ok(state) => state.clone(),
+            Err(_) => self.state(),
         }
     }
 }
 
-fn is_settled(phase: &Phase) -> bool {
-    matches!(phase, Phase::Ended(..) | Phase::Failed(_))
+fn is_settled(state: &State) -> bool {
+    matches!(state, State::Ended(..) | State::Failed(_))
 }
 
 /// A [`RunnerError`] that several callers hear of.

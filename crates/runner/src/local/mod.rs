@@ -28,14 +28,14 @@ use std::{
 use async_trait::async_trait;
 use barecount_model::id::RunId;
 
-use attempt::{Attempt, Failure, Phase};
+use attempt::{Attempt, Failure, State};
 pub use attempt::{Order, Orders};
 pub(crate) use host::Bounds;
 pub use host::Host;
 use records::Records;
 
 use crate::{
-    Capabilities, Handle, Health, Recovered, Runner, RunnerError,
+    Capabilities, Handle, Health, Phase, Recovered, Runner, RunnerError,
     launch::{AttemptToken, End, Ended, Launch, LogSummary, Usage},
 };
 
@@ -192,6 +192,14 @@ impl Table {
     }
 }
 
+/// What an attempt is called before anybody knows on what it will run.
+fn handle(token: &AttemptToken) -> Handle {
+    Handle {
+        token: token.clone(),
+        native: token.to_string(),
+    }
+}
+
 /// Carries one attempt from its launch to its end.
 async fn carry<C: Class>(class: Arc<C>, table: Arc<Table>, attempt: Arc<Attempt>, launch: Launch) {
     let orders = attempt.orders();
@@ -205,13 +213,16 @@ async fn carry<C: Class>(class: Arc<C>, table: Arc<Table>, attempt: Arc<Attempt>
     let Started { native, ended } = match started {
         Ok(started) => started,
         Err(error) => {
-            // Forgotten before anybody hears of it, so that another try starts afresh.
-            table.forget(&launch.token, &attempt);
-            attempt.enter(Phase::Failed(Failure::from(error)));
+            // Forgotten before anybody hears of it, so that another try starts afresh; but for one
+            // that was accepted: whoever follows it hears why it failed.
+            if matches!(attempt.state(), State::Launching) {
+                table.forget(&launch.token, &attempt);
+            }
+            attempt.enter(State::Failed(Failure::from(error)));
             return;
         }
     };
-    attempt.enter(Phase::Running(native.clone()));
+    attempt.enter(State::Running(native.clone()));
     match ended.await {
         Ok(mut ended) => {
             if let Some(secrets) = &launch.secrets {
@@ -223,9 +234,9 @@ async fn carry<C: Class>(class: Arc<C>, table: Arc<Table>, attempt: Arc<Attempt>
             if !attempt.is_destroyed() {
                 table.records.write(&launch.token, &native, &ended);
             }
-            attempt.enter(Phase::Ended(native, ended));
+            attempt.enter(State::Ended(native, ended));
         }
-        Err(error) => attempt.enter(Phase::Failed(Failure::from(error))),
+        Err(error) => attempt.enter(State::Failed(Failure::from(error))),
     }
 }
 
@@ -241,11 +252,12 @@ impl<C: Class> Runner for Local<C> {
 
     async fn launch(&self, launch: &Launch) -> Result<Handle, RunnerError> {
         let attempt = self.attempt_of(launch);
-        let native = attempt.launched().await?;
-        Ok(Handle {
-            token: launch.token.clone(),
-            native,
-        })
+        attempt.accepted().await?;
+        Ok(handle(&launch.token))
+    }
+
+    async fn progress(&self, handle: &Handle, seen: Option<&Phase>) -> Result<Phase, RunnerError> {
+        self.known(&handle.token)?.progress(seen).await
     }
 
     async fn wait(&self, handle: &Handle) -> Result<Ended, RunnerError> {
@@ -278,19 +290,12 @@ impl<C: Class> Runner for Local<C> {
 
     async fn recover(&self, token: &AttemptToken) -> Result<Recovered, RunnerError> {
         if let Ok(attempt) = self.known(token) {
-            match attempt
-                .launched()
-                .await
-                .map(|native| (native, attempt.phase()))
-            {
-                Ok((_, Phase::Ended(_, ended))) => {
+            match attempt.accepted().await.map(|()| attempt.state()) {
+                Ok(State::Ended(_, ended)) => {
                     return Ok(Recovered::Ended(Box::new(Arc::unwrap_or_clone(ended))));
                 }
-                Ok((native, Phase::Running(_))) => {
-                    return Ok(Recovered::Running(Handle {
-                        token: token.clone(),
-                        native,
-                    }));
+                Ok(State::Provisioning(_) | State::Running(_)) => {
+                    return Ok(Recovered::Running(handle(token)));
                 }
                 Ok(_) | Err(_) => {}
             }
