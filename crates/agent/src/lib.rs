@@ -2,6 +2,8 @@
 //! what happened in events ([`barecount_api::assignment`]). An end is kept on disk until it is
 //! acknowledged.
 //!
+//! It is joined to a control plane by a [`link`], and by nothing else.
+//!
 //! The way in is the dispatcher, which decides what an order changes; the executor carries one
 //! attempt out.
 //!
@@ -18,6 +20,7 @@ mod dispatcher;
 mod executor;
 mod files;
 mod letters;
+pub mod link;
 mod live;
 mod outbox;
 mod places;

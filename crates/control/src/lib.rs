@@ -6,6 +6,7 @@
 //! reads a dataset: what is to be done follows from the state ([`barecount_model::run::Pending`])
 //! and is done by an agent.
 
+mod assign;
 mod authority;
 pub mod clock;
 pub mod desk;

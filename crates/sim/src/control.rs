@@ -120,29 +120,11 @@ impl ControlLife {
     }
 
     pub(crate) fn attempt(&self, fenced: &Fenced) -> Option<AttemptRef> {
-        let update = self.reconciler.run(&fenced.run)?;
-        Some(AttemptRef {
-            run: fenced.run.clone(),
-            index: fenced.task,
-            task: update.run.tasks[fenced.task].id.clone(),
-            number: fenced.number,
-        })
+        self.reconciler.run(&fenced.run)?.attempt(fenced)
     }
 
     pub(crate) fn sweep(&self, fenced: &Fenced) -> Option<Order> {
-        let update = self.reconciler.run(&fenced.run)?;
-        let class = update.run.tasks[fenced.task].class;
-        let attempt = self.attempt(fenced)?;
-        let backend = update
-            .plan
-            .stage(&update.run.tasks[fenced.task].stage)?
-            .backend
-            .clone();
-        Some(Order::Sweep {
-            attempt,
-            class,
-            backend,
-        })
+        self.reconciler.run(&fenced.run)?.sweep(fenced)
     }
 
     pub(crate) fn assignment(
@@ -151,30 +133,6 @@ impl ControlLife {
         identity: SignedIdentity,
     ) -> Option<Box<Assignment>> {
         let update = self.reconciler.run(&fenced.run)?;
-        let (run, plan) = (&update.run, &update.plan);
-        let task = &run.tasks[fenced.task];
-        Some(Box::new(Assignment {
-            attempt: self.attempt(fenced)?,
-            run_token: run.token.clone(),
-            tenant: run.tenant.clone(),
-            pipeline: run.pipeline.clone(),
-            version: run.version.clone(),
-            partition: task.partition.clone(),
-            identity,
-            window: None,
-            reuse: "shared".to_owned(),
-            path: None,
-            reads: Default::default(),
-            stage: plan.stage(&task.stage)?.clone(),
-        }))
-    }
-}
-
-/// What a control plane calls an attempt of which the agent tells.
-pub(crate) fn fenced(attempt: &AttemptRef) -> Fenced {
-    Fenced {
-        run: attempt.run.clone(),
-        task: attempt.index,
-        number: attempt.number,
+        update.assignment(fenced, identity).map(Box::new)
     }
 }

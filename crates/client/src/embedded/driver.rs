@@ -10,13 +10,18 @@ mod doing;
 use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
-use barecount_agent::{Agent, DataError};
-use barecount_api::assignment::{Event, Order, SetAside};
+use barecount_agent::{
+    DataError,
+    link::{LocalControl, LocalOrders},
+};
+use barecount_api::{
+    assignment::{Event, Order},
+    attempt::AttemptRef,
+};
 use barecount_control::{
-    Control, Update,
+    Control, Fenced, Update,
     clock::Clock,
-    reconcile::{Input, Reconciler, Report, Todo, Trouble},
-    store::DeadLetter,
+    reconcile::{Input, Reconciler, Todo, Trouble},
 };
 use barecount_model::{
     codes,
@@ -28,7 +33,6 @@ use barecount_runner::Registry;
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 
-use self::doing::{agents_name, fenced};
 use super::{answers::Answers, path_gate::PathGate};
 use crate::failure::chain;
 
@@ -62,7 +66,7 @@ pub(crate) enum Notice {
 /// What carries out what is decided.
 pub(crate) struct Driver {
     control: Control,
-    agent: Agent,
+    agent: LocalOrders,
     committer: Arc<dyn Committer>,
     gates: Arc<Gates>,
     clock: Arc<dyn Clock>,
@@ -105,7 +109,6 @@ impl Gates {
 /// Where the loop listens.
 pub(crate) struct Inbox {
     pub(crate) updates: mpsc::UnboundedReceiver<Update>,
-    pub(crate) events: mpsc::UnboundedReceiver<Event>,
     /// Runs that somebody asks for: these are worked on, and no others.
     pub(crate) followed: mpsc::UnboundedReceiver<Followed>,
 }
@@ -123,7 +126,7 @@ impl Driver {
     /// Starts the loop; it ends when the control plane's updates do.
     pub(crate) fn spawn(
         control: Control,
-        agent: Agent,
+        agent: LocalControl,
         committer: Arc<dyn Committer>,
         gates: Gates,
         clock: Arc<dyn Clock>,
@@ -134,7 +137,7 @@ impl Driver {
         let (done, results) = mpsc::unbounded_channel();
         let driver = Self {
             control,
-            agent,
+            agent: agent.orders,
             committer,
             gates: Arc::new(gates),
             clock,
@@ -144,11 +147,16 @@ impl Driver {
             reports: FuturesUnordered::new(),
             measured: HashMap::new(),
         };
-        tokio::spawn(driver.run(inbox, results));
+        tokio::spawn(driver.run(inbox, agent.events, results));
         watcher
     }
 
-    async fn run(mut self, mut inbox: Inbox, mut results: mpsc::UnboundedReceiver<Done>) {
+    async fn run(
+        mut self,
+        mut inbox: Inbox,
+        mut events: mpsc::UnboundedReceiver<Event>,
+        mut results: mpsc::UnboundedReceiver<Done>,
+    ) {
         let clock = Arc::clone(&self.clock);
         loop {
             let due = self.reconciler.next_due();
@@ -161,7 +169,7 @@ impl Driver {
                     Followed::New(update) => Input::Followed { runs: vec![update], new: true },
                     Followed::Existing(update) => Input::Followed { runs: vec![update], new: false },
                 },
-                Some(event) = inbox.events.recv() => told(event),
+                Some(event) = events.recv() => event.into(),
                 Some(done) = results.recv() => self.finished(done),
                 Some(input) = self.reports.next(), if !self.reports.is_empty() => input,
                 () = clock.sleep_until(due.unwrap_or_default()), if due.is_some() => Input::Passed,
@@ -196,14 +204,19 @@ impl Driver {
             Todo::Launch(attempt) => self.give(attempt, Order::Launch),
             Todo::Recover(attempt) => self.give(attempt, Order::Recover),
             Todo::Stop { attempt, grace } => {
-                if let Some(attempt) = agents_name(&self.reconciler, &attempt) {
+                if let Some(attempt) = self.agents_name(&attempt) {
                     self.agent.order(Order::Stop { attempt, grace });
                 }
             }
-            Todo::Sweep(attempt) => self.sweep(&attempt),
+            Todo::Sweep(attempt) => {
+                let update = self.reconciler.run(&attempt.run);
+                if let Some(order) = update.and_then(|update| update.sweep(&attempt)) {
+                    self.agent.order(order);
+                }
+            }
             // Of a run that is cleaned up after, nothing is kept any more.
             Todo::Acknowledge(attempt) => {
-                if let Some(attempt) = agents_name(&self.reconciler, &attempt) {
+                if let Some(attempt) = self.agents_name(&attempt) {
                     self.agent.order(Order::Acknowledge(attempt));
                 }
             }
@@ -226,6 +239,11 @@ impl Driver {
         }
     }
 
+    /// What the agent calls an attempt, if its run is worked on.
+    fn agents_name(&self, fenced: &Fenced) -> Option<AttemptRef> {
+        self.reconciler.run(&fenced.run)?.attempt(fenced)
+    }
+
     fn in_background(&self, doing: impl Future<Output = Input> + Send + 'static) {
         let done = self.done.clone();
         tokio::spawn(async move {
@@ -243,38 +261,6 @@ impl Driver {
     fn notify(&self, notice: Notice) {
         // Nobody watches only while the program ends.
         let _ = self.notices.send(notice);
-    }
-}
-
-/// What an agent's event says to the loop.
-fn told(event: Event) -> Input {
-    let attempt = fenced(event.attempt());
-    let report = match event {
-        Event::Swept { .. } => return Input::Swept(attempt),
-        Event::Provisioning {
-            runner, waits_for, ..
-        } => Report::Provisioning { runner, waits_for },
-        Event::Started { runner, .. } => Report::Started { runner },
-        Event::Ended {
-            outcome, set_aside, ..
-        } => Report::Ended {
-            outcome,
-            dead_letters: set_aside.into_iter().map(letter).collect(),
-        },
-        Event::Lost { .. } => Report::Lost,
-    };
-    Input::Told { attempt, report }
-}
-
-fn letter(group: SetAside) -> DeadLetter {
-    DeadLetter {
-        dataset: group.dataset,
-        reason: group.reason,
-        count: group.count,
-        record: group.record,
-        error: group.error,
-        schema_hash: group.schema_hash,
-        digest: group.digest,
     }
 }
 

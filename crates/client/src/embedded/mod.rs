@@ -54,7 +54,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use barecount_agent::{Agent, AgentConfig, Disk, IdentityVerifier, StagingFolders};
+use barecount_agent::{
+    Agent, AgentConfig, Disk, IdentityVerifier, StagingFolders,
+    link::{self, LocalOrders},
+};
 use barecount_api::activity::Activity;
 use barecount_artifact::Store;
 use barecount_control::{
@@ -170,6 +173,8 @@ pub(crate) struct Platform {
     follow: mpsc::UnboundedSender<Followed>,
     working: Mutex<Working>,
     agent: Agent,
+    /// Where what the agent is told goes.
+    orders: LocalOrders,
     runners: Runners,
     /// Where attempts had their secrets.
     memory: Option<MemoryFolder>,
@@ -199,7 +204,7 @@ impl Platform {
         let (data, answers) = datasets(state, &artifacts, &runners);
         let secrets = secrets::locate(found, state)?.map(|location| location.service(state));
         let memory = secrets.as_ref().map(|service| service.memory.clone());
-        let (events_tx, events) = mpsc::unbounded_channel();
+        let (events_tx, told) = mpsc::unbounded_channel();
         let config = AgentConfig {
             runners: runners.registry.clone(),
             data: Arc::clone(&data) as Arc<dyn barecount_agent::DataPlane>,
@@ -211,20 +216,19 @@ impl Platform {
             disk: Disk::Threads,
         };
         let agent = Agent::new(config, events_tx);
+        let (end, link) = link::local();
+        let orders = end.orders.clone();
+        tokio::spawn(link::serve(agent.clone(), told, Arc::new(link)));
         let (follow, followed) = mpsc::unbounded_channel();
         let caps = caps(&found.environment);
         let notices = Driver::spawn(
             control.clone(),
-            agent.clone(),
+            end,
             Arc::clone(&data) as Arc<dyn Committer>,
             Gates::new(gate, &answers, runners.registry.clone()),
             clock,
             Reconciler::new(caps.clone()),
-            Inbox {
-                updates,
-                events,
-                followed,
-            },
+            Inbox { updates, followed },
         );
         Ok(Self {
             control,
@@ -237,6 +241,7 @@ impl Platform {
             follow,
             working: Mutex::new(working),
             agent,
+            orders,
             runners,
             memory,
         })
@@ -288,6 +293,7 @@ impl Platform {
     /// Waits until what runs have left behind is cleaned up and their evidence is in the ledger,
     /// and ends everything that is kept warm.
     pub(crate) async fn close(self) -> Result<Progress, Failure> {
+        self.orders.taken().await;
         self.agent.idle().await;
         self.runners.shut_down().await;
         if let Some(memory) = &self.memory {

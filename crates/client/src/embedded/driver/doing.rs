@@ -2,15 +2,12 @@
 
 use std::sync::Arc;
 
-use barecount_api::{
-    assignment::{Assignment, Order},
-    attempt::AttemptRef,
-};
+use barecount_api::assignment::{Assignment, Order};
 use barecount_control::{
     Fenced, Update,
-    reconcile::{Found, Input, Reconciler, Unrolled},
+    reconcile::{Found, Input, Unrolled},
 };
-use barecount_model::{codes, digest::Digest, id::RunId, identity::SignedIdentity};
+use barecount_model::{codes, id::RunId};
 use barecount_network::health::PathHealth;
 use serde_json::json;
 
@@ -51,7 +48,7 @@ impl Driver {
         };
         let path = self.measured.remove(&(fenced.run.clone(), fenced.task));
         let path = path.map(|path| json!(path));
-        match assignment(&update, &fenced, identity) {
+        match update.assignment(&fenced, identity) {
             Some(assignment) => {
                 let assignment = Assignment { path, ..assignment };
                 self.agent.order(order(Box::new(assignment)));
@@ -61,20 +58,6 @@ impl Driver {
                 self.tell(refused(text));
             }
         }
-    }
-
-    pub(super) fn sweep(&self, fenced: &Fenced) {
-        let Some(update) = self.reconciler.run(&fenced.run) else {
-            return;
-        };
-        let task = &update.run.tasks[fenced.task];
-        let stage = update.plan.stage(&task.stage);
-        let backend = stage.map_or_else(String::new, |stage| stage.backend.clone());
-        self.agent.order(Order::Sweep {
-            attempt: attempt(update, fenced),
-            class: task.class,
-            backend,
-        });
     }
 
     pub(super) fn roll_forward(&self, attempt: Fenced) {
@@ -132,60 +115,5 @@ async fn look(gates: &Gates, update: &Update, task: usize) -> (Found, Option<Pat
     match looked {
         Ok(path) => (Found::Clear(work.map(Box::new)), path),
         Err(reason) => (Found::Blocked(reason), None),
-    }
-}
-
-fn assignment(update: &Update, fenced: &Fenced, identity: SignedIdentity) -> Option<Assignment> {
-    let (run, plan) = (&update.run, &update.plan);
-    let task = &run.tasks[fenced.task];
-    let stage = plan.stage(&task.stage)?.clone();
-    // The boundary too: what a warm process or a cache holds is of the data that it worked on.
-    let boundary = serde_json::to_string(&stage.boundary).ok()?;
-    let shared = [
-        &plan.tenant,
-        &plan.pipeline,
-        &plan.lock_digest,
-        &stage.name,
-        &boundary,
-    ]
-    .map(String::as_str);
-    Some(Assignment {
-        attempt: attempt(update, fenced),
-        run_token: run.token.clone(),
-        tenant: run.tenant.clone(),
-        pipeline: run.pipeline.clone(),
-        version: run.version.clone(),
-        partition: task.partition.clone(),
-        identity,
-        window: run.window.clone(),
-        reuse: Digest::of(shared.join("\n").as_bytes()).hex(),
-        path: None,
-        reads: task
-            .work
-            .as_ref()
-            .map_or_else(Default::default, |work| work.reads.clone()),
-        stage,
-    })
-}
-
-/// What the agent calls an attempt, if its run is worked on.
-pub(super) fn agents_name(reconciler: &Reconciler, fenced: &Fenced) -> Option<AttemptRef> {
-    Some(attempt(reconciler.run(&fenced.run)?, fenced))
-}
-
-fn attempt(update: &Update, fenced: &Fenced) -> AttemptRef {
-    AttemptRef {
-        run: fenced.run.clone(),
-        index: fenced.task,
-        task: update.run.tasks[fenced.task].id.clone(),
-        number: fenced.number,
-    }
-}
-
-pub(super) fn fenced(attempt: &AttemptRef) -> Fenced {
-    Fenced {
-        run: attempt.run.clone(),
-        task: attempt.index,
-        number: attempt.number,
     }
 }
