@@ -47,7 +47,7 @@ pub(crate) fn on_record(
         return Ok(Vec::new());
     };
     let (tenant, name) = (pipeline.tenant.as_str(), pipeline.name.as_str());
-    let approvals = reader.approvals(Some(tenant), Some(name), LOOKED_THROUGH);
+    let approvals = reader.approvals(Some(tenant), Some(name), None, LOOKED_THROUGH);
     let mut approvals = approvals.map_err(state::store_failure)?;
     let environment = found.environment.name.as_str();
     approvals.retain(|approval| approval.asked.environment == environment);

@@ -9,14 +9,13 @@ use std::{
 
 use barecount_api::{
     dataset::{DatasetRef, DatasetSummary, DatasetView, OutputSummary, Preview},
-    letter::Letter,
+    ledger::LedgerEntry,
+    letter::{Letter, StoredDeadLetter},
+    page::{Page, PageRequest},
     records::{Records, Selection},
     run::{Log, RunRequest, RunSummary, RunView},
 };
-use barecount_control::{
-    governance::{Action, Verdict},
-    store::{LedgerEntry, StoredDeadLetter},
-};
+use barecount_control::governance::{Action, Verdict};
 use barecount_ledger::verify::Verification;
 use barecount_model::{
     approval::Approval,
@@ -113,11 +112,15 @@ pub trait Approvals {
         reporter: &dyn Reporter,
     ) -> Result<AskedFor, Failure>;
 
-    /// Approvals, newest first, at most `limit`.
+    /// Approvals, newest first.
     ///
     /// # Errors
     /// If the state cannot be looked into.
-    fn approvals(&self, tenant: Option<&str>, limit: u32) -> Result<Vec<Approval>, Failure>;
+    fn approvals(
+        &self,
+        tenant: Option<&str>,
+        page: &PageRequest,
+    ) -> Result<Page<Approval>, Failure>;
 
     /// An approval.
     ///
@@ -150,11 +153,11 @@ pub struct Checked {
 
 /// Runs.
 pub trait Runs {
-    /// At most `limit` runs, newest first.
+    /// Runs, newest first.
     ///
     /// # Errors
     /// If the state cannot be looked into.
-    fn runs(&self, tenant: Option<&str>, limit: u32) -> Result<Vec<RunSummary>, Failure>;
+    fn runs(&self, tenant: Option<&str>, page: &PageRequest) -> Result<Page<RunSummary>, Failure>;
 
     /// A run.
     ///
@@ -334,7 +337,7 @@ pub trait Datasets {
 
 /// Records that were set aside.
 pub trait DeadLetters {
-    /// At most `limit` groups, newest first; of one run, if one is named.
+    /// Groups, newest first; of one run, if one is named.
     ///
     /// # Errors
     /// If there is no such run.
@@ -342,8 +345,8 @@ pub trait DeadLetters {
         &self,
         run: Option<&str>,
         tenant: Option<&str>,
-        limit: u32,
-    ) -> Result<Vec<StoredDeadLetter>, Failure>;
+        page: &PageRequest,
+    ) -> Result<Page<StoredDeadLetter>, Failure>;
 
     /// A group.
     ///
@@ -442,7 +445,7 @@ pub trait Evidence {
     ///
     /// # Errors
     /// If the state cannot be looked into, or there is no such run.
-    fn entries(&self, run: Option<&str>) -> Result<Vec<LedgerEntry>, Failure>;
+    fn entries(&self, run: Option<&str>, page: &PageRequest) -> Result<Page<LedgerEntry>, Failure>;
 
     /// An entry, proved to be in the signed tree; with the texts that its decision was made by, each
     /// held against the digest that the entry has of it.

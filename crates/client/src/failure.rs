@@ -3,6 +3,9 @@
 
 use std::{error::Error, fmt, io, path::Path};
 
+use barecount_api::problem::{Place, Problem, ProblemKind};
+use barecount_model::diagnostic::Diagnostic;
+
 use crate::harmless::SetOff;
 
 /// Exit statuses, as the command-line page lists them.
@@ -24,6 +27,38 @@ pub enum Status {
     Unverified = 7,
     /// A bug of ours.
     Bug = 70,
+}
+
+impl Status {
+    /// Which kind of problem ends a process so.
+    fn kind(self) -> ProblemKind {
+        match self {
+            Self::Failed => ProblemKind::Failed,
+            Self::Usage => ProblemKind::Usage,
+            Self::Refused => ProblemKind::Refused,
+            Self::NotFound => ProblemKind::NotFound,
+            Self::Conflict => ProblemKind::Conflict,
+            Self::Unavailable => ProblemKind::Unavailable,
+            Self::Unverified => ProblemKind::Unverified,
+            Self::Bug => ProblemKind::Bug,
+        }
+    }
+}
+
+/// What is wrong at a place of a document, as it passes between parts of the platform.
+pub fn problem_at(found: &Diagnostic) -> Problem {
+    Problem {
+        kind: ProblemKind::Usage,
+        code: Some(found.code.to_owned()),
+        detail: found.message.clone(),
+        causes: Vec::new(),
+        place: Some(Place {
+            file: found.file.clone(),
+            line: found.line,
+            column: found.column,
+        }),
+        remedy: found.help.clone(),
+    }
 }
 
 /// Why a verb did not do what it was asked.
@@ -103,6 +138,19 @@ impl Failure {
     pub fn or_help(mut self, help: &str) -> Self {
         self.help.get_or_insert_with(|| help.to_owned());
         self
+    }
+
+    /// The same as it passes between parts of the platform. A diagnostic that was told before has
+    /// the place; this is of the whole.
+    pub fn problem(&self) -> Problem {
+        Problem {
+            kind: self.status.kind(),
+            code: self.code.map(str::to_owned),
+            detail: self.what.clone(),
+            causes: self.causes.clone(),
+            place: None,
+            remedy: self.help.clone(),
+        }
     }
 
     /// The process's exit status.
@@ -196,6 +244,34 @@ impl fmt::Display for Failure {
         if let Some(help) = &self.help {
             writeln!(f, "  help: {}", SetOff(help))?;
         }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_passes_on_all_that_a_person_is_told() -> Result<(), serde_json::Error> {
+        let cause = io::Error::new(io::ErrorKind::NotFound, "it is not there");
+        let failure = Failure::new(Status::NotFound, "there is no run `x`")
+            .because(&cause)
+            .with_code("BC0802")
+            .with_help("`barecount runs ls` lists the runs.");
+        let problem = failure.problem();
+        let read: Problem = serde_json::from_str(&serde_json::to_string(&problem)?)?;
+        assert_eq!(read, problem);
+        let shown = failure.to_string();
+        let told = [
+            Some(&problem.detail),
+            problem.code.as_ref(),
+            problem.remedy.as_ref(),
+        ];
+        for text in told.into_iter().flatten().chain(&problem.causes) {
+            assert!(shown.contains(text.as_str()), "{text}");
+        }
+        assert_eq!(problem.kind, ProblemKind::NotFound);
         Ok(())
     }
 }

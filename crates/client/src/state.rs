@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use barecount_api::page::Cursor;
 use barecount_control::store::{FILE, StoreError, reader::Reader};
 use barecount_model::{codes, plan::Plan, run::Run};
 
@@ -54,6 +55,17 @@ pub(crate) fn reader(path: &Path) -> Result<Option<Reader>, Failure> {
 pub(crate) fn nothing_ran(folder: &Path) -> Failure {
     let what = format!("nothing has ever run in {}", folder.display());
     Failure::new(Status::NotFound, what)
+}
+
+/// What a cursor says that was made of a number.
+///
+/// # Errors
+/// If it was made of something else.
+pub(crate) fn number(cursor: &Cursor) -> Result<u64, Failure> {
+    cursor.0.parse().map_err(|_| {
+        let what = format!("`{}` is not where a page of this list ended", cursor.0);
+        Failure::new(Status::Usage, what)
+    })
 }
 
 /// A failure of the store.

@@ -301,7 +301,9 @@ fn an_attempt_that_has_to_be_provisioned_says_so_and_is_timed_from_when_it_runs(
     };
     assert!(matches!(outcome.result, AttemptResult::Done(_)));
     let (begun, over) = (outcome.timeline.started_at, outcome.timeline.work_ended_at);
-    let took = over.ok_or("no end")?.duration_since(begun.ok_or("no beginning")?);
+    let took = over
+        .ok_or("no end")?
+        .duration_since(begun.ok_or("no beginning")?);
     assert_eq!(took.as_secs(), 3, "what it waited for is not its own time");
     Ok(())
 }
@@ -347,7 +349,11 @@ fn work_that_no_backend_here_can_carry_out_fails_with_what_to_do_and_is_never_la
         return Err("it did not fail".into());
     };
     assert_eq!(failure.code, "BC0614");
-    assert!(failure.message.contains("smaller size"), "{}", failure.message);
+    assert!(
+        failure.message.contains("smaller size"),
+        "{}",
+        failure.message
+    );
     assert_eq!(world.cloud.started(), 0);
     Ok(())
 }

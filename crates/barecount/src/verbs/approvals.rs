@@ -3,6 +3,7 @@
 mod acting;
 mod asking;
 
+use barecount_api::page::PageRequest;
 use barecount_client::{client::Approvals as _, failure::Failure};
 use barecount_model::approval::{Approval, Signed};
 use clap::{Subcommand, ValueEnum};
@@ -114,13 +115,21 @@ fn list(
     standing: Option<Standing>,
     limit: u32,
 ) -> Result<(), Failure> {
-    let mut found = global.client().approvals(of.name(), u32::MAX)?;
     let now = Timestamp::now();
     let is = |approval: &Approval| {
         standing.is_none_or(|standing| approval.standing(now) == standing.as_str())
     };
-    found.retain(is);
-    found.truncate(limit as usize);
+    let wanted = limit as usize;
+    let (mut found, mut page) = (Vec::new(), PageRequest::first(limit.max(1)));
+    while found.len() < wanted {
+        let one = global.client().approvals(of.name(), &page)?;
+        found.extend(one.items.into_iter().filter(|one| is(one)));
+        page.after = one.next;
+        if page.after.is_none() {
+            break;
+        }
+    }
+    found.truncate(wanted);
     let items: Vec<Value> = found.iter().map(|one| facts(one, now)).collect();
     printer.list("approvals", &items, || {
         let mut table = Table::new(

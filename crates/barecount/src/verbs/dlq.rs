@@ -1,9 +1,9 @@
 //! `barecount dlq`.
 
+use barecount_api::{letter::StoredDeadLetter, page::PageRequest};
 use barecount_client::{
     client::DeadLetters as _, embedded::dead_letters::reason, failure::Failure, harmless::SetOff,
 };
-use barecount_control::store::StoredDeadLetter;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -53,7 +53,8 @@ fn list(
     of: &OfTenant,
     limit: u32,
 ) -> Result<(), Failure> {
-    let letters = global.client().letters(run, of.name(), limit)?;
+    let page = PageRequest::first(limit);
+    let letters = global.client().letters(run, of.name(), &page)?.items;
     let items: Vec<Value> = letters.iter().map(|letter| json!(letter)).collect();
     printer.list("dead_letters", &items, || {
         let mut table = Table::new(

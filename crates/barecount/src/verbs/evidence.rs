@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use barecount_api::page::PageRequest;
 use barecount_client::{
     client::{Check, Evidence as _, Findings},
     details::check::RecordProblem,
@@ -94,7 +95,8 @@ impl Evidence {
 }
 
 fn list(global: &Global, printer: &Printer, run: Option<&str>) -> Result<(), Failure> {
-    let entries = global.client().entries(run)?;
+    let all = PageRequest::first(u32::MAX);
+    let entries = global.client().entries(run, &all)?.items;
     let items: Vec<Value> = entries.iter().map(|entry| json!(entry)).collect();
     printer.list("evidence", &items, || {
         let mut table = Table::new(

@@ -3,7 +3,7 @@
 mod ending;
 mod records;
 
-use barecount_api::run::Log;
+use barecount_api::{page::PageRequest, run::Log};
 use barecount_client::{client::Runs as _, failure::Failure};
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -86,7 +86,8 @@ impl Runs {
 }
 
 fn list(global: &Global, printer: &Printer, of: &OfTenant, limit: u32) -> Result<(), Failure> {
-    let runs = global.client().runs(of.name(), limit)?;
+    let page = PageRequest::first(limit);
+    let runs = global.client().runs(of.name(), &page)?.items;
     let items: Vec<Value> = runs.iter().map(|run| json!(run)).collect();
     printer.list("runs", &items, || {
         let mut table = Table::new(

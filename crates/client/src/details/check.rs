@@ -111,7 +111,7 @@ fn check_approvals(state: &Path, history: &History, checked: &mut Checked) -> Re
     let Some(reader) = state::reader(state)? else {
         return Ok(());
     };
-    let kept = reader.approvals(None, None, u32::MAX);
+    let kept = reader.approvals(None, None, None, u32::MAX);
     let kept = kept.map_err(state::store_failure)?;
     let table = "control.sqlite";
     for approval in &kept {

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use barecount_api::page::{Cursor, Page, PageRequest};
 use barecount_control::{
     CommandError,
     governance::{Action, Governance, StageDecision, Verdict},
@@ -151,13 +152,19 @@ impl Approvals for Embedded {
         })
     }
 
-    fn approvals(&self, tenant: Option<&str>, limit: u32) -> Result<Vec<Approval>, Failure> {
-        match state::reader(&self.state)? {
-            Some(reader) => reader
-                .approvals(tenant, None, limit)
-                .map_err(state::store_failure),
-            None => Ok(Vec::new()),
-        }
+    fn approvals(
+        &self,
+        tenant: Option<&str>,
+        page: &PageRequest,
+    ) -> Result<Page<Approval>, Failure> {
+        let Some(reader) = state::reader(&self.state)? else {
+            return Ok(Page::empty());
+        };
+        let (after, limit) = (page.after.as_ref(), page.limit);
+        let after = after.map(|Cursor(last)| last.as_str());
+        let found = reader.approvals(tenant, None, after, limit.saturating_add(1));
+        let found = found.map_err(state::store_failure)?;
+        Ok(Page::cut(found, limit, |last| last.id.to_string()))
     }
 
     fn approval(&self, named: &str) -> Result<Approval, Failure> {
@@ -406,7 +413,7 @@ fn already(state: &Path, asked: &Asked) -> Result<Option<Approval>, Failure> {
     let Some(reader) = state::reader(state)? else {
         return Ok(None);
     };
-    let found = reader.approvals(Some(&asked.tenant), Some(&asked.pipeline), 1_000);
+    let found = reader.approvals(Some(&asked.tenant), Some(&asked.pipeline), None, 1_000);
     let mut found = found.map_err(state::store_failure)?.into_iter();
     Ok(found.find(|approval| {
         approval.state == ApprovalState::Requested

@@ -7,8 +7,10 @@ use std::{
 };
 
 use barecount_agent::StagingFolders;
-use barecount_api::letter::Letter;
-use barecount_control::store::StoredDeadLetter;
+use barecount_api::{
+    letter::{Letter, StoredDeadLetter},
+    page::{Page, PageRequest},
+};
 use barecount_model::digest::Digest;
 
 use super::Embedded;
@@ -33,17 +35,18 @@ impl DeadLetters for Embedded {
         &self,
         run: Option<&str>,
         tenant: Option<&str>,
-        limit: u32,
-    ) -> Result<Vec<StoredDeadLetter>, Failure> {
+        page: &PageRequest,
+    ) -> Result<Page<StoredDeadLetter>, Failure> {
         let run = run.map(|text| state::find_run(&self.state, text));
         let run = run.transpose()?;
         let run = run.as_ref().map(|(_, run, _)| run.id.as_str());
-        match state::reader(&self.state)? {
-            Some(reader) => reader
-                .dead_letters(tenant, run, limit)
-                .map_err(state::store_failure),
-            None => Ok(Vec::new()),
-        }
+        let Some(reader) = state::reader(&self.state)? else {
+            return Ok(Page::empty());
+        };
+        let after = page.after.as_ref().map(state::number).transpose()?;
+        let found = reader.dead_letters(tenant, run, after, page.limit.saturating_add(1));
+        let found = found.map_err(state::store_failure)?;
+        Ok(Page::cut(found, page.limit, |last| last.id.to_string()))
     }
 
     fn letter(&self, id: u64) -> Result<StoredDeadLetter, Failure> {

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use barecount_control::store::LedgerEntry;
+use barecount_api::{
+    ledger::LedgerEntry,
+    page::{Page, PageRequest},
+};
 use barecount_ledger::{
     export,
     note::VerifierKey,
@@ -30,16 +33,22 @@ use crate::{
 const MAX_NOTE_BYTES: u64 = 64 << 10;
 
 impl Evidence for Embedded {
-    fn entries(&self, run: Option<&str>) -> Result<Vec<LedgerEntry>, Failure> {
-        let entries = match (state::reader(&self.state)?, run) {
+    fn entries(&self, run: Option<&str>, page: &PageRequest) -> Result<Page<LedgerEntry>, Failure> {
+        let (after, limit) = (page.after.as_ref(), page.limit);
+        let (after, one_more) = (
+            after.map(state::number).transpose()?,
+            limit.saturating_add(1),
+        );
+        let found = match (state::reader(&self.state)?, run) {
             (_, Some(text)) => {
                 let (reader, run, _) = state::find_run(&self.state, text)?;
-                reader.ledger_entries(Some(run.id.as_str()))
+                reader.ledger_entries_after(Some(run.id.as_str()), after, one_more)
             }
-            (Some(reader), None) => reader.ledger_entries(None),
-            (None, None) => Ok(Vec::new()),
+            (Some(reader), None) => reader.ledger_entries_after(None, after, one_more),
+            (None, None) => return Ok(Page::empty()),
         };
-        entries.map_err(state::store_failure)
+        let found = found.map_err(state::store_failure)?;
+        Ok(Page::cut(found, limit, |last| last.index.to_string()))
     }
 
     fn entry(&self, index: u64, with_rules: bool) -> Result<Entry, Failure> {

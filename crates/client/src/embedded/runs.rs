@@ -4,15 +4,14 @@ use std::{collections::BTreeMap, fs::File, io::Read};
 
 use barecount_agent::StagingFolders;
 use barecount_api::{
+    ledger::LedgerEntry,
+    page::{Cursor, Page, PageRequest},
     records::{Records, Selection},
     run::{
         AttemptView, Cost, EntryRef, Log, OutputView, RunSummary, RunView, TaskView, Undeclared,
     },
 };
-use barecount_control::{
-    governance::Explanation,
-    store::{LedgerEntry, OutputVersion},
-};
+use barecount_control::{governance::Explanation, store::OutputVersion};
 use barecount_model::{
     cost::{self, Money},
     manifest::Egress,
@@ -35,16 +34,19 @@ use crate::{
 const MAX_LOG_BYTES: u64 = 64 << 20;
 
 impl Runs for Embedded {
-    fn runs(&self, tenant: Option<&str>, limit: u32) -> Result<Vec<RunSummary>, Failure> {
-        let runs = match state::reader(&self.state)? {
-            Some(reader) => reader
-                .runs_of(tenant, limit)
-                .map_err(state::store_failure)?,
-            None => Vec::new(),
+    fn runs(&self, tenant: Option<&str>, page: &PageRequest) -> Result<Page<RunSummary>, Failure> {
+        let Some(reader) = state::reader(&self.state)? else {
+            return Ok(Page::empty());
         };
+        let (after, limit) = (page.after.as_ref(), page.limit);
+        let after = after.map(|Cursor(last)| last.as_str());
+        let found = reader.runs_of(tenant, after, limit.saturating_add(1));
+        let found = found.map_err(state::store_failure)?;
         let worker = self.worker()?;
-        let summaries = runs.iter().map(|(run, _)| summary(run, worker.as_ref()));
-        Ok(summaries.collect())
+        let summaries = found.iter().map(|(run, _)| summary(run, worker.as_ref()));
+        Ok(Page::cut(summaries.collect(), limit, |last| {
+            last.id.to_string()
+        }))
     }
 
     fn show(&self, run: &str) -> Result<RunView, Failure> {

@@ -111,7 +111,7 @@ impl Tracer {
         }
         let entries = self.reader.ledger_entries(Some(run.id.as_str()));
         let entries = entries.map_err(state::store_failure)?;
-        let entry = |entry: &barecount_control::store::LedgerEntry| json!({ "index": entry.index, "kind": entry.kind, "leaf_hash": entry.leaf_hash });
+        let entry = |entry: &barecount_api::ledger::LedgerEntry| json!({ "index": entry.index, "kind": entry.kind, "leaf_hash": entry.leaf_hash });
         value["evidence"] = entries.iter().map(entry).collect();
         Ok(value)
     }

@@ -14,13 +14,15 @@ impl Reader {
         &self,
         tenant: Option<&str>,
         pipeline: Option<&str>,
+        after: Option<&str>,
         limit: u32,
     ) -> Result<Vec<Approval>, StoreError> {
         approvals_where(
             self.now()?,
             "(?1 IS NULL OR tenant = ?1) AND (?2 IS NULL OR pipeline = ?2)
-             ORDER BY seq DESC LIMIT ?3",
-            params![tenant, pipeline, limit],
+             AND (?3 IS NULL OR seq < (SELECT last.seq FROM approvals AS last WHERE last.id = ?3))
+             ORDER BY seq DESC LIMIT ?4",
+            params![tenant, pipeline, after, limit],
         )
     }
 

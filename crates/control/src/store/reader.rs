@@ -82,22 +82,26 @@ impl Reader {
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
     pub fn runs(&self, limit: u32) -> Result<Vec<(Run, Plan)>, StoreError> {
-        self.runs_of(None, limit)
+        self.runs_of(None, None, limit)
     }
 
-    /// As [`Reader::runs`], of one tenant.
+    /// As [`Reader::runs`], of one tenant; those that come after the run of this identifier, if one is
+    /// named.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
     pub fn runs_of(
         &self,
         tenant: Option<&str>,
+        after: Option<&str>,
         limit: u32,
     ) -> Result<Vec<(Run, Plan)>, StoreError> {
         runs_where(
             self.now()?,
-            "(?1 IS NULL OR tenant = ?1) ORDER BY runs.seq DESC LIMIT ?2",
-            params![tenant, limit],
+            "(?1 IS NULL OR tenant = ?1)
+             AND (?2 IS NULL OR runs.seq < (SELECT last.seq FROM runs AS last WHERE last.id = ?2))
+             ORDER BY runs.seq DESC LIMIT ?3",
+            params![tenant, after, limit],
         )
     }
 
@@ -292,20 +296,34 @@ impl Reader {
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
     pub fn ledger_entries(&self, run: Option<&str>) -> Result<Vec<LedgerEntry>, StoreError> {
+        self.ledger_entries_after(run, None, u32::MAX)
+    }
+
+    /// As [`Reader::ledger_entries`], those after the one of this index, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn ledger_entries_after(
+        &self,
+        run: Option<&str>,
+        after: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<LedgerEntry>, StoreError> {
         // One statement for both would look at every entry for those of one run.
         let condition = match run {
-            Some(_) => "WHERE run = ?1",
-            None => "WHERE ?1 IS NULL",
+            Some(_) => "run = ?1",
+            None => "?1 IS NULL",
         };
         let mut query = self
             .now()?
             .prepare(&format!(
                 "SELECT idx, kind, run, pipeline, tenant, at, leaf_hash
-                 FROM ledger_entries {condition} ORDER BY idx"
+                 FROM ledger_entries
+                 WHERE {condition} AND idx >= ?2 ORDER BY idx LIMIT ?3"
             ))
             .map_err(failed("read the ledger's index"))?;
         let mut rows = query
-            .query(params![run])
+            .query(params![run, after.map_or(0, |last| last.saturating_add(1)), limit])
             .map_err(failed("read the ledger's index"))?;
         let mut found = Vec::new();
         while let Some(row) = rows.next().map_err(failed("read the ledger's index"))? {
@@ -314,7 +332,8 @@ impl Reader {
         Ok(found)
     }
 
-    /// Records set aside, newest first: of one run or tenant, or of all.
+    /// Records set aside, newest first: of one run or tenant, or of all; those that come after the
+    /// one of this number, if one is named.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
@@ -322,6 +341,7 @@ impl Reader {
         &self,
         tenant: Option<&str>,
         run: Option<&str>,
+        after: Option<u64>,
         limit: u32,
     ) -> Result<Vec<StoredDeadLetter>, StoreError> {
         let read = failed("read dead letters");
@@ -331,10 +351,11 @@ impl Reader {
                 "SELECT {DEAD_LETTER_COLUMNS}
                  FROM dead_letters
                  WHERE (?1 IS NULL OR tenant = ?1) AND (?2 IS NULL OR run = ?2)
-                 ORDER BY id DESC LIMIT ?3",
+                 AND (?3 IS NULL OR id < ?3)
+                 ORDER BY id DESC LIMIT ?4",
             ))
             .map_err(failed("read dead letters"))?;
-        let rows = query.query_map(params![tenant, run, limit], dead_letter);
+        let rows = query.query_map(params![tenant, run, after, limit], dead_letter);
         rows.and_then(Iterator::collect).map_err(read)
     }
 

@@ -2,6 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+pub use barecount_api::{
+    ledger::LedgerEntry,
+    letter::{DeadLetter, StoredDeadLetter},
+};
 use rusqlite::{CachedStatement, Connection, params};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -10,67 +14,6 @@ use super::{StoreError, failed};
 use crate::journal::record::{
     AnswerRow, ApprovalRow, EntryRow, Header, LetterRow, NewRun, OutputRow, Record,
 };
-
-/// Records that were set aside for one reason, or data of which there is no record to show.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeadLetter {
-    /// The dataset they were meant for, if that is known.
-    pub dataset: Option<String>,
-    /// What they were set aside for, in words that all of them share; empty of one that is older
-    /// than groups.
-    pub reason: String,
-    /// How many they are.
-    pub count: u64,
-    /// The first of them, or a bounded sample of it.
-    pub record: String,
-    /// Why the first was set aside.
-    pub error: String,
-    /// A hash of the schema that they did not fit.
-    pub schema_hash: Option<String>,
-    /// The digest of the file beside the attempt's log that has all its records, if there is one.
-    pub digest: Option<String>,
-}
-
-/// Records that were set aside for one reason, and where.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredDeadLetter {
-    /// Its number in the queue.
-    pub id: u64,
-    /// The tenant.
-    pub tenant: String,
-    /// The run.
-    pub run: String,
-    /// The task.
-    pub task: String,
-    /// The attempt that was decided for.
-    pub attempt: u32,
-    /// The stage.
-    pub stage: String,
-    /// The records.
-    #[serde(flatten)]
-    pub letter: DeadLetter,
-    /// When it was kept.
-    pub at: String,
-}
-
-/// An entry's place in the ledger, and what it is about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LedgerEntry {
-    /// Its index, from 0.
-    pub index: u64,
-    /// What it is about.
-    pub kind: String,
-    /// The run, if it is about one.
-    pub run: Option<String>,
-    /// The pipeline.
-    pub pipeline: Option<String>,
-    /// The tenant.
-    pub tenant: Option<String>,
-    /// When the fact was recorded.
-    pub at: String,
-    /// RFC 6962 leaf hash, in hexadecimal.
-    pub leaf_hash: String,
-}
 
 /// A version of a dataset, as the catalog shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -242,9 +242,9 @@ fn an_approval_is_found_as_the_last_batch_left_it_and_while_something_can_be_don
         batch.approvals = [(approval.id.clone(), approval.clone())].into();
         assert!(matches!(store.append(&batch), Appended::Done));
         let reader = reader::Reader::open(folder.path())?.ok_or("there is a store")?;
-        let of_pipeline = reader.approvals(Some("demo"), Some("example"), 10)?;
+        let of_pipeline = reader.approvals(Some("demo"), Some("example"), None, 10)?;
         assert_eq!(of_pipeline, [approval.clone()]);
-        assert_eq!(reader.approvals(Some("other"), None, 10)?, []);
+        assert_eq!(reader.approvals(Some("other"), None, None, 10)?, []);
         assert_eq!(store.open_approvals()?.len(), open);
         if number == 0 {
             approval.act(Act::Deny, signed(1))?;

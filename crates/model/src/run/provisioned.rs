@@ -88,9 +88,8 @@ mod tests {
         let mut run = placed()?;
         let launch = Pending::Launch { task: 0, number: 1 };
         assert_eq!(run.pending(), [launch]);
-        let told = |run: &mut Run, what, second| {
-            run.provisioning(0, 1, "arn:1", what, &moment(second))
-        };
+        let told =
+            |run: &mut Run, what, second| run.provisioning(0, 1, "arn:1", what, &moment(second));
         told(&mut run, "a host", 2).expect("it is the current attempt");
         let awaited = Pending::Await { task: 0, number: 1 };
         assert_eq!(run.pending(), [awaited]);
@@ -114,7 +113,8 @@ mod tests {
     #[test]
     fn an_attempt_that_is_over_is_not_provisioned() -> Result<(), CompileError> {
         let mut run = placed()?;
-        run.lost(0, 1, &moment(2)).expect("it is the current attempt");
+        run.lost(0, 1, &moment(2))
+            .expect("it is the current attempt");
         let late = run.provisioning(0, 1, "arn:1", "a host", &moment(3));
         assert!(matches!(late, Err(Rejection::AlreadyEnded { .. })));
         let other = run.provisioning(0, 7, "arn:1", "a host", &moment(3));

@@ -5,7 +5,6 @@ use std::{
     fs::{File, TryLockError},
     io::{self, Read, Write},
     path::{Path, PathBuf},
-    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -76,17 +75,13 @@ impl CpuLeases {
         waits: impl Fn(String) + Send,
     ) -> io::Result<CpuLease> {
         let mut told = false;
-        let mut turn = pin!(self.turn.clone().lock_owned());
-        let turn = tokio::select! {
-            biased;
-            turn = &mut turn => turn,
-            // Another attempt of this process has them, or is about to.
-            taken = self.taken() => {
-                let taken = taken?.map(|taken| taken.to_string());
-                waits(taken.unwrap_or_else(|| "its processors".to_owned()));
-                told = true;
-                turn.await
-            }
+        let turn = if let Ok(turn) = self.turn.clone().try_lock_owned() {
+            turn
+        } else {
+            // By whom is not looked up: whoever looks at the locks has them for that moment.
+            waits("its processors, which another attempt of this agent has".to_owned());
+            told = true;
+            self.turn.clone().lock_owned().await
         };
         loop {
             match self.attempt(Some(holder.to_owned())).await? {

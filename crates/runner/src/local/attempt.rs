@@ -75,11 +75,7 @@ impl Orders {
     /// Resolves once the attempt is to be ended at once. Cancel-safe.
     pub async fn destroyed(&mut self) {
         // An error means the same: nobody is left who could ask for the attempt.
-        drop(
-            self.told
-                .wait_for(|order| *order == Order::Destroy)
-                .await,
-        );
+        drop(self.told.wait_for(|order| *order == Order::Destroy).await);
     }
 }
 
