@@ -44,7 +44,9 @@ impl Witness {
         let end = match event {
             Event::Ended { outcome, .. } => Some(Outcome::clone(outcome)),
             Event::Lost { .. } => None,
-            Event::Started { .. } | Event::Swept { .. } => return Ok(()),
+            Event::Provisioning { .. } | Event::Started { .. } | Event::Swept { .. } => {
+                return Ok(());
+            }
         };
         if let Some(AttemptResult::Failed(failure)) = end.as_ref().map(|end| &end.result) {
             hold(failure.code != codes::IDENTITY_INVALID.id, || {

@@ -297,7 +297,7 @@ fn attempt_view(tried: &Attempt, digest: Option<&str>) -> AttemptView {
         exit_code: tried.exit_code,
         failure: tried.failure.clone(),
         intended_at: tried.intended_at,
-        provisioning: tried.provisioning.clone(),
+        provisioning: tried.provisioning.as_deref().cloned(),
         started_at: tried.started_at,
         work_ended_at: tried.work_ended_at,
         staged_at: tried.staged_at,

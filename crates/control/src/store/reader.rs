@@ -323,7 +323,11 @@ impl Reader {
             ))
             .map_err(failed("read the ledger's index"))?;
         let mut rows = query
-            .query(params![run, after.map_or(0, |last| last.saturating_add(1)), limit])
+            .query(params![
+                run,
+                after.map_or(0, |last| last.saturating_add(1)),
+                limit
+            ])
             .map_err(failed("read the ledger's index"))?;
         let mut found = Vec::new();
         while let Some(row) = rows.next().map_err(failed("read the ledger's index"))? {

@@ -42,8 +42,8 @@ impl Run {
                     since: before.map_or(moment.now, |before| before.since),
                 };
                 attempt.state = AttemptState::Provisioning;
-                if attempt.provisioning.as_ref() != Some(&now) {
-                    attempt.provisioning = Some(now);
+                if attempt.provisioning.as_deref() != Some(&now) {
+                    attempt.provisioning = Some(Box::new(now));
                     effects.touch(index);
                 }
                 Ok(effects)

@@ -12,7 +12,7 @@ use std::{
 
 use barecount_model::id::TaskId;
 use barecount_runner::{
-    Handle, Health, Recovered,
+    Handle, Health, Phase, Recovered, Runner,
     conformance::{Behaviour, Subject, succeeded},
     launch::{AttemptToken, End},
 };
@@ -195,6 +195,14 @@ async fn killed(shared: Arc<Shared>, with_launcher: bool) -> TestResult {
     Ok(())
 }
 
+/// Holds that an attempt does not run, and says for whom it waits.
+async fn provisioned(runner: &dyn Runner, handle: &Handle, holder: &str) -> TestResult {
+    match runner.progress(handle, None).await? {
+        Phase::Provisioning { waits_for } => check(waits_for.contains(holder), &waits_for),
+        other => check(false, &other),
+    }
+}
+
 async fn leased(shared: Arc<Shared>) -> TestResult {
     let under = Under::DedicatedCompute;
     let subject = under.local(&shared, Ground::new(&shared)?);
@@ -215,23 +223,17 @@ async fn leased(shared: Arc<Shared>) -> TestResult {
 
     // One that waits can be stopped, and has then done nothing.
     let waiting = launch(&subject, 4, &Behaviour::Append("lines".to_owned()))?;
-    let moment = Duration::from_millis(200);
-    let early = tokio::time::timeout(moment, runner.launch(&waiting)).await;
-    check(early.is_err(), &early)?;
-    let handle = Handle {
-        token: waiting.token.clone(),
-        native: String::new(),
-    };
+    let handle = runner.launch(&waiting).await?;
+    provisioned(&*runner, &handle, &holder).await?;
     runner.stop(&handle, Duration::ZERO).await?;
     let ended = runner.wait(&handle).await?;
     check(ended.end == End::Stopped, &ended)?;
     check(!waiting.places.output.join("lines").exists(), &"it ran")?;
 
     let next = launch(&subject, 5, &Behaviour::Succeed)?;
-    let early = tokio::time::timeout(moment, runner.launch(&next)).await;
-    check(early.is_err(), &early)?;
-    agent.kill(false)?;
     let handle = runner.launch(&next).await?;
+    provisioned(&*runner, &handle, &holder).await?;
+    agent.kill(false)?;
     let ended = runner.wait(&handle).await?;
     check(succeeded(&ended.end), &ended)?;
     for number in 1..=5 {

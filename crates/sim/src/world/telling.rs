@@ -3,12 +3,12 @@
 use barecount_api::assignment::{Event, Order};
 use barecount_control::{
     desk::{Ask, Fault},
-    reconcile::{Input, Report},
+    reconcile::Input,
 };
 use barecount_model::run::RunState;
 
 use super::{Happening, World};
-use crate::control::{For, fenced};
+use crate::control::For;
 
 impl World {
     pub(super) fn agent_turns(&mut self, turns: u64) -> Result<(), String> {
@@ -77,17 +77,7 @@ impl World {
         let Some(life) = self.control.as_ref().map(|control| control.id) else {
             return;
         };
-        let attempt = fenced(event.attempt());
-        let report = match event {
-            Event::Swept { .. } => return self.tell(life, Input::Swept(attempt)),
-            Event::Started { runner, .. } => Report::Started { runner },
-            Event::Ended { outcome, .. } => Report::Ended {
-                outcome,
-                dead_letters: Vec::new(),
-            },
-            Event::Lost { .. } => Report::Lost,
-        };
-        self.tell(life, Input::Told { attempt, report });
+        self.tell(life, event.into());
     }
 
     /// Tells a reconciler what came to pass, and takes what it says is to be done.
@@ -214,6 +204,7 @@ impl World {
 fn told(event: &Event) -> String {
     let token = event.attempt().token();
     match event {
+        Event::Provisioning { waits_for, .. } => format!("{token} waits for {waits_for}"),
         Event::Started { .. } => format!("{token} started"),
         Event::Ended { outcome, .. } => format!("{token} ended: {:?}", outcome.result),
         Event::Lost { .. } => format!("{token} is lost"),
