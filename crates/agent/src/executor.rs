@@ -225,7 +225,7 @@ impl Agent {
                 biased;
                 phase = runner.progress(handle, seen.as_ref()) => phase,
                 _ = course.live.stopped() => {
-                    self.destroy(runner, course.assignment).await;
+                    self.end_for_certain(runner, &course.assignment.attempt).await;
                     return Ok(false);
                 }
             };
@@ -248,7 +248,8 @@ impl Agent {
                     seen = Some(Phase::Provisioning { waits_for });
                 }
                 Err(error) => {
-                    self.destroy(runner, course.assignment).await;
+                    self.end_for_certain(runner, &course.assignment.attempt)
+                        .await;
                     return Err(infrastructure(&error));
                 }
             }
