@@ -26,6 +26,7 @@ usage: cargo xtask <task>
   kill [--times N] [--seed N]
                  kill the example's run at random moments until it has survived N of them (8),
                  and agents with their sandboxes until nothing was left of N of them (20)
+  kill --every   end the example's run before and after each of its durable steps, in turn
   sim [--histories N] [--seed S]
                  make histories up from a seed, and hold that each comes to one end
   walk [--steps N] [--seed S] [--only STEP,STEP…]

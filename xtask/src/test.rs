@@ -146,7 +146,8 @@ pub(crate) fn run_fuzz(arguments: &[String]) -> Result<(), Failure> {
 }
 
 /// Kills the example's run at random moments, as often as asked, and holds that it ends as if
-/// nothing had happened; then agents, launchers and sandboxes, and holds that nothing is left.
+/// nothing had happened; then agents, launchers and sandboxes, and holds that nothing is left. With
+/// `--every`, has the process end before and after each of its appends instead.
 pub(crate) fn run_kill(arguments: &[String]) -> Result<(), Failure> {
     let project = Project::find()?;
     let mut task = whole_binary(&project, "cargo test --workspace --locked --test kill")
@@ -156,7 +157,14 @@ pub(crate) fn run_kill(arguments: &[String]) -> Result<(), Failure> {
     let sandboxes = "cargo test -p barecount-sandbox --locked --test sandbox -- \
                      nothing_outlives_a_kill_at_any_moment";
     let mut sandboxes = Task::new(sandboxes).minutes(24 * 60);
-    let usage = "usage: cargo xtask kill [--times N] [--seed N]";
+    if arguments == ["--every"] {
+        task = task
+            .argument("at_any_append".to_owned())
+            .env("BARECOUNT_APPENDS", "every");
+        build().run("build", &project)?;
+        return task.run("kill", &project);
+    }
+    let usage = "usage: cargo xtask kill [--times N] [--seed N], or kill --every";
     let known = [("--times", "BARECOUNT_KILLS"), ("--seed", "BARECOUNT_SEED")];
     for (variable, value) in options("kill", arguments, &known, usage)? {
         task = task.env(variable, value.clone());

@@ -1,6 +1,8 @@
-//! The example, killed at random moments and run again until it ends, does everything once.
+//! The example, killed at random moments or at each durable step and run again until it ends, does
+//! everything once.
 //!
-//! `BARECOUNT_KILLS` says how many times (8 unless set), `BARECOUNT_SEED` at which moments.
+//! `BARECOUNT_KILLS` says how many times (8 unless set), `BARECOUNT_SEED` at which moments;
+//! `BARECOUNT_APPENDS=every` has the process end at every append, and not only at some.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -59,6 +61,53 @@ fn a_run_killed_at_any_moment_ends_as_if_nothing_had_happened() -> Outcome {
         place.nothing_is_left();
     }
     Ok(())
+}
+
+/// Where the process ends, unless it is to end everywhere.
+const SOME_APPENDS: [&str; 4] = ["after:2", "before:9", "after:16", "before:23"];
+
+/// The process ends before or after a batch is durable, and before anybody hears of it: in a place
+/// of its own for each, until a run needs no more appends.
+#[test]
+#[expect(clippy::print_stdout, reason = "it takes long, and says how far it is")]
+fn a_run_that_ends_at_any_append_ends_as_if_nothing_had_happened() -> Outcome {
+    let expected = Committed::of(&example::undisturbed().finished)?;
+    if std::env::var("BARECOUNT_APPENDS").is_ok_and(|which| which == "every") {
+        let mut append = 1;
+        while ends_as_if_nothing_had_happened(&format!("before:{append}"), &expected)? {
+            ends_as_if_nothing_had_happened(&format!("after:{append}"), &expected)?;
+            append += 1;
+        }
+        println!("a run has fewer than {append} appends");
+        assert!(append > 8, "the process was ended: is this a test build?");
+        return Ok(());
+    }
+    for at in SOME_APPENDS {
+        assert!(ends_as_if_nothing_had_happened(at, &expected)?, "{at}");
+    }
+    Ok(())
+}
+
+/// Whether the run was ended there.
+#[expect(clippy::print_stdout, reason = "it takes long, and says how far it is")]
+fn ends_as_if_nothing_had_happened(at: &str, expected: &Committed) -> Result<bool, Failure> {
+    let place = example::place();
+    let run = || place.barecount(["run", "fx-rates/pipeline.yaml", "-o", "json"]);
+    let first = run().env("BARECOUNT_END_AT_APPEND", at).finish();
+    let was_ended = first.status.code().is_none();
+    println!("{at}: {}", first.status);
+    let finished = if was_ended {
+        place.nothing_runs();
+        run().finish()
+    } else {
+        first
+    };
+    let finished = finished.exits_with(0);
+    assert_eq!(Committed::of(&finished)?, *expected, "{at}: {finished}");
+    each_version_is_committed_once(&place, &finished)?;
+    evidence_is_whole(&place, &finished);
+    place.nothing_is_left();
+    Ok(was_ended)
 }
 
 /// Runs the example; killed after so many seconds, with `alone` the binary, else its whole tree.

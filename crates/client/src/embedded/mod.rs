@@ -61,7 +61,7 @@ use barecount_agent::{
 use barecount_api::activity::Activity;
 use barecount_artifact::Store;
 use barecount_control::{
-    Control, Entries, Update,
+    Control, EndAt, Entries, Update,
     clock::{Clock, SystemClock},
     reconcile::{Caps, Reconciler},
     store::{OpenError, lock::FolderLock},
@@ -193,7 +193,8 @@ impl Platform {
         let (updates_tx, mut updates) = mpsc::unbounded_channel();
         let (entries_tx, entries) = mpsc::unbounded_channel();
         let lock = layout::bring_held_up_to_date(lock)?;
-        let control = Control::open_held(lock, Arc::clone(&clock), updates_tx, entries_tx)
+        let told = (updates_tx, entries_tx);
+        let control = Control::open_until(lock, Arc::clone(&clock), told, end_at()?)
             .map_err(|error| open_failure(&error))?;
         let working = working(state)?;
         let folders = StagingFolders::new(state);
@@ -307,6 +308,19 @@ impl Platform {
         // Where the thread has ended, whoever needs a signature finds none.
         let _ = recorder::signed(&self.control, self.ledger.clone()).await;
     }
+}
+
+/// The append at which a build for tests ends, if it is told to by `BARECOUNT_END_AT_APPEND`.
+fn end_at() -> Result<Option<EndAt>, Failure> {
+    if !cfg!(debug_assertions) {
+        return Ok(None);
+    }
+    let Ok(text) = std::env::var("BARECOUNT_END_AT_APPEND") else {
+        return Ok(None);
+    };
+    let at: Result<EndAt, _> = text.parse();
+    at.map(Some)
+        .map_err(|error| Failure::from_error(Status::Usage, &error))
 }
 
 /// Tells whoever looks at the state folder that this process works in it.
