@@ -32,7 +32,7 @@ def duckdb_copy():
     import duckdb
 
     session = duckdb.connect()
-    session.execute("SET threads = 1; SET TimeZone = 'UTC'")
+    session.execute("SET enable_progress_bar = false; SET threads = 1; SET TimeZone = 'UTC'")
     types = ", ".join(f"'{name}': '{kind}'" for name, kind in TYPES.items())
     read = {
         "csv": f"read_csv('{source}', header = true, auto_detect = false, columns = {{{types}}})",

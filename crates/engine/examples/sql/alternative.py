@@ -15,14 +15,14 @@ folder = pathlib.Path(folder)
 source = folder / "raw.payments" / "part-00000.parquet"
 codec = "(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
 session = duckdb.connect()
-session.execute("SET threads = 1; SET TimeZone = 'UTC'")
+session.execute("SET enable_progress_bar = false; SET threads = 1; SET TimeZone = 'UTC'")
 if verb == "make":
     source.parent.mkdir()
     session.execute(
         f"""COPY (SELECT
             i AS id,
             hash(i) % 1000003 AS account,
-            ['DE', 'FR', 'IT', 'ES', 'PL', 'NL', 'SE'][1 + hash(i) % 7] AS country,
+            ['DE', 'FR', 'IT', 'ES', 'PL', 'NL', 'SE'][1 + CAST(hash(i) % 7 AS BIGINT)] AS country,
             'Customer ' || (hash(i) % 90001) || ' of ' || (hash(i) % 97) AS name,
             CAST(CAST(hash(i) % 100000000 AS BIGINT) - 20000000 AS DECIMAL(18, 2)) / 100 AS amount,
             CASE WHEN hash(i) % 10 <> 0 THEN CAST(hash(i) % 9999991 AS DOUBLE) / 1e6 END AS rate,
