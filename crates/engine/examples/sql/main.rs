@@ -51,7 +51,7 @@ const CASES: [Case; 3] = [
     Case {
         name: "two million rows, row by row",
         query: "SELECT id, account, country, upper(name) AS name, \
-                CAST(amount * 2 AS DECIMAL(18, 2)) AS amount, rate, day, at, NOT paid AS due, note \
+                CAST(amount * 2 AS DECIMAL(18, 2)) AS amount, rate, day, \"at\", NOT paid AS due, note \
                 FROM raw.payments",
         columns: &[
             ("id", "int64"),
