@@ -1,14 +1,19 @@
 //! Orders, taken as they come: each begins, stops, forgets or cleans up an attempt, or changes
 //! nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use barecount_api::{
     activity::Activity,
     assignment::{Assignment, Event, Order, SetAside},
     attempt::AttemptRef,
 };
-use barecount_model::{class::RunnerClass, id::RunId, run::outcome::Outcome};
+use barecount_model::{
+    class::RunnerClass,
+    codes,
+    id::RunId,
+    run::outcome::{AttemptResult, Failure, FailureKind, Outcome},
+};
 use barecount_runner::{Recovered, Registry, Runner, clock::Clock};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -24,7 +29,7 @@ use crate::{
     secrets::SecretsService,
 };
 
-/// So often a runner is asked what became of an attempt before that is given up.
+/// So often a runner or a disk is asked for something of an attempt before that is given up.
 const RECOVERY_TRIES: u32 = 5;
 /// The first pause between two of these questions; doubled each time.
 const RECOVERY_PAUSE: Duration = Duration::from_millis(200);
@@ -64,8 +69,8 @@ pub enum Disk {
 impl Disk {
     pub(crate) async fn run<T: Send + 'static>(
         self,
-        work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-    ) -> std::io::Result<T> {
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
         match self {
             Self::Threads => {
                 let done = tokio::task::spawn_blocking(work).await;
@@ -191,7 +196,7 @@ impl Agent {
     async fn attempt(&self, assignment: &Assignment, live: &Live, found: Option<Found>) {
         let (outcome, set_aside) = self.carry_out(assignment, live, found).await;
         let attempt = assignment.attempt.clone();
-        self.keep_end(&attempt, &outcome, &set_aside).await;
+        let (outcome, set_aside) = self.keep_end(&attempt, outcome, set_aside).await;
         let outcome = Box::new(outcome);
         self.ended(Event::Ended {
             attempt,
@@ -291,14 +296,35 @@ impl Agent {
         None
     }
 
-    /// Makes an end durable before it is told. Where that fails it is told all the same: then it is
-    /// lost only if this process ends before it is heard.
-    async fn keep_end(&self, attempt: &AttemptRef, outcome: &Outcome, set_aside: &[SetAside]) {
-        let (outbox, kept) = (self.outbox.clone(), attempt.clone());
-        let (outcome, set_aside) = (outcome.clone(), set_aside.to_vec());
-        let keep = move || outbox.keep(kept, outcome, set_aside);
-        if let Err(error) = self.inner.disk.run(keep).await {
+    /// Makes an end durable, and answers with what is told of it. A success that cannot be kept is
+    /// none: it would be decided for while a later process, which finds nothing of it, sweeps what it
+    /// staged. Any other end is told all the same, and is lost only if this process ends before it is
+    /// heard: then the work was for nothing anyway.
+    async fn keep_end(
+        &self,
+        attempt: &AttemptRef,
+        outcome: Outcome,
+        set_aside: Vec<SetAside>,
+    ) -> (Outcome, Vec<SetAside>) {
+        let mut pause = RECOVERY_PAUSE;
+        let mut tries = 1;
+        loop {
+            let (outbox, kept) = (self.outbox.clone(), attempt.clone());
+            let (of, aside) = (outcome.clone(), set_aside.clone());
+            let keep = move || outbox.keep(kept, of, aside);
+            let Err(error) = self.inner.disk.run(keep).await else {
+                return (outcome, set_aside);
+            };
             warn(attempt, "an attempt's end is not kept", &error);
+            let is_done = matches!(outcome.result, AttemptResult::Done(_));
+            if !is_done {
+                return (outcome, set_aside);
+            }
+            if tries == RECOVERY_TRIES || error.kind() == io::ErrorKind::FileTooLarge {
+                return (not_kept(outcome, &error), Vec::new());
+            }
+            tries += 1;
+            self.wait_longer(&mut pause).await;
         }
     }
 
@@ -345,6 +371,22 @@ impl Agent {
         // Nobody listens only while the program ends; what is kept and what recovery finds say the
         // rest.
         let _ = self.events.send(event);
+    }
+}
+
+/// The end of work that is done, where that cannot be written down.
+fn not_kept(outcome: Outcome, error: &io::Error) -> Outcome {
+    let message = format!(
+        "the work is done, and that could not be written down on this host: {error}; free space on \
+         the disk of the state folder, or see what its errors are"
+    );
+    Outcome {
+        result: AttemptResult::Failed(Failure {
+            kind: FailureKind::Infrastructure,
+            code: codes::FOLDERS_FAILED.id.to_owned(),
+            message,
+        }),
+        ..outcome
     }
 }
 

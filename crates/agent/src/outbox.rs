@@ -19,7 +19,7 @@ use crate::places::{self, StagingFolders};
 /// The format of what is kept. In the first one no failure could be read again; of an end in it, the
 /// runner is asked.
 const VERSION: u32 = 2;
-/// An end that takes more is told and not kept: it comes of work that sets enormous records aside.
+/// An end that takes more is not kept: it comes of work that sets enormous records aside.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// Where ends are kept.

@@ -38,7 +38,8 @@ fn hold(holds: bool, what: impl FnOnce() -> String) -> Holds {
 
 impl Witness {
     /// An attempt ends once: whatever is told of it again is the same, where its end is `kept` on the
-    /// disk of its host. One that could not be kept is told all the same, and may be forgotten.
+    /// disk of its host. A failure that could not be kept is told all the same, and may be forgotten;
+    /// a success is told only once it is kept.
     pub(crate) fn hear(&mut self, event: &Event, kept: bool) -> Holds {
         let token = event.attempt().token();
         let end = match event {
@@ -58,10 +59,12 @@ impl Witness {
                 format!("attempt {token} ended in two ways: {before:?} and {end:?}")
             });
         }
-        if end.is_some() && !kept {
-            return Ok(());
-        }
         let done = |outcome: &Outcome| matches!(outcome.result, AttemptResult::Done(_));
+        if end.is_some() && !kept {
+            return hold(!end.as_ref().is_some_and(done), || {
+                format!("attempt {token} is told as done, and its host may forget it")
+            });
+        }
         if end.as_ref().is_some_and(done) {
             self.done.insert(token.task.clone(), token.number);
         }

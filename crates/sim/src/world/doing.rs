@@ -62,11 +62,16 @@ impl World {
         Ok(())
     }
 
-    /// The attempts whose folders an agent that begins leaves alone: they are open, or decided for.
+    /// The attempts whose folders an agent that begins leaves alone: they are open, or decided for; as
+    /// is durable, or as the control plane has it that lives and may not know yet what is durable.
     fn counts(&self) -> Result<Vec<AttemptToken>, String> {
         let mut counts = Vec::new();
         self.memory.each_run(|run, _| {
-            for task in &run.tasks {
+            let follows =
+                |control: &ControlLife| Some(control.reconciler.run(&run.id)?.run.clone());
+            let followed = self.control.as_ref().and_then(follows);
+            let known = followed.iter().flat_map(|run| &run.tasks);
+            for task in run.tasks.iter().chain(known) {
                 let counting = matches!(task.state, TaskState::Active | TaskState::Committing);
                 if let Some(current) = task.current().filter(|_| counting) {
                     counts.push(AttemptToken {

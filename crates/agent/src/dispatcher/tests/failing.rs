@@ -55,9 +55,7 @@ impl Runner for Stubborn {
     }
 
     async fn destroy(&self, token: &AttemptToken) -> Result<(), RunnerError> {
-        let left = self.refuses.load(Ordering::Relaxed);
-        if left > 0 {
-            self.refuses.store(left - 1, Ordering::Relaxed);
+        if fails(&self.refuses) {
             return Err(refused());
         }
         self.cloud.destroy(token).await
@@ -73,6 +71,15 @@ impl Runner for Stubborn {
 struct Noted {
     synced: Mutex<Vec<PathBuf>>,
     unread: AtomicU32,
+    /// So many ends cannot be written down.
+    unkept: AtomicU32,
+}
+
+/// Whether one of so many failures is left, and takes it.
+fn fails(left: &AtomicU32) -> bool {
+    let less = |left: u32| left.checked_sub(1);
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+        .is_ok()
 }
 
 impl Files for Noted {
@@ -85,9 +92,7 @@ impl Files for Noted {
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let left = self.unread.load(Ordering::Relaxed);
-        if left > 0 {
-            self.unread.store(left - 1, Ordering::Relaxed);
+        if fails(&self.unread) {
             return Err(io::Error::other("the disk does not answer"));
         }
         HostFiles.read(path)
@@ -102,6 +107,9 @@ impl Files for Noted {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if to.ends_with("outcome.json") && fails(&self.unkept) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         HostFiles.rename(from, to)
     }
 
@@ -166,6 +174,34 @@ fn an_end_that_was_kept_is_told_though_the_disk_does_not_answer_at_once() -> Tes
     life.order(recover(1));
     life.idle_as_time_goes_on(&world.clock)?;
     assert_eq!(result(life.end_of()), first, "the work is not done again");
+    Ok(())
+}
+
+/// How an attempt ends whose end cannot be written down so often.
+fn end_with_unkept(times: u32) -> Result<AttemptResult, Box<dyn std::error::Error>> {
+    let world = World::new(Script::default())?;
+    let files = Noted::default();
+    files.unkept.store(times, Ordering::Relaxed);
+    let folders = StagingFolders::on(Arc::new(files), world.state.path());
+    let mut life = world.begin_with(Arc::new(world.cloud.restarted()), folders)?;
+    life.order(launch(1));
+    life.idle_as_time_goes_on(&world.clock)?;
+    Ok(result(life.end_of()).ok_or("its end was not told")?)
+}
+
+#[test]
+fn a_success_is_told_once_it_is_kept_and_is_none_where_it_cannot_be() -> TestResult {
+    assert!(matches!(end_with_unkept(2)?, AttemptResult::Done(_)));
+    let AttemptResult::Failed(failure) = end_with_unkept(u32::MAX)? else {
+        return Err("it was told as done, and the next process would not know".into());
+    };
+    assert_eq!(failure.kind, FailureKind::Infrastructure);
+    assert_eq!(failure.code, "BC0612");
+    assert!(
+        failure.message.contains("free space"),
+        "{}",
+        failure.message
+    );
     Ok(())
 }
 
