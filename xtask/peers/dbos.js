@@ -1,13 +1,12 @@
 // DBOS: a workflow that does nothing, started by its caller, who waits for its end.
 
-
 import { DBOS } from "@dbos-inc/dbos-sdk";
 
 import { describe, main, measure, version } from "./measure.js";
 import { withPostgres } from "./postgres.js";
 
 const IN_FLIGHT = 128;
-/** Of its connections. With more of them, or the ten it has by itself, it is slower here. */
+/** Of its connections: as many as graphile-worker has. */
 const POOL = 20;
 
 const PEER = `DBOS ${version("@dbos-inc/dbos-sdk")}`;

@@ -3,8 +3,7 @@
 
 use std::{error::Error, fmt, io, path::Path};
 
-use barecount_api::problem::{Place, Problem, ProblemKind};
-use barecount_model::diagnostic::Diagnostic;
+use barecount_api::problem::{Problem, ProblemKind};
 
 use crate::harmless::SetOff;
 
@@ -42,22 +41,6 @@ impl Status {
             Self::Unverified => ProblemKind::Unverified,
             Self::Bug => ProblemKind::Bug,
         }
-    }
-}
-
-/// What is wrong at a place of a document, as it passes between parts of the platform.
-pub fn problem_at(found: &Diagnostic) -> Problem {
-    Problem {
-        kind: ProblemKind::Usage,
-        code: Some(found.code.to_owned()),
-        detail: found.message.clone(),
-        causes: Vec::new(),
-        place: Some(Place {
-            file: found.file.clone(),
-            line: found.line,
-            column: found.column,
-        }),
-        remedy: found.help.clone(),
     }
 }
 
@@ -140,15 +123,14 @@ impl Failure {
         self
     }
 
-    /// The same as it passes between parts of the platform. A diagnostic that was told before has
-    /// the place; this is of the whole.
+    /// The same as it passes between parts of the platform. Where it lies in a document, diagnostics
+    /// say it that were told before.
     pub fn problem(&self) -> Problem {
         Problem {
             kind: self.status.kind(),
             code: self.code.map(str::to_owned),
             detail: self.what.clone(),
             causes: self.causes.clone(),
-            place: None,
             remedy: self.help.clone(),
         }
     }

@@ -13,6 +13,15 @@ fn number(line: Option<&Value>, key: &str) -> Option<f64> {
     line?.get(key)?.as_f64()
 }
 
+/// What an engine's line says of a case.
+fn of_engine(lines: &[Value], case: &Value, engine: &str, key: &str) -> Option<f64> {
+    let mut found = lines.iter();
+    number(
+        found.find(|line| line["case"] == *case && line["engine"] == engine),
+        key,
+    )
+}
+
 /// Cold starts of `/bin/true`.
 pub(crate) fn sandbox(lines: &[Value]) -> Vec<Figure> {
     let p50 = |what| number(line(lines, "what", what), "p50_us");
@@ -204,13 +213,6 @@ pub(crate) fn etl(lines: &[Value]) -> Vec<Figure> {
 
 /// SQL from a dataset's files to a committed dataset.
 pub(crate) fn sql(lines: &[Value]) -> Vec<Figure> {
-    let of = |case: &Value, engine: &str, key: &str| {
-        let mut found = lines.iter();
-        number(
-            found.find(|line| line["case"] == *case && line["engine"] == engine),
-            key,
-        )
-    };
     let ours = lines.iter().filter(|line| line["engine"] == "barecount");
     let mut figures = Vec::new();
     for line in ours {
@@ -231,7 +233,7 @@ pub(crate) fn sql(lines: &[Value]) -> Vec<Figure> {
                 continue;
             };
             let mut figure = Figure::new("sql", name, value, unit);
-            if let Some(other) = of(case, "duckdb", key) {
+            if let Some(other) = of_engine(lines, case, "duckdb", key) {
                 figure = figure.beside("duckdb", other);
             }
             figures.push(match budget {
@@ -243,16 +245,9 @@ pub(crate) fn sql(lines: &[Value]) -> Vec<Figure> {
     figures
 }
 
-/// Rows staged and committed, by processor time: what is measured runs on one thread, and the machine
-/// may have others.
+/// Rows staged and committed, by processor time: ours hashes on a second thread what others do not
+/// hash at all, and the machine may do other things.
 pub(crate) fn staging(lines: &[Value]) -> Vec<Figure> {
-    let of = |case: &Value, engine: &str, key: &str| {
-        let mut found = lines.iter();
-        number(
-            found.find(|line| line["case"] == *case && line["engine"] == engine),
-            key,
-        )
-    };
     let ours = lines.iter().filter(|line| line["engine"] == "barecount");
     let mut figures = Vec::new();
     for line in ours {
@@ -266,9 +261,10 @@ pub(crate) fn staging(lines: &[Value]) -> Vec<Figure> {
         };
         if let Some(rate) = figures_of("rows_per_cpu_second", "rows/s of processor time") {
             let others = ["duckdb", "polars"].into_iter().filter_map(|engine| {
-                let figure = rate
-                    .clone()
-                    .beside(engine, of(case, engine, "rows_per_cpu_second")?);
+                let figure = rate.clone().beside(
+                    engine,
+                    of_engine(lines, case, engine, "rows_per_cpu_second")?,
+                );
                 Some(match engine {
                     "duckdb" => figure.budget(Budget::TimesAtLeast(0.5)),
                     _ => figure,
@@ -282,12 +278,13 @@ pub(crate) fn staging(lines: &[Value]) -> Vec<Figure> {
         }
         for (key, unit, budget) in [
             ("cpu_seconds", "s of processor time", None),
+            ("seconds", "s", None),
             ("peak_mib", "MiB resident", Some(Budget::AtMost(256.0))),
         ] {
             let Some(mut figure) = figures_of(key, unit) else {
                 continue;
             };
-            if let Some(other) = of(case, "duckdb", key) {
+            if let Some(other) = of_engine(lines, case, "duckdb", key) {
                 figure = figure.beside("duckdb", other);
             }
             figures.push(match budget {

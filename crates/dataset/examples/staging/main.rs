@@ -12,6 +12,7 @@
 //! counts: on a machine that does other things too, that is nearest to what the work takes. Prints a
 //! JSON object a line.
 
+mod process;
 mod rows;
 
 use std::{
@@ -28,6 +29,7 @@ use barecount_dataset::{
 };
 use serde_json::{Value, json};
 
+use process::{cpu_seconds, peak_mib};
 use rows::{make_text, schema};
 
 type Failure = Box<dyn std::error::Error>;
@@ -215,27 +217,6 @@ fn measure(case: &Case, folder: &Path) -> Result<(), Failure> {
         "peak_mib": peak_mib()?, "files": files, "written_bytes": bytes, "digest": digest,
     }));
     Ok(())
-}
-
-/// The processor time of this process, in hundredths of a second as the kernel tells it.
-fn cpu_seconds() -> Result<f64, Failure> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    // The name before may have blanks.
-    let (_, fields) = stat.rsplit_once(')').ok_or("no name")?;
-    let ticks = fields.split_whitespace().skip(11).take(2);
-    let ticks: Result<Vec<u64>, _> = ticks.map(str::parse).collect();
-    Ok(ticks?.iter().sum::<u64>() as f64 / 100.0)
-}
-
-/// The most memory that this process has had resident.
-fn peak_mib() -> Result<f64, Failure> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib: f64 = line
-        .and_then(|line| line.split_whitespace().next())
-        .ok_or("no VmHWM")?
-        .parse()?;
-    Ok(kib / 1024.0)
 }
 
 #[expect(clippy::print_stdout, reason = "the figures are the result")]

@@ -31,6 +31,11 @@ use barecount_engine::{
 };
 use serde_json::{Value, json};
 
+#[path = "../../../dataset/examples/staging/process.rs"]
+mod process;
+
+use process::{cpu_seconds, peak_mib};
+
 type Failure = Box<dyn Error>;
 
 const ALTERNATIVE: &str = include_str!("alternative.py");
@@ -260,27 +265,6 @@ fn commit(
     let tables = StateTables::new(state.to_owned()).of(&"bench".parse()?);
     runtime.block_on(tables.roll_forward(&decision))?;
     Ok(staged.rows)
-}
-
-/// The processor time of this process, in hundredths of a second as the kernel tells it.
-fn cpu_seconds() -> Result<f64, Failure> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    // The name before may have blanks.
-    let (_, fields) = stat.rsplit_once(')').ok_or("no name")?;
-    let ticks = fields.split_whitespace().skip(11).take(2);
-    let ticks: Result<Vec<u64>, _> = ticks.map(str::parse).collect();
-    Ok(ticks?.iter().sum::<u64>() as f64 / 100.0)
-}
-
-/// The most memory that this process has had resident.
-fn peak_mib() -> Result<f64, Failure> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib: f64 = line
-        .and_then(|line| line.split_whitespace().next())
-        .ok_or("no VmHWM")?
-        .parse()?;
-    Ok(kib / 1024.0)
 }
 
 #[expect(clippy::print_stdout, reason = "the figures are the result")]
