@@ -58,6 +58,26 @@ pub struct DatasetView {
     pub columns: Vec<ColumnView>,
     /// The columns that divide it into folders, outermost first.
     pub partition_by: Vec<String>,
+    /// The stages of other pipelines that read it, by the latest version of each that was run.
+    #[serde(default)]
+    pub read_by: Vec<ReadBy>,
+}
+
+/// A stage of another pipeline that reads a dataset.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ReadBy {
+    /// The dataset.
+    pub dataset: String,
+    /// The pipeline.
+    pub pipeline: String,
+    /// Its stage.
+    pub stage: String,
+}
+
+impl std::fmt::Display for ReadBy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "stage `{}` of pipeline `{}`", self.stage, self.pipeline)
+    }
 }
 
 /// A column of a dataset.

@@ -160,8 +160,8 @@ pub enum BuildError {
         source: io::Error,
     },
     /// The recipe is wrong; each problem has its place.
-    #[error("the recipe {} has {} problems, the first at {}:{}: {}", path.display(),
-        problems.len(), problems[0].line, problems[0].column, problems[0].message)]
+    #[error("the recipe {} has {}{}:{}: {}", path.display(), count(problems), problems[0].line,
+        problems[0].column, problems[0].message)]
     Recipe {
         /// The file.
         path: PathBuf,
@@ -246,6 +246,14 @@ pub enum BuildError {
     /// The store refused.
     #[error("the artifact cannot be looked up")]
     Store(#[from] StoreError),
+}
+
+/// How many problems there are, as far as where the first one is.
+fn count(problems: &[Diagnostic]) -> String {
+    match problems.len() {
+        1 => "a problem at ".to_owned(),
+        several => format!("{several} problems, the first at "),
+    }
 }
 
 /// Changed whenever the same source would be packed into other bytes.

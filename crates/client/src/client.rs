@@ -8,7 +8,7 @@ use std::{
 };
 
 use barecount_api::{
-    dataset::{DatasetRef, DatasetSummary, DatasetView, OutputSummary, Preview},
+    dataset::{DatasetRef, DatasetSummary, DatasetView, OutputSummary, Preview, ReadBy},
     ledger::LedgerEntry,
     letter::{Letter, StoredDeadLetter},
     page::{Page, PageRequest},
@@ -147,6 +147,9 @@ pub struct Checked {
     pub found: Vec<Diagnostic>,
     /// The same for a person, with the lines that it is about.
     pub rendered: Vec<String>,
+    /// The stages of other pipelines that read what it writes, by the latest version of each that
+    /// was run.
+    pub read_by: Vec<ReadBy>,
     /// The pipeline, if it is one.
     pub pipeline: Option<Pipeline>,
 }

@@ -13,6 +13,7 @@ use barecount_model::{
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::governance::{Action, Explanation, Permit, StageDecision};
@@ -105,12 +106,8 @@ impl Authorised {
     pub fn mint(mut plan: Plan, permit: &Permit) -> Result<Self, NotCovered> {
         let explanation = permit.shared();
         covers(&explanation, Action::Run, &plan)?;
-        // What it was decided by stays beside the decision, for evidence.
-        let rules = plan.decision.get("rules").cloned();
-        plan.decision = serde_json::to_value(&*explanation).map_err(unwritable)?;
-        if let Some(rules) = rules {
-            plan.decision["rules"] = rules;
-        }
+        let rules = plan.decision["rules"].take();
+        plan.decision = for_evidence(&explanation, rules).map_err(unwritable)?;
         let record = PlanRecord::new(plan).map_err(unwritable)?;
         let authority = Authority::new(&explanation, &record.digest)?;
         Ok(Self {
@@ -173,10 +170,35 @@ impl Authority {
         })
     }
 
+    /// The same, and the decision as evidence keeps it.
+    pub(crate) fn with_evidence(
+        explanation: &Explanation,
+        rules: Value,
+        plan: &str,
+    ) -> Result<(Self, Value), NotCovered> {
+        let decision = for_evidence(explanation, rules).map_err(unwritable)?;
+        Ok((Self::new(explanation, plan)?, decision))
+    }
+
     /// Whether it lets attempts of this plan be carried out.
     pub(crate) fn lets(&self, record: &PlanRecord) -> bool {
         matches!(self.action, Action::Run | Action::Resume) && self.plan == record.digest
     }
+}
+
+/// A decision as evidence keeps it: beside it what it was decided by, if that is known.
+///
+/// # Errors
+/// Where it cannot be written as JSON.
+pub(crate) fn for_evidence(
+    explanation: &Explanation,
+    rules: Value,
+) -> Result<Value, serde_json::Error> {
+    let mut decision = serde_json::to_value(explanation)?;
+    if !rules.is_null() {
+        decision["rules"] = rules;
+    }
+    Ok(decision)
 }
 
 /// Whether a decision permits `action` on a plan: on this very work, and each of its stages as the

@@ -24,6 +24,7 @@ use barecount_model::{
 };
 use ed25519_dalek::VerifyingKey;
 use jiff::Timestamp;
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use self::error::StartError;
@@ -33,7 +34,7 @@ pub use self::{
     told::{Fenced, Submission, Submitted, Update},
 };
 use crate::{
-    authority::{NotCovered, PlanRecord},
+    authority::{self, NotCovered, PlanRecord},
     clock::Clock,
     entries::Entries,
     governance::{Permit, Refusal},
@@ -245,11 +246,8 @@ impl Control {
         let unwritable = |error: serde_json::Error| {
             CommandError::NotPermitted(run.id.clone(), NotCovered::Unwritable(Arc::new(error)))
         };
-        let mut decision = serde_json::to_value(&refusal.explanation).map_err(unwritable)?;
-        if let Some(rules) = plan.decision.get("rules") {
-            decision["rules"] = rules.clone();
-        }
-        plan.decision = decision;
+        let rules = plan.decision["rules"].take();
+        plan.decision = authority::for_evidence(&refusal.explanation, rules).map_err(unwritable)?;
         let plan = Arc::new(PlanRecord::new(plan).map_err(unwritable)?);
         run.token = format!("refused/{}", run.id);
         let run = Box::new(run);
@@ -302,7 +300,8 @@ impl Control {
 
     /// Lets succeeded tasks of an open run, and all that need them, be decided on anew, because
     /// what they came to does not stand any more: by a permit to
-    /// [`Action::Resume`](crate::governance::Action::Resume) every stage of its plan.
+    /// [`Action::Resume`](crate::governance::Action::Resume) every stage of its plan. `rules` is what
+    /// the permit was decided by, for evidence.
     ///
     /// # Errors
     /// [`CommandError::NotPermitted`] if the permit is for something else; a rejection if the run
@@ -312,9 +311,11 @@ impl Control {
         run: &RunId,
         tasks: Vec<usize>,
         permit: &Permit,
+        rules: Value,
     ) -> Result<Update, CommandError> {
         let by = permit.shared();
-        self.apply(run, Verb::Reopen { tasks, by }).await
+        let verb = Verb::Reopen { tasks, by, rules };
+        self.apply(run, verb).await
     }
 
     /// Puts a task off that could be placed; it is due again after a while.
@@ -500,14 +501,20 @@ impl Control {
     }
 
     /// Takes a run up again that failed or was cancelled, by a permit to
-    /// [`Action::Resume`](crate::governance::Action::Resume) every stage of its plan.
+    /// [`Action::Resume`](crate::governance::Action::Resume) every stage of its plan. `rules` is what
+    /// the permit was decided by, for evidence.
     ///
     /// # Errors
     /// [`CommandError::NotPermitted`] if the permit is for something else; a rejection if the run
     /// did neither.
-    pub async fn resume(&self, run: &RunId, permit: &Permit) -> Result<Update, CommandError> {
+    pub async fn resume(
+        &self,
+        run: &RunId,
+        permit: &Permit,
+        rules: Value,
+    ) -> Result<Update, CommandError> {
         let by = permit.shared();
-        self.apply(run, Verb::Resume { by }).await
+        self.apply(run, Verb::Resume { by, rules }).await
     }
 
     /// Enters a fact in the ledger that belongs to no run: a refusal, a build.

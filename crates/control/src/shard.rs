@@ -25,6 +25,7 @@ use barecount_model::{
     work::Work,
 };
 use jiff::Timestamp;
+use serde_json::Value;
 
 use self::draft::{Draft, Touched};
 use crate::{
@@ -49,7 +50,7 @@ pub(crate) enum Command {
     Request {
         approval: Box<Approval>,
         by: Arc<Explanation>,
-        rules: serde_json::Value,
+        rules: Value,
     },
     /// Does something to an approval.
     Approve {
@@ -57,7 +58,7 @@ pub(crate) enum Command {
         act: Act,
         reason: String,
         by: Arc<Explanation>,
-        rules: serde_json::Value,
+        rules: Value,
     },
     Enter(Statement),
     Integrated {
@@ -78,6 +79,7 @@ pub(crate) enum Verb {
     Reopen {
         tasks: Vec<usize>,
         by: Arc<Explanation>,
+        rules: Value,
     },
     Hold {
         task: usize,
@@ -121,6 +123,7 @@ pub(crate) enum Verb {
     },
     Resume {
         by: Arc<Explanation>,
+        rules: Value,
     },
 }
 
@@ -439,10 +442,13 @@ impl Shard {
     ) -> Result<(), CommandError> {
         let moment = self.moment(now);
         let by = match &verb {
-            Verb::Resume { by } | Verb::Reopen { by, .. } => Some(Arc::clone(by)),
+            Verb::Resume { by, rules } | Verb::Reopen { by, rules, .. } => {
+                Some((Arc::clone(by), rules.clone()))
+            }
             _ => None,
         };
-        let used = by.as_ref().map(|by| self.used(by, id, now)).transpose()?;
+        let used = by.as_ref().map(|(by, _)| self.used(by, id, now));
+        let used = used.transpose()?;
         let active = self
             .active
             .get_mut(id)
@@ -476,8 +482,8 @@ impl Shard {
         };
         draft.enter(&effects.records, &active.run, &active.plan, &committed);
         draft.touch(id).merge(effects);
-        if let Some((by, used)) = by.zip(used) {
-            self.go_on_by(used, &by, id, now, &mut draft.batch);
+        if let Some(((by, rules), used)) = by.zip(used) {
+            self.go_on_by(used, (&by, &rules), id, now, &mut draft.batch);
         }
         Ok(())
     }
@@ -532,7 +538,7 @@ impl Active {
                 authority::covers(by, Action::Cancel, &self.plan.plan)
             }
             Verb::Stop { by } => authority::carries_out(by, &self.plan.plan),
-            Verb::Resume { by } | Verb::Reopen { by, .. } => {
+            Verb::Resume { by, .. } | Verb::Reopen { by, .. } => {
                 authority::covers(by, Action::Resume, &self.plan.plan)
             }
             _ => Ok(()),
@@ -565,17 +571,17 @@ impl Active {
             Verb::Lost { task, number } => run.lost(task, number, moment)?,
             Verb::Cancel { .. } | Verb::Stop { .. } => run.cancel(moment)?,
             Verb::Abandon { abandonment, .. } => run.abandon(abandonment, moment)?,
-            Verb::Resume { by } => {
-                let authority = Authority::new(&by, &self.plan.digest)
+            Verb::Resume { by, rules } => {
+                let (authority, decision) = Authority::with_evidence(&by, rules, &self.plan.digest)
                     .map_err(|error| CommandError::NotPermitted(run.id.clone(), error))?;
-                let effects = run.resume(moment)?;
+                let effects = run.resume(decision, moment)?;
                 self.authority = Some(Arc::new(authority));
                 effects
             }
-            Verb::Reopen { tasks, by } => {
-                let authority = Authority::new(&by, &self.plan.digest)
+            Verb::Reopen { tasks, by, rules } => {
+                let (authority, decision) = Authority::with_evidence(&by, rules, &self.plan.digest)
                     .map_err(|error| CommandError::NotPermitted(run.id.clone(), error))?;
-                let mut effects = run.reopen(&tasks, moment)?;
+                let mut effects = run.reopen(&tasks, decision, moment)?;
                 // The permit is kept in the run's own row.
                 effects.run_changed = true;
                 self.authority = Some(Arc::new(authority));

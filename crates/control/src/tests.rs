@@ -378,6 +378,7 @@ impl History {
             },
             _ => Verb::Resume {
                 by: explanation(Action::Resume),
+                rules: Value::Null,
             },
         };
         Command::Apply { run, verb }

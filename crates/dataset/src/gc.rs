@@ -44,9 +44,9 @@ pub struct Swept {
 }
 
 impl Tables {
-    /// Removes data files of a table that its latest version does not use and that are at least
-    /// `retention` old at `now`: files of overwritten versions, which can then no longer be read,
-    /// and files whose commit never came. A commit in this process waits; to be safe from one in
+    /// Removes data files of a table that neither its latest version nor one of those to `keep` uses,
+    /// and that are at least `retention` old at `now`: files of overwritten versions, which can then
+    /// no longer be read, and files whose commit never came. A commit in this process waits; to be safe from one in
     /// another process, `retention` must exceed the time from staging to commit.
     ///
     /// # Errors
@@ -56,15 +56,16 @@ impl Tables {
         table: &DatasetName,
         now: SystemTime,
         retention: Duration,
+        keep: &BTreeSet<u64>,
     ) -> Result<Swept, SweepError> {
         let _lock = self.lock(table).await;
-        let used: BTreeSet<PathBuf> = match self.load(table, None).await? {
-            Some(delta) => {
+        let mut used: BTreeSet<PathBuf> = BTreeSet::new();
+        for version in keep.iter().copied().map(Some).chain([None]) {
+            if let Some(delta) = self.load(table, version).await? {
                 let files = self.describe(table, &delta).await?.files;
-                files.into_iter().map(|file| file.path).collect()
+                used.extend(files.into_iter().map(|file| file.path));
             }
-            None => BTreeSet::new(),
-        };
+        }
         let root = self.root(table);
         let sweep = move || {
             let is_due = |path: &Path| -> io::Result<bool> {

@@ -1,5 +1,7 @@
 //! Tables in a state folder, and snapshots of them.
 
+mod latest;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +17,7 @@ use crate::name::{Tenant, folder};
 use crate::partition::PartitionValues;
 use crate::schema::{ArrowForm, Column, ColumnType, InvalidSchema, TableSchema};
 use crate::store::DurableStore;
+use latest::Seen;
 
 /// The folder of all tables in a state folder.
 pub(crate) const DATASETS: &str = "datasets";
@@ -79,12 +82,14 @@ pub enum TableError {
 ///
 /// Nothing is done to a table from here: [`StateTables::of`] gives those of one tenant, so that no
 /// caller reaches another's for want of a word. Cheap to clone. Commits and sweeps of one table wait
-/// for each other within clones; between processes the Delta log decides.
+/// for each other within clones, which share what they have read; between processes the Delta log
+/// decides.
 #[derive(Debug, Clone)]
 pub struct StateTables {
     state: PathBuf,
     disk: Arc<dyn Disk>,
     locks: Locks,
+    seen: Seen,
 }
 
 /// One lock a table, whoever's it is.
@@ -102,6 +107,7 @@ impl StateTables {
             state,
             disk,
             locks: Arc::default(),
+            seen: Seen::default(),
         }
     }
 
@@ -112,6 +118,7 @@ impl StateTables {
             tenant: tenant.clone(),
             disk: Arc::clone(&self.disk),
             locks: Arc::clone(&self.locks),
+            seen: Arc::clone(&self.seen),
         }
     }
 
@@ -134,6 +141,7 @@ pub struct Tables {
     tenant: Tenant,
     pub(crate) disk: Arc<dyn Disk>,
     locks: Locks,
+    seen: Seen,
 }
 
 impl Tables {

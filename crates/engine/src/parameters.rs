@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use serde::{Deserialize, Serialize};
 
 /// Values by name, without the `$`.
@@ -39,6 +40,18 @@ impl Parameter {
             ],
         }
     }
+}
+
+/// Whether a job's SQL names the window of a run. What cannot be told apart into words is refused
+/// before it runs, and may name anything.
+pub fn names_window(sql: &str) -> bool {
+    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize();
+    tokens.map_or(true, |tokens| {
+        tokens.iter().any(|token| match token {
+            Token::Placeholder(name) => name.starts_with("$window_"),
+            _ => false,
+        })
+    })
 }
 
 /// Puts values in the place of names.

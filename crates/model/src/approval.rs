@@ -303,17 +303,26 @@ impl Approval {
         Ok(())
     }
 
+    /// Whether it permits a run at this time.
+    ///
+    /// # Errors
+    /// [`NotDone::Uncounted`] if it does not.
+    pub fn counts_for(&self, run: &RunId, now: Timestamp) -> Result<(), NotDone> {
+        match self.uncounted(Some(run), now) {
+            None => Ok(()),
+            Some(why) => Err(NotDone::Uncounted {
+                id: self.id.clone(),
+                why,
+            }),
+        }
+    }
+
     /// Counts a run that was permitted by it. The same run counts once.
     ///
     /// # Errors
     /// [`NotDone::Uncounted`] if it does not count for a run at this time.
     pub fn used_by(&mut self, run: &RunId, now: Timestamp) -> Result<(), NotDone> {
-        if let Some(why) = self.uncounted(Some(run), now) {
-            return Err(NotDone::Uncounted {
-                id: self.id.clone(),
-                why,
-            });
-        }
+        self.counts_for(run, now)?;
         if self.runs.contains(run) {
             return Ok(());
         }

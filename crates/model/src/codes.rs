@@ -157,6 +157,8 @@ codes! {
     DATASET_OWNED = "BC0730", "dataset of another pipeline", "An output names a dataset that another pipeline of the tenant writes.";
     VERSION_GONE = "BC0731", "version cannot be restored", "A version of a dataset holds files that were removed since.";
     DATASET_UNWRITTEN = "BC0732", "dataset that no run wrote", "A dataset was to be changed by hand that no run on record has written.";
+    IMPORT_MISSING = "BC0733", "dataset of another pipeline is not there", "A stage reads a dataset of another pipeline that the tenant does not have.";
+    IMPORT_OWNER = "BC0734", "dataset of a third pipeline", "A stage reads a dataset as one pipeline's that belongs to another.";
 
     // BC08xx: state and control
     INTERRUPTED = "BC0801", "attempt was interrupted", "The platform's own process ended while the attempt was under way.";

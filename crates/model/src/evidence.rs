@@ -167,6 +167,7 @@ fn required(kind: EvidenceKind) -> Value {
             "stages"
         ]),
         EvidenceKind::Refusal => json!(["decision"]),
+        // Older ones do not say by what.
         EvidenceKind::Resumption => json!(["run", "at"]),
         EvidenceKind::Attempt => json!(["run", "task", "attempt", "state", "metrics", "detail"]),
         EvidenceKind::Commit => json!(["run", "task", "attempt", "outputs", "at"]),
@@ -304,8 +305,8 @@ pub fn of_record(
             let facts = Refusal::of(run, plan, now);
             statement(EvidenceKind::Refusal, &subjects, facts)
         }
-        Record::RunResumed => {
-            let facts = Resumption::of(run, now);
+        Record::RunResumed { decision } => {
+            let facts = Resumption::of(run, decision, now);
             statement(EvidenceKind::Resumption, &subjects, facts)
         }
         Record::AttemptEnded { task, number } => {

@@ -9,6 +9,7 @@ mod advice;
 mod crossing;
 mod data;
 mod graph;
+mod import;
 mod resolve;
 mod runner;
 mod scope;
@@ -18,6 +19,7 @@ use std::collections::BTreeMap;
 use jiff::{Timestamp, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
+pub use self::import::{Imported, Misfit, Published};
 use crate::boundary::{Boundary, Crossing};
 use crate::class::{NetworkProfile, Phase, RunnerClass, Size};
 use crate::diagnostic::{self, Diagnostic};
@@ -86,6 +88,10 @@ pub struct Pipeline {
     pub completes_within: Option<Duration>,
     /// The stages; each comes after those that it depends on.
     pub stages: Vec<Stage>,
+    /// What is known of the datasets of other pipelines that it reads, once they were
+    /// [looked at](Loaded::import).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub imports: BTreeMap<DatasetName, Imported>,
 }
 
 impl Pipeline {
@@ -391,10 +397,13 @@ impl Partitions {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Input {
-    /// A dataset of another stage.
+    /// A dataset of another stage, or of another pipeline.
     Dataset {
         /// Its name.
         dataset: DatasetName,
+        /// The pipeline whose it is, where that is another one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        from: Option<Name>,
         /// The form in which the stage finds it.
         format: Format,
         /// Which part of it.

@@ -59,6 +59,14 @@ impl Plan {
     pub fn stage(&self, name: &str) -> Option<&StagePlan> {
         self.stages.iter().find(|stage| stage.name == name)
     }
+
+    /// The datasets of other pipelines that it reads, by the stage that does.
+    pub fn pinned(&self) -> impl Iterator<Item = (&StagePlan, &DatasetName, &Pinned)> {
+        self.stages.iter().flat_map(|stage| {
+            let pinned = stage.pinned();
+            pinned.map(move |(dataset, pinned)| (stage, dataset, pinned))
+        })
+    }
 }
 
 /// One stage, with everything decided.
@@ -128,6 +136,20 @@ pub struct StagePlan {
     /// Secrets by the name of the file in which an attempt finds each; never their values.
     #[serde(default)]
     pub secrets: BTreeMap<Name, SecretSpec>,
+}
+
+impl StagePlan {
+    /// The datasets of other pipelines that it reads.
+    pub fn pinned(&self) -> impl Iterator<Item = (&DatasetName, &Pinned)> {
+        self.inputs.iter().filter_map(|input| match input {
+            InputPlan::Dataset {
+                dataset,
+                from: Some(pinned),
+                ..
+            } => Some((dataset, pinned)),
+            _ => None,
+        })
+    }
 }
 
 /// An artifact, pinned by digest.
@@ -251,6 +273,10 @@ pub enum WorkPlan {
         job: Pin,
         /// How many partitions a shuffle makes.
         shuffle_partitions: Option<u32>,
+        /// Whether it names the window that a run is for, and so may come to something else in
+        /// another. That of plans that are older than this is not known, and so may.
+        #[serde(default = "may_name_it", skip_serializing_if = "may_be")]
+        names_window: bool,
     },
 }
 
@@ -276,6 +302,15 @@ impl WorkPlan {
         }
     }
 
+    /// Whether it is told which window a run is for: programs find it in variables, and jobs where
+    /// they name it.
+    pub fn sees_window(&self) -> bool {
+        match self {
+            Self::Job { names_window, .. } => *names_window,
+            _ => true,
+        }
+    }
+
     /// What happened, as a handler is told. `None` for other work, and for a handler that the end
     /// of the stages before it starts.
     pub fn event(&self) -> Option<&serde_json::Value> {
@@ -288,14 +323,36 @@ impl WorkPlan {
     }
 }
 
+fn may_name_it() -> bool {
+    true
+}
+
+/// Where it may name the window nothing is written, so that plans are written as they were.
+fn may_be(names_window: &bool) -> bool {
+    *names_window
+}
+
+/// The one version of another pipeline's dataset that all tasks of a run read: the latest when the
+/// run was accepted, whatever the other pipeline commits meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pinned {
+    /// The pipeline.
+    pub pipeline: Name,
+    /// The version.
+    pub version: u64,
+}
+
 /// What a stage reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum InputPlan {
-    /// A dataset, as committed when the attempt starts.
+    /// A dataset: one of the pipeline itself as committed when the task is placed.
     Dataset {
         /// Its name.
         dataset: DatasetName,
+        /// Whose it is and which version is read, where it is another pipeline's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<Pinned>,
         /// How the task sees it.
         format: Format,
         /// Which part of it.

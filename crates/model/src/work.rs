@@ -88,7 +88,7 @@ impl Work {
         if let Some(partition) = partition {
             add("partition", partition.to_owned());
         }
-        if let Some(window) = window {
+        if let Some(window) = window.filter(|_| stage.work.sees_window()) {
             add("window", format!("{}/{}", window.start, window.end));
         }
         if let Some(named) = &plan.named {
@@ -143,6 +143,8 @@ fn material(stage: &StagePlan) -> Vec<(String, String)> {
                 pin.remove("name");
             }
         }
+        // It follows from the text, which has a digest.
+        work.remove("names_window");
     }
     if let Some(outputs) = members.get_mut("outputs") {
         without_words(outputs);
@@ -159,6 +161,10 @@ fn declared(input: &InputPlan) -> (String, String) {
         InputPlan::Dataset { dataset, .. } => {
             let mut how = json!(input);
             without_words(&mut how);
+            // Whose it is, and under which number, says nothing of what is in it.
+            if let Some(members) = how.as_object_mut() {
+                members.remove("from");
+            }
             (format!("input {dataset}"), short(&how))
         }
         InputPlan::File {

@@ -292,7 +292,7 @@ proptest! {
                 }
                 Event::Cancel => run.cancel(&moment),
                 Event::Abandon => run.abandon(abandonment(), &moment),
-                Event::Resume => run.resume(&moment),
+                Event::Resume => run.resume(Value::Null, &moment),
                 Event::Wait => {
                     moment.now = moment.now.checked_add(SignedDuration::from_secs(2)).expect("in range");
                     continue;
@@ -466,7 +466,7 @@ fn a_decision_that_was_given_up_is_never_rolled_forward_and_the_work_can_be_done
     assert_eq!(run.state, RunState::Failed);
     run.abandon(abandonment(), &moment)
         .expect_err("it has ended");
-    run.resume(&moment).expect("it failed");
+    run.resume(Value::Null, &moment).expect("it failed");
     run.place(0, &moment).expect("ready");
     run.report(0, 2, done, &moment).expect("open");
     run.committed(0, 2, &moment).expect("decided for");

@@ -120,6 +120,7 @@ impl DataPlane for Asked {
 fn dataset(name: &str) -> InputPlan {
     InputPlan::Dataset {
         dataset: name.parse().expect("the test names a dataset"),
+        from: None,
         format: Format::Csv,
         partitions: PartitionFilter::All,
         columns: Vec::new(),

@@ -1,4 +1,5 @@
-//! Runs a tool in a process group of its own and hands on what it prints, line by line.
+//! Runs a tool in a process group of its own and hands on what it prints: line by line, or as the
+//! answer to a question.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
@@ -34,6 +35,15 @@ pub(super) struct Ended {
     pub(super) tail: Vec<String>,
 }
 
+/// What a tool answered.
+pub(super) struct Answered {
+    pub(super) status: ExitStatus,
+    /// Its standard output; longer than asked for where it says more than that.
+    pub(super) output: Vec<u8>,
+    /// Its standard error, or the beginning of it.
+    pub(super) errors: Vec<u8>,
+}
+
 /// Why a tool was not waited for.
 pub(super) enum Stopped {
     Start(io::Error),
@@ -48,6 +58,8 @@ const TAIL_LINES: usize = 40;
 const LINE_BYTES: u64 = 2048;
 /// Bytes of output handed on; a tool that prints more goes on unheard.
 const OUTPUT_BYTES: usize = 16 << 20;
+/// Bytes of an answer that are handed on at once.
+const PIECE_BYTES: usize = 64 << 10;
 /// How often cancellation and deadline are looked at while nothing is printed.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -55,17 +67,12 @@ const TICK: Duration = Duration::from_millis(50);
 ///
 /// Whatever the tool started and left in its process group is killed with it.
 pub(super) fn run(
-    mut command: Command,
+    command: Command,
     cancel: &Cancel,
     deadline: Instant,
     line: &mut dyn FnMut(&str),
 ) -> Result<Ended, Stopped> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
-    let mut group = Group(command.spawn().map_err(Stopped::Start)?);
+    let mut group = Group::start(command)?;
     let (sender, lines) = sync_channel(256);
     if let Some(output) = group.0.stdout.take() {
         forward(output, sender.clone());
@@ -73,12 +80,85 @@ pub(super) fn run(
     if let Some(errors) = group.0.stderr.take() {
         forward(errors, sender);
     }
-    let tail = listen(&mut group, &lines, cancel, deadline, line)?;
-    let status = group.0.wait().map_err(Stopped::Wait)?;
+    let mut tail = VecDeque::with_capacity(TAIL_LINES);
+    let mut heard = 0;
+    let status = listen(&mut group, &lines, cancel, deadline, &mut |text: String| {
+        heard += text.len();
+        if heard <= OUTPUT_BYTES {
+            line(&text);
+        }
+        if tail.len() == TAIL_LINES {
+            tail.pop_front();
+        }
+        tail.push_back(text);
+    })?;
     Ok(Ended {
         status,
         tail: tail.into(),
     })
+}
+
+/// Runs `command` to its end for what it prints, of which somewhat more than `most` bytes are kept
+/// at most. Cancelled, and held to the deadline, as [`run`] is.
+pub(super) fn ask(
+    command: Command,
+    cancel: &Cancel,
+    deadline: Instant,
+    most: usize,
+) -> Result<Answered, Stopped> {
+    let mut group = Group::start(command)?;
+    let (sender, pieces) = sync_channel(16);
+    if let Some(output) = group.0.stdout.take() {
+        hand_on(output, Stream::Output, sender.clone());
+    }
+    if let Some(errors) = group.0.stderr.take() {
+        hand_on(errors, Stream::Errors, sender);
+    }
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let status = listen(&mut group, &pieces, cancel, deadline, &mut |piece| {
+        let (stream, bytes): (Stream, Vec<u8>) = piece;
+        let kept = match stream {
+            Stream::Output => &mut output,
+            Stream::Errors => &mut errors,
+        };
+        if kept.len() <= most {
+            kept.extend(bytes);
+        }
+    })?;
+    Ok(Answered {
+        status,
+        output,
+        errors,
+    })
+}
+
+#[derive(Clone, Copy)]
+enum Stream {
+    Output,
+    Errors,
+}
+
+fn hand_on(
+    mut stream: impl Read + Send + 'static,
+    which: Stream,
+    pieces: SyncSender<(Stream, Vec<u8>)>,
+) {
+    std::thread::spawn(move || {
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            match stream.read(&mut piece) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // An error ends the stream as its end does: the tool's status tells what became of
+                // it.
+                Err(_) | Ok(0) => return,
+                Ok(length) => {
+                    if pieces.send((which, piece[..length].to_vec())).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    });
 }
 
 fn forward(stream: impl Read + Send + 'static, lines: SyncSender<String>) {
@@ -96,16 +176,14 @@ fn forward(stream: impl Read + Send + 'static, lines: SyncSender<String>) {
     });
 }
 
-/// Hands lines on until both streams have ended, or the tool has and nothing more comes.
-fn listen(
+/// Hands on what is printed until both streams have ended, or the tool has and nothing more comes.
+fn listen<T>(
     group: &mut Group,
-    lines: &Receiver<String>,
+    printed: &Receiver<T>,
     cancel: &Cancel,
     deadline: Instant,
-    line: &mut dyn FnMut(&str),
-) -> Result<VecDeque<String>, Stopped> {
-    let mut tail = VecDeque::with_capacity(TAIL_LINES);
-    let mut heard = 0;
+    each: &mut dyn FnMut(T),
+) -> Result<ExitStatus, Stopped> {
     loop {
         if cancel.is_cancelled() {
             return Err(Stopped::Cancelled);
@@ -113,35 +191,37 @@ fn listen(
         if Instant::now() >= deadline {
             return Err(Stopped::Deadline);
         }
-        match lines.recv_timeout(TICK) {
-            Ok(text) => {
-                heard += text.len();
-                if heard <= OUTPUT_BYTES {
-                    line(&text);
-                }
-                if tail.len() == TAIL_LINES {
-                    tail.pop_front();
-                }
-                tail.push_back(text);
-            }
-            Err(RecvTimeoutError::Disconnected) => match group.0.try_wait() {
-                Ok(Some(_)) => return Ok(tail),
+        let ended = |group: &mut Group| group.0.try_wait().map_err(Stopped::Wait);
+        match printed.recv_timeout(TICK) {
+            Ok(piece) => each(piece),
+            Err(RecvTimeoutError::Disconnected) => match ended(group)? {
+                Some(status) => return Ok(status),
                 // It closed its streams and works on.
-                Ok(None) => std::thread::park_timeout(TICK),
-                Err(error) => return Err(Stopped::Wait(error)),
+                None => std::thread::park_timeout(TICK),
             },
             // Something that left the group may hold the streams open for ever.
-            Err(RecvTimeoutError::Timeout) => match group.0.try_wait() {
-                Ok(Some(_)) => return Ok(tail),
-                Ok(None) => {}
-                Err(error) => return Err(Stopped::Wait(error)),
-            },
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some(status) = ended(group)? {
+                    return Ok(status);
+                }
+            }
         }
     }
 }
 
 /// A process group that is killed when nobody waits for it any more.
 struct Group(Child);
+
+impl Group {
+    fn start(mut command: Command) -> Result<Self, Stopped> {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        command.spawn().map(Self).map_err(Stopped::Start)
+    }
+}
 
 impl Drop for Group {
     fn drop(&mut self) {
@@ -223,13 +303,28 @@ mod tests {
 
     #[test]
     fn a_tool_that_never_ends_is_stopped_at_the_deadline() {
-        let deadline = Instant::now() + Duration::from_millis(100);
-        let stopped = run(
-            shell("sleep 600"),
-            &Cancel::default(),
-            deadline,
-            &mut |_| {},
-        );
+        let deadline = || Instant::now() + Duration::from_millis(100);
+        let cancel = Cancel::default();
+        let stopped = run(shell("sleep 600"), &cancel, deadline(), &mut |_| {});
         assert!(matches!(stopped, Err(Stopped::Deadline)));
+        let unanswered = ask(shell("echo 1; sleep 600"), &cancel, deadline(), 10);
+        assert!(matches!(unanswered, Err(Stopped::Deadline)));
+        cancel.cancel();
+        let unheard = ask(shell("sleep 600"), &cancel, soon(), 10);
+        assert!(matches!(unheard, Err(Stopped::Cancelled)));
+    }
+
+    #[test]
+    fn an_answer_is_all_that_is_printed_and_of_a_longer_one_as_much_as_shows_that() {
+        let asked = |script, most| {
+            ask(shell(script), &Cancel::default(), soon(), most)
+                .unwrap_or_else(|_| panic!("it ends"))
+        };
+        let answered = asked("head -c 1000000 /dev/zero; echo why >&2; exit 3", 1_000_000);
+        assert_eq!(answered.status.code(), Some(3));
+        assert_eq!(answered.output.len(), 1_000_000);
+        assert_eq!(answered.errors, b"why\n");
+        let longer = asked("head -c 1000000 /dev/zero", 1_000).output.len();
+        assert!((1_001..=1_000 + PIECE_BYTES).contains(&longer), "{longer}");
     }
 }

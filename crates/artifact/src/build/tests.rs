@@ -256,3 +256,19 @@ fn the_environment_of_the_caller_does_not_reach_the_build() {
     let names: Vec<_> = toolchain.environment.keys().collect();
     assert_eq!(names, ["PATH"]);
 }
+
+#[test]
+fn one_problem_of_a_recipe_is_told_as_one_and_several_by_their_number() -> Outcome {
+    for (recipe, told) in [
+        ("kind: package\n", "has a problem at 1:1: "),
+        (
+            "kind: driver\ncargo: { package: a }\n",
+            "has 3 problems, the first at 1:1: ",
+        ),
+    ] {
+        let refused = Source::new(0, recipe, MAIN)?.build(None);
+        let refused = refused.expect_err("the recipe is wrong").to_string();
+        assert!(refused.contains(told), "{refused}");
+    }
+    Ok(())
+}

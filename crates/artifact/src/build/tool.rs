@@ -22,7 +22,8 @@ pub(super) fn version(
         .to_owned())
 }
 
-/// What a tool prints when asked something; its standard error is dropped unless it fails.
+/// What a tool prints when asked something, within the time of the build; its standard error is
+/// dropped unless it fails.
 pub(super) fn answer(
     job: &Job<'_>,
     name: &'static str,
@@ -30,14 +31,13 @@ pub(super) fn answer(
 ) -> Result<String, BuildError> {
     let mut command = tool(job, name);
     command.args(arguments).env("CARGO_TERM_COLOR", "never");
-    let output = command
-        .output()
-        .map_err(|source| not_started(name, source))?;
-    if !output.status.success() || output.stdout.len() > ANSWER_BYTES {
-        let answer = cut(&String::from_utf8_lossy(&output.stderr));
+    let answered = process::ask(command, job.cancel, job.deadline, ANSWER_BYTES);
+    let answered = answered.map_err(|stopped| given_up(job, name, stopped))?;
+    if !answered.status.success() || answered.output.len() > ANSWER_BYTES {
+        let answer = cut(&String::from_utf8_lossy(&answered.errors));
         return Err(BuildError::Answer { tool: name, answer });
     }
-    String::from_utf8(output.stdout).map_err(|_| BuildError::Answer {
+    String::from_utf8(answered.output).map_err(|_| BuildError::Answer {
         tool: name,
         answer: "not UTF-8".to_owned(),
     })
@@ -59,16 +59,21 @@ pub(super) fn run(
     command: Command,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Ended, BuildError> {
+    process::run(command, job.cancel, job.deadline, progress)
+        .map_err(|stopped| given_up(job, name, stopped))
+}
+
+fn given_up(job: &Job<'_>, tool: &'static str, stopped: Stopped) -> BuildError {
     let path = || job.request.source.clone();
-    process::run(command, job.cancel, job.deadline, progress).map_err(|stopped| match stopped {
-        Stopped::Start(source) => not_started(name, source),
-        Stopped::Wait(source) => BuildError::Tool { tool: name, source },
+    match stopped {
+        Stopped::Start(source) => not_started(tool, source),
+        Stopped::Wait(source) => BuildError::Tool { tool, source },
         Stopped::Cancelled => BuildError::Cancelled { path: path() },
         Stopped::Deadline => BuildError::Timeout {
             path: path(),
             timeout: job.request.timeout,
         },
-    })
+    }
 }
 
 fn not_started(tool: &'static str, source: io::Error) -> BuildError {

@@ -2,7 +2,7 @@
 
 mod changing;
 
-use barecount_api::dataset::DatasetRef;
+use barecount_api::dataset::{DatasetRef, ReadBy};
 use barecount_client::{
     client::Datasets as _,
     embedded::datasets::{amount, at, number},
@@ -133,12 +133,13 @@ fn show(
     let shown = global.client().dataset(&which.dataset(), version)?;
     printer.data(&json!(shown), || {
         let mut text = format!(
-            "{}, version {}\n  tenant    {}\n  pipeline  {}\n  at        {}\n  rows      {}\n  \
-             size      {} in {} files\n  digest    {}\n\n",
+            "{}, version {}\n  tenant    {}\n  pipeline  {}\n  read by   {}\n  at        {}\n  rows      \
+             {}\n  size      {} in {} files\n  digest    {}\n\n",
             shown.dataset,
             shown.version,
             shown.tenant,
             shown.pipeline.as_deref().unwrap_or("none"),
+            readers(&shown.read_by),
             shown.uri,
             shown.rows,
             bytes(shown.bytes),
@@ -148,6 +149,17 @@ fn show(
         text.push_str(&view::columns(&shown.columns, &shown.partition_by).render());
         text
     })
+}
+
+/// Who of other pipelines reads a dataset.
+fn readers(read_by: &[ReadBy]) -> String {
+    match read_by {
+        [] => "no other pipeline".to_owned(),
+        _ => {
+            let readers: Vec<_> = read_by.iter().map(ToString::to_string).collect();
+            readers.join(", ")
+        }
+    }
 }
 
 fn history(global: &Global, printer: &Printer, which: &Which) -> Result<(), Failure> {

@@ -29,10 +29,12 @@ impl Validate {
         let mut all = Vec::new();
         let mut text = String::new();
         let (catalog, mut estimates) = (Catalog::builtin(), Vec::new());
+        let mut readers = Vec::new();
         for file in &self.files {
             let Checked {
                 found,
                 rendered,
+                read_by,
                 pipeline,
             } = global.client().check(file)?;
             for rendered in rendered.iter().filter(|rendered| !rendered.is_empty()) {
@@ -56,11 +58,16 @@ impl Validate {
                     Money::CURRENCY
                 ));
                 estimates.push(json!({ "file": file, "estimate": estimate }));
+                for reader in &read_by {
+                    text.push_str(&format!("  {} is read by {reader}\n", reader.dataset));
+                }
             }
+            readers.extend(read_by);
             all.extend(found);
         }
         let mut value = diagnostic::report(&all);
         value["estimates"] = json!(estimates);
+        value["read_by"] = json!(readers);
         printer.data(&value, || text)?;
         if diagnostic::has_errors(&all) {
             return Err(Failure::reported(Status::Usage));

@@ -7,6 +7,7 @@ use barecount_model::{
     run::{Run, RunState},
     work::Why,
 };
+use serde_json::json;
 
 use super::{
     Platform,
@@ -103,13 +104,13 @@ pub(super) async fn reopen(
         let reporter = preparation.reporter;
         reporter.note(&format!("{name} is done again: {why}"));
     }
-    let (permit, _) = preparation
+    let (permit, rules) = preparation
         .decide(platform, Action::Resume, lock, Some(&update.run.id))
         .await?;
     let tasks = untrue.into_iter().map(|(task, _)| task).collect();
     let reopened = platform
         .control
-        .reopen(&update.run.id, tasks, &permit)
+        .reopen(&update.run.id, tasks, &permit, json!(rules))
         .await;
     reopened.map_err(|error| command_failure(&error))
 }

@@ -2,18 +2,14 @@
 //! folder holds now.
 
 use std::{
-    collections::HashMap,
-    fs::Metadata,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use barecount_control::store::{OpenError, StoreError, reader::Reader};
 use barecount_dataset::{
     decision::{DatasetCommit, PartitionValues, WriteMode},
-    name::Tenant,
-    table::{Snapshot, StateTables, TableError},
+    table::{Snapshot, StateTables, TableError, Tables},
 };
 use barecount_model::{
     id::RunId,
@@ -83,8 +79,6 @@ pub(crate) struct Answers {
     state: PathBuf,
     tables: StateTables,
     reader: Mutex<Option<Reader>>,
-    /// Snapshots that were read, each with the state of the log that it is of.
-    seen: Mutex<HashMap<PathBuf, (LogState, Arc<Snapshot>)>>,
 }
 
 impl Answers {
@@ -94,8 +88,12 @@ impl Answers {
             state,
             tables,
             reader: Mutex::new(None),
-            seen: Mutex::new(HashMap::new()),
         })
+    }
+
+    /// The datasets of the state folder.
+    pub(crate) fn tables(&self) -> &StateTables {
+        &self.tables
     }
 
     /// What becomes of a task. Reads the store and the logs of the datasets that are concerned,
@@ -239,11 +237,12 @@ impl Answers {
     async fn work(&self, asked: Asked<'_>) -> Option<Work> {
         let Asked { plan, task, .. } = asked;
         let stage = plan.stage(&task.stage)?;
-        let tenant = plan.tenant.parse().ok()?;
+        let tables = self.tables.of(&plan.tenant.parse().ok()?);
         let mut reads = Vec::new();
         for input in &stage.inputs {
             let InputPlan::Dataset {
                 dataset,
+                from,
                 partitions,
                 ..
             } = input
@@ -251,7 +250,11 @@ impl Answers {
                 continue;
             };
             let wanted = schema::partitions(partitions, own_partition(stage, task));
-            let (version, content) = match self.snapshot(&tenant, dataset).await.ok()? {
+            let found = match from {
+                Some(pinned) => at(&tables, dataset, pinned.version).await,
+                None => tables.latest(dataset).await,
+            };
+            let (version, content) = match found.ok()? {
                 Some(snapshot) => (Some(snapshot.version), snapshot.content_identity(&wanted)),
                 None => (None, "none".to_owned()),
             };
@@ -294,13 +297,12 @@ impl Answers {
         task: &Task,
         tenant: &str,
     ) -> Result<Option<(String, Fallen)>, Unknown> {
-        let tenant = tenant.parse().map_err(|_| Unknown)?;
+        let tables = self.tables.of(&tenant.parse().map_err(|_| Unknown)?);
         let staged = task.current().and_then(|attempt| attempt.staged.as_ref());
         for staged in staged.into_iter().flat_map(|staged| &staged.datasets) {
             let commit: DatasetCommit =
                 serde_json::from_value(staged.commit.clone()).map_err(|_| Unknown)?;
-            let snapshot = self.snapshot(&tenant, &commit.table).await;
-            let snapshot = snapshot.map_err(|_| Unknown)?;
+            let snapshot = tables.latest(&commit.table).await.map_err(|_| Unknown)?;
             let live: Option<Vec<LiveFile>> = snapshot.map(|snapshot| live(&snapshot));
             if let Err(fallen) = work::stands(&wrote(&commit), live.as_deref()) {
                 return Ok(Some((staged.dataset.clone(), fallen)));
@@ -316,33 +318,6 @@ impl Answers {
             reader.last_work(&plan.tenant, &plan.pipeline, &task.stage, partition)
         })?;
         Ok(last.and_then(|(_, task)| task.work).map(|work| *work))
-    }
-
-    /// A dataset as it is now; none if there is no such dataset.
-    async fn snapshot(
-        &self,
-        tenant: &Tenant,
-        table: &DatasetName,
-    ) -> Result<Option<Arc<Snapshot>>, TableError> {
-        let tables = self.tables.of(tenant);
-        let root = tables.root(table);
-        let before = LogState::of(&root);
-        if let Some(before) = &before
-            && let Some((known, snapshot)) = lock(&self.seen).get(&root)
-            && known == before
-        {
-            return Ok(Some(Arc::clone(snapshot)));
-        }
-        let snapshot = match tables.snapshot(table, None).await {
-            Ok(snapshot) => Arc::new(snapshot),
-            Err(TableError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        // What was added meanwhile may be in the snapshot or not: then it is read again next time.
-        if let Some(before) = before {
-            lock(&self.seen).insert(root, (before, Arc::clone(&snapshot)));
-        }
-        Ok(Some(snapshot))
     }
 
     fn read<T>(
@@ -362,32 +337,21 @@ impl Answers {
 #[derive(Debug)]
 struct Unknown;
 
-/// How far a table's log has come: its newest entry, and which file that is.
-#[derive(Debug, PartialEq, Eq)]
-struct LogState {
-    entry: String,
-    file: (u64, i64, i64, u64),
-}
-
-impl LogState {
-    /// None if there is no log.
-    fn of(root: &Path) -> Option<Self> {
-        let log = root.join("_delta_log");
-        let names = std::fs::read_dir(&log).ok()?.flatten();
-        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-        let entry = names.filter(|name| is_entry(name)).max()?;
-        let found = std::fs::metadata(log.join(&entry)).ok()?;
-        let file = |found: &Metadata| (found.ino(), found.mtime(), found.mtime_nsec(), found.len());
-        Some(Self {
-            file: file(&found),
-            entry,
-        })
+/// A dataset as it was at a version; none if it was not there then.
+async fn at(
+    tables: &Tables,
+    table: &DatasetName,
+    version: u64,
+) -> Result<Option<Arc<Snapshot>>, TableError> {
+    match tables.latest(table).await? {
+        Some(latest) if latest.version == version => return Ok(Some(latest)),
+        _ => {}
     }
-}
-
-fn is_entry(name: &str) -> bool {
-    let digits = name.strip_suffix(".json");
-    digits.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+    match tables.snapshot(table, Some(version)).await {
+        Ok(snapshot) => Ok(Some(Arc::new(snapshot))),
+        Err(TableError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -20,7 +20,9 @@ use barecount_model::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::{Embedded, hold::Purpose, lock, policy, recorder::Recorder, run::command_failure};
+use super::{
+    Embedded, hold::Purpose, imports, lock, policy, recorder::Recorder, run::command_failure,
+};
 use crate::{
     approvals,
     client::Approvals,
@@ -114,7 +116,8 @@ impl Approvals for Embedded {
         request: &ApprovalRequest,
         reporter: &dyn Reporter,
     ) -> Result<AskedFor, Failure> {
-        let loaded = manifest::load(&request.manifest, reporter)?;
+        let mut loaded = manifest::load(&request.manifest, reporter)?;
+        imports::hold_of(&mut loaded, &self.state, request.stage.as_deref())?;
         let folder = manifest::folder(&request.manifest)?;
         let found = environment::held(&folder, self.environment.as_deref(), &self.state)?;
         let lock = lock::read(&folder)?

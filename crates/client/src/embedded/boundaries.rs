@@ -52,6 +52,18 @@ impl Boundaries {
         }
     }
 
+    /// In which boundaries a dataset was written.
+    ///
+    /// # Errors
+    /// Any error of the file system, and a record that is damaged.
+    pub(super) fn written_within(
+        &self,
+        tenant: &Tenant,
+        dataset: &DatasetName,
+    ) -> io::Result<Vec<Boundary>> {
+        self.of(tenant, dataset.as_str())
+    }
+
     /// In which boundaries a dataset was written, if the stage may read what was.
     ///
     /// # Errors

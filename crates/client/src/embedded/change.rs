@@ -18,7 +18,7 @@ use super::{
     Embedded, Platform,
     datasets::{Dataset, amount, number, rows, unreadable},
     hold::Purpose,
-    policy,
+    imports, policy,
 };
 use crate::{
     environment,
@@ -79,14 +79,22 @@ impl Embedded {
                 if intended.is_nothing() {
                     return Ok(intended.told(found, None));
                 }
-                agreed(&intended.question(found))?;
+                let tenant = found.tables.tenant().as_str();
+                let readers = imports::readers(&found.reader, tenant, &[&found.table])?;
+                let mut question = intended.question(found);
+                if !readers.is_empty() {
+                    question.push_str(&format!("; it is read by {}", imports::read_by(&readers)));
+                }
+                agreed(&question)?;
                 let changing = Changing {
                     found,
                     folder,
                     environment,
                     reporter,
                 };
-                changing.carry_out(platform, &intended).await
+                let mut changed = changing.carry_out(platform, &intended).await?;
+                changed["read_by"] = json!(readers);
+                Ok(changed)
             },
         )
     }

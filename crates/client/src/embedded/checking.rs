@@ -6,7 +6,7 @@ use barecount_control::governance::{Action, Verdict};
 use barecount_model::{diagnostic, lock::Lock, version};
 use jiff::Timestamp;
 
-use super::{Embedded, evolution, lock, owners, policy, script};
+use super::{Embedded, evolution, imports, lock, owners, policy, script};
 use crate::{
     approvals, client::Checked, environment, failure::Failure, manifest, preparation,
     reporter::Reporter, requester,
@@ -14,10 +14,13 @@ use crate::{
 
 impl Embedded {
     pub(super) fn checked(&self, file: &Path) -> Result<Checked, Failure> {
-        let read = manifest::read(file)?;
+        let mut read = manifest::read(file)?;
         let mut found = read.diagnostics().to_vec();
-        if let Ok(loaded) = &read.result {
+        let mut read_by = Vec::new();
+        if let Ok(loaded) = &mut read.result {
             let name = file.display().to_string();
+            found.extend(imports::diagnose(&self.state, loaded, &name, &read.source)?);
+            read_by = imports::readers_of(&self.state, &loaded.pipeline)?;
             let unfit = evolution::diagnose(&self.state, loaded, &name, &read.source)?;
             found.extend(unfit);
             let taken = owners::diagnose(&self.state, loaded, &name, &read.source)?;
@@ -33,6 +36,7 @@ impl Embedded {
         Ok(Checked {
             found,
             rendered,
+            read_by,
             pipeline: read.result.ok().map(|loaded| loaded.pipeline),
         })
     }
@@ -43,7 +47,8 @@ impl Embedded {
         action: Action,
         reporter: &dyn Reporter,
     ) -> Result<Verdict, Failure> {
-        let loaded = manifest::load(file, reporter)?;
+        let mut loaded = manifest::load(file, reporter)?;
+        imports::hold_of(&mut loaded, &self.state, None)?;
         let folder = manifest::folder(file)?;
         let found = environment::held(&folder, self.environment.as_deref(), &self.state)?;
         // What is not built yet has no version; the answer does not depend on it.

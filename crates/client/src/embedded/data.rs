@@ -23,8 +23,9 @@ use barecount_model::{
     boundary::Boundary,
     manifest,
     pipeline::Output,
-    plan::{InputPlan, WorkPlan},
+    plan::{InputPlan, Pinned, WorkPlan},
     run::outcome::{CommittedDataset, Staged, StagedCheckpoint, StagedDataset},
+    text::DatasetName,
 };
 use barecount_runner::launch::inside;
 use serde_json::{Value, json};
@@ -88,6 +89,7 @@ impl DataPlane for StateData {
         match input {
             InputPlan::Dataset {
                 dataset,
+                from,
                 format,
                 partitions,
                 ..
@@ -100,8 +102,7 @@ impl DataPlane for StateData {
                     code: "BC0701",
                     message: format!("input {dataset} cannot be provided: {}", chain(error)),
                 };
-                // What answers for it later is what it was placed for.
-                let version = assignment.reads.get(dataset.as_str()).copied();
+                let version = version_of(dataset, from.as_ref(), assignment);
                 let snapshot = tables
                     .snapshot(dataset, version)
                     .await
@@ -112,10 +113,14 @@ impl DataPlane for StateData {
                 let version = snapshot.version;
                 let done = blocking(move || snapshot.materialize(format, &into, &wanted)).await?;
                 let done = done.map_err(|error| unavailable(&error))?;
-                Ok(json!({
+                let mut given = json!({
                     "dataset": dataset, "version": version, "rows": done.rows,
                     "digest": done.digest, "written_within": written,
-                }))
+                });
+                if let Some(pinned) = from {
+                    given["from"] = json!(pinned.pipeline);
+                }
+                Ok(given)
             }
             InputPlan::File {
                 name,
@@ -233,6 +238,7 @@ impl DataPlane for StateData {
         let WorkPlan::Job {
             job: pin,
             shuffle_partitions,
+            ..
         } = &stage.work
         else {
             return Err(DataError::Work {
@@ -250,7 +256,7 @@ impl DataPlane for StateData {
         let mut inputs = Vec::new();
         let tables = self.tables_of(&assignment.tenant)?;
         for input in &stage.inputs {
-            inputs.extend(input_table(&tables, input).await?);
+            inputs.extend(input_table(&tables, input, assignment).await?);
         }
         let outputs = stage
             .outputs
@@ -290,15 +296,34 @@ impl StateData {
     }
 }
 
+/// The version of a dataset that an attempt is given: of another pipeline's the one that the run was
+/// accepted with, and else what the task was placed for, which is what answers for it later.
+fn version_of(
+    dataset: &DatasetName,
+    from: Option<&Pinned>,
+    assignment: &Assignment,
+) -> Option<u64> {
+    let placed = assignment.reads.get(dataset.as_str()).copied();
+    from.map(|pinned| pinned.version).or(placed)
+}
+
 /// A dataset as the engine sees it inside its sandbox. Files beside the manifest are no tables.
-async fn input_table(tables: &Tables, input: &InputPlan) -> Result<Option<InputTable>, DataError> {
+async fn input_table(
+    tables: &Tables,
+    input: &InputPlan,
+    assignment: &Assignment,
+) -> Result<Option<InputTable>, DataError> {
     let InputPlan::Dataset {
-        dataset, columns, ..
+        dataset,
+        from,
+        columns,
+        ..
     } = input
     else {
         return Ok(None);
     };
-    let partitions = match tables.snapshot(dataset, None).await {
+    let version = version_of(dataset, from.as_ref(), assignment);
+    let partitions = match tables.snapshot(dataset, version).await {
         Ok(snapshot) => snapshot.schema.partition_by().to_vec(),
         // That there is nothing to read was said when the input was provided.
         Err(_) => Vec::new(),

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Embedded, change::Asked, layout, outputs, owners, trace};
+use super::{Embedded, change::Asked, imports, layout, outputs, owners, trace};
 use crate::{
     client::{Datasets, Export, Trace},
     failure::{Failure, Status},
@@ -119,6 +119,8 @@ impl Datasets for Embedded {
         let snapshot = found.snapshot(version)?;
         let pipeline = owners::owner(&found.reader, found.tables.tenant(), &snapshot)?;
         let (rows, digest) = digest_of(&snapshot)?;
+        let tenant = found.tables.tenant().as_str();
+        let read_by = imports::readers(&found.reader, tenant, &[&found.table])?;
         Ok(DatasetView {
             schema: "barecount/dataset/v1".to_owned(),
             dataset: found.table.to_string(),
@@ -131,6 +133,7 @@ impl Datasets for Embedded {
             digest,
             columns: columns(&snapshot.schema),
             partition_by: snapshot.schema.partition_by().to_vec(),
+            read_by,
             uri: snapshot.uri,
         })
     }

@@ -1,7 +1,7 @@
 //! What would run, and why. Nothing is written but to a folder aside, which
 //! is gone when this is told; there need be no state folder.
 
-use std::{io, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
 use barecount_api::run::RunRequest;
 use barecount_artifact::{Store, build::Cancel};
@@ -13,8 +13,9 @@ use barecount_dataset::table::StateTables;
 use barecount_model::{
     lock::Lock,
     pipeline::Pipeline,
-    plan::Plan,
+    plan::{Pinned, Plan},
     run::{Run, RunState, Task, TaskState},
+    text::DatasetName,
     work::Why,
 };
 use jiff::Timestamp;
@@ -24,8 +25,8 @@ use super::{
     Embedded, again,
     answers::{Answers, Asked, Judgement},
     build::Workshop,
-    lock, open_failure, policy,
-    run::{checked, plannable},
+    feasible::{checked, plannable, unplannable},
+    imports, lock, open_failure, policy,
     submission::Request,
 };
 use crate::{
@@ -57,6 +58,8 @@ pub struct DryRun {
     pub existing: Option<Run>,
     /// What would become of each task.
     pub fates: Vec<Fate>,
+    /// The datasets of other pipelines that it would read, each at its version.
+    pub reads: BTreeMap<DatasetName, Pinned>,
     /// Whether it would be permitted.
     pub verdict: Verdict,
 }
@@ -71,8 +74,9 @@ impl Embedded {
         asked: &RunRequest,
         reporter: &dyn Reporter,
     ) -> Result<DryRun, Failure> {
-        let (loaded, folder, found) = self.loaded(&asked.manifest, reporter)?;
-        plannable(asked, &loaded, reporter)?;
+        let (mut loaded, folder, found) = self.loaded(&asked.manifest, reporter)?;
+        imports::hold_of(&mut loaded, &self.state, asked.stage.as_deref())?;
+        plannable(&unplannable(asked, &loaded), reporter)?;
         let aside = tempfile::tempdir().map_err(|error| aside_failure(&error))?;
         for kept in ["artifacts/blobs/sha256", "build/built"] {
             link_all(&self.state.join(kept), &aside.path().join(kept))
@@ -109,6 +113,7 @@ impl Embedded {
             run,
             existing,
             fates,
+            reads: imports::reads(&plan),
             verdict,
         })
     }

@@ -9,7 +9,7 @@ use barecount_dataset::{
     commit::CommitError,
     evolution::{Evolution, Refusal, compatible},
     name::Tenant,
-    table::{StateTables, TableError, Tables},
+    table::{StateTables, Tables},
 };
 use barecount_model::{
     codes,
@@ -86,11 +86,11 @@ async fn foresee(
     let unusable = |error: DataError| {
         Failure::from_error(Status::Usage, &error).with_code(codes::OUTPUT_NOT_AS_DECLARED.id)
     };
-    let snapshot = match tables.snapshot(&output.dataset, None).await {
-        Err(TableError::NotFound { .. }) => return Ok(None),
-        found => found.map_err(|error| {
-            Failure::from_error(Status::Failed, &error).with_code(codes::DATASET_UNAVAILABLE.id)
-        })?,
+    let snapshot = tables.latest(&output.dataset).await.map_err(|error| {
+        Failure::from_error(Status::Failed, &error).with_code(codes::DATASET_UNAVAILABLE.id)
+    })?;
+    let Some(snapshot) = snapshot else {
+        return Ok(None);
     };
     let declared = schema::of_output(output).map_err(unusable)?;
     let own = stage.partitions.map(|partitions| partitions.column());

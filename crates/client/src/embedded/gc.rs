@@ -1,7 +1,7 @@
 //! Removing what nobody needs any more.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -10,7 +10,11 @@ use barecount_agent::StagingFolders;
 use barecount_artifact::{Digest, Limits, Store, image, store::Collected};
 use barecount_control::store::reader::Reader;
 use barecount_dataset::table::StateTables;
-use barecount_model::run::{Run, TaskState};
+use barecount_model::{
+    plan::Plan,
+    run::{Run, TaskState},
+    text::DatasetName,
+};
 use barecount_runner::launch::AttemptToken;
 
 use super::{Embedded, hold::Purpose};
@@ -57,7 +61,11 @@ impl Upkeep for Embedded {
         };
         let _lock = self.hold(&folder, purpose, reporter)?;
         let reader = state::reader(&folder)?.ok_or_else(|| state::nothing_ran(&folder))?;
-        let (keep_staging, keep_artifacts) = needed(&reader, &folder)?;
+        let Needed {
+            staging: keep_staging,
+            artifacts: keep_artifacts,
+            versions: keep_versions,
+        } = Needed::find(&reader, &folder)?;
         let staging = StagingFolders::new(&folder)
             .sweep_all_but(&keep_staging)
             .map_err(|error| failed("staging", &error))?;
@@ -73,7 +81,7 @@ impl Upkeep for Embedded {
             .with_code("BC0803")
         })?;
         let letters = sweep_letters(&reader, &folder)?;
-        let (files, freed) = sweep_tables(&folder, retention)?;
+        let (files, freed) = sweep_tables(&folder, retention, &keep_versions)?;
         Ok(Removed {
             staging,
             artifacts: collected,
@@ -88,14 +96,22 @@ fn artifact_store(folder: &Path) -> Result<Store, Failure> {
     Store::open(&folder.join("artifacts")).map_err(|error| failed("artifacts", &error))
 }
 
-fn sweep_tables(folder: &Path, retention: Duration) -> Result<(u64, u64), Failure> {
+fn sweep_tables(
+    folder: &Path,
+    retention: Duration,
+    keep: &Versions,
+) -> Result<(u64, u64), Failure> {
+    let none = BTreeSet::new();
     let all = StateTables::new(folder.to_owned());
     let runtime = runtime()?;
     let (mut files, mut freed) = (0, 0);
     for tenant in all.tenants().map_err(|error| failed("datasets", &error))? {
         let tables = all.of(&tenant);
         for table in tables.names().map_err(|error| failed("datasets", &error))? {
-            let swept = runtime.block_on(tables.sweep_table(&table, SystemTime::now(), retention));
+            let of_it = (tenant.to_string(), table.clone());
+            let keep = keep.get(&of_it).unwrap_or(&none);
+            let swept = tables.sweep_table(&table, SystemTime::now(), retention, keep);
+            let swept = runtime.block_on(swept);
             let swept = swept.map_err(|error| failed(&format!("{tenant}'s {table}"), &error))?;
             files += swept.files;
             freed += swept.bytes;
@@ -126,27 +142,53 @@ fn sweep_letters(reader: &Reader, folder: &Path) -> Result<u64, Failure> {
     Ok(removed)
 }
 
-/// Staging that is decided for, and artifacts of every run that is on record.
-fn needed(
-    reader: &Reader,
-    folder: &Path,
-) -> Result<(Vec<AttemptToken>, BTreeSet<Digest>), Failure> {
-    let store = artifact_store(folder)?;
-    let (mut staging, mut artifacts) = (Vec::new(), BTreeSet::new());
-    for (run, plan) in reader.runs(u32::MAX).map_err(state::store_failure)? {
-        staging.extend(decided(&run));
+/// Versions of datasets, by tenant and name.
+type Versions = BTreeMap<(String, DatasetName), BTreeSet<u64>>;
+
+/// What runs that are on record need still.
+#[derive(Default)]
+struct Needed {
+    /// What was staged and is decided for.
+    staging: Vec<AttemptToken>,
+    /// What any of them ran.
+    artifacts: BTreeSet<Digest>,
+    /// What those that have not ended read of other pipelines: a run that was interrupted goes on
+    /// with the versions that it was accepted with.
+    versions: Versions,
+}
+
+impl Needed {
+    fn find(reader: &Reader, folder: &Path) -> Result<Self, Failure> {
+        let store = artifact_store(folder)?;
+        let mut needed = Self::default();
+        for (run, plan) in reader.runs(u32::MAX).map_err(state::store_failure)? {
+            needed.staging.extend(decided(&run));
+            needed.artifacts_of(&plan, &store);
+            if run.state.is_final() {
+                continue;
+            }
+            for (_, dataset, pinned) in plan.pinned() {
+                let versions = (plan.tenant.clone(), dataset.clone());
+                let versions = needed.versions.entry(versions).or_default();
+                versions.insert(pinned.version);
+            }
+        }
+        Ok(needed)
+    }
+
+    fn artifacts_of(&mut self, plan: &Plan, store: &Store) {
         for stage in &plan.stages {
             let pins = std::iter::once(stage.work.artifact()).chain(&stage.drivers);
-            artifacts.extend(pins.filter_map(|pin| pin.digest.parse::<Digest>().ok()));
+            self.artifacts
+                .extend(pins.filter_map(|pin| pin.digest.parse::<Digest>().ok()));
             if let Some(image) = stage.work.image()
                 && let Ok(digest) = image.digest.parse()
-                && let Ok(closure) = image::closure(&store, &digest, &Limits::default())
+                && let Ok(closure) = image::closure(store, &digest, &Limits::default())
             {
-                artifacts.extend(closure);
+                self.artifacts.extend(closure);
             }
         }
     }
-    Ok((staging, artifacts))
 }
 
 fn decided(run: &Run) -> impl Iterator<Item = AttemptToken> {

@@ -144,6 +144,7 @@ pub(super) fn export(snapshot: &Snapshot, export: Export<'_>) -> Result<String, 
             Status::Failed,
             format!("{} could not be exported", snapshot.table),
         )
+        .with_code("BC0701")
         .because(error)
     };
     let unwritable = |path: &Path| {

@@ -8,7 +8,7 @@ use std::path::Path;
 use barecount_control::store::reader::Reader;
 use barecount_dataset::{
     name::Tenant,
-    table::{Snapshot, StateTables, TableError},
+    table::{Snapshot, StateTables},
 };
 use barecount_model::{
     codes,
@@ -91,12 +91,12 @@ pub(crate) async fn taken(
     let stages = pipeline.stages.iter();
     for stage in stages.filter(|stage| only.is_none_or(|only| stage.name.as_str() == only)) {
         for output in &stage.outputs {
-            let snapshot = match tables.snapshot(&output.dataset, None).await {
-                Err(TableError::NotFound { .. }) => continue,
-                found => found.map_err(|error| {
-                    let code = codes::DATASET_UNAVAILABLE.id;
-                    Failure::from_error(Status::Failed, &error).with_code(code)
-                })?,
+            let snapshot = tables.latest(&output.dataset).await.map_err(|error| {
+                let code = codes::DATASET_UNAVAILABLE.id;
+                Failure::from_error(Status::Failed, &error).with_code(code)
+            })?;
+            let Some(snapshot) = snapshot else {
+                continue;
             };
             let owner = owner(reader, &tenant, &snapshot)?;
             if let Some(owner) = owner.filter(|owner| owner != pipeline.name.as_str()) {

@@ -10,13 +10,12 @@ use barecount_artifact::build::Cancel;
 use barecount_control::{
     Authorised, CommandError, Submission, Submitted, Update,
     governance::{Action, Permit, Verdict, explain},
-    store::reader::Reader,
 };
-use barecount_dataset::table::StateTables;
 use barecount_model::{
     codes,
     lock::Lock,
-    pipeline::{Loaded, Pipeline},
+    pipeline::Loaded,
+    plan::Pinned,
     run::{Run, RunState, Task, TaskState},
 };
 use jiff::Timestamp;
@@ -26,10 +25,10 @@ use super::{
     Embedded, Platform, again,
     driver::{Followed, Notice},
     dry::DryRun,
-    evolution,
+    feasible::feasible,
     hold::Purpose,
+    imports,
     interrupts::Interrupts,
-    owners, script,
     submission::Request,
 };
 use crate::{
@@ -43,7 +42,6 @@ use crate::{
     requester,
     rules::{self, Rules},
     runtime::runtime,
-    state,
 };
 
 impl Pipelines for Embedded {
@@ -81,7 +79,7 @@ impl Embedded {
         asked: &RunRequest,
         watcher: &dyn Watcher,
     ) -> Result<Arc<Run>, Failure> {
-        let (loaded, folder, found) = self.loaded(&asked.manifest, watcher.reporter())?;
+        let (mut loaded, folder, found) = self.loaded(&asked.manifest, watcher.reporter())?;
         let state = super::state_folder(&self.state)?;
         // Before there is a second thread.
         let launcher = super::start_launcher(&state)?;
@@ -94,6 +92,7 @@ impl Embedded {
             let mut platform = Platform::open(launcher, lock, &found).await?;
             // Nobody else writes to the folder now. A build alone is of no environment.
             rules::bind(&state, &found)?;
+            let held = imports::hold(&mut loaded, &state, asked.stage.as_deref()).await;
             let preparation = Preparation {
                 pipeline: &loaded.pipeline,
                 manifest: &loaded.manifest,
@@ -103,7 +102,11 @@ impl Embedded {
                 found: &found,
                 reporter: watcher.reporter(),
             };
-            let result = match plannable(asked, &loaded, watcher.reporter()) {
+            let ready = match held {
+                Ok(()) => feasible(asked, &loaded, platform.answers.tables(), &preparation),
+                Err(refused) => Err(refused),
+            };
+            let result = match ready {
                 Ok(()) => carry_out(asked, &preparation, &mut platform, watcher).await,
                 Err(refused) => Err(refused),
             };
@@ -135,10 +138,6 @@ async fn carry_out(
     platform: &mut Platform,
     watcher: &dyn Watcher,
 ) -> Result<Arc<Run>, Failure> {
-    let fitting = StateTables::new(preparation.state.to_owned());
-    let reader = state::reader(preparation.state)?;
-    let only = asked.stage.as_deref();
-    checked(&fitting, reader.as_ref(), preparation.pipeline, only).await?;
     let cancel = Cancel::default();
     let mut interrupts = Interrupts::listen(cancel.clone())?;
     let lock = preparation.lock(platform, &cancel).await?;
@@ -208,25 +207,6 @@ async fn permitted(
     Err(preparation::refused_failure(Action::Run, &refusal))
 }
 
-/// Refuses what could not come to its end: outputs that are another pipeline's, or that their
-/// datasets cannot take.
-pub(super) async fn checked(
-    tables: &StateTables,
-    reader: Option<&Reader>,
-    pipeline: &Pipeline,
-    only: Option<&str>,
-) -> Result<(), Failure> {
-    if let Some(reader) = reader
-        && let Some(first) = owners::taken(reader, tables, pipeline, only).await?.first()
-    {
-        return Err(first.failure());
-    }
-    match evolution::unfit(tables, pipeline, only).await?.first() {
-        Some(first) => Err(first.failure()),
-        None => Ok(()),
-    }
-}
-
 /// Submits a run, or takes one up, and watches it until it has ended. Also tells whether it was
 /// there before and went on.
 async fn carry_out_once(
@@ -256,30 +236,6 @@ async fn carry_out_once(
     let followed = Followed::Existing(update);
     let run = follow(followed, platform, watcher, permit, interrupts).await?;
     Ok((run, taken_up))
-}
-
-/// Whether the jobs that would run can be planned; what cannot is told with its place.
-pub(super) fn plannable(
-    asked: &RunRequest,
-    loaded: &Loaded,
-    reporter: &dyn Reporter,
-) -> Result<(), Failure> {
-    let (only, windowed) = (asked.stage.as_deref(), asked.window.is_some());
-    let unplannable = script::unplannable(loaded, &asked.manifest, only, windowed);
-    for job in &unplannable {
-        reporter.warn(&job.diagnostic.render(&job.source));
-    }
-    match unplannable.first() {
-        None => Ok(()),
-        Some(first) => Err(Failure::new(
-            Status::Usage,
-            format!(
-                "{} could never run; nothing has started",
-                first.diagnostic.file
-            ),
-        )
-        .with_code(first.diagnostic.code)),
-    }
 }
 
 /// What the environment cannot carry out, whatever policy says.
@@ -337,6 +293,10 @@ async fn submit(
             preparation
                 .reporter
                 .note(&format!("run {} submitted", update.run.id));
+            for (dataset, Pinned { pipeline, version }) in imports::reads(&update.plan) {
+                let what = format!("reads {dataset}@{version} of pipeline {pipeline}");
+                preparation.reporter.note(&what);
+            }
             Ok(Followed::New(update))
         }
         Submitted::Existing(update) => {
@@ -390,13 +350,13 @@ async fn resume(
     lock: &Lock,
 ) -> Result<Update, Failure> {
     let (id, state) = (&run.id, run.state.as_str());
-    let (permit, _) = preparation
+    let (permit, rules) = preparation
         .decide(platform, Action::Resume, lock, Some(id))
         .await?;
     preparation
         .reporter
         .note(&format!("run {id} was {state}; resuming it"));
-    let resumed = platform.control.resume(id, &permit).await;
+    let resumed = platform.control.resume(id, &permit, json!(rules)).await;
     resumed.map_err(|error| command_failure(&error))
 }
 

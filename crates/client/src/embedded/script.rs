@@ -5,18 +5,19 @@
 
 use std::path::Path;
 
-use barecount_agent::DataError;
+use barecount_artifact::{Limits, Store, job as pinned};
 use barecount_engine::{
     error::EngineError,
     job,
-    parameters::{Parameter, Parameters},
+    parameters::{self, Parameter, Parameters},
 };
 use barecount_model::{
     codes,
     diagnostic::{Diagnostic, Span},
+    digest::Digest,
     document::Document,
-    pipeline::{Input, JobLanguage, Loaded, Pipeline, Stage, Work},
-    text::DatasetName,
+    pipeline::{Column, Input, JobLanguage, Loaded, Pipeline, Stage, Work},
+    text::{ColumnName, DatasetName},
 };
 
 use super::schema;
@@ -47,7 +48,14 @@ pub(crate) fn unplannable(
     let folder = file.parent().unwrap_or(Path::new(""));
     let stages = loaded.pipeline.stages.iter();
     let stages = stages.filter(|stage| only.is_none_or(|only| stage.name.as_str() == only));
-    let jobs = stages.filter_map(|stage| match &stage.work {
+    // Where a dataset of another pipeline could not be looked at, that is told by itself.
+    let known = |stage: &&Stage| {
+        stage.inputs.iter().all(|input| match input {
+            Input::Dataset { dataset, .. } => loaded.pipeline.columns_of(dataset).is_some(),
+            Input::File { .. } => true,
+        })
+    };
+    let jobs = stages.filter(known).filter_map(|stage| match &stage.work {
         Work::Job { job, language } if *language == JobLanguage::Sql => Some((stage, job)),
         _ => None,
     });
@@ -85,22 +93,27 @@ fn text(path: &Path) -> Result<String, String> {
 
 fn plan(pipeline: &Pipeline, stage: &Stage, sql: &str, windowed: bool) -> Result<(), EngineError> {
     let inputs = stage.inputs.iter().filter_map(|input| match input {
-        Input::Dataset { dataset, .. } => Some(pipeline.writer_of(dataset)?.1),
+        Input::Dataset { dataset, .. } => {
+            let (columns, partition_by) = pipeline.columns_of(dataset)?;
+            Some((dataset, columns, partition_by))
+        }
         Input::File { .. } => None,
     });
-    let declared = |output| {
-        declared(output).map_err(|error| EngineError::Setup {
-            reason: chain(&error),
-        })
-    };
-    let inputs = inputs.map(declared).collect::<Result<_, _>>()?;
     let outputs = stage
         .outputs
         .iter()
-        .map(declared)
-        .collect::<Result<_, _>>()?;
+        .map(|output| (&output.dataset, &*output.columns, &*output.partition_by));
+    let inputs = inputs.map(declared).collect::<Result<_, _>>()?;
+    let outputs = outputs.map(declared).collect::<Result<_, _>>()?;
     let parameters = samples(stage, windowed);
     job::check_job(sql.to_owned(), inputs, outputs, parameters)
+}
+
+/// Whether a job in SQL, as it is pinned, may name the window of a run. What cannot be read may:
+/// whoever runs it says that it cannot.
+pub(super) fn may_name_window(store: &Store, job: &Digest) -> bool {
+    let text = pinned::text(store, job, &Limits::default());
+    text.map_or(true, |sql| parameters::names_window(&sql))
 }
 
 /// Values of the types that a run would give, to plan with: no plan depends on more of them.
@@ -122,10 +135,16 @@ fn samples(stage: &Stage, windowed: bool) -> Parameters {
     samples
 }
 
-fn declared(output: &barecount_model::pipeline::Output) -> Result<job::DeclaredTable, DataError> {
+fn declared(
+    (dataset, columns, partition_by): (&DatasetName, &[Column], &[ColumnName]),
+) -> Result<job::DeclaredTable, EngineError> {
+    let partition_by = partition_by.iter().map(ToString::to_string).collect();
+    let schema = schema::of_columns(dataset, columns, partition_by);
     Ok(job::DeclaredTable {
-        table: output.dataset.clone(),
-        schema: schema::of_output(output)?,
+        table: dataset.clone(),
+        schema: schema.map_err(|error| EngineError::Setup {
+            reason: chain(&error),
+        })?,
     })
 }
 
@@ -154,12 +173,25 @@ fn help(stage: &Stage) -> String {
             .collect::<Vec<_>>()
             .join(", "),
     };
-    format!(
-        "the stage's `inputs` give it {}, and it writes {}; their columns are those that the \
-         manifest declares",
-        list(reads.collect()),
-        list(writes.collect())
-    )
+    let (reads, writes) = (list(reads.collect()), list(writes.collect()));
+    let mut help = format!(
+        "the stage's `inputs` give it {reads}, and it writes {writes}; their columns are those that \
+         the manifest declares"
+    );
+    for input in &stage.inputs {
+        if let Input::Dataset {
+            dataset,
+            from: Some(from),
+            ..
+        } = input
+        {
+            help.push_str(&format!(
+                "; those of `{dataset}` are as pipeline `{from}` has written them, and `barecount \
+                 datasets history {dataset}` tells what has changed in them"
+            ));
+        }
+    }
+    help
 }
 
 /// What is wrong with a job that the manifest names.

@@ -25,7 +25,7 @@ use barecount_model::{
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::files;
+use super::{files, script};
 use crate::failure::{Failure, Status};
 
 /// What somebody asks to be run.
@@ -68,7 +68,11 @@ impl Request<'_> {
             force: self.force.clone(),
             requester: self.requester.clone(),
         };
-        let Named { files, images } = named(source, &asked).map_err(not_compiled)?;
+        let Named {
+            files,
+            images,
+            jobs,
+        } = named(source, &asked).map_err(not_compiled)?;
         let files = files.into_iter().map(|path| {
             let fact = self.file(&path)?;
             Ok((path, fact))
@@ -80,6 +84,10 @@ impl Request<'_> {
         let facts = Facts {
             files: files.collect::<Result<BTreeMap<_, _>, Failure>>()?,
             images: images.collect::<Result<BTreeMap<_, _>, Failure>>()?,
+            windowless: jobs
+                .into_iter()
+                .filter(|job| !script::may_name_window(store, job))
+                .collect(),
         };
         plan::compile(source, &asked, &facts, decision).map_err(not_compiled)
     }

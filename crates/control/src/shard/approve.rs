@@ -108,7 +108,7 @@ impl Shard {
     pub(super) fn go_on_by(
         &mut self,
         used: Vec<Approval>,
-        by: &Explanation,
+        by: (&Explanation, &Value),
         run: &RunId,
         now: Timestamp,
         batch: &mut Batch,
@@ -118,9 +118,8 @@ impl Shard {
             if !before.is_some_and(|approval| approval.lacks(run)) {
                 continue;
             }
-            let signed = self.signed(by, String::new(), now, batch);
-            let statement =
-                evidence::of_approval(&approval, USED, &signed, (by, &Value::Null), Some(run));
+            let signed = self.signed(by.0, String::new(), now, batch);
+            let statement = evidence::of_approval(&approval, USED, &signed, by, Some(run));
             batch.entries.push(Entry {
                 kind: statement.kind,
                 run: None,

@@ -172,6 +172,10 @@ const MIGRATIONS: &[&str] = &[
     DROP TABLE last_answers;
     CREATE INDEX answers_place ON answers(tenant, pipeline, stage, partition, seq);
 ",
+    "
+    -- The latest runs of each pipeline: who reads what another one writes.
+    CREATE INDEX runs_pipeline ON runs(tenant, pipeline, seq);
+",
 ];
 
 /// Brings the file to the newest format.

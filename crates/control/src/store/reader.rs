@@ -1,5 +1,7 @@
 //! Reading the store. Any process may, also while another one writes.
 
+mod plans;
+
 use std::{collections::HashMap, path::Path, sync::Arc};
 
 use barecount_model::{
@@ -191,11 +193,11 @@ impl Reader {
         let mut query = self
             .now()?
             .prepare_cached(sql)
-            .map_err(failed("read tenants"))?;
+            .map_err(failed("read texts"))?;
         query
             .query_map(parameters, |row| row.get(0))
             .and_then(Iterator::collect)
-            .map_err(failed("read tenants"))
+            .map_err(failed("read texts"))
     }
 
     /// The latest of the runs that did the same work: of this token, or of one that continues it

@@ -4,7 +4,7 @@ mod outcomes;
 
 use std::{fs, path::Path};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
 use super::*;
 
@@ -250,5 +250,47 @@ fn an_approval_is_found_as_the_last_batch_left_it_and_while_something_can_be_don
             approval.act(Act::Deny, signed(1))?;
         }
     }
+    Ok(())
+}
+
+#[test]
+fn what_pipelines_carry_out_is_told_by_the_latest_version_of_each_whichever_stages_ran()
+-> TestResult {
+    let folder = tempfile::tempdir()?;
+    drop(Store::open(folder.path())?);
+    let file = Connection::open(folder.path().join(FILE))?;
+    // Runs in their order: of which pipeline and version, what became of each, and who asked.
+    let runs = [
+        ("report", "1", "succeeded", "ada"),
+        ("till", "1", "failed", "bob"),
+        ("report", "2", "succeeded", "cleo"),
+        ("report", "2", "running", "dana"),
+        ("report", "3", "refused", "eve"),
+    ];
+    for (seq, (pipeline, version, state, requester)) in runs.into_iter().enumerate() {
+        let plan = barecount_model::plan::Plan {
+            pipeline: pipeline.to_owned(),
+            version: version.to_owned(),
+            requester: requester.to_owned(),
+            ..barecount_model::plan::Plan::clone(crate::tests::plan().plan())
+        };
+        let body = serde_json::to_string(&plan)?;
+        file.execute(
+            "INSERT INTO plans VALUES (?1, ?2)",
+            params![requester, body],
+        )?;
+        file.execute(
+            "INSERT INTO runs (id, tenant, token, pipeline, state, submitted, plan, body)
+             VALUES (?1, 'demo', ?1, ?2, ?3, '', ?4, '{}')",
+            params![seq.to_string(), pipeline, state, requester],
+        )?;
+    }
+    let reader = reader::Reader::open(folder.path())?.ok_or("there is a store")?;
+    let asked_by = |tenant| -> Result<Vec<String>, StoreError> {
+        let plans = reader.latest_plans(tenant)?.into_iter();
+        Ok(plans.map(|plan| plan.requester).collect())
+    };
+    assert_eq!(asked_by("demo")?, ["dana", "cleo", "bob"]);
+    assert_eq!(asked_by("other")?, Vec::<String>::new());
     Ok(())
 }

@@ -17,7 +17,7 @@ use barecount_model::{
     },
 };
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use fixture::*;
 
@@ -287,12 +287,20 @@ async fn a_run_is_cancelled_and_resumed_by_a_permit_for_that_alone() -> TestResu
     }
     let update = control.cancel(&id, &to(Action::Cancel, "local")).await?;
     assert_eq!(update.run.state, RunState::Cancelled);
-    let refused = control.resume(&id, &to(Action::Cancel, "local")).await;
+    let refused = control
+        .resume(&id, &to(Action::Cancel, "local"), Value::Null)
+        .await;
     assert!(
         matches!(refused, Err(CommandError::NotPermitted(..))),
         "{refused:?}"
     );
-    let update = control.resume(&id, &to(Action::Resume, "local")).await?;
+    let update = control
+        .resume(
+            &id,
+            &to(Action::Resume, "local"),
+            json!({ "question": "q" }),
+        )
+        .await?;
     assert_eq!(update.run.state, RunState::Waiting);
     let attempt = Fenced {
         run: id,

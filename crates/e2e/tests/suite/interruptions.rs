@@ -23,6 +23,7 @@ fn ctrl_c_cancels_a_run_and_the_next_run_takes_it_up_again() {
         assert_eq!(cancelled["outputs"], json!([]));
         place.nothing_is_left();
         resumes(&place, &cancelled["id"]);
+        says_what_permitted_it(&place);
     }
 }
 
@@ -61,6 +62,28 @@ fn resumes(place: &Place, id: &serde_json::Value) {
         .finish()
         .exits_with(0);
     place.nothing_is_left();
+}
+
+/// The entry of a run that was taken up has the decision and its rules, as that of its beginning.
+fn says_what_permitted_it(place: &Place) {
+    let listed = place.barecount(["evidence", "ls", "-o", "json"]).finish();
+    let listed = listed.exits_with(0).json("evidence");
+    let mut entries = listed["items"].as_array().into_iter().flatten();
+    let taken_up = entries
+        .find(|entry| entry["kind"] == "resumption")
+        .expect("it was taken up");
+    let index = taken_up["index"].to_string();
+    let shown = place
+        .barecount([
+            "evidence", "show", &index, "--with", "policies", "-o", "json",
+        ])
+        .finish()
+        .exits_with(0)
+        .json("evidence_entry");
+    let decision = &shown["statement"]["predicate"]["decision"];
+    assert_eq!(decision["action"], "resume");
+    assert_eq!(decision["decisions"][0]["allowed"], true);
+    assert!(shown["rules"]["question"]["text"].is_string(), "{shown:#}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod figures;
 mod flights;
 mod functions;
 mod images;
+mod imports;
 mod interruptions;
 mod letters;
 mod manifests;

@@ -120,3 +120,63 @@ fn what_a_run_without_a_window_lacks_is_said_with_the_way_out() {
         .fails_with(2, "BC0223")
         .tells("both `from` and `to`");
 }
+
+/// A pipeline of two jobs without partitions: the first names no window, the second does.
+fn two_jobs() -> Place {
+    let place = Place::new();
+    let stage = |name: &str| {
+        format!(
+            "    - name: {name}
+      phase: kpi
+      runner: {{ class: managed_etl, size: small, network_profile: private_vpc, job: {name}.sql }}
+      outputs:
+        - dataset: kpi.{name}
+          format: parquet
+          columns: [{{ name: since, type: timestamp, nullable: false }}]
+"
+        )
+    };
+    place.write(
+        "pipeline.yaml",
+        format!(
+            "apiVersion: barecount.dev/v1
+kind: Pipeline
+metadata: {{ name: two, tenant: demo, owner: you@example.com }}
+spec:
+  classification: public
+  stages:
+{}{}",
+            stage("blind"),
+            stage("seeing")
+        ),
+    );
+    let now = "arrow_cast('2024-02-01T00:00:00Z', 'Timestamp(Microsecond, Some(\"UTC\"))')";
+    let blind = format!("-- never $window_start\nINSERT INTO kpi.blind SELECT {now} AS since;\n");
+    place.write("blind.sql", blind);
+    let seeing = "INSERT INTO kpi.seeing SELECT $window_start AS since;\n";
+    place.write("seeing.sql", seeing);
+    place
+}
+
+#[test]
+fn another_window_is_other_work_only_for_those_who_can_see_it() {
+    let place = two_jobs();
+    let states = |window: &str| {
+        let run = run(&place, &["--window", window]).exits_with(0);
+        let run = run.json("run");
+        let tasks = run["tasks"].as_array().into_iter().flatten();
+        tasks
+            .map(|task| !task["answered_by"].is_null())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(states("2024-01"), [false, false]);
+    assert_eq!(
+        states("2024-02"),
+        [true, false],
+        "answered by the first run"
+    );
+    run(&place, &["--window", "2024-03", "--dry-run"])
+        .exits_with(0)
+        .tells("unchanged")
+        .tells("window");
+}

@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use crate::files::{Files, MONTHS, STAGES};
 use barecount_e2e::Failure;
 
+/// The stages that are no jobs.
+const PROGRAMS: [&str; 2] = ["land", "clean"];
+
 /// Rows that one task wrote into one dataset.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Part {
@@ -181,7 +184,9 @@ impl Model {
         ask: &Ask,
         content: &mut Content<'_>,
     ) -> Result<String, Failure> {
-        let mut key = vec![name.to_owned(), format!("{month:?} {:?}", ask.window)];
+        // The jobs name no window; programs are told it.
+        let window = ask.window.filter(|_| PROGRAMS.contains(&name));
+        let mut key = vec![name.to_owned(), format!("{month:?} {window:?}")];
         key.push(files.code(name)?);
         key.push(files.columns(name));
         if name == "land" {

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::{Action, parse, parse_query};
 use crate::error::EngineError;
-use crate::parameters::{Parameter, Parameters};
+use crate::parameters::{Parameter, Parameters, names_window};
 
 fn refusal(sql: &str) -> String {
     match parse(sql, &Parameters::new()) {
@@ -260,4 +260,23 @@ fn names_become_values_before_anything_is_parsed() {
         reason.contains("`$window_end` at line 2, column 8 has no value"),
         "{reason}"
     );
+}
+
+#[test]
+fn a_job_names_the_window_where_it_says_so_and_not_where_that_is_said_of_it() {
+    for sql in [
+        "INSERT INTO kpi.t SELECT a FROM raw.t WHERE at >= $window_start",
+        "INSERT INTO kpi.t SELECT $window_end",
+        // What is no SQL may name anything.
+        "INSERT INTO kpi.t SELECT 'no end",
+    ] {
+        assert!(names_window(sql), "{sql}");
+    }
+    for sql in [
+        "INSERT INTO kpi.t SELECT a FROM raw.t WHERE p = $partition -- $window_start",
+        "INSERT INTO kpi.t SELECT '$window_start', \"$window_end\" FROM raw.t",
+        "",
+    ] {
+        assert!(!names_window(sql), "{sql}");
+    }
 }

@@ -29,6 +29,9 @@ pub enum Irregular {
     /// Something was done that policies had not permitted.
     #[error("what was done to approval {0} was not permitted")]
     NotPermitted(ApprovalId),
+    /// A run was taken up again, which policies had not permitted.
+    #[error("run {0} was taken up again, which was not permitted")]
+    RunNotPermitted(RunId),
     /// An act could not be done.
     #[error(transparent)]
     NotDone(#[from] NotDone),
@@ -101,7 +104,7 @@ struct ApprovalDecision {
 }
 
 #[derive(Deserialize)]
-struct SubmissionPredicate {
+struct RunPredicate {
     at: Timestamp,
     decision: Decision,
     run: RunFacts,
@@ -124,7 +127,10 @@ impl History {
             return self.act(index, &statement["predicate"]);
         }
         if is(EvidenceKind::Submission) {
-            return self.submission(&statement["predicate"]);
+            return self.begun(&statement["predicate"]);
+        }
+        if is(EvidenceKind::Resumption) {
+            return self.resumed(&statement["predicate"]);
         }
         Ok(())
     }
@@ -151,9 +157,7 @@ impl History {
             run,
             term,
         } = read(predicate)?;
-        if let Decision::Made { decisions } = &decision
-            && !decisions.iter().all(|decided| decided.allowed)
-        {
+        if !decision.allows() {
             return Err(Irregular::NotPermitted(id));
         }
         let signed = Signed {
@@ -188,34 +192,77 @@ impl History {
     }
 
     /// Holds what a run was permitted by against what had been granted until then.
-    fn submission(&mut self, predicate: &Value) -> Result<(), Irregular> {
+    fn begun(&mut self, predicate: &Value) -> Result<(), Irregular> {
         // Decisions that are older than approvals as acts need not be as those are now.
         if !names_approvals(predicate) {
             return Ok(());
         }
-        let SubmissionPredicate { at, decision, run } = read(predicate)?;
-        let Decision::Made { decisions } = decision else {
-            return Ok(());
-        };
-        for decided in &decisions {
-            let relied_on = decided.approvals.iter().filter(|found| found.relied_on);
-            for id in relied_on.filter_map(|found| found.id.as_ref()) {
-                let approval = self.approvals.get_mut(id);
-                let approval = approval.ok_or_else(|| Irregular::NeverAsked(id.clone()))?;
-                let stage = decided.stage.as_ref().map(|stage| stage.name.as_str());
-                let same = stage == Some(approval.asked.stage.as_str())
-                    && decided.question == Some(approval.asked.question);
-                if !same {
-                    return Err(Irregular::OtherQuestion {
-                        run: run.id,
-                        stage: stage.unwrap_or_default().to_owned(),
-                        approval: id.clone(),
-                    });
-                }
-                approval.used_by(&run.id, at)?;
-            }
+        let RunPredicate { at, decision, run } = read(predicate)?;
+        for (id, decided) in decision.relied_on() {
+            self.relied_on(id, decided, &run)?.used_by(&run.id, at)?;
         }
         Ok(())
+    }
+
+    /// The same of a run that was taken up again. Whether it is one run more for an approval, an
+    /// entry of its own says.
+    fn resumed(&mut self, predicate: &Value) -> Result<(), Irregular> {
+        // Older entries do not say by what.
+        if predicate["decision"].is_null() {
+            return Ok(());
+        }
+        let RunPredicate { at, decision, run } = read(predicate)?;
+        if !decision.allows() {
+            return Err(Irregular::RunNotPermitted(run.id));
+        }
+        for (id, decided) in decision.relied_on() {
+            self.relied_on(id, decided, &run)?.counts_for(&run.id, at)?;
+        }
+        Ok(())
+    }
+
+    /// An approval that a decision about a run relies on, if it is of the question that was decided.
+    fn relied_on(
+        &mut self,
+        id: &ApprovalId,
+        decided: &StageDecision,
+        run: &RunFacts,
+    ) -> Result<&mut Approval, Irregular> {
+        let approval = self.approvals.get_mut(id);
+        let approval = approval.ok_or_else(|| Irregular::NeverAsked(id.clone()))?;
+        let stage = decided.stage.as_ref().map(|stage| stage.name.as_str());
+        let same = stage == Some(approval.asked.stage.as_str())
+            && decided.question == Some(approval.asked.question);
+        match same {
+            true => Ok(approval),
+            false => Err(Irregular::OtherQuestion {
+                run: run.id.clone(),
+                stage: stage.unwrap_or_default().to_owned(),
+                approval: id.clone(),
+            }),
+        }
+    }
+}
+
+impl Decision {
+    /// The decisions about each stage; none where they made way for their digest.
+    fn made(&self) -> &[StageDecision] {
+        match self {
+            Self::Made { decisions } => decisions,
+            Self::Omitted { .. } => &[],
+        }
+    }
+
+    fn allows(&self) -> bool {
+        self.made().iter().all(|decided| decided.allowed)
+    }
+
+    /// The approvals that it relies on, each with the decision that does.
+    fn relied_on(&self) -> impl Iterator<Item = (&ApprovalId, &StageDecision)> {
+        self.made().iter().flat_map(|decided| {
+            let relied_on = decided.approvals.iter().filter(|found| found.relied_on);
+            relied_on.filter_map(move |found| Some((found.id.as_ref()?, decided)))
+        })
     }
 }
 

@@ -122,13 +122,14 @@ impl<'a> Submission<'a> {
 #[derive(Serialize)]
 pub(super) struct Resumption<'a> {
     at: Timestamp,
+    decision: &'a Value,
     run: RunFacts<'a>,
 }
 
 impl<'a> Resumption<'a> {
-    pub(super) fn of(run: &'a Run, at: Timestamp) -> Self {
+    pub(super) fn of(run: &'a Run, decision: &'a Value, at: Timestamp) -> Self {
         let run = RunFacts::of(run);
-        Self { at, run }
+        Self { at, decision, run }
     }
 }
 
@@ -432,13 +433,28 @@ struct StageFacts<'a> {
     isolation: &'a str,
     name: &'a str,
     network_profile: NetworkProfile,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reads_from: Vec<ReadFacts<'a>>,
     resources: &'a Resources,
     secrets: &'a BTreeMap<Name, SecretSpec>,
     size: Size,
 }
 
+/// A version of another pipeline's dataset that a run was accepted with.
+#[derive(Serialize)]
+struct ReadFacts<'a> {
+    dataset: &'a DatasetName,
+    pipeline: &'a Name,
+    version: u64,
+}
+
 impl<'a> StageFacts<'a> {
     fn of(stage: &'a StagePlan) -> Self {
+        let reads_from = stage.pinned().map(|(dataset, pinned)| ReadFacts {
+            dataset,
+            pipeline: &pinned.pipeline,
+            version: pinned.version,
+        });
         Self {
             artifact: stage.work.artifact(),
             backend: &stage.backend,
@@ -451,6 +467,7 @@ impl<'a> StageFacts<'a> {
             isolation: &stage.isolation,
             name: &stage.name,
             network_profile: stage.network_profile,
+            reads_from: reads_from.collect(),
             resources: &stage.resources,
             secrets: &stage.secrets,
             size: stage.size,

@@ -37,7 +37,9 @@ fn records() -> Vec<Record> {
     };
     vec![
         Record::RunSubmitted,
-        Record::RunResumed,
+        Record::RunResumed {
+            decision: json!({ "requester": "ada", "action": "resume" }),
+        },
         Record::AttemptEnded { task: 0, number: 1 },
         Record::AttemptEnded { task: 0, number: 2 },
         Record::AttemptEnded { task: 0, number: 3 },

@@ -10,10 +10,14 @@ use crate::text::{ColumnName, ColumnType, DatasetName, DecimalText, Name, Relati
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InputSpec {
-    /// A dataset that another stage writes.
+    /// A dataset that another stage writes, or with `from` another pipeline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<DatasetName>,
-    /// How the stage finds the dataset's rows; the form in which they were written unless set.
+    /// With `dataset`: the pipeline of the same tenant whose dataset it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Name>,
+    /// How the stage finds the dataset's rows; the form in which they were written unless set, and
+    /// Parquet for those of another pipeline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<InputFormat>,
     /// Which partitions of the dataset: `own` for the one that the task works on, or

@@ -6,7 +6,7 @@ use super::scope::Findings;
 use super::{Boundary, Crossing, Stage};
 use crate::boundary::Laxer;
 use crate::codes;
-use crate::manifest::{InputSpec, StageSpec};
+use crate::manifest::{CrossingSpec, InputSpec, StageSpec};
 use crate::text::DatasetName;
 
 /// Gives each stage the crossings that its inputs declare. `stages` are in the order of the
@@ -73,11 +73,7 @@ fn crossing(
             None
         }
         Some(declared) => {
-            if declared.reason.trim().is_empty() {
-                let message = "a crossing needs a reason";
-                let pointer = format!("{at}/crossing/reason");
-                findings.error(codes::INVALID_VALUE, &pointer, message);
-            }
+            hold_reason(findings, at, declared);
             Some(Crossing {
                 dataset: dataset.clone(),
                 from: from.clone(),
@@ -85,6 +81,15 @@ fn crossing(
                 reason: declared.reason.trim().to_owned(),
             })
         }
+    }
+}
+
+/// Refuses a reason that says nothing.
+pub(super) fn hold_reason(findings: &mut Findings<'_>, at: &str, declared: &CrossingSpec) {
+    if declared.reason.trim().is_empty() {
+        let message = "a crossing needs a reason";
+        let pointer = format!("{at}/crossing/reason");
+        findings.error(codes::INVALID_VALUE, &pointer, message);
     }
 }
 

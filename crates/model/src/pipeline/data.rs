@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::scope::{Findings, MAX_PATTERNS, did_you_mean};
-use super::{Column, Input, Output, PartitionFilter, Partitions, acceptance};
+use super::{Column, Input, Output, PartitionFilter, Partitions, acceptance, crossing};
 use crate::codes;
 use crate::diagnostic::quoted;
 use crate::manifest::{
@@ -14,6 +14,7 @@ use crate::text::{ColumnName, ColumnType, DatasetName, MAX_COLUMNS, Name, whole_
 
 /// Who writes each dataset.
 pub(super) struct Writers<'a> {
+    pipeline: &'a Name,
     writers: BTreeMap<&'a DatasetName, (usize, &'a OutputSpec)>,
 }
 
@@ -38,7 +39,8 @@ impl<'a> Writers<'a> {
                 findings.error_with_help(codes::DATASET_WRITTEN_TWICE, &pointer, message, help);
             }
         }
-        Self { writers }
+        let pipeline = &manifest.metadata.name;
+        Self { pipeline, writers }
     }
 
     /// The index of the stage that writes a dataset.
@@ -147,6 +149,12 @@ fn input(
     match (&spec.dataset, &spec.file) {
         (Some(dataset), None) => dataset_input(findings, at, dataset, spec, stage, writers),
         (None, Some(path)) => {
+            if spec.from.is_some() {
+                let message = "a file is beside the manifest, and of no other pipeline";
+                let help = "`from` belongs to a `dataset`; leave it out";
+                let pointer = format!("{at}/from");
+                findings.key_error(codes::INVALID_INPUT, &pointer, message, help);
+            }
             if spec.crossing.is_some() {
                 let message = "a file beside the manifest is in no stage's boundary";
                 let help = "`crossing` belongs to a `dataset`; leave it out";
@@ -199,10 +207,14 @@ fn dataset_input(
         let message = "a dataset keeps its name; `name` belongs to files";
         findings.error(codes::INVALID_INPUT, &format!("{at}/name"), message);
     }
+    if let Some(from) = &spec.from {
+        return foreign_input(findings, at, (dataset, from), spec, stage, writers);
+    }
     let Some((_, written)) = writers.writers.get(dataset) else {
         let message = format!("no stage writes the dataset `{dataset}`");
         let names = writers.writers.keys().map(|name| name.as_str());
         let help = did_you_mean(dataset.as_str(), "datasets of this pipeline", names);
+        let help = format!("{help}; one of another pipeline is read with `from: <pipeline>`");
         let pointer = format!("{at}/dataset");
         findings.error_with_help(codes::UNKNOWN_DATASET, &pointer, message, help);
         return None;
@@ -220,7 +232,52 @@ fn dataset_input(
     let partitions = partition_filter(findings, at, spec, stage, &written.partition_by)?;
     Some(Input::Dataset {
         dataset: dataset.clone(),
+        from: None,
         format,
+        partitions,
+    })
+}
+
+/// A dataset of another pipeline. What it is like is known once a state was looked at.
+fn foreign_input(
+    findings: &mut Findings<'_>,
+    at: &str,
+    (dataset, from): (&DatasetName, &Name),
+    spec: &InputSpec,
+    stage: &StageSpec,
+    writers: &Writers<'_>,
+) -> Option<Input> {
+    let own = writers.pipeline == from;
+    if own || writers.writers.contains_key(dataset) {
+        let message = match own {
+            true => format!("`{from}` is this pipeline"),
+            false => format!("a stage of this pipeline writes `{dataset}`"),
+        };
+        let help = "`from` belongs to datasets of other pipelines; leave it out";
+        let pointer = format!("{at}/from");
+        findings.key_error(codes::INVALID_INPUT, &pointer, message, help);
+        return None;
+    }
+    if let Some(declared) = &spec.crossing {
+        crossing::hold_reason(findings, at, declared);
+    }
+    // Whatever it is split by: that is held against the dataset itself.
+    let columns: Vec<ColumnName> = spec
+        .partitions
+        .iter()
+        .filter_map(|filter| filter.split_once('=')?.0.parse().ok())
+        .chain(
+            stage
+                .partitions
+                .as_ref()
+                .and_then(|own| own.by.as_str().parse().ok()),
+        )
+        .collect();
+    let partitions = partition_filter(findings, at, spec, stage, &columns)?;
+    Some(Input::Dataset {
+        dataset: dataset.clone(),
+        from: Some(from.clone()),
+        format: spec.format.unwrap_or(Format::Parquet),
         partitions,
     })
 }

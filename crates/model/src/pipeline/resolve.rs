@@ -64,6 +64,7 @@ pub(super) fn resolve(
         schedule: spec.schedule.clone(),
         completes_within: spec.slo.as_ref().map(|slo| slo.completes_within),
         stages,
+        imports: BTreeMap::new(),
     });
     (pipeline, findings.into_diagnostics())
 }

@@ -20,7 +20,7 @@ use crate::{
     environment::Environment,
     lock::{ArtifactKind, Lock},
     manifest::Manifest,
-    pipeline::{CommandRoot, Event, HandlerProgram, Input, Pipeline, Stage, Work},
+    pipeline::{CommandRoot, Event, HandlerProgram, Input, JobLanguage, Pipeline, Stage, Work},
     run::Window,
     text::{ImageSource, RelativePath},
     version,
@@ -64,6 +64,8 @@ pub struct Facts {
     pub files: BTreeMap<RelativePath, FileFact>,
     /// Images, by what they are pinned to.
     pub images: BTreeMap<Digest, ImageFact>,
+    /// Jobs, by what they are pinned to, whose SQL names no window. Any other may name it.
+    pub windowless: BTreeSet<Digest>,
 }
 
 /// A file beside the manifest.
@@ -97,12 +99,14 @@ pub struct Named {
     pub files: BTreeSet<RelativePath>,
     /// Images, each by its pin with what the manifest calls it.
     pub images: BTreeMap<Digest, String>,
+    /// Jobs in SQL, each by its pin.
+    pub jobs: BTreeSet<Digest>,
 }
 
 /// What the stages that would run name outside of the documents.
 ///
 /// # Errors
-/// [`CompileError`] if there is no such stage, or an image is not pinned.
+/// [`CompileError`] if there is no such stage, or an image or a job is not pinned.
 pub fn named(source: Source<'_>, asked: &Asked) -> Result<Named, CompileError> {
     let mut named = Named::default();
     for stage in stages(source.pipeline, asked)? {
@@ -110,6 +114,14 @@ pub fn named(source: Source<'_>, asked: &Asked) -> Result<Named, CompileError> {
         if let Some(image) = image(&stage.work) {
             let pin = source.pin(stage, ArtifactKind::Image, &image.to_string())?;
             named.images.insert(pin, image.to_string());
+        }
+        if let Work::Job {
+            job,
+            language: JobLanguage::Sql,
+        } = &stage.work
+        {
+            let pin = source.pin(stage, ArtifactKind::Job, &job.to_string())?;
+            named.jobs.insert(pin);
         }
     }
     Ok(named)

@@ -5,7 +5,8 @@ use serde_json::json;
 use super::{InputPlan, Plan};
 use crate::{digest::Digest, run::Window, version};
 
-/// The token of the logical work: what runs, on which window, on which files.
+/// The token of the logical work: what runs, on which window, on which files and versions of other
+/// pipelines' datasets.
 pub fn of(plan: &Plan, window: Option<&Window>) -> String {
     let inputs = plan.stages.iter().flat_map(|stage| &stage.inputs);
     let files = inputs.filter_map(|input| match input {
@@ -18,6 +19,13 @@ pub fn of(plan: &Plan, window: Option<&Window>) -> String {
         "window": window, "files": files.collect::<Vec<_>>(), "stages": stages,
         "environment": plan.environment,
     });
+    let pinned: Vec<_> = plan
+        .pinned()
+        .map(|(_, dataset, of)| (dataset, of))
+        .collect();
+    if !pinned.is_empty() {
+        work["pinned"] = json!(pinned);
+    }
     if !plan.forced.is_empty() {
         work["forced"] = json!(plan.forced);
     }

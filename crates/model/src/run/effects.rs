@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::{Abandonment, RunState};
 use crate::id::TaskId;
@@ -44,8 +45,11 @@ pub enum Record {
     RunSubmitted,
     /// A run was refused, on whose decision.
     RunRefused,
-    /// A run that had ended was taken up again.
-    RunResumed,
+    /// A run that had ended or was interrupted was taken up again.
+    RunResumed {
+        /// On whose decision, as evidence keeps it: nothing else has it.
+        decision: Value,
+    },
     /// An attempt came to its end.
     AttemptEnded {
         /// The task's index.

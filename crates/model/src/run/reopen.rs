@@ -1,14 +1,22 @@
 //! Finding that what finished tasks of an open run came to is no longer true.
 
-use super::{Effects, Moment, Rejection, Run, TaskState};
+use serde_json::Value;
+
+use super::{Effects, Moment, Record, Rejection, Run, TaskState};
 
 impl Run {
     /// Lets these tasks, and all that need them, be decided on anew where they have succeeded:
     /// something else was written since, or what they read has changed. Attempt numbers go on.
+    /// `decision` is what permitted it.
     ///
     /// # Errors
     /// [`Rejection::WrongState`] once the run has ended; [`Rejection::UnknownTask`].
-    pub fn reopen(&mut self, tasks: &[usize], moment: &Moment) -> Result<Effects, Rejection> {
+    pub fn reopen(
+        &mut self,
+        tasks: &[usize],
+        decision: Value,
+        moment: &Moment,
+    ) -> Result<Effects, Rejection> {
         if self.state.is_final() {
             return Err(Rejection::WrongState {
                 state: self.state,
@@ -19,6 +27,7 @@ impl Run {
             return Err(Rejection::UnknownTask { index });
         }
         let mut effects = Effects::default();
+        effects.record(Record::RunResumed { decision });
         let mut open: Vec<bool> = (0..self.tasks.len())
             .map(|index| tasks.contains(&index))
             .collect();

@@ -1,14 +1,17 @@
 //! Taking a run up again that failed or was cancelled.
 
+use serde_json::Value;
+
 use super::{Effects, Moment, Record, Rejection, Run, RunState, TaskState};
 
 impl Run {
     /// Makes everything that did not succeed wait again, with fresh retry budgets; what is
     /// committed stays. Attempt numbers go on, so an attempt from before stays fenced off.
+    /// `decision` is what permitted it.
     ///
     /// # Errors
     /// [`Rejection::WrongState`] unless the run failed or was cancelled.
-    pub fn resume(&mut self, moment: &Moment) -> Result<Effects, Rejection> {
+    pub fn resume(&mut self, decision: Value, moment: &Moment) -> Result<Effects, Rejection> {
         if !matches!(self.state, RunState::Failed | RunState::Cancelled) {
             return Err(Rejection::WrongState {
                 state: self.state,
@@ -31,7 +34,7 @@ impl Run {
         self.state = RunState::Waiting;
         self.cancel_requested = false;
         self.ended_at = None;
-        effects.record(Record::RunResumed);
+        effects.record(Record::RunResumed { decision });
         self.settle(moment, &mut effects);
         Ok(effects)
     }

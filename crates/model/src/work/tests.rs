@@ -96,6 +96,44 @@ fn whatever_can_change_a_result_changes_the_key_and_is_named() {
 }
 
 #[test]
+fn a_window_is_part_of_the_key_only_where_the_work_can_see_it() {
+    let window = Window {
+        start: jiff::Timestamp::UNIX_EPOCH,
+        end: jiff::Timestamp::MAX,
+    };
+    let of = |plan: &Plan, window| Work::of(plan, &plan.stages[0], None, window, &[read("a")]);
+    let (named, mut unnamed, mut program) = (plan(), plan(), plan());
+    if let crate::plan::WorkPlan::Job { names_window, .. } = &mut unnamed.stages[0].work {
+        *names_window = false;
+    }
+    program.stages[0].work = crate::plan::WorkPlan::Handler {
+        package: crate::plan::Pin {
+            name: "functions/count".to_owned(),
+            digest: "sha256:1".to_owned(),
+        },
+        event: Value::Null,
+    };
+    assert_ne!(of(&named, Some(&window)).key, of(&named, None).key);
+    assert_ne!(of(&program, Some(&window)).key, of(&program, None).key);
+    assert_eq!(of(&unnamed, Some(&window)).key, of(&unnamed, None).key);
+    // What says so is no part of it: it follows from the text.
+    assert_eq!(of(&unnamed, None).key, of(&named, None).key);
+}
+
+#[test]
+fn whose_a_dataset_is_and_which_version_is_pinned_changes_no_key() {
+    let mut pinned = plan();
+    if let InputPlan::Dataset { from, .. } = &mut pinned.stages[0].inputs[0] {
+        *from = Some(crate::plan::Pinned {
+            pipeline: "shop".parse().expect("a name"),
+            version: 4,
+        });
+    }
+    assert_eq!(pinned.pinned().count(), 1);
+    assert_eq!(work(&pinned).key, work(&plan()).key);
+}
+
+#[test]
 fn another_version_with_the_same_in_it_is_the_same_work() {
     let plan = plan();
     let later = Read {

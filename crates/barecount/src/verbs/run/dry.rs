@@ -45,12 +45,18 @@ fn json(dry: &DryRun) -> Value {
         })
         .collect();
     let existing = dry.existing.as_ref();
+    let reads = dry.reads.iter();
+    let reads: Vec<_> = reads
+        .map(|(dataset, pinned)| {
+            json!({ "dataset": dataset, "pipeline": pinned.pipeline, "version": pinned.version })
+        })
+        .collect();
     json!({
         "schema": "barecount/dry_run/v1", "pipeline": run.pipeline, "tenant": run.tenant,
         "version": run.version, "environment": run.environment, "window": run.window,
         "permitted": dry.verdict.is_permitted(), "decision": dry.verdict.explanation(),
         "run": existing.map(|run| json!({ "id": run.id, "state": run.state })),
-        "tasks": tasks,
+        "reads_from": reads, "tasks": tasks,
     })
 }
 
@@ -72,5 +78,12 @@ fn text(dry: &DryRun) -> String {
         Some(existing) => format!("run {} would be taken up\n\n", existing.id),
         None => "a new run would be made\n\n".to_owned(),
     };
-    head + &table.render()
+    let reads = dry.reads.iter();
+    let reads: String = reads
+        .map(|(dataset, pinned)| {
+            let (pipeline, version) = (&pinned.pipeline, pinned.version);
+            format!("it would read {dataset}@{version} of pipeline {pipeline}\n\n")
+        })
+        .collect();
+    head + &reads + &table.render()
 }

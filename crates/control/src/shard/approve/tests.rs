@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
 use barecount_model::{
-    approval::{Asked, History, MAX_RUNS, Scope, Term},
+    approval::{Asked, History, Irregular, MAX_RUNS, Scope, Term},
     class::{NetworkProfile, RunnerClass, Size},
     digest::Digest,
+    evidence::EvidenceKind,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::{
@@ -208,4 +209,34 @@ fn a_run_uses_an_approval_up_and_the_next_one_is_not_accepted_by_it() {
         shard.used(&relying(), &first, at(6)).is_err(),
         "it was revoked"
     );
+}
+
+#[test]
+fn a_run_is_taken_up_by_the_decision_that_its_entry_has_and_only_if_that_permits_it() {
+    let run = RunId::from_bytes([1; 16]);
+    let taken_up = |decision: &Value| {
+        json!({
+            "predicateType": EvidenceKind::Resumption.predicate_type(),
+            "predicate": { "at": at(4), "decision": decision, "run": { "id": run } },
+        })
+    };
+    let decision = serde_json::to_value(relying()).expect("it is plain data");
+    let nobody_asked = History::default().take(9, &taken_up(&decision));
+    assert_eq!(nobody_asked, Err(Irregular::NeverAsked(id())));
+    let mut history = History::default();
+    let granted = shard().step(vec![request("ada"), grant(1, "olga")], at(2));
+    for (index, entry) in (3..).zip(&granted.batch.entries) {
+        let statement = serde_json::from_slice(&entry.bytes).expect("it is JSON");
+        assert_eq!(history.take(index, &statement), Ok(()));
+    }
+    assert_eq!(history.take(9, &taken_up(&decision)), Ok(()));
+    assert_eq!(history.take(9, &taken_up(&Value::Null)), Ok(()), "older");
+    let mut refusal = decision.clone();
+    refusal["decisions"][0]["allowed"] = json!(false);
+    let refused = history.take(9, &taken_up(&refusal));
+    assert_eq!(refused, Err(Irregular::RunNotPermitted(run.clone())));
+    let mut other = decision;
+    other["decisions"][0]["question"] = json!(Digest::of(b"another question"));
+    let other = history.take(9, &taken_up(&other));
+    assert!(matches!(other, Err(Irregular::OtherQuestion { .. })));
 }

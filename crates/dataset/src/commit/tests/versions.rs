@@ -1,5 +1,7 @@
 //! What a table's versions tell, and going back to one.
 
+use std::time::{Duration, SystemTime};
+
 use super::*;
 use crate::versions::{Act, Amount, ChangeError, Difference};
 
@@ -174,5 +176,28 @@ async fn a_version_whose_files_are_gone_or_that_never_was_is_not_restored() -> T
         matches!(gone, Err(ChangeError::FileGone { version: 0, .. })),
         "{gone:?}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sweep_leaves_what_the_latest_version_uses_and_those_that_are_kept() -> TestResult {
+    let state = tempfile::tempdir()?;
+    let tables = three_versions(state.path()).await?;
+    let table: DatasetName = "gdp.rates".parse()?;
+    let whole = async |version| -> TestResult<bool> {
+        let files = tables.snapshot(&table, Some(version)).await?.files;
+        Ok(files.iter().all(|file| file.path.is_file()))
+    };
+    let later = SystemTime::now() + Duration::from_secs(60);
+    let sweep = async |keep: &[u64]| {
+        let keep = keep.iter().copied().collect();
+        tables
+            .sweep_table(&table, later, Duration::ZERO, &keep)
+            .await
+    };
+    assert_eq!(sweep(&[0]).await?.files, 1, "what version 1 added");
+    assert_eq!((whole(0).await?, whole(1).await?), (true, false));
+    assert_eq!(sweep(&[]).await?.files, 2);
+    assert_eq!((whole(0).await?, whole(2).await?), (false, true));
     Ok(())
 }

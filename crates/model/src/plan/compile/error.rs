@@ -6,7 +6,7 @@ use crate::{
     lock::ArtifactKind,
     pipeline::Partitions,
     run::Window,
-    text::{Name, RelativePath},
+    text::{DatasetName, Name, RelativePath},
 };
 
 /// Why documents and facts mean no plan.
@@ -79,6 +79,14 @@ pub enum CompileError {
         /// The file.
         path: RelativePath,
     },
+    /// Nobody has looked at a dataset of another pipeline, or it is not there.
+    #[error("nothing is known of dataset `{dataset}` of pipeline `{pipeline}`")]
+    UnknownDataset {
+        /// The dataset.
+        dataset: DatasetName,
+        /// The pipeline whose it is.
+        pipeline: Name,
+    },
     /// The stage is started by something that happens while a server runs.
     #[error("stage `{stage}` is started by an event that only a server receives")]
     ServersEvent {
@@ -99,6 +107,7 @@ impl CompileError {
             }
             Self::NotPinned { .. } => codes::LOCK_INCOMPLETE.id,
             Self::NoProgram { .. } | Self::UnknownImage { .. } => codes::ARTIFACT_UNUSABLE.id,
+            Self::UnknownDataset { .. } => codes::IMPORT_MISSING.id,
             Self::UnknownFile { .. } => codes::FILE_CHANGED.id,
             Self::ServersEvent { .. } => codes::INVALID_EVENT.id,
         })
@@ -125,6 +134,7 @@ impl CompileError {
             | Self::NotServed { .. }
             | Self::NotPinned { .. }
             | Self::UnknownImage { .. }
+            | Self::UnknownDataset { .. }
             | Self::UnknownFile { .. } => return None,
         };
         Some(remedy.to_owned())

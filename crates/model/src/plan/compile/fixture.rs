@@ -1,5 +1,7 @@
 //! Documents that are compiled in tests.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::{Asked, CompileError, Facts, FileFact, ImageFact, Source, compile, named};
@@ -86,6 +88,7 @@ impl Documents {
         Facts {
             files: named.files.into_iter().map(file).collect(),
             images: named.images.into_keys().map(image).collect(),
+            windowless: BTreeSet::new(),
         }
     }
 

@@ -11,8 +11,8 @@ use crate::{
     lock::ArtifactKind,
     manifest::Isolation,
     pipeline::{CommandRoot, Event, HandlerProgram, Input, Partitions, Stage, Work},
-    plan::{EgressLimits, InputPlan, Pin, Resources, StagePlan, WorkPlan},
-    text::{ByteSize, ImageSource, RelativePath},
+    plan::{EgressLimits, InputPlan, Pin, Pinned, Resources, StagePlan, WorkPlan},
+    text::{ByteSize, DatasetName, ImageSource, Name, RelativePath},
 };
 
 pub(super) fn compile(
@@ -174,10 +174,18 @@ impl Compiler<'_> {
                     working_dir: program.working_dir,
                 }
             }
-            Work::Job { job, .. } => WorkPlan::Job {
-                job: self.pin(ArtifactKind::Job, job.to_string())?,
-                shuffle_partitions: self.stage.shuffle_partition_hint,
-            },
+            Work::Job { job, .. } => {
+                let name = job.to_string();
+                let digest = self.source.pin(self.stage, ArtifactKind::Job, &name)?;
+                WorkPlan::Job {
+                    names_window: !self.facts.windowless.contains(&digest),
+                    job: Pin {
+                        name,
+                        digest: digest.to_string(),
+                    },
+                    shuffle_partitions: self.stage.shuffle_partition_hint,
+                }
+            }
         })
     }
 
@@ -218,13 +226,16 @@ impl Compiler<'_> {
         match input {
             Input::Dataset {
                 dataset,
+                from,
                 format,
                 partitions,
             } => {
-                let writer = self.source.pipeline.writer_of(dataset);
-                let columns = writer.map(|(_, output)| output.columns.clone());
+                let columns = self.source.pipeline.columns_of(dataset);
+                let columns = columns.map(|(columns, _)| columns.to_vec());
+                let from = from.as_ref().map(|from| self.pinned(dataset, from));
                 Ok(InputPlan::Dataset {
                     dataset: dataset.clone(),
+                    from: from.transpose()?,
                     format: *format,
                     partitions: partitions.clone(),
                     columns: columns.unwrap_or_default(),
@@ -232,6 +243,19 @@ impl Compiler<'_> {
             }
             Input::File { path, name } => Ok(given(name.to_string(), self.file(path)?)),
         }
+    }
+
+    /// The version of another pipeline's dataset that was looked at.
+    fn pinned(&self, dataset: &DatasetName, pipeline: &Name) -> Result<Pinned, CompileError> {
+        let imported = self.source.pipeline.imports.get(dataset);
+        let imported = imported.ok_or_else(|| CompileError::UnknownDataset {
+            dataset: dataset.clone(),
+            pipeline: pipeline.clone(),
+        })?;
+        Ok(Pinned {
+            pipeline: pipeline.clone(),
+            version: imported.version,
+        })
     }
 
     fn file(&self, path: &RelativePath) -> Result<&FileFact, CompileError> {
