@@ -116,6 +116,12 @@ impl Desk {
         answers.try_recv().unwrap_or_else(|_| none())
     }
 
+    /// Whether nobody knows what became of the last batch. It is found out by the next one, empty or
+    /// not, which does not wait for anything to ask.
+    pub fn is_in_doubt(&self) -> bool {
+        self.writer.is_in_doubt()
+    }
+
     /// The changes that became durable since this was asked last; at first, every open run.
     pub fn updates(&mut self) -> Vec<Update> {
         std::iter::from_fn(|| self.updates.try_recv().ok()).collect()
@@ -147,7 +153,7 @@ impl Desk {
     /// Whether what is held in memory is what is durable. True where the owner knows that it does
     /// not know, or that it is none any more.
     pub fn agrees_with(&self, memory: &Memory) -> bool {
-        self.writer.is_in_doubt() || memory.holds(self.writer.shard())
+        self.writer.is_in_doubt() || self.writer.is_fenced() || memory.holds(self.writer.shard())
     }
 }
 
@@ -174,7 +180,8 @@ impl Ask {
             }
             Self::Resume { run, permit } => {
                 let by = permit.shared();
-                let verb = Verb::Resume { by };
+                let rules = serde_json::Value::Null;
+                let verb = Verb::Resume { by, rules };
                 Command::Apply { run, verb }
             }
             Self::Abandon {

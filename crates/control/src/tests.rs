@@ -29,7 +29,7 @@ use crate::{
     identity::Issuer,
     journal::memory::Views,
     shard::{Command, Verb},
-    writer::{Answer, Listeners, Writer},
+    writer::{self, Answer, Listeners, Message, Writer},
 };
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
@@ -231,6 +231,32 @@ fn what_nobody_could_tell_is_announced_once_it_can_be_read() -> TestResult {
     assert_eq!(first.run.id, update.run.id, "the token is the first run's");
     assert_eq!(owner.entries.try_recv()?.first, 0);
     assert_eq!(*owner.length.borrow(), 1);
+    Ok(())
+}
+
+#[test]
+fn what_is_in_doubt_is_announced_though_nobody_asks_for_anything_else() -> TestResult {
+    let memory = Memory::new();
+    let Owner {
+        writer,
+        mut updates,
+        ..
+    } = Owner::new(&memory)?;
+    memory.fail_next(Fault::FailedButPersisted, 2);
+    let (commands, queue) = mpsc::channel(1);
+    let thread = writer::spawn(writer, queue)?;
+    let (reply, answer) = oneshot::channel();
+    let asked = Message::Do(vec![submit(&plan(), 1, "one")], reply);
+    commands.blocking_send(asked)?;
+    let answer = answer.blocking_recv()?.pop();
+    assert!(
+        matches!(answer, Some(Err(CommandError::Unknown(_)))),
+        "{answer:?}"
+    );
+    let told = updates.blocking_recv().ok_or("it is told")?;
+    assert_eq!(told.run.token, "one");
+    drop(commands);
+    thread.join().map_err(|_| "the writer panicked")?;
     Ok(())
 }
 

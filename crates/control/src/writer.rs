@@ -5,10 +5,18 @@
 //! batch failed and nobody knows whether it persisted, the storage is asked: what it holds is true,
 //! and is announced like any other.
 
-use std::{sync::Arc, thread::JoinHandle};
+use std::{
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use barecount_model::id::RunId;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    runtime::{self, Runtime},
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
 
 use crate::{
     clock::Clock,
@@ -22,6 +30,8 @@ use crate::{
 
 /// Commands in one batch at most.
 const BATCH: usize = 1024;
+/// Between two questions whether a batch persisted, where nobody asks for anything.
+const DOUBT_PAUSE: Duration = Duration::from_millis(200);
 
 pub(crate) type Answer = Result<Option<Update>, CommandError>;
 /// Who waits for the answers to commands: as many, in their order.
@@ -68,11 +78,15 @@ pub(crate) fn spawn(
     mut writer: Writer,
     mut queue: mpsc::Receiver<Message>,
 ) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new()
+    let patience = runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
+    thread::Builder::new()
         .name("control-writer".to_owned())
         .spawn(move || {
             let mut messages = Vec::with_capacity(BATCH);
-            while queue.blocking_recv_many(&mut messages, BATCH) > 0 {
+            let mut in_doubt = false;
+            while receive(&mut queue, &mut messages, in_doubt.then_some(&patience)) {
                 let mut batch = Vec::with_capacity(messages.len());
                 for message in messages.drain(..) {
                     match message {
@@ -82,12 +96,29 @@ pub(crate) fn spawn(
                     }
                 }
                 writer.commit(batch);
+                in_doubt = writer.is_in_doubt();
                 if writer.fenced {
                     queue.close();
                 }
             }
             writer.end();
         })
+}
+
+/// Waits for messages, with `patience` for so long only: whoever has to hear of what is in doubt may
+/// have nothing to ask for before. False once none can come any more.
+fn receive(
+    queue: &mut mpsc::Receiver<Message>,
+    messages: &mut Vec<Message>,
+    patience: Option<&Runtime>,
+) -> bool {
+    match patience {
+        None => queue.blocking_recv_many(messages, BATCH) > 0,
+        Some(runtime) => {
+            let received = async { timeout(DOUBT_PAUSE, queue.recv_many(messages, BATCH)).await };
+            runtime.block_on(received).map_or(true, |count| count > 0)
+        }
+    }
 }
 
 impl Writer {
@@ -127,12 +158,18 @@ impl Writer {
         &self.shard
     }
 
-    /// Whether memory may not be what is durable, or is nobody's business any more.
+    /// Whether memory may not be what is durable.
     pub(crate) fn is_in_doubt(&self) -> bool {
-        self.doubt.is_some() || self.stale || self.fenced
+        !self.fenced && (self.doubt.is_some() || self.stale)
     }
 
-    /// Applies commands, makes what they change durable, and only then answers.
+    /// Whether somebody else owns the shard: what is in memory is nobody's business any more.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.fenced
+    }
+
+    /// Applies commands, makes what they change durable, and only then answers. What is in doubt is
+    /// found out before, also where nothing is asked for.
     pub(crate) fn commit(&mut self, messages: Vec<(Vec<Command>, Reply)>) {
         let mut commands = Vec::with_capacity(messages.len());
         let mut waiting = Vec::with_capacity(messages.len());

@@ -167,7 +167,11 @@ impl World {
             return self.lose_control(life);
         }
         let answers = control.flush();
+        let doubts = control.desk.is_in_doubt();
         self.flushed = true;
+        if doubts && !dies {
+            self.soon(200, Happening::Flush { life });
+        }
         match dies {
             true => self.lose_control(life),
             false => self.answer(life, answers),
