@@ -27,7 +27,7 @@ use crate::stage::{Limits, StageError, StageObserver};
 /// A file is closed, and the next begun, after so many rows.
 const ROWS_PER_FILE: u64 = 4 << 20;
 /// What the rows that are encoded but not written yet hold in memory, in all open files together.
-const ENCODED_BYTES: usize = 64 << 20;
+const ENCODED_BYTES: usize = 56 << 20;
 /// What a writer holds for a column besides its values: above all what compresses them.
 const WRITER_BYTES: usize = 48 << 10;
 /// A writer holds a table of values for each column that it has a dictionary of, tens of kilobytes
@@ -36,7 +36,7 @@ const DICTIONARIES: usize = 640;
 /// Where rows are divided, so many of them
 const WAITING_ROWS: usize = 256 << 10;
 /// or so many bytes of them are divided at once, so that a file gets more than a few at a time.
-const WAITING_BYTES: usize = 24 << 20;
+const WAITING_BYTES: usize = 20 << 20;
 
 /// Writes the staged files of one output.
 pub(crate) struct Sink<'a> {

@@ -1,6 +1,9 @@
 //! What a table's versions tell, and going back to one.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use super::*;
 use crate::versions::{Act, Amount, ChangeError, Difference};
@@ -34,6 +37,26 @@ async fn three_versions(state: &Path) -> TestResult<Tables> {
     write(&tables, "a2", "year,rate\n2025,2\n", WriteMode::Append).await?;
     write(&tables, "a3", "year,rate\n2023,9\n", WriteMode::Overwrite).await?;
     Ok(tables)
+}
+
+#[tokio::test]
+async fn a_log_is_read_once_as_long_as_nothing_is_added_to_it() -> TestResult {
+    let state = tempfile::tempdir()?;
+    let table: DatasetName = "gdp.rates".parse()?;
+    let tables = tables_in(state.path());
+    assert!(tables.latest(&table).await?.is_none(), "there is none");
+    let tables = three_versions(state.path()).await?;
+    let latest = async || -> TestResult<_> { Ok(tables.latest(&table).await?.ok_or("none")?) };
+    let first = latest().await?;
+    assert_eq!(first.version, 2);
+    assert!(Arc::ptr_eq(&first, &latest().await?), "nothing was added");
+    // Whoever adds to it: here somebody who shares nothing with these tables.
+    let others = tables_in(state.path());
+    write(&others, "a4", "year,rate\n2026,4\n", WriteMode::Append).await?;
+    assert_eq!(latest().await?.version, 3);
+    others.drop_table(&table, 3, "ada", AT_MS).await?;
+    assert!(tables.latest(&table).await?.is_none(), "it was dropped");
+    Ok(())
 }
 
 #[tokio::test]
