@@ -13,7 +13,7 @@ use barecount_model::{
     run::outcome::{Failure, FailureKind, StagedCheckpoint, StagedDataset},
 };
 
-use crate::{access::AccessError, letters::Letters, live::StagingWatch};
+use crate::{letters::Letters, live::StagingWatch, refused::AccessError};
 
 /// What one output of an attempt became in staging.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,7 +7,6 @@ use std::{path::Path, sync::Arc, time::Duration};
 use barecount_api::{
     activity,
     assignment::{Assignment, Event, SetAside},
-    attempt::AttemptRef,
 };
 use barecount_model::{
     codes,
@@ -23,9 +22,11 @@ use serde_json::{Value, json};
 
 use crate::{
     access::Gate,
-    bounds, contract,
+    bounds,
+    chain::{chain, warn},
+    config::{Agent, AgentConfig},
+    contract,
     data::Located,
-    dispatcher::{Agent, AgentConfig},
     live::Live,
     secrets::{self, Given},
 };
@@ -493,20 +494,4 @@ fn host(what: &str, error: &std::io::Error) -> Failure {
         code: "BC0612".to_owned(),
         message: format!("{what}: {error}"),
     }
-}
-
-/// An error and its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
-pub(crate) fn warn(attempt: &AttemptRef, what: &'static str, error: &dyn std::error::Error) {
-    tracing::warn!(attempt = %attempt.token(), error = chain(error), "{what}");
 }

@@ -13,7 +13,9 @@
 
 mod access;
 mod bounds;
+mod chain;
 mod classify;
+mod config;
 mod contract;
 mod data;
 mod dispatcher;
@@ -24,15 +26,17 @@ pub mod link;
 mod live;
 mod outbox;
 mod places;
+mod refused;
 mod register;
 mod secrets;
 mod words;
 
-pub use access::{AccessError, IdentityVerifier};
+pub use access::IdentityVerifier;
+pub use config::{Agent, AgentConfig, Disk};
 pub use data::{Artifacts, DataError, DataPlane, Located, StagedOutput};
-pub use dispatcher::{Agent, AgentConfig, Disk};
 pub use files::{Files, HostFiles};
 pub use letters::{Letters, LettersFull};
 pub use live::StagingWatch;
 pub use places::StagingFolders;
+pub use refused::AccessError;
 pub use secrets::SecretsService;

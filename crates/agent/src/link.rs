@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use barecount_api::assignment::{Event, Order};
 use tokio::sync::{Mutex, mpsc, watch};
 
-use crate::dispatcher::Agent;
+use crate::config::Agent;
 
 /// An agent's end of what joins it to a control plane.
 #[async_trait]

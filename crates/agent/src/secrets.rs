@@ -31,7 +31,7 @@ use barecount_secrets::{
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::{dispatcher::Disk, executor::chain};
+use crate::{chain::chain, config::Disk};
 
 /// Where an agent gets secrets, and where their files are.
 #[derive(Clone)]

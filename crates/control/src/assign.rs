@@ -8,9 +8,9 @@ use barecount_api::{
 use barecount_model::{digest::Digest, identity::SignedIdentity};
 
 use crate::{
-    handle::{Fenced, Update},
     reconcile::{Input, Report},
     store::DeadLetter,
+    told::{Fenced, Update},
 };
 
 impl Update {

@@ -12,12 +12,13 @@ pub use crate::journal::memory::{Fault, Memory};
 use crate::{
     clock::Clock,
     entries::Entries,
+    error::CommandError,
     governance::Permit,
-    handle::{CommandError, Fenced, Submission, Update},
     identity::{IdentityError, Issuer},
     reconcile::{Decision, Report},
     shard::{Command, Verb},
     store::StoreError,
+    told::{Fenced, Submission, Update},
     writer::{Listeners, Writer},
 };
 

@@ -1,9 +1,7 @@
 //! What the rest of the program holds of the control plane.
 
 mod approvals;
-mod error;
 mod ledger;
-mod told;
 
 use std::{
     path::Path,
@@ -27,16 +25,12 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub(crate) use self::error::StartError;
-pub use self::{
-    error::CommandError,
-    ledger::LedgerPort,
-    told::{Fenced, Submission, Submitted, Update},
-};
+pub use self::ledger::LedgerPort;
 use crate::{
     authority::{self, NotCovered, PlanRecord},
     clock::Clock,
     entries::Entries,
+    error::{CommandError, StartError},
     governance::{Permit, Refusal},
     identity::{IdentityError, Issuer},
     journal::{
@@ -46,6 +40,7 @@ use crate::{
     reconcile::{Decision, Report},
     shard::{Command, Verb},
     store::{DeadLetter, OpenError, Store, lock::FolderLock},
+    told::{Fenced, Submission, Submitted, Update},
     writer::{self, Answer, Listeners, Message, Writer},
 };
 

@@ -23,7 +23,7 @@ use barecount_model::{
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use jiff::Timestamp;
 
-use crate::{handle::Fenced, shard::Active};
+use crate::{shard::Active, told::Fenced};
 
 /// The file of the signing key, in a state folder.
 const KEY_FILE: &str = "identity.key";

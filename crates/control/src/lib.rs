@@ -11,6 +11,7 @@ mod authority;
 pub mod clock;
 pub mod desk;
 mod entries;
+mod error;
 pub mod governance;
 mod handle;
 mod identity;
@@ -20,10 +21,13 @@ mod shard;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod told;
 mod writer;
 
 pub use authority::{Authorised, NotCovered};
 pub use entries::{Entries, EntryQueue};
-pub use handle::{CommandError, Control, Fenced, LedgerPort, Submission, Submitted, Update};
+pub use error::CommandError;
+pub use handle::{Control, LedgerPort};
 pub use identity::IdentityError;
 pub use journal::ending::{EndAt, NoAppend};
+pub use told::{Fenced, Submission, Submitted, Update};

@@ -30,10 +30,11 @@ use serde_json::Value;
 use self::draft::{Draft, Touched};
 use crate::{
     authority::{self, Authorised, Authority, PlanRecord},
+    error::CommandError,
     governance::{Action, Explanation},
-    handle::{CommandError, Submission, Update},
     journal::{Batch, Entry, Position, Published, RunChange, Stored},
     store::DeadLetter,
+    told::{Submission, Update},
 };
 
 pub(crate) enum Command {

@@ -21,11 +21,12 @@ use tokio::{
 use crate::{
     clock::Clock,
     entries::Entries,
-    handle::{CommandError, Update},
+    error::CommandError,
     identity::Issuer,
     journal::{Appended, Batch, Position, Storage, Stored},
     shard::{Command, Missing, Shard, Stepped},
     store::StoreError,
+    told::Update,
 };
 
 /// Commands in one batch at most.

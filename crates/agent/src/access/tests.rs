@@ -7,7 +7,7 @@ use barecount_model::{
     manifest::{DeadLetterLimits, EgressMode, EgressProtocol, Format, SchemaEvolution, WriteMode},
     pipeline::PartitionFilter,
     plan::{EgressLimits, Pin, Resources, StagePlan, WorkPlan},
-    run::outcome::StagedDataset,
+    run::outcome::{Failure, FailureKind, StagedDataset},
 };
 use ed25519_dalek::{Signer as _, SigningKey};
 

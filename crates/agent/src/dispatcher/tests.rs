@@ -20,10 +20,14 @@ use barecount_runner::{
     launch::AttemptToken,
 };
 
+use tokio::sync::mpsc;
+
 use super::*;
 use crate::{
     access::tests::{Asked, assignment_of, verifier},
-    data::{DataError, Located},
+    config::{AgentConfig, Disk},
+    data::{Artifacts, DataError, Located},
+    places::StagingFolders,
 };
 use barecount_api::activity::Phase;
 

@@ -21,9 +21,10 @@ use barecount_runner::launch::End;
 use barecount_secrets::Redactor;
 use serde_json::{Value, json};
 
-use super::{Course, Worked, warn};
+use super::{Course, Worked};
 use crate::{
-    access::Gate, classify, data::DataError, dispatcher::Agent, letters::Letters, places, words,
+    access::Gate, chain::warn, classify, config::Agent, data::DataError, letters::Letters, places,
+    words,
 };
 
 /// So many flows of an attempt are in its ledger entry; all of them are in the record beside it.

@@ -5,7 +5,8 @@ use barecount_model::{
     id::ApprovalId,
 };
 
-use super::{CommandError, Control};
+use super::Control;
+use crate::error::CommandError;
 use crate::{governance::Permit, shard::Command};
 
 impl Control {

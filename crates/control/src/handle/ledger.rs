@@ -2,7 +2,8 @@
 
 use tokio::sync::mpsc;
 
-use super::{CommandError, send};
+use super::send;
+use crate::error::CommandError;
 use crate::{shard::Command, writer::Message};
 
 /// What the ledger may tell the control plane. It keeps nothing alive.

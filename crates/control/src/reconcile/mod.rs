@@ -33,8 +33,9 @@ pub use self::{
     record::{Report, ReportKind},
 };
 use crate::{
-    handle::{CommandError, Fenced, Update},
+    error::CommandError,
     shard::Verb,
+    told::{Fenced, Update},
 };
 
 /// What came to pass.

@@ -14,7 +14,7 @@ use super::{
     capacity::stage_cap,
     turn::{Watched, after},
 };
-use crate::handle::{CommandError, Update};
+use crate::{error::CommandError, told::Update};
 
 /// An answer that has not come by then got lost.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);

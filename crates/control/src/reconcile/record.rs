@@ -6,11 +6,7 @@ use barecount_model::run::outcome::{CommittedDataset, Outcome};
 use jiff::Timestamp;
 
 use super::{Reconciler, Todo, Trouble, turn::after};
-use crate::{
-    handle::{CommandError, Fenced},
-    shard::Verb,
-    store::DeadLetter,
-};
+use crate::{error::CommandError, shard::Verb, store::DeadLetter, told::Fenced};
 
 /// After so many tries, which take about half a minute, those who watch are told.
 const PATIENCE: u32 = 10;

@@ -16,7 +16,7 @@ use super::{
     capacity::Busy,
     place::{Placing, placed},
 };
-use crate::handle::{Fenced, Update};
+use crate::told::{Fenced, Update};
 
 /// What the agent was told and shows no effect is said again after so long. It costs nothing there.
 const AGENT_AGAIN: Duration = Duration::from_secs(30);

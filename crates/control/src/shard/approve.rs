@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::Shard;
 use crate::{
     authority::NotCovered,
+    error::CommandError,
     governance::{Action, Explanation},
-    handle::CommandError,
     journal::{Batch, Entry},
 };
 

@@ -12,7 +12,7 @@ use barecount_model::{
 
 use super::Active;
 use crate::{
-    handle::CommandError,
+    error::CommandError,
     journal::{Batch, SetAside},
     store::DeadLetter,
 };
