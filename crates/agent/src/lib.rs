@@ -18,6 +18,7 @@ mod classify;
 mod config;
 mod contract;
 mod data;
+mod disk;
 mod dispatcher;
 mod executor;
 mod files;
@@ -32,8 +33,9 @@ mod secrets;
 mod words;
 
 pub use access::IdentityVerifier;
-pub use config::{Agent, AgentConfig, Disk};
+pub use config::{Agent, AgentConfig};
 pub use data::{Artifacts, DataError, DataPlane, Located, StagedOutput};
+pub use disk::Disk;
 pub use files::{Files, HostFiles};
 pub use letters::{Letters, LettersFull};
 pub use live::StagingWatch;

@@ -31,7 +31,7 @@ use barecount_secrets::{
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::{chain::chain, config::Disk};
+use crate::{chain::chain, disk::Disk};
 
 /// Where an agent gets secrets, and where their files are.
 #[derive(Clone)]

@@ -4,7 +4,7 @@
 use barecount_api::run::{AttemptView, RunView};
 use serde_json::Value;
 
-use crate::{printer::Table, view};
+use crate::{names, printer::Table};
 
 /// The accesses of the current attempts, a line each.
 pub(crate) fn table(run: &RunView) -> Option<Table> {
@@ -19,7 +19,7 @@ pub(crate) fn table(run: &RunView) -> Option<Table> {
         for record in secrets["records"].as_array().into_iter().flatten() {
             any = true;
             let cells = ["name", "reference", "verdict", "at", "reason"];
-            let name = std::iter::once(view::task_name(task));
+            let name = std::iter::once(names::task(task));
             table.row(name.chain(cells.map(|key| text(record, key))));
         }
     }
@@ -51,7 +51,7 @@ pub(crate) fn whole_table(empty: &'static str) -> Table {
 
 /// A line of that table.
 pub(crate) fn line(item: &Value) -> Vec<String> {
-    let mut cells = view::attempt_cells(item);
+    let mut cells = names::attempt_cells(item);
     let keys = ["record", "action", "object", "verdict", "at", "reason"];
     cells.extend(keys.map(|key| text(item, key)));
     cells

@@ -5,7 +5,7 @@ use barecount_api::run::{AttemptView, RunView, TaskView};
 use barecount_client::words::bytes;
 use serde_json::Value;
 
-use crate::{printer::Table, view};
+use crate::{names, printer::Table};
 
 /// What a table says of a flow.
 const HEADINGS: [&str; 7] = [
@@ -30,7 +30,7 @@ pub(crate) fn table(run: &RunView) -> Option<Table> {
         let network = &current.network;
         for flow in network["records"].as_array().into_iter().flatten() {
             any = true;
-            let name = std::iter::once(view::task_name(task));
+            let name = std::iter::once(names::task(task));
             table.row(name.chain(cells_of(flow)));
         }
     }
@@ -88,7 +88,7 @@ pub(crate) fn not_shown(run: &RunView) -> u64 {
 
 /// A line of the table of all flows of attempts.
 pub(crate) fn line(item: &Value) -> Vec<String> {
-    let mut cells = view::attempt_cells(item);
+    let mut cells = names::attempt_cells(item);
     cells.extend(cells_of(item));
     cells
 }

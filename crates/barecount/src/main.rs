@@ -6,6 +6,7 @@ mod accesses;
 mod cli;
 mod flows;
 mod global;
+mod names;
 mod printer;
 mod progress;
 mod tenant;

@@ -2,7 +2,7 @@
 
 use barecount_api::{
     dataset::{ColumnView, Rows},
-    run::{OutputView, RunView, TaskView, Undeclared},
+    run::{OutputView, RunView, Undeclared},
 };
 use barecount_client::{
     failure::Failure,
@@ -11,10 +11,10 @@ use barecount_client::{
 };
 use barecount_control::governance::{Explanation, Refusal, Verdict, explain};
 use barecount_model::run::{Attempt, RunState, TaskState, outcome::Staged};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
-    accesses, flows,
+    accesses, flows, names,
     printer::{Printer, Table},
 };
 
@@ -84,7 +84,7 @@ fn tasks_text(run: &RunView) -> String {
     for task in &run.tasks {
         let last = task.attempts.last();
         if let Some(failure) = last.and_then(|attempt| attempt.failure.as_ref()) {
-            let name = task_name(task);
+            let name = names::task(task);
             text.push_str(&format!(
                 "\n{name}: [{}] {}\n",
                 failure.code,
@@ -96,7 +96,7 @@ fn tasks_text(run: &RunView) -> String {
         if let Some(answered) = &task.answered_by {
             text.push_str(&format!(
                 "\n{}: unchanged; answered by run {}\n",
-                task_name(task),
+                names::task(task),
                 answered.run
             ));
         }
@@ -121,7 +121,9 @@ fn left_text(run: &RunView) -> String {
             .iter()
             .map(|left| format!("`{}`", SetOff(&left.name)))
             .collect();
-        let of = left.first().map(|left| name(&left.stage, &left.partition));
+        let of = left
+            .first()
+            .map(|left| names::name(&left.stage, &left.partition));
         text.push_str(&format!(
             "not taken     {}, which {} wrote and declares no output for\n",
             names.join(", "),
@@ -178,7 +180,7 @@ fn task_table(run: &RunView) -> Table {
         let current = task.attempts.last();
         let memory = current.and_then(|attempt| attempt.metrics.memory_peak_bytes);
         table.row([
-            task_name(task),
+            names::task(task),
             task.class.to_string(),
             task.size.to_string(),
             match &task.answered_by {
@@ -211,26 +213,6 @@ fn output_table(outputs: &[OutputView]) -> Table {
         ]);
     }
     table
-}
-
-/// A task's stage, with its partition if it has one.
-pub(crate) fn task_name(task: &TaskView) -> String {
-    name(&task.stage, &task.partition)
-}
-
-/// The task and the number of the attempt that a record is of.
-pub(crate) fn attempt_cells(record: &Value) -> Vec<String> {
-    let partition = record["partition"].as_str().map(str::to_owned);
-    let task = name(record["stage"].as_str().unwrap_or("-"), &partition);
-    vec![task, record["attempt"].to_string()]
-}
-
-/// A stage, with a partition of it if there is one.
-pub(crate) fn name(stage: &str, partition: &Option<String>) -> String {
-    match partition {
-        Some(partition) => format!("{stage}/{partition}"),
-        None => stage.to_owned(),
-    }
 }
 
 /// The columns of a dataset, a line each.

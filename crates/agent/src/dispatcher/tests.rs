@@ -25,8 +25,9 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     access::tests::{Asked, assignment_of, verifier},
-    config::{AgentConfig, Disk},
+    config::AgentConfig,
     data::{Artifacts, DataError, Located},
+    disk::Disk,
     places::StagingFolders,
 };
 use barecount_api::activity::Phase;

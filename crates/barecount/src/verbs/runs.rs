@@ -14,6 +14,7 @@ use self::{
 };
 use crate::{
     global::Global,
+    names,
     printer::{Printer, Table},
     tenant::{OfTenant, several},
     view,
@@ -130,7 +131,7 @@ fn logs(
             ..
         } in &logs
         {
-            let name = view::name(stage, partition);
+            let name = names::name(stage, partition);
             text.push_str(&format!("==> {name}, attempt {attempt}\n{log}"));
             if !log.is_empty() && !log.ends_with('\n') {
                 text.push('\n');

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::{
     accesses, flows,
     global::Global,
+    names,
     printer::{Printer, Table},
-    view,
 };
 
 /// Which records of a run are printed.
@@ -97,7 +97,7 @@ fn counted_only(what: &str, records: &Records) -> String {
             text.push_str(&format!(
                 "… and {more} more {what} of {}, which were counted only: there were too many to \
                  list\n",
-                view::attempt_cells(attempt).join(", attempt ")
+                names::attempt_cells(attempt).join(", attempt ")
             ));
         }
     }
