@@ -2,6 +2,7 @@
 
 mod bench;
 mod breaks;
+mod coverage;
 mod dependencies;
 mod dist;
 mod docs;
@@ -35,6 +36,8 @@ usage: cargo xtask <task>
   figures [--count N] [--seed S]
                  hold N expressions (2000) beside what DuckDB and PostgreSQL make of them
   break [NAME…]  break each guarantee in a copy of the project, and hold that a test notices
+  coverage       say how much of the control plane and of the agent their own tests and the
+                 simulation go through; compiles cargo-llvm-cov first
   dist           build a static binary, pack it as an archive, a Debian package, a wheel and an
                  OCI image in target/dist, and try each of them
   docs           make the pages of docs/ a site; compiles mdBook first
@@ -66,6 +69,9 @@ fn main() -> ExitCode {
             "break" => breaks::run(rest).map(Some),
             "deny" if rest.is_empty() => Project::find()
                 .and_then(|project| dependencies::with_cargo_deny(&project))
+                .map(Some),
+            "coverage" if rest.is_empty() => Project::find()
+                .and_then(|project| coverage::run(&project))
                 .map(Some),
             "dist" if rest.is_empty() => Project::find()
                 .and_then(|project| dist::make(&project))

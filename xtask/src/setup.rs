@@ -90,6 +90,13 @@ const POSTGRES: Tool = Tool {
 
 const FIGURES_TOOLS: &[Tool] = &[POSTGRES];
 
+/// Reads what rustc's instrumentation writes, where the toolchain's own `llvm-tools` are not there.
+const LLVM: Tool = Tool {
+    what: "the tools of LLVM 19, which read what was gone through",
+    probe: &["llvm-profdata-19", "merge", "--help"],
+    packages: &["llvm-19"],
+};
+
 const PEER_TOOLS: &[Tool] = &[
     Tool {
         what: "npm, which installs what a benchmark compares with",
@@ -131,6 +138,12 @@ pub(crate) fn for_tests(project: &Project) -> Result<(), Failure> {
 pub(crate) fn for_figures(project: &Project) -> Result<(), Failure> {
     tools(FIGURES_TOOLS, project)?;
     python(&project.python_environment(), TEST_REQUIREMENTS, project)
+}
+
+/// The two programs that read coverage: `llvm-profdata` and `llvm-cov`.
+pub(crate) fn for_coverage(project: &Project) -> Result<(&'static str, &'static str), Failure> {
+    tools(&[LLVM], project)?;
+    Ok(("llvm-profdata-19", "llvm-cov-19"))
 }
 
 /// Gets the data of the example that does not bring it, where its tests look for it.

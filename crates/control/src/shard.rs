@@ -5,6 +5,7 @@
 //! given to it first ([`Shard::missing`], [`Shard::recall`]). Where a batch did not become durable,
 //! the shard's memory is void and is made anew.
 
+mod active;
 mod approve;
 mod draft;
 mod report;
@@ -19,7 +20,7 @@ use barecount_model::{
     evidence::Statement,
     id::{ApprovalId, RunId},
     run::{
-        Abandonment, Answered, Effects, Moment, Run, WaitingReason,
+        Abandonment, Answered, Moment, Run, WaitingReason,
         outcome::{CommittedDataset, Outcome},
     },
     work::Work,
@@ -27,14 +28,15 @@ use barecount_model::{
 use jiff::Timestamp;
 use serde_json::Value;
 
-use self::draft::{Draft, Touched};
+pub(crate) use self::active::Active;
+use self::draft::Draft;
 use crate::{
     authority::{self, Authorised, Authority, PlanRecord},
     error::CommandError,
     governance::{Action, Explanation},
-    journal::{Batch, Entry, Position, Published, RunChange, Stored},
+    journal::{Batch, Entry, Position, Published, Stored},
     store::DeadLetter,
-    told::{Submission, Update},
+    told::Submission,
 };
 
 pub(crate) enum Command {
@@ -139,14 +141,6 @@ pub(crate) struct Stepped {
 pub(crate) enum Missing<'c> {
     Run(&'c RunId),
     Token { tenant: &'c str, token: &'c str },
-}
-
-pub(crate) struct Active {
-    pub(crate) run: Arc<Run>,
-    pub(crate) plan: Arc<PlanRecord>,
-    pub(crate) authority: Option<Arc<Authority>>,
-    /// The batch that changed it last; 0 of one that was read.
-    seq: u64,
 }
 
 /// Every run that has not ended, and where the journal stands.
@@ -499,98 +493,6 @@ impl Shard {
             now,
             entropy: bits ^ (bits >> 31),
         }
-    }
-}
-
-impl Active {
-    pub(crate) fn update(&self, shard: &Shard) -> Update {
-        Update {
-            run: Arc::clone(&self.run),
-            plan: Arc::clone(&self.plan.plan),
-            ledger_length: shard.next_entry,
-            seq: shard.position.seq,
-        }
-    }
-
-    fn read(stored: Stored) -> Self {
-        Self {
-            run: Arc::new(stored.run),
-            plan: stored.plan,
-            authority: stored.authority,
-            seq: 0,
-        }
-    }
-
-    fn change(&self, touched: Touched) -> RunChange {
-        RunChange {
-            run: Arc::clone(&self.run),
-            plan: Arc::clone(&self.plan),
-            authority: self.authority.clone(),
-            is_new: touched.is_new,
-            header: touched.header,
-            tasks: touched.tasks,
-        }
-    }
-
-    /// A transition that brings nothing but itself.
-    fn turn(&mut self, verb: Verb, moment: &Moment) -> Result<Effects, CommandError> {
-        let allowed = match &verb {
-            Verb::Cancel { by } | Verb::Abandon { by, .. } => {
-                authority::covers(by, Action::Cancel, &self.plan.plan)
-            }
-            Verb::Stop { by } => authority::carries_out(by, &self.plan.plan),
-            Verb::Resume { by, .. } | Verb::Reopen { by, .. } => {
-                authority::covers(by, Action::Resume, &self.plan.plan)
-            }
-            _ => Ok(()),
-        };
-        allowed.map_err(|error| CommandError::NotPermitted(self.run.id.clone(), error))?;
-        let run = Arc::make_mut(&mut self.run);
-        Ok(match verb {
-            Verb::Place { task, work: None } => run.place(task, moment)?,
-            Verb::Place {
-                task,
-                work: Some(work),
-            } => run.place_for(task, *work, moment)?,
-            Verb::Answer {
-                task,
-                work,
-                answered,
-            } => run.answer(task, *work, answered, moment)?,
-            Verb::Hold { task, reason } => run.hold(task, reason, moment)?,
-            Verb::Provisioning {
-                task,
-                number,
-                runner,
-                waits_for,
-            } => run.provisioning(task, number, &runner, &waits_for, moment)?,
-            Verb::Started {
-                task,
-                number,
-                runner,
-            } => run.started(task, number, &runner, moment)?,
-            Verb::Lost { task, number } => run.lost(task, number, moment)?,
-            Verb::Cancel { .. } | Verb::Stop { .. } => run.cancel(moment)?,
-            Verb::Abandon { abandonment, .. } => run.abandon(abandonment, moment)?,
-            Verb::Resume { by, rules } => {
-                let (authority, decision) = Authority::with_evidence(&by, rules, &self.plan.digest)
-                    .map_err(|error| CommandError::NotPermitted(run.id.clone(), error))?;
-                let effects = run.resume(decision, moment)?;
-                self.authority = Some(Arc::new(authority));
-                effects
-            }
-            Verb::Reopen { tasks, by, rules } => {
-                let (authority, decision) = Authority::with_evidence(&by, rules, &self.plan.digest)
-                    .map_err(|error| CommandError::NotPermitted(run.id.clone(), error))?;
-                let mut effects = run.reopen(&tasks, decision, moment)?;
-                // The permit is kept in the run's own row.
-                effects.run_changed = true;
-                self.authority = Some(Arc::new(authority));
-                effects
-            }
-            // Both bring more than themselves, and are applied where that is kept.
-            Verb::Report { .. } | Verb::Committed { .. } => Effects::default(),
-        })
     }
 }
 
