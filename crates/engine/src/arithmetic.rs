@@ -12,6 +12,7 @@ mod cast;
 mod finite;
 mod operator;
 mod quotient;
+mod zero;
 
 pub(crate) use cast::CheckedCasts;
 pub(crate) use finite::replace_float_functions;

@@ -21,10 +21,10 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::operator::checked_negation;
+use super::{operator::checked_negation, zero::same_zeros};
 
-/// Makes casts round, and negations fail on overflow. Comes after type coercion, whose casts are
-/// the work of this rule too; types stay as they are.
+/// Makes casts round, negations fail on overflow, and both zeros one where floats are looked up.
+/// Comes after type coercion, whose casts are the work of this rule too; types stay as they are.
 #[derive(Debug)]
 pub(crate) struct CheckedCasts;
 
@@ -71,7 +71,7 @@ fn check(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 })
             }))
         }
-        part => Ok(checked_negation(part)),
+        part => checked_negation(part).transform_data(|part| same_zeros(part, schema)),
     }
 }
 

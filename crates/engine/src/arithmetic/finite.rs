@@ -135,8 +135,21 @@ impl ScalarUDFImpl for FiniteFunction {
         self.inner.return_type(types)
     }
 
+    /// The type of a rounded decimal must not depend on how its digits are written: that they are a
+    /// literal is seen only once they are folded, when others rely on the type already.
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
-        self.inner.return_field_from_args(args)
+        let [number, _] = args.arg_fields else {
+            return self.inner.return_field_from_args(args);
+        };
+        let unknown = [None, None];
+        let scalar_arguments = match number.data_type().is_decimal() {
+            true => &unknown,
+            false => args.scalar_arguments,
+        };
+        self.inner.return_field_from_args(ReturnFieldArgs {
+            arg_fields: args.arg_fields,
+            scalar_arguments,
+        })
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {

@@ -60,6 +60,11 @@ pub(super) fn checked_negation(expression: Expr) -> Transformed<Expr> {
     }
 }
 
+/// Two operands with an operator between them that checks its results.
+pub(super) fn checked(operator: Operator, left: Expr, right: Expr) -> Expr {
+    call(CheckedOperator::new(operator), vec![left, right])
+}
+
 fn call(function: impl ScalarUDFImpl + 'static, operands: Vec<Expr>) -> Expr {
     let function = Arc::new(ScalarUDF::from(function));
     Expr::ScalarFunction(ScalarFunction::new_udf(function, operands))

@@ -234,6 +234,64 @@ fn casts_to_whole_numbers_round() -> Outcome {
     Ok(())
 }
 
+/// Whether digits are a literal is seen late, and the type of what is rounded must not follow it:
+/// what is compared with it, or stands beside it, is of the type that it had before.
+#[test]
+fn a_rounded_decimal_is_of_one_type_however_its_digits_are_written() -> Outcome {
+    let place = place()?;
+    for (expression, expected) in [
+        ("CASE WHEN n > 1 THEN round(d, 0) ELSE d END", "1.5"),
+        ("CASE WHEN n > 1 THEN round(d, 1 - 1) ELSE d END", "1.5"),
+        (
+            "CASE WHEN false THEN round(CAST('1.5' AS DECIMAL(12,2)), 0) ELSE d END",
+            "1.5",
+        ),
+        ("CASE WHEN round(d, 0) = d THEN 1 ELSE 2 END", "2"),
+        (
+            "CASE WHEN d IN (round(d, 0), round(d, 1)) THEN 1 ELSE 2 END",
+            "1",
+        ),
+        (
+            "CASE WHEN d BETWEEN trunc(d, 0) AND round(d, 0) THEN 1 ELSE 2 END",
+            "1",
+        ),
+        ("greatest(round(d, 0), d)", "2"),
+        ("round(d * 1000, -2)", "1500"),
+    ] {
+        let query = format!(
+            "SELECT {expression} AS x FROM \
+             (SELECT n, CAST('1.5' AS DECIMAL(12,2)) AS d FROM raw.t WHERE n = 1) AS t"
+        );
+        let rows = run(&place, "kpi.d", &query)?;
+        let found: f64 = rows[0].parse()?;
+        assert_eq!(found, expected.parse::<f64>()?, "{expression}");
+    }
+    Ok(())
+}
+
+#[test]
+fn both_zeros_are_one_wherever_a_float_is_looked_up() -> Outcome {
+    let place = place()?;
+    for expression in [
+        "z = 0",
+        "z IN (0, 1)",
+        "z IN (1, 2, 3, 4, 0)",
+        "0 IN (z, 1)",
+        "NOT z NOT IN (0, 1)",
+        "CASE z WHEN 0 THEN true ELSE false END",
+        "CASE CAST(0 AS DOUBLE) WHEN z THEN true ELSE false END",
+        "nullif(z, 0) IS NULL",
+        "nullif(CAST(0 AS DOUBLE), z) IS NULL",
+    ] {
+        let query = format!(
+            "SELECT CASE WHEN {expression} THEN 'same' ELSE 'apart' END AS x FROM \
+             (SELECT f * -1 AS z FROM raw.t WHERE n = 2) AS t"
+        );
+        assert_eq!(run(&place, "kpi.s", &query)?, ["same"], "{expression}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_column_without_a_name_is_called_by_its_expression() -> Outcome {
     let place = place()?;
