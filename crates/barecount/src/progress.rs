@@ -10,7 +10,7 @@ use barecount_api::activity::{Activity, Phase};
 use barecount_client::{
     harmless::Harmless,
     reporter::{Reporter, Watcher},
-    words::bytes,
+    words::{bytes, counted},
 };
 use barecount_model::run::{Attempt, AttemptState, Run, Task, TaskState, WaitingReason};
 use jiff::Timestamp;
@@ -311,5 +311,6 @@ fn done(attempt: Option<&Attempt>) -> String {
     let undeclared = undeclared.map_or(String::new(), |staged| {
         format!("; not taken: {}", view::undeclared(staged))
     });
-    format!("done in {seconds:.2} s, {rows} rows committed{letters}{staging}{undeclared}")
+    let rows = counted(Some(rows), "row");
+    format!("done in {seconds:.2} s, {rows} committed{letters}{staging}{undeclared}")
 }

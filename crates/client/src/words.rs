@@ -1,4 +1,4 @@
-//! Digests and sizes as people are told them.
+//! Digests, counts and sizes as people are told them.
 
 /// A digest, short enough for a table.
 pub fn short(digest: &str) -> String {
@@ -6,6 +6,15 @@ pub fn short(digest: &str) -> String {
     match digest.split_once(':') {
         Some((algorithm, hex)) => format!("{algorithm}:{}", cut(hex)),
         None => cut(digest),
+    }
+}
+
+/// So many of something: `1 row`, `2 rows`; `? rows` where nobody knows.
+pub fn counted(count: Option<u64>, what: &str) -> String {
+    match count {
+        Some(1) => format!("1 {what}"),
+        Some(count) => format!("{count} {what}s"),
+        None => format!("? {what}s"),
     }
 }
 

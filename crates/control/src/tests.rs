@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use barecount_model::{
@@ -18,7 +19,10 @@ use barecount_model::{
 use ed25519_dalek::SigningKey;
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
 
 use crate::{
     CommandError, Entries, Fenced, Submission, Update,
@@ -253,7 +257,11 @@ fn what_is_in_doubt_is_announced_though_nobody_asks_for_anything_else() -> TestR
         matches!(answer, Some(Err(CommandError::Unknown(_)))),
         "{answer:?}"
     );
-    let told = updates.blocking_recv().ok_or("it is told")?;
+    let patience = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
+    let told = async { timeout(Duration::from_secs(30), updates.recv()).await };
+    let told = patience.block_on(told)?.ok_or("it is told")?;
     assert_eq!(told.run.token, "one");
     drop(commands);
     thread.join().map_err(|_| "the writer panicked")?;

@@ -3,7 +3,7 @@
 use barecount_client::{
     client::Datasets as _,
     failure::{Failure, Status},
-    words::short,
+    words::{counted, short},
 };
 use clap::Args;
 use serde_json::{Value, json};
@@ -66,10 +66,10 @@ fn words(value: &Value) -> String {
 
 fn write_dataset(text: &mut String, depth: usize, traced: &Value) {
     let head = format!(
-        "{}@{}  {} rows",
+        "{}@{}  {}",
         words(&traced["dataset"]),
         words(&traced["version"]),
-        words(&traced["rows"])
+        counted(traced["rows"].as_u64(), "row")
     );
     if traced["told_above"] == true {
         return line(text, depth, "dataset", &format!("{head}  (told above)"));
@@ -93,10 +93,10 @@ fn write_dataset(text: &mut String, depth: usize, traced: &Value) {
 
 fn write_commit(text: &mut String, depth: usize, commit: &Value) {
     let what = format!(
-        "version {} {}, {} rows, {}",
+        "version {} {}, {}, {}",
         words(&commit["version"]),
         words(&commit["act"]),
-        words(&commit["rows"]),
+        counted(commit["rows"].as_u64(), "row"),
         words(&commit["at"])
     );
     line(text, depth, "brought by", &what);

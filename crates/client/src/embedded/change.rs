@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{
     Embedded, Platform,
-    datasets::{Dataset, amount, number, rows, unreadable},
+    datasets::{Dataset, amount, rows, unreadable},
     hold::Purpose,
     imports, policy,
 };
@@ -28,6 +28,7 @@ use crate::{
     requester,
     rules::Rules,
     state,
+    words::counted,
 };
 
 /// What is to become of a dataset.
@@ -147,7 +148,7 @@ impl Intended {
         match self {
             Self::Restore(to) => {
                 let mut text = format!(
-                    "{table} of tenant `{tenant}` goes from version {now} back to {}: {} come, {} go",
+                    "{table} of tenant `{tenant}` goes from version {now} back to {}; added: {}; removed: {}",
                     to.then.version,
                     amount(&to.difference.added),
                     amount(&to.difference.removed)
@@ -158,9 +159,9 @@ impl Intended {
                 text
             }
             Self::Drop(now) => format!(
-                "{table} of tenant `{tenant}` is dropped, with {} rows; `barecount datasets \
+                "{table} of tenant `{tenant}` is dropped, with {}; `barecount datasets \
                  restore {table} --version {}` brings it back while its files are kept",
-                number(rows(now)),
+                counted(rows(now), "row"),
                 now.version
             ),
             Self::Give(_, to) => format!(

@@ -22,6 +22,7 @@ use crate::{
     reporter::Reporter,
     runtime::runtime,
     state,
+    words::counted,
 };
 
 /// A version of a dataset, with the run that brought it.
@@ -397,5 +398,9 @@ pub fn number(count: Option<u64>) -> String {
 
 /// What came or went, for a person.
 pub fn amount(amount: &Amount) -> String {
-    format!("{} rows in {} files", number(amount.rows), amount.files)
+    let (rows, files) = (
+        counted(amount.rows, "row"),
+        counted(Some(amount.files), "file"),
+    );
+    format!("{rows} in {files}")
 }

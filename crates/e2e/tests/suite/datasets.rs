@@ -155,7 +155,7 @@ fn what_is_restored_is_what_stands_and_runs_know_it() -> Outcome {
     // Nobody is there to be asked.
     told(&place, &restore)
         .exits_with(2)
-        .tells("goes from version 1 back to 0: 1 rows in 1 files come, 2 rows in 1 files go")
+        .tells("goes from version 1 back to 0; added: 1 row in 1 file; removed: 2 rows in 1 file")
         .tells("--yes");
     assert_eq!(rows(&place), ["1", "2"]);
     let yes = [&restore[..], &["--yes"]].concat();

@@ -4,8 +4,9 @@ use std::io::{self, BufRead, IsTerminal};
 
 use barecount_client::{
     client::Datasets as _,
-    embedded::{change::Asked, datasets::number},
+    embedded::change::Asked,
     failure::{Failure, Status},
+    words::counted,
 };
 use barecount_model::text::Name;
 use clap::Args;
@@ -87,10 +88,10 @@ fn change(
         .change(&which.dataset(), asked, &agreed, printer)?;
     printer.data(&changed, || match changed["version"].as_u64() {
         Some(version) => format!(
-            "{} is at version {version} now: {}, {} rows\n",
+            "{} is at version {version} now: {}, {}\n",
             changed["dataset"].as_str().unwrap_or_default(),
             changed["act"].as_str().unwrap_or_default(),
-            number(changed["rows"].as_u64())
+            counted(changed["rows"].as_u64(), "row")
         ),
         None => format!(
             "{} is that already; nothing was changed\n",
