@@ -68,7 +68,8 @@ impl Outbox {
         self.folders.sync()
     }
 
-    /// The end of an attempt that was kept and not acknowledged. Blocks on the disk.
+    /// The end of an attempt that was kept and not acknowledged, durable by now also where who kept
+    /// it died before it was. Blocks on the disk.
     ///
     /// # Errors
     /// Any error of the file system; a record that is not one of this attempt.
@@ -83,6 +84,10 @@ impl Outbox {
             let message = "it is another attempt's, or of another version";
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
+        if let Some(folder) = path.parent() {
+            self.folders.files().sync_folder(folder)?;
+        }
+        self.folders.sync()?;
         Ok(Some(Event::Ended {
             attempt: kept.attempt,
             outcome: Box::new(kept.outcome),
