@@ -44,10 +44,11 @@ pub struct Swept {
 }
 
 impl Tables {
-    /// Removes data files of a table that neither its latest version nor one of those to `keep` uses,
-    /// and that are at least `retention` old at `now`: files of overwritten versions, which can then
-    /// no longer be read, and files whose commit never came. A commit in this process waits; to be safe from one in
-    /// another process, `retention` must exceed the time from staging to commit.
+    /// Removes data files of a table that neither its latest version nor one of those to `keep`
+    /// uses, and that are at least `retention` old at `now`: files of overwritten versions, which
+    /// can then no longer be read, and files whose commit never came. A commit in this process
+    /// waits; to be safe from one in another process, `retention` must exceed the time from staging
+    /// to commit.
     ///
     /// # Errors
     /// If the log or a folder cannot be read, or a file not be removed; a repeat goes on.
