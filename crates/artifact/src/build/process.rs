@@ -2,14 +2,17 @@
 //! answer to a question.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, BufReader, Read};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// Asks a build to stop; clones ask the same build.
@@ -55,15 +58,18 @@ pub(super) enum Stopped {
 /// Lines kept for an error message.
 const TAIL_LINES: usize = 40;
 /// Bytes of one line; the rest of a longer one is the next line.
-const LINE_BYTES: u64 = 2048;
+const LINE_BYTES: usize = 2048;
 /// Bytes of output handed on; a tool that prints more goes on unheard.
 const OUTPUT_BYTES: usize = 16 << 20;
-/// Bytes of an answer that are handed on at once.
+/// Bytes that are read at once.
 const PIECE_BYTES: usize = 64 << 10;
 /// How often cancellation and deadline are looked at while nothing is printed.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
 
-/// Runs `command` to its end. Standard output goes to `output`, standard error to `errors`.
+/// Runs `command` to its end, and hands on what it prints line by line.
 ///
 /// Whatever the tool started and left in its process group is killed with it.
 pub(super) fn run(
@@ -72,17 +78,9 @@ pub(super) fn run(
     deadline: Instant,
     line: &mut dyn FnMut(&str),
 ) -> Result<Ended, Stopped> {
-    let mut group = Group::start(command)?;
-    let (sender, lines) = sync_channel(256);
-    if let Some(output) = group.0.stdout.take() {
-        forward(output, sender.clone());
-    }
-    if let Some(errors) = group.0.stderr.take() {
-        forward(errors, sender);
-    }
     let mut tail = VecDeque::with_capacity(TAIL_LINES);
     let mut heard = 0;
-    let status = listen(&mut group, &lines, cancel, deadline, &mut |text: String| {
+    let mut whole = |text: String| {
         heard += text.len();
         if heard <= OUTPUT_BYTES {
             line(&text);
@@ -91,11 +89,29 @@ pub(super) fn run(
             tail.pop_front();
         }
         tail.push_back(text);
+    };
+    let mut begun = [Vec::new(), Vec::new()];
+    let status = listen(command, cancel, deadline, &mut |stream, bytes| {
+        let begun = &mut begun[stream as usize];
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            begun.extend_from_slice(piece);
+            while begun.len() >= LINE_BYTES || begun.ends_with(b"\n") {
+                let rest = begun.split_off(begun.len().min(LINE_BYTES));
+                whole(text(&std::mem::replace(begun, rest)));
+            }
+        }
     })?;
+    for last in begun.iter().filter(|begun| !begun.is_empty()) {
+        whole(text(last));
+    }
     Ok(Ended {
         status,
         tail: tail.into(),
     })
+}
+
+fn text(line: &[u8]) -> String {
+    String::from_utf8_lossy(line).trim_end().to_owned()
 }
 
 /// Runs `command` to its end for what it prints, of which somewhat more than `most` bytes are kept
@@ -106,25 +122,14 @@ pub(super) fn ask(
     deadline: Instant,
     most: usize,
 ) -> Result<Answered, Stopped> {
-    let mut group = Group::start(command)?;
-    let (sender, pieces) = sync_channel(16);
-    if let Some(output) = group.0.stdout.take() {
-        hand_on(output, Stream::Output, sender.clone());
-    }
-    if let Some(errors) = group.0.stderr.take() {
-        hand_on(errors, Stream::Errors, sender);
-    }
-    let (mut output, mut errors) = (Vec::new(), Vec::new());
-    let status = listen(&mut group, &pieces, cancel, deadline, &mut |piece| {
-        let (stream, bytes): (Stream, Vec<u8>) = piece;
-        let kept = match stream {
-            Stream::Output => &mut output,
-            Stream::Errors => &mut errors,
-        };
+    let mut printed = [Vec::new(), Vec::new()];
+    let status = listen(command, cancel, deadline, &mut |stream, bytes| {
+        let kept = &mut printed[stream as usize];
         if kept.len() <= most {
-            kept.extend(bytes);
+            kept.extend_from_slice(bytes);
         }
     })?;
+    let [output, errors] = printed;
     Ok(Answered {
         status,
         output,
@@ -138,52 +143,22 @@ enum Stream {
     Errors,
 }
 
-fn hand_on(
-    mut stream: impl Read + Send + 'static,
-    which: Stream,
-    pieces: SyncSender<(Stream, Vec<u8>)>,
-) {
-    std::thread::spawn(move || {
-        let mut piece = vec![0; PIECE_BYTES];
-        loop {
-            match stream.read(&mut piece) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // An error ends the stream as its end does: the tool's status tells what became of
-                // it.
-                Err(_) | Ok(0) => return,
-                Ok(length) => {
-                    if pieces.send((which, piece[..length].to_vec())).is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-    });
-}
-
-fn forward(stream: impl Read + Send + 'static, lines: SyncSender<String>) {
-    std::thread::spawn(move || {
-        let mut stream = BufReader::new(stream);
-        let mut line = Vec::new();
-        // An error ends the stream as its end does: the tool's status tells what became of it.
-        while let Ok(1..) = (&mut stream).take(LINE_BYTES).read_until(b'\n', &mut line) {
-            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-            if lines.send(text).is_err() {
-                return;
-            }
-            line.clear();
-        }
-    });
-}
-
-/// Hands on what is printed until both streams have ended, or the tool has and nothing more comes.
-fn listen<T>(
-    group: &mut Group,
-    printed: &Receiver<T>,
+/// Starts `command` and hands on what it prints until it has ended: all that it printed itself, but
+/// not what something prints that it started, that left its group and holds its streams open.
+fn listen(
+    command: Command,
     cancel: &Cancel,
     deadline: Instant,
-    each: &mut dyn FnMut(T),
+    each: &mut dyn FnMut(Stream, &[u8]),
 ) -> Result<ExitStatus, Stopped> {
+    let mut group = Group::start(command)?;
+    let output = group.0.stdout.take().map(OwnedFd::from);
+    let errors = group.0.stderr.take().map(OwnedFd::from);
+    let mut open: Vec<_> = [(Stream::Output, output), (Stream::Errors, errors)]
+        .into_iter()
+        .filter_map(|(which, pipe)| Some((which, File::from(pipe?))))
+        .collect();
+    let mut piece = vec![0; PIECE_BYTES];
     loop {
         if cancel.is_cancelled() {
             return Err(Stopped::Cancelled);
@@ -191,22 +166,42 @@ fn listen<T>(
         if Instant::now() >= deadline {
             return Err(Stopped::Deadline);
         }
-        let ended = |group: &mut Group| group.0.try_wait().map_err(Stopped::Wait);
-        match printed.recv_timeout(TICK) {
-            Ok(piece) => each(piece),
-            Err(RecvTimeoutError::Disconnected) => match ended(group)? {
-                Some(status) => return Ok(status),
-                // It closed its streams and works on.
-                None => std::thread::park_timeout(TICK),
-            },
-            // Something that left the group may hold the streams open for ever.
-            Err(RecvTimeoutError::Timeout) => {
-                if let Some(status) = ended(group)? {
-                    return Ok(status);
+        if let Some(status) = group.0.try_wait().map_err(Stopped::Wait)? {
+            for (which, pipe) in &mut open {
+                // Asked for after its end: all that it printed and nobody has read lies there.
+                let left = rustix::io::ioctl_fionread(&*pipe);
+                let mut left = pipe.take(left.map_err(|error| Stopped::Wait(error.into()))?);
+                while let Ok(length @ 1..) = left.read(&mut piece) {
+                    each(*which, &piece[..length]);
                 }
+            }
+            return Ok(status);
+        }
+        for at in printed(&open)?.into_iter().rev() {
+            let (which, pipe) = &mut open[at];
+            match pipe.read(&mut piece) {
+                Ok(length @ 1..) => each(*which, &piece[..length]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // An error ends the stream as its end does: the tool's status tells what became of
+                // it.
+                Err(_) | Ok(0) => drop(open.remove(at)),
             }
         }
     }
+}
+
+/// Which of the streams can be read without waiting, as soon as one can, or none after a while.
+fn printed(open: &[(Stream, File)]) -> Result<Vec<usize>, Stopped> {
+    let mut asked: Vec<_> = open
+        .iter()
+        .map(|(_, pipe)| PollFd::new(pipe, PollFlags::IN))
+        .collect();
+    match poll(&mut asked, Some(&TICK)) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(Stopped::Wait(error.into())),
+    }
+    let ready = |at: &usize| !asked[*at].revents().is_empty();
+    Ok((0..open.len()).filter(ready).collect())
 }
 
 /// A process group that is killed when nobody waits for it any more.
@@ -237,6 +232,8 @@ impl Drop for Group {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn shell(script: &str) -> Command {
@@ -271,7 +268,7 @@ mod tests {
             longest = longest.max(line.len());
         });
         assert!(ended.is_ok());
-        assert_eq!(longest as u64, LINE_BYTES);
+        assert_eq!(longest, LINE_BYTES);
     }
 
     #[test]
@@ -324,6 +321,13 @@ mod tests {
         assert_eq!(answered.status.code(), Some(3));
         assert_eq!(answered.output.len(), 1_000_000);
         assert_eq!(answered.errors, b"why\n");
+        // Something outside of its group has its streams for ever.
+        let left = asked("setsid sleep 600 & echo $!; echo told >&2", 1_000);
+        assert_eq!(left.errors, b"told\n");
+        let left = String::from_utf8(left.output).unwrap_or_default();
+        let left = left.trim().parse().ok().and_then(Pid::from_raw);
+        let ended = left.map(|left| rustix::process::kill_process(left, Signal::KILL));
+        assert_eq!(ended, Some(Ok(())));
         let longer = asked("head -c 1000000 /dev/zero", 1_000).output.len();
         assert!((1_001..=1_000 + PIECE_BYTES).contains(&longer), "{longer}");
     }
