@@ -58,8 +58,8 @@ impl Agent {
             Order::Stop { attempt, grace } => self.register.stop(&attempt, grace),
             Order::Acknowledge(attempt) => {
                 if self.register.acknowledge(&attempt) {
-                    let forget = async move { agent.forget(&attempt).await };
-                    self.orders.spawn(forget);
+                    self.orders
+                        .spawn(async move { agent.forget(&attempt).await });
                 }
             }
             Order::Sweep {
@@ -100,7 +100,7 @@ impl Agent {
     async fn attempt(&self, assignment: &Assignment, live: &Live, found: Option<Found>) {
         let (outcome, set_aside) = self.carry_out(assignment, live, found).await;
         let attempt = assignment.attempt.clone();
-        let (outcome, set_aside) = self.keep_end(&attempt, outcome, set_aside).await;
+        let (outcome, set_aside) = self.keep_end(assignment, outcome, set_aside).await;
         let outcome = Box::new(outcome);
         self.ended(Event::Ended {
             attempt,
@@ -202,17 +202,19 @@ impl Agent {
 
     /// Makes an end durable, and answers with what is told of it. A success that cannot be kept is
     /// none: it would be decided for while a later process, which finds nothing of it, sweeps what it
-    /// staged. Any other end is told all the same, and is lost only if this process ends before it is
-    /// heard: then the work was for nothing anyway.
+    /// staged. Any other end is told all the same, once nothing is left of the attempt: else a later
+    /// process might find its work done and tell that, while this end is still on its way. It is lost
+    /// only if this process ends before it is heard: then the work was for nothing anyway.
     async fn keep_end(
         &self,
-        attempt: &AttemptRef,
+        assignment: &Assignment,
         outcome: Outcome,
         set_aside: Vec<SetAside>,
     ) -> (Outcome, Vec<SetAside>) {
+        let attempt = &assignment.attempt;
         let mut pause = RECOVERY_PAUSE;
         let mut tries = 1;
-        loop {
+        let told = loop {
             let (outbox, kept) = (self.outbox.clone(), attempt.clone());
             let (of, aside) = (outcome.clone(), set_aside.clone());
             let keep = move || outbox.keep(kept, of, aside);
@@ -222,25 +224,34 @@ impl Agent {
             warn(attempt, "an attempt's end is not kept", &error);
             let is_done = matches!(outcome.result, AttemptResult::Done(_));
             if !is_done {
-                return (outcome, set_aside);
+                break (outcome, set_aside);
             }
             if tries == RECOVERY_TRIES || error.kind() == io::ErrorKind::FileTooLarge {
-                return (not_kept(outcome, &error), Vec::new());
+                break (not_kept(outcome, &error), Vec::new());
             }
             tries += 1;
             self.wait_longer(&mut pause).await;
+        };
+        // It may lie there all the same, not durable.
+        let mut pause = RECOVERY_PAUSE;
+        while !self.forget(attempt).await {
+            self.wait_longer(&mut pause).await;
         }
+        let (class, backend) = (assignment.stage.class, &assignment.stage.backend);
+        if let Some(runner) = self.inner.runners.get(class, backend) {
+            self.end_for_certain(&**runner, attempt).await;
+        }
+        told
     }
 
-    async fn forget(&self, attempt: &AttemptRef) {
+    /// Removes an end that was kept. False if that failed.
+    async fn forget(&self, attempt: &AttemptRef) -> bool {
         let (outbox, token) = (self.outbox.clone(), attempt.token());
-        if let Err(error) = self.inner.disk.run(move || outbox.remove(&token)).await {
-            warn(
-                attempt,
-                "an attempt's end that is known could not be removed",
-                &error,
-            );
+        let removed = self.inner.disk.run(move || outbox.remove(&token)).await;
+        if let Err(error) = &removed {
+            warn(attempt, "an attempt's end could not be removed", error);
         }
+        removed.is_ok()
     }
 
     /// Ends and cleans up everything that is still held of an attempt. False if something is left.

@@ -16,7 +16,10 @@ use barecount_runner::{
 };
 
 use super::*;
-use crate::files::{Files, HostFiles};
+use crate::{
+    files::{Files, HostFiles},
+    outbox::Outbox,
+};
 
 /// A fake whose ends cannot be waited for, and which ends nothing the first times that it is told to.
 struct Stubborn {
@@ -73,6 +76,8 @@ struct Noted {
     unread: AtomicU32,
     /// So many ends cannot be written down.
     unkept: AtomicU32,
+    /// So many folders of ends that were written down cannot be synchronised.
+    unsynced: AtomicU32,
 }
 
 /// Whether one of so many failures is left, and takes it.
@@ -114,6 +119,9 @@ impl Files for Noted {
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        if path.join("outcome.json").exists() && fails(&self.unsynced) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let mut synced = self
             .synced
             .lock()
@@ -177,31 +185,75 @@ fn an_end_that_was_kept_is_told_though_the_disk_does_not_answer_at_once() -> Tes
     Ok(())
 }
 
-/// How an attempt ends whose end cannot be written down so often.
-fn end_with_unkept(times: u32) -> Result<AttemptResult, Box<dyn std::error::Error>> {
+/// How an attempt ends on such files, and what the next process, on files that work, finds of it.
+fn end_and_next(files: Noted) -> Result<(AttemptResult, Event), Box<dyn std::error::Error>> {
     let world = World::new(Script::default())?;
-    let files = Noted::default();
-    files.unkept.store(times, Ordering::Relaxed);
     let folders = StagingFolders::on(Arc::new(files), world.state.path());
     let mut life = world.begin_with(Arc::new(world.cloud.restarted()), folders)?;
     life.order(launch(1));
     life.idle_as_time_goes_on(&world.clock)?;
-    Ok(result(life.end_of()).ok_or("its end was not told")?)
+    let told = result(life.end_of()).ok_or("its end was not told")?;
+    drop(life);
+    let mut life = world.begin()?;
+    life.order(recover(1));
+    life.idle_as_time_goes_on(&world.clock)?;
+    Ok((told, life.end_of().ok_or("it has no end")?))
 }
 
 #[test]
-fn a_success_is_told_once_it_is_kept_and_is_none_where_it_cannot_be() -> TestResult {
-    assert!(matches!(end_with_unkept(2)?, AttemptResult::Done(_)));
-    let AttemptResult::Failed(failure) = end_with_unkept(u32::MAX)? else {
-        return Err("it was told as done, and the next process would not know".into());
+fn a_success_is_told_once_it_is_kept() -> TestResult {
+    let (told, next) = end_and_next(Noted {
+        unkept: 2.into(),
+        ..Noted::default()
+    })?;
+    assert!(matches!(told, AttemptResult::Done(_)));
+    assert_eq!(result(Some(next)), Some(told));
+    Ok(())
+}
+
+#[test]
+fn a_success_that_cannot_be_kept_is_none_for_the_next_process_either() -> TestResult {
+    let never_written = Noted {
+        unkept: u32::MAX.into(),
+        ..Noted::default()
     };
-    assert_eq!(failure.kind, FailureKind::Infrastructure);
-    assert_eq!(failure.code, "BC0612");
-    assert!(
-        failure.message.contains("free space"),
-        "{}",
-        failure.message
-    );
+    let never_durable = Noted {
+        unsynced: u32::MAX.into(),
+        ..Noted::default()
+    };
+    for files in [never_written, never_durable] {
+        let (told, next) = end_and_next(files)?;
+        let AttemptResult::Failed(failure) = told else {
+            return Err("it was told as done, and the next process would not know".into());
+        };
+        assert_eq!(failure.kind, FailureKind::Infrastructure);
+        assert_eq!(failure.code, "BC0612");
+        let message = failure.message;
+        assert!(message.contains("free space"), "{message}");
+        // Two ends of one attempt might meet on their way.
+        assert!(matches!(next, Event::Lost { .. }), "{next:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_end_is_found_only_once_it_is_durable() -> TestResult {
+    let world = World::new(Script::default())?;
+    let mut life = world.begin()?;
+    life.order(launch(1));
+    life.end_of();
+    drop(life);
+    let files = Arc::new(Noted::default());
+    let folders = StagingFolders::on(Arc::clone(&files) as _, world.state.path());
+    let attempt = assignment(1).attempt;
+    assert!(Outbox::new(folders.clone()).find(&attempt)?.is_some());
+    let synced = files
+        .synced
+        .lock()
+        .unwrap_or_else(|error| error.into_inner());
+    // Who kept it may have died between writing it and making its name durable.
+    let folder = folders.of(&attempt.token());
+    assert!(synced.contains(&folder), "{synced:?}");
     Ok(())
 }
 
