@@ -144,7 +144,7 @@ pub(crate) enum Appended {
 #[derive(Debug, Clone)]
 pub(crate) struct Stored {
     /// The run.
-    pub run: Run,
+    pub run: Arc<Run>,
     /// What it carries out.
     pub plan: Arc<PlanRecord>,
     /// What of it governance permits.

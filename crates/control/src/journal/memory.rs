@@ -91,7 +91,7 @@ impl Views {
     fn apply(&mut self, batch: &Batch) {
         for (id, change) in &batch.runs {
             let stored = Stored {
-                run: Run::clone(&change.run),
+                run: Arc::clone(&change.run),
                 plan: Arc::clone(&change.plan),
                 authority: change.authority.clone(),
             };
@@ -118,19 +118,22 @@ impl Views {
 
 impl Views {
     fn same(&self, other: &Self) -> bool {
-        let runs = |views: &Self| -> Vec<_> { views.runs.values().cloned().collect() };
         let same = |(one, other): (&Stored, &Stored)| {
-            one.run == other.run
+            is_same(&one.run, &other.run)
                 && one.plan.digest == other.plan.digest
                 && one.authority == other.authority
         };
-        let (ours, theirs) = (runs(self), runs(other));
-        ours.len() == theirs.len()
-            && ours.iter().zip(&theirs).all(same)
+        self.runs.len() == other.runs.len()
+            && self.runs.values().zip(other.runs.values()).all(same)
             && self.entries == other.entries
             && self.outputs == other.outputs
             && self.approvals == other.approvals
     }
+}
+
+/// Two runs that are one in memory need not be read.
+fn is_same(one: &Arc<Run>, other: &Arc<Run>) -> bool {
+    Arc::ptr_eq(one, other) || one == other
 }
 
 impl Memory {
@@ -190,7 +193,7 @@ impl Memory {
         let durable = self.durable();
         let stored = |active: &Active| {
             let stored = durable.views.runs.get(&active.run.id);
-            stored.is_some_and(|stored| stored.run == *active.run)
+            stored.is_some_and(|stored| is_same(&stored.run, &active.run))
         };
         let open = durable.views.runs.values();
         let open = open.filter(|stored| !stored.run.state.is_final());

@@ -34,7 +34,7 @@ impl Active {
 
     pub(super) fn read(stored: Stored) -> Self {
         Self {
-            run: Arc::new(stored.run),
+            run: stored.run,
             plan: stored.plan,
             authority: stored.authority,
             seq: 0,

@@ -532,7 +532,7 @@ pub(super) fn stored_where(
             })
             .transpose()?;
         found.push(Stored {
-            run,
+            run: Arc::new(run),
             plan,
             authority,
         });
