@@ -8,7 +8,7 @@ use barecount_network::{policy::Policy, record::FlowLog};
 use barecount_secrets::{Redactor, Secret};
 use serde::{Deserialize, Serialize};
 
-/// One attempt to start.
+/// One attempt to start, as an agent's host has prepared it from its assignment: with paths here.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Launch {
     /// Which attempt.

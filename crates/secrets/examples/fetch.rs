@@ -138,7 +138,7 @@ fn fetches(
         let mounted = memory.mount(&number.to_string(), [(&name, lease.value(now)?)])?;
         Ok(mounted.remove()?)
     })?;
-    memory.close();
+    memory.close()?;
     let mut file = File::create(folder.join("line"))?;
     measure("fdatasync", SYNCHRONISED, |_| {
         file.write_all(&[b'x'; 300])?;

@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-/// So many histories take some 20 s of one processor in a debug build.
+/// So many histories take some 5 s of one processor in a debug build.
 const HISTORIES: u64 = 200;
 
 fn number(name: &str, otherwise: u64) -> Result<u64, Box<dyn Error>> {

@@ -299,8 +299,12 @@ impl Platform {
         self.orders.taken().await;
         self.agent.idle().await;
         self.runners.shut_down().await;
-        if let Some(memory) = &self.memory {
-            memory.close();
+        if let Some(Err(error)) = self.memory.as_ref().map(MemoryFolder::close) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                error,
+                "something is left of secrets; the next start removes it"
+            );
         }
         recorder::close(self.control, self.ledger).await
     }

@@ -106,10 +106,17 @@ impl MemoryFolder {
         Ok(removed)
     }
 
-    /// Removes the folder itself, if no attempt has anything in it.
-    pub fn close(&self) {
-        // It is empty, or is removed with what is left in it by the next sweep.
-        let _ = std::fs::remove_dir(&self.path);
+    /// Removes the folder itself, for whoever knows that no attempt is under way.
+    ///
+    /// # Errors
+    /// [`MountError::Io`], also where something is left in it; the next sweep removes that.
+    pub fn close(&self) -> Result<(), MountError> {
+        match std::fs::remove_dir(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_at("remove", &self.path)(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn ready(&self) -> Result<(), MountError> {
@@ -136,7 +143,7 @@ impl MemoryFolder {
         let magic = u64::try_from(kind.f_type).unwrap_or(u64::MAX);
         if !MEMORY_FILE_SYSTEMS.contains(&magic) {
             // Made just now, or never used: nothing was put there.
-            self.close();
+            let _ = self.close();
             return Err(MountError::NotInMemory {
                 path: path.clone(),
                 magic,

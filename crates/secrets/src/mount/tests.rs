@@ -37,6 +37,7 @@ fn secrets_are_files_in_a_folder_that_only_its_owner_enters_until_they_are_remov
     let (a, b) = (name("token"), name("key"));
     let mounted = memory.mount("one", [(&a, &token), (&b, &key)])?;
     let folder = mounted.folder().to_owned();
+    assert!(memory.close().is_err(), "an attempt has something in it");
     assert_eq!(std::fs::read(folder.join("token"))?, b"canary-token");
     assert_eq!(std::fs::read(folder.join("key"))?, b"canary\0key");
     assert_eq!(mode(memory.path())?, 0o700, "nobody else passes");
@@ -44,7 +45,7 @@ fn secrets_are_files_in_a_folder_that_only_its_owner_enters_until_they_are_remov
     assert!(!format!("{mounted:?}").contains("canary"));
     mounted.remove()?;
     assert!(!folder.exists());
-    memory.close();
+    memory.close()?;
     assert_eq!(entries(home.path())?, 0);
     Ok(())
 }
