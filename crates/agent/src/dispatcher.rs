@@ -232,26 +232,38 @@ impl Agent {
             tries += 1;
             self.wait_longer(&mut pause).await;
         };
-        // It may lie there all the same, not durable.
+        self.withdraw(assignment).await;
+        told
+    }
+
+    /// Leaves nothing of an attempt that a later process could find, however long that takes.
+    async fn withdraw(&self, assignment: &Assignment) {
+        let attempt = &assignment.attempt;
         let mut pause = RECOVERY_PAUSE;
-        while !self.forget(attempt).await {
+        loop {
+            let (outbox, token) = (self.outbox.clone(), attempt.token());
+            let Err(error) = self.inner.disk.run(move || outbox.withdraw(&token)).await else {
+                break;
+            };
+            let what = "what is left of an attempt's end is not removed";
+            warn(attempt, what, &error);
             self.wait_longer(&mut pause).await;
         }
         let (class, backend) = (assignment.stage.class, &assignment.stage.backend);
         if let Some(runner) = self.inner.runners.get(class, backend) {
             self.end_for_certain(&**runner, attempt).await;
         }
-        told
     }
 
-    /// Removes an end that was kept. False if that failed.
-    async fn forget(&self, attempt: &AttemptRef) -> bool {
+    async fn forget(&self, attempt: &AttemptRef) {
         let (outbox, token) = (self.outbox.clone(), attempt.token());
-        let removed = self.inner.disk.run(move || outbox.remove(&token)).await;
-        if let Err(error) = &removed {
-            warn(attempt, "an attempt's end could not be removed", error);
+        if let Err(error) = self.inner.disk.run(move || outbox.remove(&token)).await {
+            warn(
+                attempt,
+                "an attempt's end that is known could not be removed",
+                &error,
+            );
         }
-        removed.is_ok()
     }
 
     /// Ends and cleans up everything that is still held of an attempt. False if something is left.

@@ -4,7 +4,10 @@
 //! An end lies in the attempt's own folder: with what it staged, or not at all. By then everything
 //! that a successful end names is durable.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use barecount_api::{
     assignment::{Event, SetAside},
@@ -102,6 +105,21 @@ impl Outbox {
     /// Any error of the file system.
     pub(crate) fn remove(&self, token: &AttemptToken) -> io::Result<()> {
         match self.folders.files().remove_file(&self.path(token)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Removes what may be left of an end that was not kept, so that no loss of power brings it back.
+    /// Blocks on the disk.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub(crate) fn withdraw(&self, token: &AttemptToken) -> io::Result<()> {
+        self.remove(token)?;
+        let path = self.path(token);
+        let folder = path.parent().unwrap_or(Path::new("."));
+        match self.folders.files().sync_folder(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }

@@ -57,6 +57,15 @@ pub enum Ask {
         /// By which permit.
         permit: Arc<Permit>,
     },
+    /// Have tasks of an open run that succeeded, and what needs them, decided on anew.
+    Reopen {
+        /// The run.
+        run: RunId,
+        /// Which tasks.
+        tasks: Vec<usize>,
+        /// By which permit.
+        permit: Arc<Permit>,
+    },
     /// Give a run up.
     Abandon {
         /// The run.
@@ -183,6 +192,12 @@ impl Ask {
                 let by = permit.shared();
                 let rules = serde_json::Value::Null;
                 let verb = Verb::Resume { by, rules };
+                Command::Apply { run, verb }
+            }
+            Self::Reopen { run, tasks, permit } => {
+                let by = permit.shared();
+                let rules = serde_json::Value::Null;
+                let verb = Verb::Reopen { tasks, by, rules };
                 Command::Apply { run, verb }
             }
             Self::Abandon {

@@ -1,6 +1,6 @@
 //! Histories of a run under every interleaving of reports, duplicates, crashes and cancellations.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use barecount_model::{
     class::{NetworkProfile, RunnerClass, Size},
@@ -100,6 +100,7 @@ enum Event {
     Cancel,
     Abandon,
     Resume,
+    Reopen(usize),
     Wait,
 }
 
@@ -112,7 +113,8 @@ fn event() -> impl Strategy<Value = Event> {
         8 => (task.clone(), back.clone(), any::<u8>())
             .prop_map(|(task, back, result)| Event::Report(task, back, result)),
         6 => (task.clone(), back.clone()).prop_map(|(task, back)| Event::Committed(task, back)),
-        2 => (task, back).prop_map(|(task, back)| Event::Lost(task, back)),
+        2 => (task.clone(), back).prop_map(|(task, back)| Event::Lost(task, back)),
+        1 => task.prop_map(Event::Reopen),
         1 => Just(Event::Cancel),
         1 => Just(Event::Abandon),
         1 => Just(Event::Resume),
@@ -164,6 +166,8 @@ fn staged() -> Staged {
 struct Witness {
     decided: BTreeSet<(usize, u32)>,
     committed: BTreeSet<usize>,
+    /// Tasks that were committed, and were to be decided on anew, as often.
+    superseded: BTreeMap<usize, usize>,
 }
 
 impl Witness {
@@ -197,12 +201,32 @@ impl Witness {
         for (index, task) in run.tasks.iter().enumerate() {
             self.check_task(index, task);
         }
+        if run.cancel_requested {
+            let starts = |task: &Task| matches!(task.state, TaskState::Waiting | TaskState::Ready);
+            assert!(
+                !run.tasks.iter().any(starts),
+                "nothing starts of it any more"
+            );
+        }
         let all_final = run.tasks.iter().all(|task| task.state.is_final());
         assert_eq!(
             all_final,
             run.state.is_final(),
             "a run ends with its last task"
         );
+    }
+
+    /// What was committed of these tasks, and of what needs them, does not count any more.
+    fn reopened(&mut self, run: &Run, task: usize) {
+        let mut open = BTreeSet::from([task]);
+        for (index, task) in run.tasks.iter().enumerate() {
+            if task.needs.iter().any(|need| open.contains(need)) {
+                open.insert(index);
+            }
+            if open.contains(&index) && self.committed.remove(&index) {
+                *self.superseded.entry(index).or_default() += 1;
+            }
+        }
     }
 
     fn check_task(&self, index: usize, task: &Task) {
@@ -235,12 +259,14 @@ impl Witness {
             .attempts
             .iter()
             .filter(|attempt| attempt.state == AttemptState::Succeeded);
+        let superseded = |task| self.superseded.get(&task).copied().unwrap_or(0);
         assert!(
-            succeeded.count() <= 1,
+            succeeded.count() <= 1 + superseded(index),
             "at most one attempt of a task is decided for"
         );
         if !task.attempts.is_empty() {
-            let met = task.needs.iter().all(|need| self.committed.contains(need));
+            let was = |need: &usize| self.committed.contains(need) || superseded(*need) > 0;
+            let met = task.needs.iter().all(was);
             assert!(
                 met,
                 "task {index} was tried before what it needs was committed"
@@ -271,6 +297,10 @@ proptest! {
         for event in events {
             moment.entropy = moment.entropy.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let before = run.clone();
+            let reopens = match event {
+                Event::Reopen(task) => Some(task),
+                _ => None,
+            };
             let effects = match event {
                 Event::Place(task) => run.place(task, &moment),
                 Event::Hold(task) => run.hold(task, path_down(), &moment),
@@ -293,13 +323,19 @@ proptest! {
                 Event::Cancel => run.cancel(&moment),
                 Event::Abandon => run.abandon(abandonment(), &moment),
                 Event::Resume => run.resume(Value::Null, &moment),
+                Event::Reopen(task) => run.reopen(&[task], Value::Null, &moment),
                 Event::Wait => {
                     moment.now = moment.now.checked_add(SignedDuration::from_secs(2)).expect("in range");
                     continue;
                 }
             };
             match effects {
-                Ok(effects) => witness.check(&run, &effects.records),
+                Ok(effects) => {
+                    if let Some(task) = reopens {
+                        witness.reopened(&run, task);
+                    }
+                    witness.check(&run, &effects.records);
+                }
                 Err(_) => prop_assert_eq!(&before, &run, "a rejected command changed something"),
             }
         }
@@ -311,7 +347,17 @@ proptest! {
         let mut moment = Moment { now: Timestamp::UNIX_EPOCH, entropy: 3 };
         run.submit(&moment).expect("a diamond is ordered");
         let mut choices = choices.into_iter();
+        let mut turns = choices.next().unwrap_or(7) % 16;
         for _ in 0..200 {
+            // Cancelled or not, and what is true or not: it ends.
+            turns = turns.saturating_sub(1);
+            if turns == 1 && run.cancel(&moment).is_ok() || turns == 2 {
+                let task = usize::from(choices.next().unwrap_or(7) % 5);
+                let _ = run.reopen(&[task], Value::Null, &moment);
+            }
+            if run.state.is_final() {
+                return Ok(());
+            }
             let due: Vec<usize> = run.placeable(moment.now).collect();
             for task in due {
                 run.place(task, &moment).expect("placeable");

@@ -39,6 +39,7 @@ pub(crate) enum For {
     Record { attempt: Fenced, kind: ReportKind },
     Client { client: usize, run: RunId },
     Resumed { client: usize },
+    Reopened,
     Abandoned { run: RunId },
     Nobody,
 }
@@ -55,6 +56,10 @@ pub(crate) enum Answer {
     /// Of whoever takes a run up again.
     Resumed {
         client: usize,
+        result: Result<Update, CommandError>,
+    },
+    /// Of whoever takes up an open run of which something is not true any more.
+    Reopened {
         result: Result<Update, CommandError>,
     },
     /// Of whoever gives a run up.
@@ -112,6 +117,7 @@ impl ControlLife {
                         result,
                     },
                     For::Resumed { client } => Answer::Resumed { client, result },
+                    For::Reopened => Answer::Reopened { result },
                     For::Abandoned { run } => Answer::Abandoned { run, result },
                     For::Nobody => return None,
                 })

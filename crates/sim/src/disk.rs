@@ -93,6 +93,7 @@ impl WorldDisk {
         folders
             .into_iter()
             .all(|folder| state.kept.contains_key(folder))
+            && state.seen.get(path) == state.kept.get(path)
             && matches!(state.kept.get(path), Some(Node::File(content))
                 if state.contents[*content].kept == state.contents[*content].seen)
     }

@@ -26,6 +26,10 @@ pub(crate) struct Witness {
     done: BTreeMap<TaskId, u32>,
     /// The ledger, as it heard.
     ledger: Vec<Vec<u8>>,
+    /// Tasks that were to be decided on anew, with the last attempt that does not count any more.
+    reopened: BTreeMap<TaskId, u32>,
+    /// How often tasks of a run were to be.
+    reopenings: BTreeMap<RunId, usize>,
     /// Tasks of which it is known that the work was done that answers them.
     answered: BTreeSet<TaskId>,
 }
@@ -78,6 +82,27 @@ impl Witness {
         if self.done.get(&token.task) == Some(&token.number) {
             self.done.remove(&token.task);
         }
+    }
+
+    /// A task of a run, and all that need it, are to be decided on anew: work that is done is done
+    /// again.
+    pub(crate) fn reopens(&mut self, run: &Run, task: usize) {
+        *self.reopenings.entry(run.id.clone()).or_default() += 1;
+        let mut open = BTreeSet::from([task]);
+        for (index, task) in run.tasks.iter().enumerate() {
+            if task.needs.iter().any(|need| open.contains(need)) {
+                open.insert(index);
+            }
+            if open.contains(&index) && task.state == TaskState::Succeeded {
+                let last = task.current().map_or(0, |attempt| attempt.number);
+                self.reopened.insert(task.id.clone(), last);
+            }
+        }
+    }
+
+    /// Whether an attempt's task was to be decided on anew since.
+    fn is_superseded(&self, task: &TaskId, number: u32) -> bool {
+        self.reopened.get(task).is_some_and(|last| number <= *last)
     }
 
     /// The ledger takes what it hears: the next entries, or again what it has.
@@ -166,8 +191,11 @@ impl Witness {
         let current = task.current().map_or(0, |attempt| attempt.number);
         let given_up = task.attempts.iter();
         let mut given_up = given_up.filter(|attempt| attempt.state == AttemptState::Abandoned);
-        let holds = done
-            .is_none_or(|done| current <= done || given_up.any(|attempt| attempt.number == done));
+        let holds = done.is_none_or(|done| {
+            current <= done
+                || self.is_superseded(&task.id, done)
+                || given_up.any(|attempt| attempt.number == done)
+        });
         hold(holds, || {
             format!(
                 "{} was done, and is done again by attempt {current}",
@@ -175,7 +203,9 @@ impl Witness {
             )
         })?;
         let standing = |attempt: &&Attempt| {
-            attempt.staged.is_some() && attempt.state != AttemptState::Abandoned
+            attempt.staged.is_some()
+                && attempt.state != AttemptState::Abandoned
+                && !self.is_superseded(&task.id, attempt.number)
         };
         let decided = task.attempts.iter().filter(standing).count();
         hold(decided <= 1, || format!("{} was decided twice", task.id))
@@ -198,20 +228,80 @@ impl Witness {
             }
         }
         memory.each_run(|run, _| {
-            recorded(run, &evidence)?;
+            self.recorded(run, &evidence)?;
             for (index, task) in run.tasks.iter().enumerate() {
                 let visible = outputs
                     .iter()
                     .filter(|(of, at, _)| (of, *at) == (&run.id, index))
                     .count();
                 let own = task.state == TaskState::Succeeded && task.answered.is_none();
-                hold(visible == usize::from(own), || {
+                let superseded = task.attempts.iter().filter(|attempt| {
+                    let current = Some(attempt.number) == task.current().map(|at| at.number);
+                    attempt.committed_at.is_some() && !(own && current)
+                });
+                let superseded = superseded
+                    .filter(|attempt| self.is_superseded(&task.id, attempt.number))
+                    .count();
+                hold(visible == usize::from(own) + superseded, || {
                     format!("{} is {:?} with {visible} outputs", task.id, task.state)
                 })?;
-                one_outcome(task, &committed)?;
+                self.one_outcome(task, &committed)?;
             }
             Ok(())
         })
+    }
+
+    /// A task that succeeded has what its last attempt wrote in its table, and no other has anything,
+    /// but for those that were committed before the task was decided on anew.
+    fn one_outcome(&self, task: &Task, committed: &BTreeSet<(String, String)>) -> Holds {
+        let own = task.state == TaskState::Succeeded && task.answered.is_none();
+        let last = task.current().map(|current| current.number);
+        for attempt in &task.attempts {
+            let number = attempt.number;
+            let token = AttemptToken {
+                task: task.id.clone(),
+                number,
+            };
+            let writer = token.to_string();
+            let in_tables = committed.iter().filter(|(_, by)| *by == writer).count();
+            let before = attempt.committed_at.is_some() && self.is_superseded(&task.id, number);
+            let wanted = usize::from(own && last == Some(number) || before);
+            hold(in_tables == wanted, || {
+                format!("{writer} has {in_tables} versions in tables, of {wanted}")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Every run has its evidence: once, and in order.
+    fn recorded(&self, run: &Run, evidence: &[(EvidenceKind, Option<RunId>)]) -> Holds {
+        let of_run = evidence
+            .iter()
+            .filter(|(_, of)| of.as_ref() == Some(&run.id));
+        let kinds: Vec<EvidenceKind> = of_run.map(|(kind, _)| *kind).collect();
+        let count = |wanted| kinds.iter().filter(|kind| **kind == wanted).count();
+        let attempts = || run.tasks.iter().flat_map(|task| &task.attempts);
+        let answered = run.tasks.iter().filter(|task| task.answered.is_some());
+        let answered = answered.count();
+        let succeeded = run.tasks.iter();
+        let succeeded = succeeded.filter(|task| task.state == TaskState::Succeeded);
+        let reopenings = self.reopenings.get(&run.id).copied().unwrap_or(0);
+        let results = if reopenings == 0 {
+            count(EvidenceKind::Answer) == answered
+                && count(EvidenceKind::Commit) + answered == succeeded.count()
+        } else {
+            // What does not count any more stays in evidence.
+            let committed = attempts().filter(|attempt| attempt.committed_at.is_some());
+            count(EvidenceKind::Answer) >= answered
+                && count(EvidenceKind::Commit) == committed.count()
+        };
+        let whole = kinds.first() == Some(&EvidenceKind::Submission)
+            && kinds.last() == Some(&EvidenceKind::Run)
+            && in_turns(&kinds, reopenings)
+            && count(EvidenceKind::Submission) == 1
+            && count(EvidenceKind::Attempt) == attempts().count()
+            && results;
+        hold(whole, || format!("the evidence of {} is {kinds:?}", run.id))
     }
 }
 
@@ -228,58 +318,27 @@ fn answered_by_work(memory: &Memory, task: &TaskId, by: &TaskId) -> Holds {
         Ok::<(), String>(())
     })?;
     let key = |task: &Option<Task>| Some(task.as_ref()?.work.as_ref()?.key);
-    let committed = done.as_ref().and_then(Task::current);
-    let committed = committed.is_some_and(|attempt| attempt.committed_at.is_some());
+    // It may be that it is done anew by now.
+    let mut attempts = done.iter().flat_map(|task| &task.attempts);
+    let committed = attempts.any(|attempt| attempt.committed_at.is_some());
     hold(
         key(&of).is_some() && key(&of) == key(&done) && committed,
         || format!("{task} is answered by {by}, which did not do its work"),
     )
 }
 
-/// A task that succeeded has what its last attempt wrote in its table, and no other has anything.
-fn one_outcome(task: &Task, committed: &BTreeSet<(String, String)>) -> Holds {
-    let name = |number| {
-        let task = task.id.clone();
-        AttemptToken { task, number }.to_string()
-    };
-    for attempt in &task.attempts {
-        let writer = name(attempt.number);
-        let in_tables = committed.iter().filter(|(_, by)| *by == writer).count();
-        let last = Some(attempt.number) == task.current().map(|current| current.number);
-        let own = task.state == TaskState::Succeeded && task.answered.is_none();
-        let wanted = usize::from(last && own);
-        hold(in_tables == wanted, || {
-            format!("{writer} has {in_tables} versions in tables, of {wanted}")
-        })?;
+/// A run ends, is taken up again, ends again, and so on. While it is open it may be taken up so often
+/// besides.
+fn in_turns(kinds: &[EvidenceKind], besides: usize) -> bool {
+    let (mut open, mut taken_up) = (true, 0);
+    for kind in kinds {
+        match kind {
+            EvidenceKind::Run if open => open = false,
+            EvidenceKind::Run => return false,
+            EvidenceKind::Resumption if open => taken_up += 1,
+            EvidenceKind::Resumption => open = true,
+            _ => {}
+        }
     }
-    Ok(())
-}
-
-/// Every run has its evidence: once, and in order.
-fn recorded(run: &Run, evidence: &[(EvidenceKind, Option<RunId>)]) -> Holds {
-    let of_run = evidence
-        .iter()
-        .filter(|(_, of)| of.as_ref() == Some(&run.id));
-    let kinds: Vec<EvidenceKind> = of_run.map(|(kind, _)| *kind).collect();
-    let count = |wanted| kinds.iter().filter(|kind| **kind == wanted).count();
-    let attempts: usize = run.tasks.iter().map(|task| task.attempts.len()).sum();
-    let answered = run.tasks.iter().filter(|task| task.answered.is_some());
-    let answered = answered.count();
-    let succeeded = run.tasks.iter();
-    let succeeded = succeeded.filter(|task| task.state == TaskState::Succeeded);
-    let ends = kinds
-        .iter()
-        .filter(|kind| matches!(kind, EvidenceKind::Run | EvidenceKind::Resumption));
-    // It ends, is taken up again, ends again, and so on.
-    let in_turns = ends
-        .enumerate()
-        .all(|(at, kind)| (at % 2 == 0) == (*kind == EvidenceKind::Run));
-    let whole = kinds.first() == Some(&EvidenceKind::Submission)
-        && kinds.last() == Some(&EvidenceKind::Run)
-        && in_turns
-        && count(EvidenceKind::Submission) == 1
-        && count(EvidenceKind::Attempt) == attempts
-        && count(EvidenceKind::Answer) == answered
-        && count(EvidenceKind::Commit) + answered == succeeded.count();
-    hold(whole, || format!("the evidence of {} is {kinds:?}", run.id))
+    taken_up <= besides
 }

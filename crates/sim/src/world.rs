@@ -14,12 +14,15 @@ mod telling;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+    ops::AddAssign,
     path::{Path, PathBuf},
 };
 
 use barecount_agent::IdentityVerifier;
 use barecount_api::assignment::{Event, Order};
 use barecount_control::{
+    Update,
     desk::Memory,
     reconcile::{Input, Todo},
 };
@@ -52,12 +55,50 @@ pub struct Tally {
     pub deaths: u64,
     /// Runs that were taken up again.
     pub resumed: u64,
+    /// Runs of which something was not true any more when they were taken up.
+    pub reopened: u64,
     /// Runs that were given up, with what was decided for.
     pub abandoned: u64,
     /// Tasks that work which was done before answered.
     pub answered: u64,
     /// Times that a host lost power.
     pub power_losses: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.steps += other.steps;
+        self.batches += other.batches;
+        self.attempts += other.attempts;
+        self.deaths += other.deaths;
+        self.resumed += other.resumed;
+        self.reopened += other.reopened;
+        self.abandoned += other.abandoned;
+        self.answered += other.answered;
+        self.power_losses += other.power_losses;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            steps,
+            batches,
+            attempts,
+            deaths,
+            resumed,
+            reopened,
+            abandoned,
+            answered,
+            power_losses,
+        } = self;
+        write!(
+            f,
+            "{steps} steps, {batches} batches, {attempts} attempts, {deaths} deaths, \
+             {power_losses} losses of power; {resumed} runs resumed, {reopened} reopened, \
+             {abandoned} given up, {answered} tasks answered"
+        )
+    }
 }
 
 /// What happens next in the world.
@@ -158,6 +199,8 @@ pub(crate) struct World {
     /// The host on whose disk lies what an attempt staged.
     carried: BTreeMap<AttemptToken, usize>,
     giving_up: BTreeSet<RunId>,
+    /// Runs that the control plane which begins follows with the rest.
+    reopened: Vec<Update>,
     verifier: Option<IdentityVerifier>,
     queue: BTreeMap<(u64, u64), Happening>,
     queued: u64,
@@ -208,6 +251,7 @@ impl World {
             placed: BTreeMap::new(),
             carried: BTreeMap::new(),
             giving_up: BTreeSet::new(),
+            reopened: Vec::new(),
             verifier: None,
             queue: BTreeMap::new(),
             queued: 0,

@@ -7,6 +7,8 @@ use std::{
     time::Instant,
 };
 
+use barecount_sim::Tally;
+
 /// So many histories take some 5 s of one processor in a debug build.
 const HISTORIES: u64 = 200;
 
@@ -23,60 +25,37 @@ fn every_history_comes_to_one_end_whatever_goes_wrong_in_it() -> Result<(), Box<
     let first = number("BARECOUNT_SIM_SEED", 0)?;
     let began = Instant::now();
     let next = AtomicU64::new(first);
-    let play = || -> Result<[u64; 8], String> {
-        let mut sum = [0; 8];
+    let play = || -> Result<Tally, String> {
+        let mut sum = Tally::default();
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= first + histories {
                 return Ok(sum);
             }
-            let tally = barecount_sim::play(seed).map_err(|violation| {
+            sum += barecount_sim::play(seed).map_err(|violation| {
                 // The others need not go on.
                 next.store(u64::MAX / 2, Ordering::Relaxed);
                 violation.to_string()
             })?;
-            let of = [
-                tally.steps,
-                tally.batches,
-                tally.attempts,
-                tally.deaths,
-                tally.power_losses,
-                tally.resumed,
-                tally.abandoned,
-                tally.answered,
-            ];
-            sum.iter_mut().zip(of).for_each(|(sum, of)| *sum += of);
         }
     };
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    let sums: Vec<Result<[u64; 8], String>> = thread::scope(|scope| {
+    let sums: Vec<Result<Tally, String>> = thread::scope(|scope| {
         let played: Vec<_> = (0..threads).map(|_| scope.spawn(play)).collect();
         let joined = played.into_iter().map(|thread| thread.join());
         joined
             .map(|joined| joined.unwrap_or_else(|_| Err("a history panicked".to_owned())))
             .collect()
     });
-    let mut sum = [0; 8];
+    let mut sum = Tally::default();
     for of in sums {
-        sum.iter_mut().zip(of?).for_each(|(sum, of)| *sum += of);
+        sum += of?;
     }
-    let [
-        steps,
-        batches,
-        attempts,
-        deaths,
-        losses,
-        resumed,
-        abandoned,
-        answered,
-    ] = sum;
     let took = began.elapsed().as_secs_f64();
     let rate = histories as f64 / took.max(0.001);
     // Shown where somebody asked for these histories.
     let text = format!(
-        "{histories} histories from seed {first} in {took:.1} s, {rate:.0} a second: {steps} steps, \
-         {batches} batches, {attempts} attempts, {deaths} deaths, {losses} losses of power; \
-         {resumed} runs resumed, {abandoned} given up, {answered} tasks answered\n"
+        "{histories} histories from seed {first} in {took:.1} s, {rate:.0} a second: {sum}\n"
     );
     std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())?;
     Ok(())

@@ -81,7 +81,8 @@ pub(super) async fn untrue(platform: &Platform, run: &Run) -> Result<Vec<(usize,
     untrue.map_err(|error| unreadable(&error))
 }
 
-/// Lets those tasks of a run that goes on be done again whose results are not true any more.
+/// Lets those tasks of a run that goes on be done again whose results are not true any more. Of one
+/// that was cancelled, that is for whoever resumes it.
 ///
 /// # Errors
 /// If earlier runs cannot be read, or the change cannot be made durable.
@@ -91,7 +92,7 @@ pub(super) async fn reopen(
     preparation: &Preparation<'_>,
     lock: &Lock,
 ) -> Result<Update, Failure> {
-    if update.run.state.is_final() {
+    if !update.run.state.starts_tasks() {
         return Ok(update);
     }
     let untrue = platform.answers.untrue(&update.run, &update.plan).await;

@@ -233,6 +233,7 @@ async fn carry_out_once(
     // An earlier process was ended while it cancelled the run. Now that is done, and the run
     // can be taken up again, which is what it was asked for this time.
     let update = resume(&run, platform, preparation, lock).await?;
+    let update = again::reopen(update, platform, preparation, lock).await?;
     let followed = Followed::Existing(update);
     let run = follow(followed, platform, watcher, permit, interrupts).await?;
     Ok((run, taken_up))

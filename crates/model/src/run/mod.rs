@@ -132,6 +132,11 @@ impl RunState {
         }
     }
 
+    /// Whether tasks of it may still be started.
+    pub fn starts_tasks(self) -> bool {
+        matches!(self, Self::Waiting | Self::Running)
+    }
+
     /// Whether nothing changes any more unless somebody resumes it.
     pub fn is_final(self) -> bool {
         matches!(

@@ -10,14 +10,15 @@ impl Run {
     /// `decision` is what permitted it.
     ///
     /// # Errors
-    /// [`Rejection::WrongState`] once the run has ended; [`Rejection::UnknownTask`].
+    /// [`Rejection::WrongState`] once the run has ended, or comes to its end because it was
+    /// cancelled: nothing starts then, and what is open would stay so. [`Rejection::UnknownTask`].
     pub fn reopen(
         &mut self,
         tasks: &[usize],
         decision: Value,
         moment: &Moment,
     ) -> Result<Effects, Rejection> {
-        if self.state.is_final() {
+        if !self.state.starts_tasks() {
             return Err(Rejection::WrongState {
                 state: self.state,
                 verb: "reopened",

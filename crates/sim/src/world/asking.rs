@@ -82,6 +82,32 @@ impl World {
         self.ask(life, Ask::Resume { run, permit }, For::Resumed { client });
     }
 
+    /// Whoever takes an open run up may find that what a task came to is not true any more: it is
+    /// decided on anew, with all that needs it, and the run is followed from then on.
+    pub(super) fn may_reopen(&mut self, life: u64, update: &Update) -> bool {
+        let run = &update.run;
+        let tasks = run.tasks.iter().enumerate();
+        let succeeded = tasks.filter(|(_, task)| task.state == TaskState::Succeeded);
+        let succeeded: Vec<usize> = succeeded.map(|(index, _)| index).collect();
+        let shape = plans::of(&run.pipeline).filter(|_| run.state.starts_tasks());
+        let (Some(shape), false) = (shape, succeeded.is_empty()) else {
+            return false;
+        };
+        if self.healed || !self.dice.chance(250) {
+            return false;
+        }
+        let task = succeeded[self.dice.below(succeeded.len() as u64) as usize];
+        self.note(|| format!("task {task} of {} is not true any more", run.id));
+        self.witness.reopens(run, task);
+        let ask = Ask::Reopen {
+            run: run.id.clone(),
+            tasks: vec![task],
+            permit: Arc::clone(&shape.resume),
+        };
+        self.ask(life, ask, For::Reopened);
+        true
+    }
+
     /// Gives a run up, once it is known that what was decided for cannot be committed: what can be,
     /// is before.
     pub(super) fn give_up(&mut self, run: &RunId) -> Result<(), String> {
@@ -177,6 +203,14 @@ impl World {
                     }
                     // Whether it goes on is found out by asking for it under its token.
                     Err(_) => self.soon(5_000, Happening::Submit { client }),
+                },
+                Answer::Reopened { result } => match result {
+                    Ok(update) => {
+                        self.tally.reopened += 1;
+                        self.reopened.push(update);
+                    }
+                    // The process tells why it cannot go on, and ends.
+                    Err(_) => self.soon(1, Happening::ControlDies),
                 },
                 Answer::Abandoned { run, result } => match result {
                     Ok(_) => self.tally.abandoned += 1,

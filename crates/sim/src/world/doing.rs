@@ -159,6 +159,16 @@ impl World {
             Ok::<(), String>(())
         })?;
         updates.sort_by(|one, other| one.run.id.cmp(&other.run.id));
+        let all = updates.len();
+        updates.retain(|update| !self.may_reopen(life, update));
+        if updates.len() < all {
+            // Nothing is followed before it is known.
+            self.flush(life);
+            updates.append(&mut self.reopened);
+            if updates.len() < all {
+                return Ok(());
+            }
+        }
         let (runs, new) = (updates, false);
         self.tell(life, Input::Followed { runs, new });
         Ok(())
