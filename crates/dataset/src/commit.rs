@@ -155,6 +155,28 @@ impl Tables {
         Ok(committed)
     }
 
+    /// What of a decision an earlier roll-forward did commit. Nothing is changed.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// [`CommitError::Table`] if a table cannot be read.
+    pub async fn standing(&self, decision: &Decision) -> Result<Vec<Committed>, CommitError> {
+        let mut standing = Vec::new();
+        for commit in &decision.datasets {
+            let Some(delta) = self.load(&commit.table, None).await? else {
+                continue;
+            };
+            match self.find(commit, &delta).await {
+                Ok(found) => standing.extend(found),
+                // Later work of the same kind stands in its place.
+                Err(CommitError::Superseded { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(standing)
+    }
+
     async fn commit(&self, commit: &DatasetCommit, at_ms: i64) -> Result<Committed, CommitError> {
         check(commit)?;
         for _ in 0..MAX_CONFLICTS {

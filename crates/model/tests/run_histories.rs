@@ -138,6 +138,7 @@ fn abandonment() -> Abandonment {
     Abandonment {
         by: "ada".to_owned(),
         reason: "planted".to_owned(),
+        standing: Vec::new(),
     }
 }
 

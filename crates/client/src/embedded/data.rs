@@ -382,23 +382,10 @@ impl Committer for StateData {
         decided_at_ms: i64,
     ) -> Result<Vec<CommittedDataset>, DataError> {
         let tables = self.tables_of(tenant)?;
-        let failed = |message: String| DataError::Host {
-            code: "BC0706",
-            message,
-        };
-        let datasets = staged
-            .datasets
-            .iter()
-            .map(|staged| serde_json::from_value(staged.commit.clone()))
-            .collect::<Result<Vec<DatasetCommit>, _>>()
-            .map_err(|error| failed(format!("a commit decision cannot be read: {error}")))?;
-        let decision = Decision {
-            decided_at_ms,
-            datasets,
-        };
+        let decision = decision(staged, decided_at_ms)?;
         self.boundaries.note(tables.tenant(), staged)?;
         let committed = tables.roll_forward(&decision).await;
-        let committed = committed.map_err(|error| failed(chain(&error)))?;
+        let committed = committed.map_err(|error| not_rolled(chain(&error)))?;
         self.boundaries
             .settle(staged, &decision, &committed, &tables)
             .await?;
@@ -407,6 +394,37 @@ impl Committer for StateData {
             blocking(move || checkpoints.roll_forward(&checkpoint, decided_at_ms)).await??;
         }
         Ok(committed.into_iter().map(committed_dataset).collect())
+    }
+
+    async fn standing(
+        &self,
+        tenant: &str,
+        staged: &Staged,
+    ) -> Result<Vec<CommittedDataset>, DataError> {
+        let tables = self.tables_of(tenant)?;
+        let standing = tables.standing(&decision(staged, 0)?).await;
+        let standing = standing.map_err(|error| not_rolled(chain(&error)))?;
+        Ok(standing.into_iter().map(committed_dataset).collect())
+    }
+}
+
+fn decision(staged: &Staged, decided_at_ms: i64) -> Result<Decision, DataError> {
+    let datasets = staged
+        .datasets
+        .iter()
+        .map(|staged| serde_json::from_value(staged.commit.clone()))
+        .collect::<Result<Vec<DatasetCommit>, _>>()
+        .map_err(|error| not_rolled(format!("a commit decision cannot be read: {error}")))?;
+    Ok(Decision {
+        decided_at_ms,
+        datasets,
+    })
+}
+
+fn not_rolled(message: String) -> DataError {
+    DataError::Host {
+        code: "BC0706",
+        message,
     }
 }
 

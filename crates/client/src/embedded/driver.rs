@@ -47,6 +47,13 @@ pub(crate) trait Committer: Send + Sync {
         staged: &Staged,
         decided_at_ms: i64,
     ) -> Result<Vec<CommittedDataset>, DataError>;
+
+    /// Those datasets of a decision that an earlier try did make versions. Nothing is changed.
+    async fn standing(
+        &self,
+        tenant: &str,
+        staged: &Staged,
+    ) -> Result<Vec<CommittedDataset>, DataError>;
 }
 
 /// What the loop tells those who watch.

@@ -10,7 +10,10 @@ use barecount_control::{
 use barecount_model::{
     codes,
     plan::Plan,
-    run::{Abandonment, Run, TaskState},
+    run::{
+        Abandonment, Run, TaskState,
+        outcome::{CommittedDataset, Staged},
+    },
 };
 use jiff::Timestamp;
 
@@ -119,14 +122,16 @@ impl Ending<'_> {
         let told = match reason {
             None => platform.control.cancel(&run.id, &permit).await,
             Some(reason) => {
-                if let Some(update) = self.commit_what_can_be(platform, run).await?
-                    && update.run.state.is_final()
-                {
+                let (update, standing) = self.commit_what_can_be(platform, run).await?;
+                if update.is_some_and(|update| update.run.state.is_final()) {
                     self.reporter.note("nothing is left to be given up");
                     return Ok(());
                 }
-                let by = requester::name();
-                let abandonment = Abandonment { by, reason };
+                let abandonment = Abandonment {
+                    by: requester::name(),
+                    reason,
+                    standing,
+                };
                 platform
                     .control
                     .abandon(&run.id, abandonment, &permit)
@@ -160,13 +165,14 @@ impl Ending<'_> {
     }
 
     /// Carries out the decisions that can be carried out after all: what was accepted is given up
-    /// only where nothing else is left. Gives the run as it is after the last of them.
+    /// only where nothing else is left. Gives the run as it is after the last of them, and which
+    /// datasets of the others are versions already.
     async fn commit_what_can_be(
         &self,
         platform: &Platform,
         run: &Run,
-    ) -> Result<Option<Update>, Failure> {
-        let mut last = None;
+    ) -> Result<(Option<Update>, Vec<CommittedDataset>), Failure> {
+        let (mut last, mut standing) = (None, Vec::new());
         for (index, task) in run.tasks.iter().enumerate() {
             let attempt = task
                 .current()
@@ -194,13 +200,44 @@ impl Ending<'_> {
                     let update = platform.control.committed(&fenced, outputs).await;
                     last = Some(update.map_err(|error| command_failure(&error))?);
                 }
-                Err(error) => self.reporter.note(&format!(
-                    "{name}: what it wrote is given up; it cannot be committed because {}",
-                    chain(&error)
-                )),
+                Err(error) => {
+                    standing.extend(self.standing(platform, &run.tenant, &name, staged).await?);
+                    self.reporter.note(&format!(
+                        "{name}: what it wrote is given up; it cannot be committed because {}",
+                        chain(&error)
+                    ));
+                }
             }
         }
-        Ok(last)
+        Ok((last, standing))
+    }
+
+    /// What of a decision that cannot be carried out was by an earlier try. Where that cannot be
+    /// told, nothing is given up.
+    async fn standing(
+        &self,
+        platform: &Platform,
+        tenant: &str,
+        task: &str,
+        staged: &Staged,
+    ) -> Result<Vec<CommittedDataset>, Failure> {
+        let standing = platform.committer.standing(tenant, staged).await;
+        let standing = standing.map_err(|error| {
+            let what = format!("{task}: whether what it wrote was committed cannot be told");
+            Failure::new(Status::Unavailable, what)
+                .because(&error)
+                .with_help("Nothing is given up. Make its tables readable, or move them away, and ask again.")
+        })?;
+        for CommittedDataset {
+            dataset, version, ..
+        } in &standing
+        {
+            self.reporter.warn(&format!(
+                "{task}: {dataset}@{version} was committed before, and stays; `barecount datasets \
+                 restore` goes back behind it"
+            ));
+        }
+        Ok(standing)
     }
 
     /// Sees to it that what is under way is stopped, and what is decided for committed.

@@ -110,7 +110,9 @@ async fn a_decision_rolled_forward_twice_commits_once() -> TestResult {
     )?;
     let decision = decision("a1", &schema, &staged, WriteMode::Overwrite)?;
 
+    assert_eq!(tables.standing(&decision).await?, []);
     let first = tables.roll_forward(&decision).await?;
+    assert_eq!(tables.standing(&decision).await?, first);
     assert_eq!(first[0].digest, staged.content_digest);
     assert_eq!((first[0].version, first[0].rows), (0, 3));
     // Staging may be swept as soon as the commit was reported.

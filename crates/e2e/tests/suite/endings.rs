@@ -199,6 +199,51 @@ fn a_decision_that_cannot_be_carried_out_is_given_up_on_record_and_the_pipeline_
 }
 
 #[test]
+fn what_was_committed_of_a_decision_that_is_given_up_is_told_and_on_record() -> Outcome {
+    let place = Place::new();
+    let both = |row: u32| {
+        adding(&place, row, "");
+        let manifest = fs_err::read_to_string(place.join("pipeline.yaml"))?;
+        let (before, output) = manifest
+            .split_once("      outputs:\n")
+            .ok_or("no outputs")?;
+        let ahead = output.replace("kpi.rows", "kpi.ahead");
+        place.write(
+            "pipeline.yaml",
+            format!("{before}      outputs:\n{ahead}{output}"),
+        );
+        let sql = fs_err::read_to_string(place.join("add.sql"))?;
+        let ahead = sql.replace("kpi.rows", "kpi.ahead");
+        place.write("add.sql", format!("{ahead}{sql}"));
+        Outcome::Ok(())
+    };
+    both(1)?;
+    told(&place, &["run", "pipeline.yaml"]).exits_with(0);
+    both(2)?;
+    fs_err::write(obstacle(&place), "in the way")?;
+    told(&place, &["run", "pipeline.yaml"]).fails_with(6, "BC0706");
+    let run = newest(&place);
+    let reason = ["runs", "abandon", id(&run), "--reason", "no room"];
+    told(&place, &reason)
+        .exits_with(0)
+        .tells("kpi.ahead@1 was committed before, and stays");
+    let listed = asked(&place, &["evidence", "ls", "--run", id(&run)], "evidence");
+    let mut entries = listed["items"].as_array().into_iter().flatten();
+    let entry = entries
+        .find(|entry| entry["kind"] == "abandonment")
+        .ok_or("it was given up")?;
+    let index = entry["index"].to_string();
+    let shown = asked(&place, &["evidence", "show", &index], "evidence_entry");
+    let standing = &shown["statement"]["predicate"]["standing"];
+    assert_eq!(
+        (&standing[0]["dataset"], &standing[0]["version"]),
+        (&json!("kpi.ahead"), &json!(1))
+    );
+    assert_eq!(standing.as_array().map(Vec::len), Some(1), "{standing}");
+    Ok(())
+}
+
+#[test]
 fn a_decision_that_can_be_carried_out_after_all_is_not_given_up() -> Outcome {
     let (place, run) = wedged();
     fs_err::remove_file(obstacle(&place))?;

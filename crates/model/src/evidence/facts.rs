@@ -269,6 +269,8 @@ pub(super) struct AbandonmentFacts<'a> {
     given_up: Vec<GivenUp<'a>>,
     reason: &'a str,
     run: RunFacts<'a>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    standing: &'a [CommittedDataset],
 }
 
 #[derive(Serialize)]
@@ -299,6 +301,7 @@ impl<'a> AbandonmentFacts<'a> {
             given_up: given_up.collect(),
             reason: &abandonment.reason,
             run: RunFacts::of(run),
+            standing: &abandonment.standing,
         }
     }
 }

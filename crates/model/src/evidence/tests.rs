@@ -34,6 +34,7 @@ fn records() -> Vec<Record> {
     let abandonment = Abandonment {
         by: "ada".to_owned(),
         reason: "the table is \"gone\"".to_owned(),
+        standing: Vec::new(),
     };
     vec![
         Record::RunSubmitted,

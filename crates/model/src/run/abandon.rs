@@ -2,7 +2,7 @@
 
 use super::{
     AttemptState, Effects, Moment, Record, Rejection, Run, TaskState,
-    outcome::{Failure, FailureKind},
+    outcome::{CommittedDataset, Failure, FailureKind},
 };
 use crate::codes;
 
@@ -13,6 +13,9 @@ pub struct Abandonment {
     pub by: String,
     /// Why, in their words.
     pub reason: String,
+    /// Datasets that an earlier try did make versions, of decisions that cannot be carried out
+    /// whole. They stay.
+    pub standing: Vec<CommittedDataset>,
 }
 
 impl Run {
@@ -36,7 +39,7 @@ impl Run {
             });
         }
         let mut effects = Effects::default();
-        let Abandonment { by, reason } = &abandonment;
+        let Abandonment { by, reason, .. } = &abandonment;
         let mut struck = Vec::new();
         for (index, task) in self.tasks.iter_mut().enumerate() {
             match task.state {

@@ -98,7 +98,7 @@ pub struct StagedDataset {
 }
 
 /// One dataset version that a decision became.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommittedDataset {
     /// Its name.
     pub dataset: String,

@@ -16,8 +16,12 @@ use barecount_runner::launch::AttemptToken;
 use super::{Happening, World};
 use crate::{
     control::{Answer, For},
-    plans,
+    data::Unrolled,
+    plans::{self, Shape},
 };
+
+/// A task's decision: its index, and the attempt with what it staged.
+type Decided = (usize, u32, AttemptToken, Staged);
 
 impl World {
     pub(super) fn submit(&mut self, client: usize) {
@@ -122,7 +126,46 @@ impl World {
         };
         let life = control.id;
         self.giving_up.remove(run);
-        let mut decided: Vec<(usize, u32, AttemptToken, Staged)> = Vec::new();
+        let (shape, decided) = self.decided(run)?;
+        let Some(shape) = shape.filter(|_| !decided.is_empty()) else {
+            return Ok(());
+        };
+        self.note(|| format!("{run} is given up"));
+        for (task, number, token, staged) in decided {
+            let site = self.carrier(run, &token);
+            match self.tables.roll_forward(&self.sites[site], &token, &staged) {
+                Ok(outputs) => {
+                    let run = run.clone();
+                    let attempt = Fenced { run, task, number };
+                    let report = Report::Committed(outputs);
+                    self.ask(life, Ask::Tell { attempt, report }, For::Nobody);
+                }
+                // Whether it was committed before cannot be told: nothing is given up.
+                Err(Unrolled::Failed(_)) => {
+                    self.will_give_up(run);
+                    return Ok(());
+                }
+                Err(Unrolled::Stuck | Unrolled::Gone(_)) => {}
+            }
+        }
+        let ask = Ask::Abandon {
+            run: run.clone(),
+            abandonment: Abandonment {
+                by: "an operator".to_owned(),
+                reason: "it cannot be committed".to_owned(),
+                standing: Vec::new(),
+            },
+            permit: Arc::clone(&shape.cancel),
+        };
+        self.ask(life, ask, For::Abandoned { run: run.clone() });
+        // Nothing else is rolled forward meanwhile.
+        self.flush(life);
+        Ok(())
+    }
+
+    /// What a run is one of, and what of it is decided for and not carried out.
+    fn decided(&self, run: &RunId) -> Result<(Option<&'static Shape>, Vec<Decided>), String> {
+        let mut decided = Vec::new();
         let mut shape = None;
         self.memory.each_run(|found, _| {
             if found.id != *run {
@@ -145,31 +188,7 @@ impl World {
             }
             Ok::<(), String>(())
         })?;
-        let Some(shape) = shape.filter(|_| !decided.is_empty()) else {
-            return Ok(());
-        };
-        self.note(|| format!("{run} is given up"));
-        for (task, number, token, staged) in decided {
-            let site = self.carrier(run, &token);
-            if let Ok(outputs) = self.tables.roll_forward(&self.sites[site], &token, &staged) {
-                let run = run.clone();
-                let attempt = Fenced { run, task, number };
-                let report = Report::Committed(outputs);
-                self.ask(life, Ask::Tell { attempt, report }, For::Nobody);
-            }
-        }
-        let ask = Ask::Abandon {
-            run: run.clone(),
-            abandonment: Abandonment {
-                by: "an operator".to_owned(),
-                reason: "it cannot be committed".to_owned(),
-            },
-            permit: Arc::clone(&shape.cancel),
-        };
-        self.ask(life, ask, For::Abandoned { run: run.clone() });
-        // Nothing else is rolled forward meanwhile.
-        self.flush(life);
-        Ok(())
+        Ok((shape, decided))
     }
 
     pub(super) fn ask(&mut self, life: u64, ask: Ask, of: For) {
