@@ -23,7 +23,7 @@ use barecount_model::{
 use ed25519_dalek::VerifyingKey;
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 pub use self::ledger::LedgerPort;
 use crate::{
@@ -38,10 +38,11 @@ use crate::{
         ending::{EndAt, Ending},
     },
     reconcile::{Decision, Report},
+    seat::Commands,
     shard::{Command, Verb},
     store::{DeadLetter, OpenError, Store, lock::FolderLock},
     told::{Fenced, Submission, Submitted, Update},
-    writer::{self, Answer, Listeners, Message, Writer},
+    writer::{self, Answer, Listeners, Writer},
 };
 
 /// Commands that wait for the writer at most; further callers wait for a place.
@@ -51,7 +52,7 @@ const QUEUE: usize = 4096;
 /// [closed](Control::close).
 #[derive(Clone)]
 pub struct Control {
-    commands: mpsc::Sender<Message>,
+    commands: Commands,
     length: watch::Receiver<u64>,
     issuer: Arc<Issuer>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
@@ -142,9 +143,9 @@ impl Control {
             listeners,
             writer::seed(),
         )?;
-        let thread = writer::spawn(writer, queue)?;
+        let (seat, thread) = writer::spawn(writer, queue)?;
         Ok(Self {
-            commands,
+            commands: Commands::new(commands, seat),
             length,
             issuer,
             thread: Arc::new(Mutex::new(Some(thread))),
@@ -155,9 +156,7 @@ impl Control {
     /// out, everything is told, and the writer has let go of its state when this returns. Other
     /// handles answer with [`CommandError::Closed`] from then on.
     pub async fn close(self) {
-        // It fails only where the writer has ended already.
-        let _ = self.commands.send(Message::Close).await;
-        self.commands.closed().await;
+        self.commands.close().await;
         let thread = self
             .thread
             .lock()
@@ -216,7 +215,7 @@ impl Control {
                 commands.push(Command::Submit(Box::new(submission)));
             }
         }
-        let mut answers = send_all(&self.commands, commands).await?.into_iter();
+        let mut answers = self.commands.all(commands).await?.into_iter();
         let mut answer = || answers.next().unwrap_or(Err(CommandError::Closed));
         let submitted = ids.iter().zip(refused).map(|(id, refused)| {
             refused?;
@@ -368,7 +367,7 @@ impl Control {
             let run = attempt.run;
             Command::Apply { run, verb }
         });
-        let answers = send_all(&self.commands, commands.collect()).await?;
+        let answers = self.commands.all(commands.collect()).await?;
         let update = |answer: Answer| answer?.ok_or(CommandError::Closed);
         Ok(answers.into_iter().map(update).collect())
     }
@@ -530,10 +529,8 @@ impl Control {
         update.ok_or(CommandError::Closed)
     }
 
-    /// Cancel-safe in the sense that a command, once sent, takes effect whether or not its answer
-    /// is awaited.
     async fn send(&self, command: Command) -> Result<Option<Update>, CommandError> {
-        send(&self.commands, command).await
+        one(&self.commands, command).await
     }
 }
 
@@ -547,22 +544,7 @@ fn submitted(id: &RunId, update: Option<Update>) -> Result<Submitted, CommandErr
     })
 }
 
-async fn send(
-    commands: &mpsc::Sender<Message>,
-    command: Command,
-) -> Result<Option<Update>, CommandError> {
-    let answer = send_all(commands, vec![command]).await?.pop();
+async fn one(commands: &Commands, command: Command) -> Result<Option<Update>, CommandError> {
+    let answer = commands.all(vec![command]).await?.pop();
     answer.unwrap_or(Err(CommandError::Closed))
-}
-
-async fn send_all(
-    commands: &mpsc::Sender<Message>,
-    together: Vec<Command>,
-) -> Result<Vec<Answer>, CommandError> {
-    let (reply, answer) = oneshot::channel();
-    commands
-        .send(Message::Do(together, reply))
-        .await
-        .map_err(|_| CommandError::Closed)?;
-    answer.await.map_err(|_| CommandError::Closed)
 }

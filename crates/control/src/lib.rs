@@ -1,6 +1,6 @@
 //! The control plane: durable store, commands, governance, reconcilers.
 //!
-//! One writer thread owns the store and every active run. Commands reach it through
+//! One writer owns the store and every active run. Commands reach it through
 //! [`Control`], are applied in memory in the order they arrive, and are persisted in group commits:
 //! a caller hears of its command only once the change is durable. Nothing here starts a process or
 //! reads a dataset: what is to be done follows from the state ([`barecount_model::run::Pending`])
@@ -17,6 +17,7 @@ mod handle;
 mod identity;
 mod journal;
 pub mod reconcile;
+mod seat;
 mod shard;
 pub mod store;
 #[cfg(test)]

@@ -32,8 +32,9 @@ use crate::{
     governance::{Action, EnvironmentFacts, EnvironmentKind, Explanation},
     identity::Issuer,
     journal::memory::Views,
+    seat::Commands,
     shard::{Command, Verb},
-    writer::{self, Answer, Listeners, Message, Writer},
+    writer::{self, Answer, Listeners, Writer},
 };
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
@@ -248,21 +249,58 @@ fn what_is_in_doubt_is_announced_though_nobody_asks_for_anything_else() -> TestR
     } = Owner::new(&memory)?;
     memory.fail_next(Fault::FailedButPersisted, 2);
     let (commands, queue) = mpsc::channel(1);
-    let thread = writer::spawn(writer, queue)?;
-    let (reply, answer) = oneshot::channel();
-    let asked = Message::Do(vec![submit(&plan(), 1, "one")], reply);
-    commands.blocking_send(asked)?;
-    let answer = answer.blocking_recv()?.pop();
+    let (seat, thread) = writer::spawn(writer, queue)?;
+    let commands = Commands::new(commands, seat);
+    let patience = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
+    let asked = commands.all(vec![submit(&plan(), 1, "one")]);
+    let answer = patience.block_on(asked)?.pop();
     assert!(
         matches!(answer, Some(Err(CommandError::Unknown(_)))),
         "{answer:?}"
     );
-    let patience = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()?;
     let told = async { timeout(Duration::from_secs(30), updates.recv()).await };
     let told = patience.block_on(told)?.ok_or("it is told")?;
     assert_eq!(told.run.token, "one");
+    drop(commands);
+    thread.join().map_err(|_| "the writer panicked")?;
+    Ok(())
+}
+
+/// Whoever asks alone has its commands carried out by its own thread, and the writer's thread finds
+/// out what that left in doubt.
+#[test]
+fn what_a_caller_of_its_own_left_in_doubt_is_announced_as_well() -> TestResult {
+    let memory = Memory::new();
+    let Owner {
+        writer,
+        mut updates,
+        ..
+    } = Owner::new(&memory)?;
+    let (commands, queue) = mpsc::channel(1);
+    let (seat, thread) = writer::spawn(writer, queue)?;
+    let commands = Commands::new(commands, seat);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_time()
+        .build()?;
+    runtime.block_on(async {
+        commands.all(vec![submit(&plan(), 1, "one")]).await?;
+        updates.recv().await.ok_or("it is told")?;
+        memory.fail_next(Fault::FailedButPersisted, 2);
+        let answer = commands.all(vec![submit(&plan(), 2, "two")]).await?.pop();
+        assert!(
+            matches!(answer, Some(Err(CommandError::Unknown(_)))),
+            "{answer:?}"
+        );
+        let told = timeout(Duration::from_secs(30), updates.recv()).await?;
+        assert_eq!(told.ok_or("it is told")?.run.token, "two");
+        let answer = commands.all(vec![submit(&plan(), 3, "two")]).await?.pop();
+        let known = answer.ok_or("it is answered")??.ok_or("it is a run")?;
+        assert_ne!(known.run.id, RunId::from_bytes([3; 16]));
+        Ok::<_, Box<dyn std::error::Error>>(())
+    })?;
     drop(commands);
     thread.join().map_err(|_| "the writer panicked")?;
     Ok(())

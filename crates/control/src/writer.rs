@@ -24,6 +24,7 @@ use crate::{
     error::CommandError,
     identity::Issuer,
     journal::{Appended, Batch, Position, Storage, Stored},
+    seat::Seat,
     shard::{Command, Missing, Shard, Stepped},
     store::StoreError,
     told::Update,
@@ -42,6 +43,8 @@ pub(crate) type Reply = oneshot::Sender<Vec<Answer>>;
 pub(crate) enum Message {
     /// Things to be done, in one batch, and who waits for them.
     Do(Vec<Command>, Reply),
+    /// A caller left something in doubt, which is to be found out though nobody asks for anything.
+    Look,
     /// Nothing more is taken from here on; what was sent before is carried out.
     Close,
 }
@@ -76,34 +79,63 @@ enum Fate {
 /// Starts the writer's thread; it ends when it is told to, when every handle is gone, or when it no
 /// longer owns the shard.
 pub(crate) fn spawn(
-    mut writer: Writer,
-    mut queue: mpsc::Receiver<Message>,
-) -> std::io::Result<JoinHandle<()>> {
+    writer: Writer,
+    queue: mpsc::Receiver<Message>,
+) -> std::io::Result<(Arc<Seat>, JoinHandle<()>)> {
     let patience = runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
-    thread::Builder::new()
-        .name("control-writer".to_owned())
-        .spawn(move || {
-            let mut messages = Vec::with_capacity(BATCH);
-            let mut in_doubt = false;
-            while receive(&mut queue, &mut messages, in_doubt.then_some(&patience)) {
-                let mut batch = Vec::with_capacity(messages.len());
-                for message in messages.drain(..) {
-                    match message {
-                        Message::Do(commands, reply) => batch.push((commands, reply)),
-                        // What is in the queue is still received.
-                        Message::Close => queue.close(),
-                    }
-                }
-                writer.commit(batch);
-                in_doubt = writer.is_in_doubt();
-                if writer.fenced {
-                    queue.close();
-                }
+    let seat = Arc::new(Seat::new(writer));
+    let work = {
+        let seat = Arc::clone(&seat);
+        move || work(&seat, queue, &patience)
+    };
+    let thread = thread::Builder::new().name("control-writer".to_owned());
+    Ok((seat, thread.spawn(work)?))
+}
+
+fn work(seat: &Seat, mut queue: mpsc::Receiver<Message>, patience: &Runtime) {
+    let mut messages = Vec::with_capacity(BATCH);
+    let mut in_doubt = false;
+    while receive(&mut queue, &mut messages, in_doubt.then_some(patience)) {
+        // Where a caller panicked with it, what it holds is not to be relied on any more.
+        let Ok(mut held) = seat.held.lock() else {
+            return;
+        };
+        // What was sent while a caller had the writer goes along.
+        while messages.len() < BATCH
+            && let Ok(message) = queue.try_recv()
+        {
+            messages.push(message);
+        }
+        let mut batch = Vec::with_capacity(messages.len());
+        for message in messages.drain(..) {
+            match message {
+                Message::Do(commands, reply) => batch.push((commands, reply)),
+                Message::Look => {}
+                // What is in the queue is still received.
+                Message::Close => queue.close(),
             }
-            writer.end();
-        })
+        }
+        let count = batch.len();
+        let Some(writer) = &mut held.writer else {
+            return;
+        };
+        writer.commit(batch);
+        in_doubt = writer.is_in_doubt();
+        if writer.is_fenced() {
+            queue.close();
+        }
+        seat.answered(&mut held, count);
+    }
+    let writer = seat
+        .held
+        .lock()
+        .ok()
+        .and_then(|mut held| held.writer.take());
+    if let Some(writer) = writer {
+        writer.end();
+    }
 }
 
 /// Waits for messages, with `patience` for so long only: whoever has to hear of what is in doubt may
@@ -185,7 +217,8 @@ impl Writer {
         }
     }
 
-    fn answers(&mut self, commands: Vec<Command>) -> Vec<Answer> {
+    /// As [`Writer::commit`], for one who waits for the answers.
+    pub(crate) fn answers(&mut self, commands: Vec<Command>) -> Vec<Answer> {
         if let Err(error) = self.settle_doubt() {
             return commands.iter().map(|_| Err(error.clone())).collect();
         }

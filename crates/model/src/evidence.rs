@@ -96,8 +96,20 @@ impl EvidenceKind {
     }
 
     /// The in-toto predicate type.
-    pub fn predicate_type(self) -> String {
-        format!("https://barecount.dev/evidence/{}/v1", self.as_str())
+    pub fn predicate_type(self) -> &'static str {
+        match self {
+            Self::Submission => "https://barecount.dev/evidence/submission/v1",
+            Self::Refusal => "https://barecount.dev/evidence/refusal/v1",
+            Self::Resumption => "https://barecount.dev/evidence/resumption/v1",
+            Self::Attempt => "https://barecount.dev/evidence/attempt/v1",
+            Self::Commit => "https://barecount.dev/evidence/commit/v1",
+            Self::Answer => "https://barecount.dev/evidence/answer/v1",
+            Self::Run => "https://barecount.dev/evidence/run/v1",
+            Self::Build => "https://barecount.dev/evidence/build/v1",
+            Self::Abandonment => "https://barecount.dev/evidence/abandonment/v1",
+            Self::Dataset => "https://barecount.dev/evidence/dataset/v1",
+            Self::Approval => "https://barecount.dev/evidence/approval/v1",
+        }
     }
 }
 
@@ -112,17 +124,25 @@ pub struct Statement {
 
 /// A statement as it is written.
 #[derive(Serialize)]
-struct Document<'a, P> {
+struct Document<'a, P, S> {
     _type: &'static str,
     predicate: P,
     #[serde(rename = "predicateType")]
-    predicate_type: String,
-    subject: &'a [Subject],
+    predicate_type: &'static str,
+    subject: &'a [S],
 }
 
 /// Makes a statement of any kind, of at most [`MAX_STATEMENT_BYTES`], from a predicate that can be
 /// written as JSON.
 pub fn statement(kind: EvidenceKind, subjects: &[Subject], predicate: impl Serialize) -> Statement {
+    fitting(kind, subjects, predicate)
+}
+
+fn fitting(
+    kind: EvidenceKind,
+    subjects: &[impl Serialize],
+    predicate: impl Serialize,
+) -> Statement {
     let document = document(kind, subjects, predicate);
     let text = fit::fitting(&document, MAX_STATEMENT_BYTES);
     Statement {
@@ -131,21 +151,22 @@ pub fn statement(kind: EvidenceKind, subjects: &[Subject], predicate: impl Seria
     }
 }
 
-/// The same from a predicate with text of its plan; where that makes it too long, without.
-fn statement_with<'t, P: Serialize>(
+/// The same from subjects and a predicate with text of a plan; where that makes it too long, without.
+fn statement_with<'t, S: Serialize, P: Serialize>(
     kind: EvidenceKind,
-    subjects: &[Subject],
     text: &'t PlanText,
-    predicate: impl Fn(Option<&'t PlanText>) -> P,
+    of: impl Fn(Option<&'t PlanText>) -> (Vec<S>, P),
 ) -> Statement {
-    let bytes = canonical::text(&document(kind, subjects, predicate(Some(text)))).into_bytes();
+    let (subjects, predicate) = of(Some(text));
+    let bytes = canonical::text(&document(kind, &subjects, predicate)).into_bytes();
     if bytes.len() <= MAX_STATEMENT_BYTES {
         return Statement { kind, bytes };
     }
-    statement(kind, subjects, predicate(None))
+    let (subjects, predicate) = of(None);
+    fitting(kind, &subjects, predicate)
 }
 
-fn document<P>(kind: EvidenceKind, subjects: &[Subject], predicate: P) -> Document<'_, P> {
+fn document<P, S>(kind: EvidenceKind, subjects: &[S], predicate: P) -> Document<'_, P, S> {
     Document {
         _type: STATEMENT_TYPE,
         predicate,
@@ -204,7 +225,7 @@ pub(crate) fn schema() -> Value {
             })
         })
         .collect();
-    let types: Vec<String> = EvidenceKind::ALL
+    let types: Vec<&str> = EvidenceKind::ALL
         .iter()
         .map(|kind| kind.predicate_type())
         .collect();
@@ -292,60 +313,77 @@ pub fn of_record(
     committed: &[CommittedDataset],
     now: Timestamp,
 ) -> Statement {
-    let mut subjects = vec![Subject::new(
-        format!("pipeline/{}", run.pipeline),
-        &run.version,
-    )];
+    let about = |text, outputs: &[(&str, &str)]| facts::subjects(plan, text, outputs);
     match record {
-        Record::RunSubmitted => {
-            let facts = |text| Submission::of(run, plan, text, now);
-            statement_with(EvidenceKind::Submission, &subjects, text, facts)
-        }
-        Record::RunRefused => {
-            let facts = Refusal::of(run, plan, now);
-            statement(EvidenceKind::Refusal, &subjects, facts)
-        }
-        Record::RunResumed { decision } => {
-            let facts = Resumption::of(run, decision, now);
-            statement(EvidenceKind::Resumption, &subjects, facts)
-        }
+        Record::RunSubmitted => statement_with(EvidenceKind::Submission, text, |text| {
+            (about(text, &[]), Submission::of(run, plan, text, now))
+        }),
+        Record::RunRefused => statement_with(EvidenceKind::Refusal, text, |text| {
+            (about(text, &[]), Refusal::of(run, plan, now))
+        }),
+        Record::RunResumed { decision } => statement_with(EvidenceKind::Resumption, text, |text| {
+            (about(text, &[]), Resumption::of(run, decision, now))
+        }),
         Record::AttemptEnded { task, number } => {
             let task = &run.tasks[*task];
             let mut attempts = task.attempts.iter();
             let found = attempts.find(|attempt| attempt.number == *number);
-            let facts =
-                |text| found.map(|attempt| AttemptFacts::of(run, plan, text, task, attempt));
-            statement_with(EvidenceKind::Attempt, &subjects, text, facts)
+            statement_with(EvidenceKind::Attempt, text, |text| {
+                let facts = |attempt| AttemptFacts::of(run, plan, text, task, attempt);
+                (about(text, &[]), found.map(facts))
+            })
         }
         Record::TaskCommitted { task } => {
-            let outputs = committed.iter();
-            subjects.extend(outputs.map(|output| Subject::new(&output.dataset, &output.digest)));
-            let facts = Commit::of(run, &run.tasks[*task], committed, now);
-            statement(EvidenceKind::Commit, &subjects, facts)
+            let task = &run.tasks[*task];
+            let outputs = digests(committed.iter().map(|of| (&of.dataset, &of.digest)));
+            statement_with(EvidenceKind::Commit, text, |text| {
+                (about(text, &outputs), Commit::of(run, task, committed, now))
+            })
         }
         Record::RunAbandoned {
             struck,
             abandonment,
         } => {
             let tasks = struck.iter().filter_map(|(task, _)| run.tasks.get(*task));
-            let staged = tasks.filter_map(|task| task.current()?.staged.as_ref());
-            let outputs = staged.flat_map(|staged| &staged.datasets);
-            subjects.extend(outputs.map(|output| Subject::new(&output.dataset, &output.digest)));
-            let facts = AbandonmentFacts::of(run, struck, abandonment, now);
-            statement(EvidenceKind::Abandonment, &subjects, facts)
+            let outputs = tasks.flat_map(|task| task.current().and_then(|of| of.staged.as_ref()));
+            let outputs = outputs.flat_map(|staged| &staged.datasets);
+            let outputs = digests(outputs.map(|of| (&of.dataset, &of.digest)));
+            statement_with(EvidenceKind::Abandonment, text, |text| {
+                let facts = AbandonmentFacts::of(run, struck, abandonment, now);
+                (about(text, &outputs), facts)
+            })
         }
         Record::TaskAnswered { task } => {
             let task = &run.tasks[*task];
             let outputs = task.answered.iter().flat_map(|answered| &answered.outputs);
-            subjects.extend(outputs.map(|output| Subject::new(&output.dataset, &output.digest)));
-            statement(EvidenceKind::Answer, &subjects, Answer::of(run, task, now))
+            let outputs = digests(outputs.map(|of| (&of.dataset, &of.digest)));
+            statement_with(EvidenceKind::Answer, text, |text| {
+                (about(text, &outputs), Answer::of(run, task, now))
+            })
         }
-        Record::RunEnded => statement(EvidenceKind::Run, &subjects, EndOfRun::of(run, plan)),
+        Record::RunEnded => statement_with(EvidenceKind::Run, text, |text| {
+            (about(text, &[]), EndOfRun::of(run, plan))
+        }),
     }
+}
+
+fn digests<'a>(
+    datasets: impl Iterator<Item = (&'a String, &'a String)>,
+) -> Vec<(&'a str, &'a str)> {
+    let datasets = datasets.map(|(name, digest)| (&**name, &**digest));
+    datasets.collect()
 }
 
 /// JSON with object keys sorted by code point and no white space. Numbers are as `serde_json`
 /// writes them; evidence holds integers, and decimals as text.
 pub fn canonical_json(value: &Value) -> String {
     canonical::text(value)
+}
+
+/// Writes JSON at the end of `into`, members in the order in which they come. Keys are text.
+///
+/// # Errors
+/// Where it cannot be written as JSON; what was written of it stays.
+pub fn append_json(into: &mut Vec<u8>, value: &impl Serialize) -> serde_json::Result<()> {
+    canonical::append(into, value)
 }

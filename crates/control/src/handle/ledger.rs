@@ -1,19 +1,20 @@
 //! What the ledger says to the control plane.
 
-use tokio::sync::mpsc;
-
-use super::send;
-use crate::error::CommandError;
-use crate::{shard::Command, writer::Message};
+use super::one;
+use crate::{
+    error::CommandError,
+    seat::{Commands, WeakCommands},
+    shard::Command,
+};
 
 /// What the ledger may tell the control plane. It keeps nothing alive.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct LedgerPort {
-    commands: mpsc::WeakSender<Message>,
+    commands: WeakCommands,
 }
 
 impl LedgerPort {
-    pub(super) fn new(commands: &mpsc::Sender<Message>) -> Self {
+    pub(super) fn new(commands: &Commands) -> Self {
         Self {
             commands: commands.downgrade(),
         }
@@ -26,8 +27,6 @@ impl LedgerPort {
     /// [`CommandError::Closed`] once the control plane has shut down.
     pub async fn integrated(&self, size: u64) -> Result<(), CommandError> {
         let commands = self.commands.upgrade().ok_or(CommandError::Closed)?;
-        send(&commands, Command::Integrated { size })
-            .await
-            .map(drop)
+        one(&commands, Command::Integrated { size }).await.map(drop)
     }
 }

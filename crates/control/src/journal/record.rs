@@ -5,6 +5,7 @@
 //! little-endian base-128; text and bytes stand as they are, and are borrowed when they are read.
 
 use barecount_model::{
+    evidence,
     id::RunId,
     run::{Run, TaskState},
 };
@@ -257,7 +258,7 @@ impl Sink {
         let place = self.0.len();
         self.0.extend_from_slice(&[0x80, 0x80, 0x80, 0x80, 0]);
         let start = self.0.len();
-        serde_json::to_writer(&mut self.0, value)
+        evidence::append_json(&mut self.0, value)
             .map_err(|source| StoreError::Damaged { row: what, source })?;
         let length = self.0.len() - start;
         for (at, byte) in self.0[place..start].iter_mut().enumerate() {

@@ -4,13 +4,19 @@
 //! that whatever can be written as JSON has one canonical form, however its type lists its fields.
 //! Numbers and text are as `serde_json` writes them.
 
-use std::{borrow::Cow, ops::Range};
+use std::{
+    borrow::Cow,
+    fmt::{Display, Write as _},
+    ops::Range,
+};
 
 use serde::{Serialize, Serializer, ser};
 use serde_json::{Error, Value};
 
 /// What most statements need no more than.
 const USUAL_BYTES: usize = 2048;
+/// The members that objects within each other have at a time, mostly.
+const USUAL_MEMBERS: usize = 32;
 
 /// The canonical JSON of something whose type has text for keys, and writes itself without fail:
 /// values, and plain data.
@@ -20,12 +26,25 @@ const USUAL_BYTES: usize = 2048;
 pub(super) fn text(value: &impl Serialize) -> String {
     let mut writer = Writer {
         text: Vec::with_capacity(USUAL_BYTES),
+        members: Vec::with_capacity(USUAL_MEMBERS),
         ..Writer::default()
     };
     let written = value.serialize(&mut writer);
     written
         .and_then(|()| String::from_utf8(writer.text).map_err(ser::Error::custom))
         .expect("plain data is JSON")
+}
+
+/// Writes JSON at the end of `into`, its members as they come.
+pub(super) fn append(into: &mut Vec<u8>, value: &impl Serialize) -> Result<(), Error> {
+    let mut writer = Writer {
+        text: std::mem::take(into),
+        as_they_come: true,
+        ..Writer::default()
+    };
+    let written = value.serialize(&mut writer);
+    *into = writer.text;
+    written
 }
 
 /// The same as a value.
@@ -64,6 +83,8 @@ struct Writer {
     sorted: Vec<u8>,
     /// Whether the text that comes is canonical JSON already.
     as_it_is: bool,
+    /// Whether members are left in the order in which they come.
+    as_they_come: bool,
 }
 
 /// A member of an object, by where it is in the text.
@@ -94,6 +115,18 @@ impl Writer {
         serde_json::to_writer(&mut self.text, value)
     }
 
+    /// Text in quotation marks. Most of what statements hold needs no escapes, and is copied.
+    fn quoted(&mut self, text: &str) -> Result<(), Error> {
+        if !is_plain(text.as_bytes()) {
+            return self.leaf(text);
+        }
+        self.text.reserve(text.len() + 3);
+        self.text.push(b'"');
+        self.text.extend_from_slice(text.as_bytes());
+        self.text.push(b'"');
+        Ok(())
+    }
+
     fn begin(&mut self, opens: &str, closes: &'static str) -> Open<'_> {
         self.text.extend_from_slice(opens.as_bytes());
         Open {
@@ -101,6 +134,7 @@ impl Writer {
             members: self.members.len(),
             writer: self,
             closes,
+            order: Order::default(),
         }
     }
 
@@ -123,7 +157,7 @@ impl Writer {
             text,
             members: all,
             sorted,
-            as_it_is: _,
+            ..
         } = self;
         let own = &mut all[members..];
         let in_order = |a: &Member, b: &Member| a.key(text) <= b.key(text);
@@ -138,8 +172,32 @@ impl Writer {
             }
             text[start..].copy_from_slice(sorted);
         }
-        all.truncate(members);
     }
+}
+
+/// Whether text stands in quotation marks as it is.
+fn is_plain(text: &[u8]) -> bool {
+    let escaped = |byte: &u8| (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
+    // Without a way out of the middle, many bytes are looked at together.
+    !text.iter().fold(false, |any, byte| any | escaped(byte))
+}
+
+/// Puts what is displayed at the end of bytes.
+struct Displayed<'t>(&'t mut Vec<u8>);
+
+impl std::fmt::Write for Displayed<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// The order of an object's members that are fields of a type.
+#[derive(Default)]
+struct Order {
+    last: &'static str,
+    /// Whether one came after another that it goes before.
+    is_mixed: bool,
 }
 
 /// An array or object that has not ended.
@@ -150,6 +208,7 @@ struct Open<'w> {
     /// Where its members begin.
     members: usize,
     closes: &'static str,
+    order: Order,
 }
 
 impl Open<'_> {
@@ -172,20 +231,55 @@ impl Open<'_> {
         if self.writer.text[start] != b'"' {
             return Err(ser::Error::custom("the key of an object is text"));
         }
-        self.writer.text.push(b':');
-        self.writer.members.push(Member { end: key.end, key });
+        self.keyed(key);
         Ok(())
     }
 
+    /// The key of a field.
+    fn field(&mut self, key: &'static str) -> Result<(), Error> {
+        self.separate();
+        let start = self.writer.text.len();
+        self.writer.quoted(key)?;
+        self.keyed(start..self.writer.text.len());
+        self.order.is_mixed |= key < self.order.last;
+        self.order.last = key;
+        Ok(())
+    }
+
+    /// Notes a key that was written.
+    fn keyed(&mut self, key: Range<usize>) {
+        self.writer.text.push(b':');
+        if !self.writer.as_they_come {
+            self.writer.members.push(Member { end: key.end, key });
+        }
+    }
+
     fn value(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), Error> {
-        let member = self.writer.members.len() - 1;
+        let members = self.writer.members.len();
         value.serialize(&mut *self.writer)?;
-        self.writer.members[member].end = self.writer.text.len();
+        let end = self.writer.text.len();
+        // Those of the value itself are gone again.
+        if let Some(member) = self.writer.members[..members].last_mut() {
+            member.end = end;
+        }
         Ok(())
     }
 
     fn end(self) -> Result<(), Error> {
-        self.writer.sort(self.start, self.members);
+        self.close(true)
+    }
+
+    /// Ends an object of fields, which mostly came in their order.
+    fn end_fields(self) -> Result<(), Error> {
+        let is_mixed = self.order.is_mixed;
+        self.close(is_mixed)
+    }
+
+    fn close(self, is_mixed: bool) -> Result<(), Error> {
+        if is_mixed && !self.writer.as_they_come {
+            self.writer.sort(self.start, self.members);
+        }
+        self.writer.members.truncate(self.members);
         self.writer.text.extend_from_slice(self.closes.as_bytes());
         Ok(())
     }
@@ -231,7 +325,19 @@ impl<'w> Serializer for &'w mut Writer {
             self.text.extend_from_slice(value.as_bytes());
             return Ok(());
         }
-        self.leaf(value)
+        self.quoted(value)
+    }
+
+    fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<(), Error> {
+        let start = self.text.len();
+        self.text.push(b'"');
+        write!(Displayed(&mut self.text), "{value}").map_err(ser::Error::custom)?;
+        if is_plain(&self.text[start + 1..]) {
+            self.text.push(b'"');
+            return Ok(());
+        }
+        self.text.truncate(start);
+        self.leaf(&value.to_string())
     }
 
     fn serialize_bytes(self, value: &[u8]) -> Result<(), Error> {
@@ -260,7 +366,7 @@ impl<'w> Serializer for &'w mut Writer {
         _index: u32,
         variant: &'static str,
     ) -> Result<(), Error> {
-        self.leaf(variant)
+        self.quoted(variant)
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
@@ -362,12 +468,12 @@ macro_rules! objects {
                 key: &'static str,
                 value: &T,
             ) -> Result<(), Error> {
-                self.key(key)?;
+                self.field(key)?;
                 self.value(value)
             }
 
             fn end(self) -> Result<(), Error> {
-                Open::end(self)
+                self.end_fields()
             }
         })*
     };
@@ -393,108 +499,4 @@ impl ser::SerializeMap for Open<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    use super::*;
-
-    /// The form as it is defined: keys in the order of their code points, the rest as it comes.
-    fn defined(value: &Value) -> String {
-        let joined = |items: Vec<String>| items.join(",");
-        match value {
-            Value::Object(members) => {
-                let sorted: BTreeMap<&String, &Value> = members.iter().collect();
-                let members = sorted.into_iter();
-                let member = |(key, value)| format!("{}:{}", json!(key), defined(value));
-                format!("{{{}}}", joined(members.map(member).collect()))
-            }
-            Value::Array(items) => format!("[{}]", joined(items.iter().map(defined).collect())),
-            leaf => leaf.to_string(),
-        }
-    }
-
-    fn any_json() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            any::<u64>().prop_map(Value::from),
-            any::<f64>().prop_map(Value::from),
-            any::<String>().prop_map(Value::from),
-        ];
-        leaf.prop_recursive(5, 64, 8, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..8).prop_map(Value::from),
-                // Short keys of few characters meet in their beginnings.
-                prop::collection::vec(("[a\"\\\\\u{1}\u{ff}\u{10ffff}]{0,3}", inner), 0..8)
-                    .prop_map(|members| Value::Object(members.into_iter().collect())),
-            ]
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_is_json_is_written_in_the_form_that_is_defined(value in any_json()) {
-            prop_assert_eq!(text(&value), defined(&value));
-        }
-    }
-
-    #[derive(Serialize)]
-    #[serde(rename_all = "snake_case")]
-    enum Kind {
-        Unit,
-        One(u8),
-        Two(u8, Option<char>),
-        Named { z: f32, a: () },
-    }
-
-    #[derive(Serialize)]
-    struct Fields {
-        zebra: Vec<Kind>,
-        apple: BTreeMap<String, (i8, &'static str)>,
-        #[serde(flatten)]
-        rest: BTreeMap<&'static str, bool>,
-    }
-
-    /// As `serde_json` has it, but for the order.
-    #[test]
-    fn every_kind_of_type_is_written_as_its_value_is() {
-        let kinds = || {
-            vec![
-                Kind::Unit,
-                Kind::One(1),
-                Kind::Two(2, Some('"')),
-                Kind::Two(3, None),
-                Kind::Named { z: 0.5, a: () },
-            ]
-        };
-        let fields = Fields {
-            zebra: kinds(),
-            apple: BTreeMap::from([("é\n".to_owned(), (-1, "x")), (String::new(), (2, ""))]),
-            rest: BTreeMap::from([("mango", true), ("Mango", false)]),
-        };
-        assert_eq!(text(&fields), defined(&value(&fields)));
-        assert_eq!(
-            text(&kinds()),
-            r#"["unit",{"one":1},{"two":[2,"\""]},{"two":[3,null]},{"named":{"a":null,"z":0.5}}]"#
-        );
-    }
-
-    #[test]
-    fn what_was_written_before_is_written_as_it_is() {
-        let kinds = vec![Kind::Two(2, Some('"')), Kind::Unit];
-        let written = BTreeMap::from([("b", Written::of(&kinds)), ("a", Written::of(&"x\n"))]);
-        let plain = json!({ "a": "x\n", "b": value(&kinds) });
-        assert_eq!(text(&written), text(&plain));
-        assert_eq!(text(&(Written::of(&1), "1")), "[1,\"1\"]");
-    }
-
-    #[test]
-    fn a_key_that_is_no_text_is_an_error() {
-        let mut writer = Writer::default();
-        assert!(BTreeMap::from([((), 1)]).serialize(&mut writer).is_err());
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::canonical::Written;
+use super::{Subject, canonical::Written};
 use crate::{
     boundary::{Boundary, Crossing},
     class::{NetworkProfile, RunnerClass, Size},
@@ -30,6 +30,8 @@ use crate::{
 /// What statements say of a plan, written once for all statements of its runs.
 #[derive(Debug)]
 pub struct PlanText {
+    /// The pipeline version, as a subject.
+    pipeline: Written,
     decision: Written,
     stages: Written,
     /// Of each stage, in their order.
@@ -41,6 +43,7 @@ impl PlanText {
     pub fn of(plan: &Plan) -> Self {
         let stages: Vec<_> = plan.stages.iter().map(StageFacts::of).collect();
         Self {
+            pipeline: Written::of(&pipeline_of(plan)),
             decision: Written::of(&plan.decision),
             configurations: stages.iter().map(Written::of).collect(),
             stages: Written::of(&stages),
@@ -48,10 +51,29 @@ impl PlanText {
     }
 }
 
+fn pipeline_of(plan: &Plan) -> Subject {
+    Subject::new(format!("pipeline/{}", plan.pipeline), &plan.version)
+}
+
+/// What a statement of a plan's run is about: the pipeline version, and datasets by their digests.
+pub(super) fn subjects<'a>(
+    plan: &Plan,
+    text: Option<&'a PlanText>,
+    datasets: &[(&str, &str)],
+) -> Vec<OfPlan<'a, Subject>> {
+    let pipeline = match text {
+        Some(text) => OfPlan::Written(&text.pipeline),
+        None => OfPlan::Plain(pipeline_of(plan)),
+    };
+    let datasets = datasets.iter();
+    let datasets = datasets.map(|&(name, digest)| OfPlan::Plain(Subject::new(name, digest)));
+    std::iter::once(pipeline).chain(datasets).collect()
+}
+
 /// What a plan has for all its runs: as it was written before, or as it is.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum OfPlan<'a, T> {
+pub(super) enum OfPlan<'a, T> {
     Written(&'a Written),
     Plain(T),
 }
