@@ -44,8 +44,8 @@ pub(crate) fn variables(assignment: &Assignment, deadline_ms: i64) -> BTreeMap<S
 /// join the run's trace whichever process made them.
 fn trace_parent(assignment: &Assignment) -> String {
     let digits = |id: &str| id.rsplit('_').next().unwrap_or_default().to_owned();
-    let trace = digits(assignment.attempt.run.as_str());
-    let task = digits(assignment.attempt.task.as_str());
+    let trace = digits(&assignment.attempt.run.printed());
+    let task = digits(&assignment.attempt.task.printed());
     let span = format!(
         "{}{:04x}",
         &task[..task.len().min(12)],

@@ -21,7 +21,7 @@ impl fmt::Display for AttemptToken {
         write!(
             f,
             "{}-{}",
-            self.task.as_str().replace('_', "-"),
+            self.task.printed().replace('_', "-"),
             self.number
         )
     }

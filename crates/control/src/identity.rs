@@ -34,25 +34,23 @@ pub(crate) struct Issuer {
     permitted: Mutex<HashMap<RunId, Arc<Permitted>>>,
 }
 
-/// What of a run never changes.
+/// What of a run never changes. Where it belongs, it has from its plan.
 struct Permitted {
-    environment: String,
-    tenant: String,
-    pipeline: String,
-    /// Tasks, and their stages.
-    tasks: Vec<(TaskId, String)>,
+    /// Tasks, and where in the plan their stages are: there may be a million of them.
+    tasks: Box<[(TaskId, Option<u16>)]>,
     plan: Arc<Plan>,
 }
 
 impl Permitted {
     fn of(run: &Run, plan: &Arc<Plan>) -> Self {
+        let place = |name: &str| {
+            let place = plan.stages.iter().position(|stage| stage.name == name);
+            place.and_then(|place| u16::try_from(place).ok())
+        };
         let tasks = run.tasks.iter();
         Self {
-            environment: run.environment.clone(),
-            tenant: run.tenant.clone(),
-            pipeline: run.pipeline.clone(),
             tasks: tasks
-                .map(|task| (task.id.clone(), task.stage.clone()))
+                .map(|task| (task.id.clone(), place(&task.stage)))
                 .collect(),
             plan: Arc::clone(plan),
         }
@@ -127,13 +125,15 @@ impl Issuer {
             run: run.clone(),
             task: *task,
         };
-        let (id, stage) = permitted.tasks.get(*task).ok_or_else(none)?;
-        let planned = permitted.plan.stage(stage).ok_or_else(none)?;
+        let (id, place) = permitted.tasks.get(*task).ok_or_else(none)?;
+        let plan = &permitted.plan;
+        let planned = place.and_then(|place| plan.stages.get(usize::from(place)));
+        let planned = planned.ok_or_else(none)?;
         let workload = Workload {
-            environment: permitted.environment.clone(),
-            tenant: permitted.tenant.clone(),
-            pipeline: permitted.pipeline.clone(),
-            stage: stage.clone(),
+            environment: plan.environment.clone(),
+            tenant: plan.tenant.clone(),
+            pipeline: plan.pipeline.clone(),
+            stage: planned.name.clone(),
             run: run.clone(),
             task: id.clone(),
             attempt: *number,

@@ -20,7 +20,7 @@ use serde_json::Value;
 fn task(index: usize, needs: Vec<usize>) -> Task {
     Task {
         id: TaskId::from_bytes([u8::try_from(index).expect("few tasks"); 16]),
-        stage: format!("stage-{index}"),
+        stage: (&*format!("stage-{index}")).into(),
         partition: None,
         class: RunnerClass::Container,
         size: Size::Small,

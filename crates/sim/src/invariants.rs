@@ -149,7 +149,7 @@ impl Witness {
             hold(tokens.insert(run.token.clone()), || {
                 format!("token {} has two runs", run.token)
             })?;
-            let mut stages: BTreeMap<&String, u32> = BTreeMap::new();
+            let mut stages: BTreeMap<&str, u32> = BTreeMap::new();
             for task in &run.tasks {
                 self.done_once(task)?;
                 if let Some(answered) = &task.answered

@@ -284,14 +284,14 @@ fn tasks(plan: &Plan, id: [u8; 16]) -> Vec<Task> {
     let mut tasks: Vec<Task> = Vec::new();
     for stage in &plan.stages {
         let needs: Vec<usize> = (0..tasks.len())
-            .filter(|index| stage.needs.contains(&tasks[*index].stage))
+            .filter(|index| stage.needs.iter().any(|need| *need == tasks[*index].stage))
             .collect();
         for partition in &stage.partitions {
             let mut bytes = id;
             bytes[0] = u8::try_from(tasks.len()).unwrap_or(u8::MAX);
             tasks.push(Task {
                 id: TaskId::from_bytes(bytes),
-                stage: stage.name.clone(),
+                stage: (&*stage.name).into(),
                 partition: (stage.partitions.len() > 1).then(|| partition.clone()),
                 class: stage.class,
                 size: stage.size,

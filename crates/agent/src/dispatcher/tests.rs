@@ -382,7 +382,7 @@ impl Ledger {
     /// Takes what the agent told, and holds it against what was told before.
     fn hear(&mut self, event: Event) {
         let task = &event.attempt().task;
-        let task = u8::from_str_radix(&task.as_str()[5..7], 16).expect("a task's name");
+        let task = u8::from_str_radix(&task.printed()[5..7], 16).expect("a task's name");
         if matches!(event, Event::Started { .. } | Event::Swept { .. }) {
             return;
         }

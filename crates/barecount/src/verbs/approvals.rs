@@ -194,7 +194,7 @@ fn text(approval: &Approval, now: Timestamp) -> String {
     let asked = &approval.asked;
     let mut text = String::new();
     let mut line = |label: &str, what: &str| text.push_str(&format!("{label:<14}{what}\n"));
-    line("approval", approval.id.as_str());
+    line("approval", &approval.id.printed());
     line("state", approval.standing(now));
     line("scopes", &scopes(approval));
     line("tenant", &asked.tenant);

@@ -478,7 +478,7 @@ fn read_record(path: &Path, expected: Digest) -> Result<Vec<u8>, RecordError> {
 /// If the ledger has no entry of one of them, or does not verify.
 pub(crate) fn of_run(log: &Log, reader: &Reader, run: &Run) -> Result<Vec<AttemptEntry>, Failure> {
     let mut found = HashMap::new();
-    let listed = reader.ledger_entries(Some(run.id.as_str()));
+    let listed = reader.ledger_entries(Some(&*run.id.printed()));
     let listed = listed.map_err(state::store_failure)?;
     let attempts = listed.iter().filter(|entry| {
         // What the list says of an entry is only where to look.

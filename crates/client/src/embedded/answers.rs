@@ -68,7 +68,7 @@ impl<'a> Asked<'a> {
             plan,
             task,
             window: run.window.as_ref(),
-            forced: plan.forced.contains(&task.stage),
+            forced: plan.forced.iter().any(|forced| *forced == task.stage),
             token: &run.token,
         }
     }
@@ -229,7 +229,7 @@ impl Answers {
     /// # Errors
     /// If the store cannot be read.
     pub(crate) fn run(&self, id: &RunId) -> Result<Option<(Run, Plan)>, AnswersError> {
-        let found = self.read(|reader| reader.runs_by_prefix(id.as_str()))?;
+        let found = self.read(|reader| reader.runs_by_prefix(&id.printed()))?;
         Ok(found.into_iter().next())
     }
 

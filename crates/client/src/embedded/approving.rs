@@ -367,7 +367,7 @@ impl Answer<'_> {
             }
             other => command_failure(&other),
         })?;
-        approvals::find(&reader, approval.id.as_str())
+        approvals::find(&reader, &approval.id.printed())
     }
 }
 

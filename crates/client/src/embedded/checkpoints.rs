@@ -73,7 +73,7 @@ impl Checkpoints {
         into: &Path,
     ) -> Result<Option<String>, DataError> {
         let position = position(assignment);
-        let handed_on = self.handed_on(&position, assignment.attempt.task.as_str());
+        let handed_on = self.handed_on(&position, &assignment.attempt.task.printed());
         for path in [handed_on, self.current(&position)] {
             let found = read(&path).map_err(|error| unreadable(&path, &error))?;
             if let Some((header, archive)) = found {
@@ -132,7 +132,7 @@ impl Checkpoints {
             return Ok(());
         }
         let AttemptRef { task, .. } = &assignment.attempt;
-        let path = self.handed_on(&position(assignment), task.as_str());
+        let path = self.handed_on(&position(assignment), &task.printed());
         let header = Header {
             attempt: assignment.attempt.token().to_string(),
             decided_at_ms: 0,

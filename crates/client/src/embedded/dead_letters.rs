@@ -39,12 +39,13 @@ impl DeadLetters for Embedded {
     ) -> Result<Page<StoredDeadLetter>, Failure> {
         let run = run.map(|text| state::find_run(&self.state, text));
         let run = run.transpose()?;
-        let run = run.as_ref().map(|(_, run, _)| run.id.as_str());
+        let run = run.as_ref().map(|(_, run, _)| run.id.printed());
         let Some(reader) = state::reader(&self.state)? else {
             return Ok(Page::empty());
         };
         let after = page.after.as_ref().map(state::number).transpose()?;
-        let found = reader.dead_letters(tenant, run, after, page.limit.saturating_add(1));
+        let found =
+            reader.dead_letters(tenant, run.as_deref(), after, page.limit.saturating_add(1));
         let found = found.map_err(state::store_failure)?;
         Ok(Page::cut(found, page.limit, |last| last.id.to_string()))
     }

@@ -80,7 +80,7 @@ impl Embedded {
             };
             ending.carry_out(platform, &run, &plan, reason).await
         })?;
-        self.show(run.id.as_str())
+        self.show(&run.id.printed())
     }
 
     /// The process that works on the state folder now, if there is one.

@@ -42,7 +42,7 @@ impl Evidence for Embedded {
         let found = match (state::reader(&self.state)?, run) {
             (_, Some(text)) => {
                 let (reader, run, _) = state::find_run(&self.state, text)?;
-                reader.ledger_entries_after(Some(run.id.as_str()), after, one_more)
+                reader.ledger_entries_after(Some(&*run.id.printed()), after, one_more)
             }
             (Some(reader), None) => reader.ledger_entries_after(None, after, one_more),
             (None, None) => return Ok(Page::empty()),

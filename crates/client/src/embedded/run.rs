@@ -47,7 +47,7 @@ use crate::{
 impl Pipelines for Embedded {
     fn run(&self, asked: &RunRequest, watcher: &dyn Watcher) -> Result<RunView, Failure> {
         let run = self.run_to_its_end(asked, watcher)?;
-        self.show(run.id.as_str())
+        self.show(&run.id.printed())
     }
 
     fn dry_run(&self, asked: &RunRequest, reporter: &dyn Reporter) -> Result<DryRun, Failure> {

@@ -51,9 +51,9 @@ impl Runs for Embedded {
 
     fn show(&self, run: &str) -> Result<RunView, Failure> {
         let (reader, run, plan) = state::find_run(&self.state, run)?;
-        let id = run.id.as_str();
-        let outputs = reader.outputs_of(id).map_err(state::store_failure)?;
-        let evidence = reader.ledger_entries(Some(id));
+        let id = run.id.printed();
+        let outputs = reader.outputs_of(&id).map_err(state::store_failure)?;
+        let evidence = reader.ledger_entries(Some(&*id));
         let found = Found {
             outputs: &outputs,
             evidence: &evidence.map_err(state::store_failure)?,
@@ -126,7 +126,7 @@ impl Embedded {
                 })?;
             logs.push(Log {
                 task: task.id.clone(),
-                stage: task.stage.clone(),
+                stage: task.stage.to_string(),
                 partition: task.partition.clone(),
                 attempt: attempt.number,
                 log: String::from_utf8_lossy(&bytes).into_owned(),
@@ -163,7 +163,7 @@ fn summary(run: &Run, worker: Option<&Worker>) -> RunSummary {
 pub(super) fn stage_of<'a>(run: &Run, stage: Option<&'a str>) -> Result<Option<&'a str>, Failure> {
     match stage {
         Some(name) if run.tasks.iter().all(|task| task.stage != name) => {
-            let mut names: Vec<&str> = run.tasks.iter().map(|task| task.stage.as_str()).collect();
+            let mut names: Vec<&str> = run.tasks.iter().map(|task| &*task.stage).collect();
             // A stage with partitions has many tasks.
             names.dedup();
             let what = format!("the run has no stage `{name}`");
@@ -270,7 +270,7 @@ fn task_view(task: &Task, plan: &Plan) -> TaskView {
     let digest = stage.map(|stage| stage.work.artifact().digest.as_str());
     TaskView {
         id: task.id.clone(),
-        stage: task.stage.clone(),
+        stage: task.stage.to_string(),
         partition: task.partition.clone(),
         class: task.class,
         size: task.size,
@@ -342,7 +342,7 @@ fn decided(run: &Run) -> impl Iterator<Item = (&Task, &Staged)> {
 
 fn undeclared(run: &Run) -> Vec<Undeclared> {
     let of = |(task, staged): (&Task, &Staged)| {
-        let (stage, partition) = (task.stage.clone(), task.partition.clone());
+        let (stage, partition) = (task.stage.to_string(), task.partition.clone());
         let names = staged.undeclared.clone().into_iter();
         names.map(move |name| Undeclared {
             stage: stage.clone(),

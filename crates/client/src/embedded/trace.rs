@@ -90,7 +90,7 @@ impl Tracer {
         let task = run
             .tasks
             .iter()
-            .find(|task| task.id.as_str() == writer.task);
+            .find(|task| *task.id.printed() == *writer.task);
         let Some(task) = task else {
             return Ok(value);
         };
@@ -109,7 +109,7 @@ impl Tracer {
             value["flows"] = attempt::network(attempt);
             value["secrets"] = attempt::secrets(attempt);
         }
-        let entries = self.reader.ledger_entries(Some(run.id.as_str()));
+        let entries = self.reader.ledger_entries(Some(&*run.id.printed()));
         let entries = entries.map_err(state::store_failure)?;
         let entry = |entry: &barecount_api::ledger::LedgerEntry| json!({ "index": entry.index, "kind": entry.kind, "leaf_hash": entry.leaf_hash });
         value["evidence"] = entries.iter().map(entry).collect();

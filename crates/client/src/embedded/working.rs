@@ -85,7 +85,8 @@ pub(crate) fn worker(state: &Path) -> io::Result<Option<Worker>> {
 impl Worker {
     /// Whether it works on a run.
     pub(crate) fn has(&self, run: &RunId) -> bool {
-        self.runs.iter().any(|found| found == run.as_str())
+        let run = run.printed();
+        self.runs.iter().any(|found| **found == *run)
     }
 }
 

@@ -170,7 +170,7 @@ pub(crate) fn questions(state: &Path, runs: usize) -> Result<(), Failure> {
     let reader = Reader::open(state)?.ok_or("there is a state")?;
     let newest = reader.runs(1)?;
     let (newest, _) = newest.first().ok_or("there are runs")?;
-    let id = newest.id.as_str().to_owned();
+    let id = newest.id.to_string();
     let ask = |what: &dyn Fn() -> Result<(), Failure>| -> Result<f64, Failure> {
         let mut took = Vec::with_capacity(QUESTIONS);
         for _ in 0..QUESTIONS {

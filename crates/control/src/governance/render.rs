@@ -54,7 +54,7 @@ fn write_page(page: &mut String, verdict: &Verdict) -> fmt::Result {
     fact(page, "asked by", &explanation.requester)?;
     fact(page, "asked at", &explanation.decided_at.to_string())?;
     if let Some(approval) = &explanation.approval {
-        fact(page, "approval", approval.as_str())?;
+        fact(page, "approval", &approval.printed())?;
     }
     fact(page, "policies", &explanation.policies_digest)?;
     // What was refused comes first: it is what the reader has come for.
@@ -213,7 +213,8 @@ fn write_approval(page: &mut String, approval: &ApprovalDecision) -> fmt::Result
         "does not count"
     };
     writeln!(page)?;
-    let id = approval.id.as_ref().map_or("(older)", |id| id.as_str());
+    let id = approval.id.as_ref();
+    let id = id.map_or_else(|| "(older)".to_owned(), ToString::to_string);
     let scope = approval.scope.as_str();
     writeln!(
         page,

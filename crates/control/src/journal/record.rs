@@ -269,7 +269,7 @@ impl Sink {
 
     fn run(&mut self, change: &RunChange) -> Result<(), StoreError> {
         let run = &change.run;
-        self.text(run.id.as_str());
+        self.text(&run.id.printed());
         self.text(&run.tenant);
         self.text(&run.pipeline);
         self.number(u64::from(change.is_new));
@@ -300,7 +300,7 @@ impl Sink {
     fn approvals(&mut self, batch: &Batch) -> Result<(), StoreError> {
         self.number(batch.approvals.len() as u64);
         for approval in batch.approvals.values() {
-            self.text(approval.id.as_str());
+            self.text(&approval.id.printed());
             self.text(&approval.asked.tenant);
             self.text(&approval.asked.pipeline);
             self.text(approval.state.as_str());
@@ -328,7 +328,7 @@ impl Sink {
             sink.text(&run.pipeline);
             sink.text(&task.stage);
             sink.text(task.partition.as_deref().unwrap_or_default());
-            sink.text(run.id.as_str());
+            sink.text(&run.id.printed());
             sink.number(*index as u64);
         });
     }
@@ -340,9 +340,9 @@ impl Sink {
         });
         let outputs: Vec<_> = outputs.collect();
         self.list(&outputs, |sink, (run, task, output)| {
-            sink.text(run.id.as_str());
+            sink.text(&run.id.printed());
             sink.text(&run.tenant);
-            sink.text(task.id.as_str());
+            sink.text(&task.id.printed());
             sink.perhaps(task.partition.as_deref());
             sink.text(&output.dataset);
             sink.number(output.version);
@@ -360,9 +360,9 @@ impl Sink {
         let letters: Vec<_> = letters.collect();
         self.list(&letters, |sink, (run, of, letter)| {
             let task = &run.tasks[of.task];
-            sink.text(run.id.as_str());
+            sink.text(&run.id.printed());
             sink.text(&run.tenant);
-            sink.text(task.id.as_str());
+            sink.text(&task.id.printed());
             sink.number(of.number.into());
             sink.text(&task.stage);
             sink.perhaps(letter.dataset.as_deref());

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 
 use barecount_model::{
     id::RunId,
-    run::{Task, TaskState},
+    run::{StageName, Task, TaskState},
 };
 use jiff::Timestamp;
 
@@ -201,7 +201,7 @@ impl Reconciler {
 }
 
 /// How many tasks of each stage a run has under way, or is about to.
-fn under_way(watched: &Watched) -> HashMap<String, usize> {
+fn under_way(watched: &Watched) -> HashMap<StageName, usize> {
     let mut of_stage = HashMap::new();
     for (index, task) in watched.update.run.tasks.iter().enumerate() {
         if task.state == TaskState::Active || watched.placing.contains_key(&index) {

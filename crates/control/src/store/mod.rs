@@ -317,7 +317,7 @@ impl Storage for Store {
 
     fn run(&self, id: &RunId) -> Result<Option<Stored>, StoreError> {
         let connection = self.views.connection();
-        Ok(reader::stored_where(connection, "id = ?1", params![id.as_str()])?.pop())
+        Ok(reader::stored_where(connection, "id = ?1", params![&*id.printed()])?.pop())
     }
 
     fn run_by_token(&self, tenant: &str, token: &str) -> Result<Option<Stored>, StoreError> {

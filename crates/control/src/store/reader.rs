@@ -2,13 +2,17 @@
 
 mod plans;
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    sync::Arc,
+};
 
 use barecount_model::{
     digest::Digest,
     id::RunId,
     plan::Plan,
-    run::{Run, Task},
+    run::{Run, StageName, Task},
 };
 use rusqlite::{Connection, OptionalExtension, Params, params};
 
@@ -482,10 +486,11 @@ pub(super) fn runs_where(
         .query_map(parameters, |row| Ok((row.get(0)?, row.get(1)?)))
         .and_then(Iterator::collect)
         .map_err(failed("read runs"))?;
+    let mut stages = HashSet::new();
     rows.into_iter()
         .map(|(run, plan)| {
             let mut run: Run = serde_json::from_str(&run).map_err(damaged("run"))?;
-            run.tasks = tasks_of(connection, run.id.as_str())?;
+            run.tasks = tasks_of(connection, &run.id.printed(), &mut stages)?;
             Ok((run, serde_json::from_str(&plan).map_err(damaged("plan"))?))
         })
         .collect()
@@ -507,11 +512,12 @@ pub(super) fn stored_where(
     let mut rows = query.query(parameters).map_err(failed("read runs"))?;
     // Runs of one plan share it.
     let mut plans: HashMap<String, Arc<PlanRecord>> = HashMap::new();
+    let mut stages = HashSet::new();
     let mut found = Vec::new();
     while let Some(row) = rows.next().map_err(failed("read runs"))? {
         let text = |index| row.get::<_, String>(index).map_err(failed("read runs"));
         let mut run: Run = serde_json::from_str(&text(0)?).map_err(damaged("run"))?;
-        run.tasks = tasks_of(connection, run.id.as_str())?;
+        run.tasks = tasks_of(connection, &run.id.printed(), &mut stages)?;
         let digest = text(1)?;
         let plan = match plans.get(&digest) {
             Some(plan) => Arc::clone(plan),
@@ -540,7 +546,12 @@ pub(super) fn stored_where(
     Ok(found)
 }
 
-fn tasks_of(connection: &Connection, run: &str) -> Result<Vec<Task>, StoreError> {
+/// The tasks of a run, whose stages' names are the texts that are in `stages`.
+fn tasks_of(
+    connection: &Connection,
+    run: &str,
+    stages: &mut HashSet<StageName>,
+) -> Result<Vec<Task>, StoreError> {
     let mut query = connection
         .prepare_cached("SELECT body FROM tasks WHERE run = ?1 ORDER BY idx")
         .map_err(failed("read tasks"))?;
@@ -551,7 +562,9 @@ fn tasks_of(connection: &Connection, run: &str) -> Result<Vec<Task>, StoreError>
     // There may be a million of them open: none takes more room than it needs.
     let mut tasks = Vec::with_capacity(bodies.len());
     for body in &bodies {
-        tasks.push(serde_json::from_str(body).map_err(damaged("task"))?);
+        let mut task: Task = serde_json::from_str(body).map_err(damaged("task"))?;
+        task.stage = task.stage.shared(stages);
+        tasks.push(task);
     }
     Ok(tasks)
 }

@@ -76,12 +76,12 @@ async fn what_was_answered_is_there_after_every_restart() -> TestResult {
     );
     let reader = Reader::open(folder.path())?.ok_or("the store exists")?;
     let kinds: Vec<String> = reader
-        .ledger_entries(Some(id.as_str()))?
+        .ledger_entries(Some(&*id.printed()))?
         .into_iter()
         .map(|entry| entry.kind)
         .collect();
     assert_eq!(kinds, ["submission", "attempt", "commit", "run"]);
-    assert_eq!(reader.outputs_of(id.as_str())?.len(), 1);
+    assert_eq!(reader.outputs_of(&id.printed())?.len(), 1);
     close(opened).await;
     Ok(())
 }

@@ -26,6 +26,7 @@ pub mod refuse;
 pub mod reopen;
 pub mod report;
 pub mod resume;
+mod stage_name;
 pub mod started;
 pub mod submit;
 mod task;
@@ -39,6 +40,7 @@ pub use effects::{Effects, Moment, Record, Rejection};
 pub use hold::{Held, WaitingReason};
 pub use pending::Pending;
 pub use provisioned::Provisioning;
+pub use stage_name::StageName;
 pub use task::{Attempt, AttemptState, RetryBudget, Task, TaskState};
 
 use crate::id::RunId;

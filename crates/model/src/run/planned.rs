@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{RetryBudget, Run, RunState, Task, TaskState, Window};
+use super::{RetryBudget, Run, RunState, StageName, Task, TaskState, Window};
 use crate::{
     digest::Digest,
     id::{RunId, TaskId},
@@ -43,21 +43,27 @@ fn tasks(run: &RunId, plan: &Plan) -> Vec<Task> {
     let mut tasks: Vec<Task> = Vec::new();
     for stage in &plan.stages {
         let needs: Vec<usize> = (0..tasks.len())
-            .filter(|index| stage.needs.contains(&tasks[*index].stage))
+            .filter(|index| stage.needs.iter().any(|need| *need == tasks[*index].stage))
             .collect();
         let partitions: Vec<Option<String>> = if stage.partition_column.is_some() {
             stage.partitions.iter().cloned().map(Some).collect()
         } else {
             vec![None]
         };
+        let name = StageName::from(&*stage.name);
         for partition in partitions {
-            tasks.push(task(run, stage, partition, needs.clone()));
+            tasks.push(task(run, (stage, &name), partition, needs.clone()));
         }
     }
     tasks
 }
 
-fn task(run: &RunId, stage: &StagePlan, partition: Option<String>, needs: Vec<usize>) -> Task {
+fn task(
+    run: &RunId,
+    (stage, name): (&StagePlan, &StageName),
+    partition: Option<String>,
+    needs: Vec<usize>,
+) -> Task {
     let text = format!(
         "{run}\n{}\n{}",
         stage.name,
@@ -67,7 +73,7 @@ fn task(run: &RunId, stage: &StagePlan, partition: Option<String>, needs: Vec<us
     bytes.copy_from_slice(&Digest::of(text.as_bytes()).as_bytes()[..16]);
     Task {
         id: TaskId::from_bytes(bytes),
-        stage: stage.name.clone(),
+        stage: name.clone(),
         partition,
         class: stage.class,
         size: stage.size,

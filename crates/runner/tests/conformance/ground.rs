@@ -172,7 +172,7 @@ impl Ground {
             }
             // A process may be gone by now, which is what we hope for.
             let environment = fs_err::read(entry.path().join("environ")).unwrap_or_default();
-            if String::from_utf8_lossy(&environment).contains(self.task.as_str()) {
+            if String::from_utf8_lossy(&environment).contains(&*self.task.printed()) {
                 found.push(name);
             }
         }

@@ -64,7 +64,7 @@ impl Agent {
         ground: &Ground,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let mut process = Command::new(std::env::current_exe()?)
-            .args([AGENT, under.name(), ground.task.as_str()])
+            .args([AGENT, under.name(), &*ground.task.printed()])
             .args([&shared.files, &ground.folder])
             .stdout(Stdio::piped())
             .spawn()?;

@@ -145,7 +145,7 @@ impl World {
         self.memory.each_run(|run, plan| {
             let mut tasks = run.tasks.iter();
             let is_left = tasks.any(|task| {
-                let name = task.id.as_str().replace('_', "-");
+                let name = task.id.printed().replace('_', "-");
                 left.iter().any(|left| left.starts_with(&name))
             });
             if run.state.is_final() && is_left {

@@ -52,7 +52,7 @@ fn a_record_says_what_the_batch_was() -> Result<(), Box<dyn std::error::Error>> 
     assert_eq!(record.plans.len(), 1);
     let changes = record.runs.iter().zip(batch.runs.values());
     for (row, change) in changes {
-        assert_eq!(row.id, change.run.id.as_str());
+        assert_eq!(row.id, &*change.run.id.printed());
         assert_eq!(row.new.is_some(), change.is_new);
         let header: Option<Run> = row
             .header
