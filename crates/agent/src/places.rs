@@ -101,6 +101,17 @@ impl StagingFolders {
         Ok(letters.collect())
     }
 
+    /// Whether no attempt's folder is there.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        match self.files.names(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            names => Ok(names?.is_empty()),
+        }
+    }
+
     /// Where they are written before they are whole.
     pub(crate) fn open_letters(&self, token: &AttemptToken) -> PathBuf {
         self.of(token).join("dead_letters.jsonl")

@@ -28,11 +28,26 @@ pub enum JobError {
     Store(#[from] StoreError),
 }
 
-/// Stores a job file; its digest is what the lock pins.
+/// Stores a job file, if it is not there yet; its digest is what the lock pins. It is durable once
+/// [`Store::sync`] has returned.
 ///
 /// # Errors
 /// See [`JobError`].
 pub fn put(store: &Store, path: &Path, limits: &Limits) -> Result<Blob, JobError> {
+    Ok(store.keep_bytes(&read(path, limits)?)?)
+}
+
+/// What a job file would be called, if the store has it already.
+///
+/// # Errors
+/// See [`JobError`].
+pub fn find(store: &Store, path: &Path, limits: &Limits) -> Result<Option<Blob>, JobError> {
+    let content = read(path, limits)?;
+    let (digest, size) = (Digest::of(&content), content.len() as u64);
+    Ok(store.has(&digest)?.then_some(Blob { digest, size }))
+}
+
+fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>, JobError> {
     let read = |source| JobError::Read {
         path: path.to_owned(),
         source,
@@ -50,7 +65,7 @@ pub fn put(store: &Store, path: &Path, limits: &Limits) -> Result<Blob, JobError
             name: path.display().to_string(),
         });
     }
-    Ok(store.put_bytes(&content)?)
+    Ok(content)
 }
 
 /// The text of a pinned job, verified.
@@ -74,7 +89,9 @@ mod tests {
         let store = Store::open(state.path())?;
         let file = state.path().join("job.sql");
         std::fs::write(&file, "SELECT 1;\r\n")?;
+        assert_eq!(find(&store, &file, &Limits::default())?, None);
         let blob = put(&store, &file, &Limits::default())?;
+        assert_eq!(find(&store, &file, &Limits::default())?, Some(blob));
         assert_eq!(blob.digest, Digest::of(b"SELECT 1;\r\n"));
         assert_eq!(
             text(&store, &blob.digest, &Limits::default())?,

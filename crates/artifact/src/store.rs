@@ -246,6 +246,27 @@ impl Store {
         }
     }
 
+    /// Stores bytes unless they are there. Once [`Store::sync`] has returned they survive a power
+    /// failure: whoever brought them may have died before their name did.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn keep_bytes(&self, content: &[u8]) -> Result<Blob, StoreError> {
+        let (digest, size) = (Digest::of(content), content.len() as u64);
+        match self.has(&digest)? {
+            true => Ok(Blob { digest, size }),
+            false => self.put_bytes(content),
+        }
+    }
+
+    /// Has all names that are there survive a power failure.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn sync(&self) -> Result<(), StoreError> {
+        sync_folder(&self.root.join("blobs/sha256"))
+    }
+
     /// Stores bytes.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use barecount_control::{
     Control,
     governance::{Action, Governance, Permit, Question, Refusal, Verdict, explain},
 };
+use barecount_dataset::table::StateTables;
 use barecount_model::{
     evidence::{EvidenceKind, Subject, statement},
     id::RunId,
@@ -49,10 +50,11 @@ pub(crate) fn on_platform<T>(
 ) -> Result<T, Failure> {
     let folder = embedded::state_folder(&client.state)?;
     let found = environment::of_run(client.environment.as_deref(), &folder)?;
-    let launcher = embedded::start_launcher(&folder)?;
+    let launcher = embedded::fork_launcher(&folder)?;
     let lock = client.hold(&folder, purpose, reporter)?;
     runtime()?.block_on(async {
-        let mut platform = Platform::open(launcher, lock, &found).await?;
+        let tables = StateTables::new(folder.clone());
+        let mut platform = Platform::open(launcher, lock, &found, tables).await?;
         let done = work(&mut platform, &folder, &found).await;
         let closed = platform.close().await;
         let done = done?;
@@ -67,14 +69,15 @@ impl Embedded {
         let folder = manifest::folder(manifest)?;
         let found = environment::find(&folder, self.environment.as_deref())?;
         let state = embedded::state_folder(&self.state)?;
-        let launcher = embedded::start_launcher(&state)?;
+        let launcher = embedded::fork_launcher(&state)?;
         let purpose = Purpose {
             verb: "build",
             pipeline: Some(loaded.pipeline.name.as_str()),
         };
         let lock = self.hold(&state, purpose, reporter)?;
         runtime()?.block_on(async {
-            let platform = Platform::open(launcher, lock, &found).await?;
+            let tables = StateTables::new(state.clone());
+            let platform = Platform::open(launcher, lock, &found, tables).await?;
             let preparation = Preparation {
                 pipeline: &loaded.pipeline,
                 manifest: &loaded.manifest,
@@ -146,7 +149,7 @@ impl Preparation<'_> {
         for fact in built.facts {
             enter(&platform.control, fact).await?;
         }
-        if lock::read(self.folder).ok().flatten().as_ref() != Some(&built.lock) {
+        if !lock::is(self.folder, &built.lock) {
             self.decide(platform, Action::RefreshLock, &built.lock, None)
                 .await?;
             if lock::write(self.folder, &built.lock)? {
@@ -177,9 +180,20 @@ impl Preparation<'_> {
         lock: &Lock,
         run: Option<&RunId>,
     ) -> Result<(Verdict, Rules), Failure> {
+        let question = self.question(action, lock, run)?;
+        put(self.state, self.found.text.as_deref(), &question)
+    }
+
+    /// The question that [`Preparation::put`] puts.
+    pub(crate) fn question(
+        &self,
+        action: Action,
+        lock: &Lock,
+        run: Option<&RunId>,
+    ) -> Result<Question, Failure> {
         let version = version::of(self.manifest, lock).to_string();
         let approvals = approvals::on_record(self.state, self.found, self.pipeline, run)?;
-        let question = policy::question(
+        Ok(policy::question(
             action,
             self.pipeline,
             &version,
@@ -187,8 +201,7 @@ impl Preparation<'_> {
             &requester::name(),
             approvals,
             Timestamp::now(),
-        );
-        put(self.state, self.found.text.as_deref(), &question)
+        ))
     }
 }
 

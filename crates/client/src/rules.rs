@@ -161,19 +161,10 @@ pub(crate) fn hold(state: &Path, found: &Found) -> Result<(), Failure> {
 pub(crate) fn bind(state: &Path, found: &Found) -> Result<(), Failure> {
     hold(state, found)?;
     let before = binding(state)?;
-    let text = found.text.as_deref();
-    let digest = text.map(|text| keep(state, text)).transpose()?;
-    let bound_at = before
-        .as_ref()
-        .map_or_else(Timestamp::now, |before| before.bound_at);
-    let folder = std::path::absolute(&found.folder).map_err(|error| failed(&error))?;
-    let now = Binding {
-        name: found.environment.name.to_string(),
-        kind: found.environment.kind.as_str().to_owned(),
-        digest,
-        folder,
-        bound_at,
-    };
+    if let Some(text) = &found.text {
+        keep(state, text)?;
+    }
+    let now = now(found, before.as_ref())?;
     if before.as_ref() == Some(&now) {
         return Ok(());
     }
@@ -181,6 +172,32 @@ pub(crate) fn bind(state: &Path, found: &Found) -> Result<(), Failure> {
     LocalDisk::default()
         .replace(&state.join(BINDING), &bytes)
         .map_err(|error| failed(&error))
+}
+
+/// Whether a state folder is bound to an environment as it is now, so that [`bind`] would change
+/// nothing.
+///
+/// # Errors
+/// If that cannot be told.
+pub(crate) fn is_bound(state: &Path, found: &Found) -> Result<bool, Failure> {
+    let Some(before) = binding(state)? else {
+        return Ok(false);
+    };
+    let kept = before
+        .digest
+        .is_none_or(|digest| read(state, digest).is_ok());
+    Ok(kept && now(found, Some(&before))? == before)
+}
+
+/// The binding to an environment as it is now; `before` is what the folder was bound by.
+fn now(found: &Found, before: Option<&Binding>) -> Result<Binding, Failure> {
+    Ok(Binding {
+        name: found.environment.name.to_string(),
+        kind: found.environment.kind.as_str().to_owned(),
+        digest: found.text.as_deref().map(Digest::of),
+        folder: std::path::absolute(&found.folder).map_err(|error| failed(&error))?,
+        bound_at: before.map_or_else(Timestamp::now, |before| before.bound_at),
+    })
 }
 
 /// Where the text of a digest lies in a state folder.

@@ -45,6 +45,9 @@ pub(crate) fn reader(path: &Path) -> Result<Option<Reader>, Failure> {
     let folder = folder(path)?;
     // Where that cannot be told, opening it says why.
     if folder.join(FILE).exists() {
+        if let Some(reader) = layout::present(&folder)? {
+            return Ok(Some(reader));
+        }
         layout::bring_up_to_date(&folder)?;
     }
     Reader::open(&folder)

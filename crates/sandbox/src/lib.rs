@@ -8,7 +8,8 @@
 //!        └─ many threads   └─ one thread each, forks, never another program
 //! ```
 //! [`Launcher::start`] forks the *launcher* off while the agent has one thread, since forking a
-//! threaded process is safe only to run another program. The launcher forks an *init* into new
+//! threaded process is safe only to run another program; an agent that may find that it launches
+//! nothing forks it alone ([`ForkedLauncher`]), and starts it once it has threads. The launcher forks an *init* into new
 //! namespaces per sandbox; the init builds the sandbox from inside, starts the payload, reaps.
 //! The agent holds a socket per sandbox: dropping [`Sandbox`] closes it, which kills the tree. When
 //! the agent dies, its sockets close, and the launcher ends everything; when the launcher dies, the
@@ -52,7 +53,7 @@ mod usage;
 mod wire;
 
 pub use error::{LaunchError, SandboxError, StartError, Step, TunnelError};
-pub use launcher::{Launcher, LauncherConfig, Swept};
+pub use launcher::{ForkedLauncher, Launcher, LauncherConfig, Swept};
 pub use meter::Meter;
 pub use network::{Brokered, Capture, Intercepted, Network};
 pub use refusal::{RefusedPacket, parse_refusals};

@@ -28,6 +28,10 @@ const MAX_PACKET_BYTES: u64 = 16 << 20;
 /// `SCM_MAX_FD`.
 const MAX_DESCRIPTORS: usize = 253;
 
+/// Agent to launcher, first of all: until then the launcher does nothing.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Start;
+
 /// Agent to launcher, on the control socket. Descriptors beside `Launch`: session, stdin, stdout,
 /// stderr; beside `Sweep`: where to answer; beside `Tunnel`: session.
 #[derive(Debug, Serialize, Deserialize)]

@@ -42,6 +42,27 @@ fn a_damaged_blob_is_refused_by_name_and_healed_by_storing_again() -> Outcome {
 }
 
 #[test]
+fn what_is_there_is_kept_as_it_is_and_what_is_damaged_is_not() -> Outcome {
+    use std::os::unix::fs::MetadataExt as _;
+    let (_state, store) = store()?;
+    let blob = store.keep_bytes(b"content")?;
+    let path = store.blobs().path(&blob.digest);
+    let file = std::fs::metadata(&path)?.ino();
+    assert_eq!(store.keep_bytes(b"content")?, blob);
+    assert_eq!(
+        std::fs::metadata(&path)?.ino(),
+        file,
+        "it was written again"
+    );
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644))?;
+    std::fs::write(&path, b"CONTENT")?;
+    assert_eq!(store.keep_bytes(b"content")?, blob);
+    assert_eq!(store.blobs().read(&blob.digest, None, 100)?, b"content");
+    store.sync()?;
+    Ok(())
+}
+
+#[test]
 fn other_content_than_expected_is_not_stored() -> Outcome {
     let (_state, store) = store()?;
     let expected = Digest::of(b"wanted");

@@ -90,6 +90,30 @@ struct Made {
     builder: Option<Builder>,
 }
 
+impl Made {
+    /// Something that is taken as it is.
+    fn as_is(blob: Blob) -> Self {
+        Self {
+            digest: blob.digest,
+            size: blob.size,
+            source: None,
+            builder: None,
+        }
+    }
+
+    fn pinned(self, wanted: Required) -> Pin {
+        Pin {
+            stage: wanted.stage,
+            kind: wanted.kind,
+            name: wanted.name,
+            digest: self.digest,
+            size: self.size,
+            source: self.source,
+            builder: self.builder,
+        }
+    }
+}
+
 impl<'a> Workshop<'a> {
     /// A workshop in a state folder, for the pipeline in `folder`.
     pub(crate) fn new(
@@ -132,20 +156,29 @@ impl<'a> Workshop<'a> {
                     artifact
                 }
             };
-            pins.push(Pin {
-                stage: wanted.stage,
-                kind: wanted.kind,
-                name: wanted.name,
-                digest: artifact.digest,
-                size: artifact.size,
-                source: artifact.source,
-                builder: artifact.builder,
-            });
+            pins.push(artifact.pinned(wanted));
         }
+        // Some of it may have been there by the work of a process that died.
+        self.store.sync().map_err(|error| not_durable(&error))?;
         Ok(Artifacts {
             lock: Lock::new(self.pipeline.name.clone(), pins),
             facts,
         })
+    }
+
+    /// The pins that [`Workshop::make_all`] would give, if all that the pipeline names are files
+    /// that are pinned as they are, and the store has them.
+    pub(crate) fn as_they_are(&self) -> Option<Lock> {
+        let pins = required(self.pipeline).into_iter().map(|wanted| {
+            let source = self.folder.join(&wanted.name);
+            if wanted.kind != ArtifactKind::Job || source.join(FILE_NAME).is_file() {
+                return None;
+            }
+            let found = job::find(self.store, &source, &self.limits).ok()??;
+            Some(Made::as_is(found).pinned(wanted))
+        });
+        let pins = pins.collect::<Option<Vec<_>>>()?;
+        Some(Lock::new(self.pipeline.name.clone(), pins))
     }
 
     fn make(
@@ -162,29 +195,23 @@ impl<'a> Workshop<'a> {
                 .join(driver_name(&wanted.name).0),
             _ => self.folder.join(&wanted.name),
         };
-        let as_is = |blob: Blob| Made {
-            digest: blob.digest,
-            size: blob.size,
-            source: None,
-            builder: None,
-        };
         if source.join(FILE_NAME).is_file() {
             return self.build(wanted, source, facts, progress);
         }
         match wanted.kind {
             ArtifactKind::Job => job::put(self.store, &source, &self.limits)
-                .map(as_is)
+                .map(Made::as_is)
                 .map_err(|error| cannot(wanted, &error)),
             ArtifactKind::Package if source.is_file() => {
                 package::import(self.store, &source, entry, &self.limits)
-                    .map(as_is)
+                    .map(Made::as_is)
                     .map_err(|error| cannot(wanted, &error))
             }
             ArtifactKind::Image if source.join("oci-layout").is_file() => {
                 let blob = self
                     .import(wanted, &source, facts, progress)
                     .map_err(|error| cannot(wanted, &error))?;
-                Ok(as_is(blob))
+                Ok(Made::as_is(blob))
             }
             kind => Err(nothing_there(wanted, kind, &source)),
         }
@@ -385,6 +412,12 @@ fn cannot(wanted: &Required, error: &(dyn std::error::Error + 'static)) -> Failu
     Failure::new(Status::Failed, what)
         .because(error)
         .with_code("BC0503")
+}
+
+fn not_durable(error: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure::new(Status::Unavailable, "the artifacts cannot be made durable")
+        .because(error)
+        .with_code("BC0804")
 }
 
 fn nothing_there(wanted: &Required, kind: ArtifactKind, source: &Path) -> Failure {

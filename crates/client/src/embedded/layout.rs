@@ -99,6 +99,21 @@ pub(crate) fn give(state: &Path, table: &DatasetName, tenant: &Tenant) -> Result
     bring_up_to_date(state)
 }
 
+/// The store of a state folder that is what this program works on; `None` where the folder is to be
+/// brought up to date first, and where nothing has ever run.
+///
+/// # Errors
+/// If it cannot be read, or is newer than this program.
+pub(crate) fn present(state: &Path) -> Result<Option<Reader>, Failure> {
+    if older(state)?.is_some() {
+        return Ok(None);
+    }
+    match Reader::open(state) {
+        Err(OpenError::Older { .. }) => Ok(None),
+        opened => opened.map_err(|error| open_failure(&error)),
+    }
+}
+
 /// Whether the store, if there is one, is of the format that this program writes.
 fn is_of_this_format(state: &Path) -> Result<bool, Failure> {
     match Reader::open(state) {

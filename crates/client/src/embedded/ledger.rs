@@ -109,6 +109,24 @@ pub(crate) fn open(state: &Path, key_file: &Path) -> Result<Log, LedgerError> {
         .map_err(|source| LedgerError::Log { path, source })
 }
 
+/// How many entries are under the checkpoint of a state folder's log, which is held against the key
+/// in `key_file`; `None` where there is no checkpoint yet.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn signed(state: &Path, key_file: &Path) -> Result<Option<u64>, LedgerError> {
+    let checkpoint = state.join("ledger/checkpoint");
+    let there = checkpoint.try_exists();
+    let there = there.map_err(|source| LedgerError::KeyFile {
+        path: checkpoint,
+        source,
+    })?;
+    match there {
+        true => Ok(Some(open(state, key_file)?.size())),
+        false => Ok(None),
+    }
+}
+
 /// The ledger's name: random, so that no two ledgers are taken for one.
 fn name(state: &Path) -> Result<String, LedgerError> {
     let path = state.join(NAME_FILE);

@@ -38,6 +38,13 @@ pub(crate) fn read(folder: &Path) -> Result<Option<Lock>, Failure> {
         })
 }
 
+/// Whether the lock file in a pipeline's folder is this lock, however it is written.
+pub(crate) fn is(folder: &Path, lock: &Lock) -> bool {
+    let bytes = crate::manifest::read_bounded(&folder.join(FILE_NAME), MAX_BYTES);
+    let as_written = bytes.is_ok_and(|bytes| bytes == lock.to_json().as_bytes());
+    as_written || read(folder).ok().flatten().as_ref() == Some(lock)
+}
+
 /// Refuses a lock that does not pin everything that a pipeline names.
 pub(crate) fn complete(lock: &Lock, pipeline: &Pipeline) -> Result<(), Failure> {
     let missing = lock.missing(pipeline);

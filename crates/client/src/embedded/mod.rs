@@ -44,6 +44,7 @@ mod runs;
 mod schema;
 pub(crate) mod script;
 pub mod secrets;
+mod settled;
 pub(crate) mod submission;
 mod trace;
 mod tunnel;
@@ -77,7 +78,7 @@ use barecount_model::{
     text::SecretName,
 };
 use barecount_runner::{Recovered, launch::AttemptToken};
-use barecount_sandbox::{Launcher, LauncherConfig};
+use barecount_sandbox::{ForkedLauncher, LauncherConfig, StartError};
 use barecount_secrets::MemoryFolder;
 use rustix::fs::Mode;
 use tokio::sync::{mpsc, watch};
@@ -132,16 +133,18 @@ impl Embedded {
 ///
 /// Sandboxes run as somebody else, who must be able to read what they are given: what this process
 /// makes is readable by all from here on, inside a state folder that is not.
-pub(crate) fn start_launcher(state: &Path) -> Result<Launcher, Failure> {
+pub(crate) fn fork_launcher(state: &Path) -> Result<ForkedLauncher, Failure> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    Launcher::start(LauncherConfig::new(host_name(state))).map_err(|error| {
-        Failure::new(
-            Status::Unavailable,
-            "the sandbox launcher cannot be started",
-        )
-        .because(&error)
-        .with_code("BC0613")
-    })
+    ForkedLauncher::fork(LauncherConfig::new(host_name(state))).map_err(|error| no_launcher(&error))
+}
+
+fn no_launcher(error: &StartError) -> Failure {
+    Failure::new(
+        Status::Unavailable,
+        "the sandbox launcher cannot be started",
+    )
+    .because(error)
+    .with_code("BC0613")
 }
 
 /// What belongs to a state folder is called outside of it, on the whole host. By which folder it is
@@ -186,9 +189,10 @@ impl Platform {
     /// Opens the platform of a state folder that is held. What an earlier process had staged and not
     /// decided for is removed.
     pub(crate) async fn open(
-        launcher: Launcher,
+        launcher: ForkedLauncher,
         lock: FolderLock,
         found: &Found,
+        tables: StateTables,
     ) -> Result<Self, Failure> {
         let state = &lock.folder().to_owned();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -204,7 +208,7 @@ impl Platform {
         let artifacts = artifacts(state)?;
         let (gate, runners) = runners(launcher, state, found)?;
         sweep(&folders, &runners, &mut updates).await?;
-        let (data, answers) = datasets(state, &artifacts, &runners);
+        let (data, answers) = datasets(state, tables, &artifacts, &runners);
         let secrets = secrets::locate(found, state)?.map(|location| location.service(state));
         let memory = secrets.as_ref().map(|service| service.memory.clone());
         let (events_tx, told) = mpsc::unbounded_channel();
@@ -341,10 +345,11 @@ fn artifacts(state: &Path) -> Result<Store, Failure> {
 
 /// Opens the paths of the environment's networks, and the runners whose work leaves by them.
 fn runners(
-    launcher: Launcher,
+    launcher: ForkedLauncher,
     state: &Path,
     found: &Found,
 ) -> Result<(Arc<PathGate>, Runners), Failure> {
+    let launcher = launcher.start().map_err(|error| no_launcher(&error))?;
     let keys = |name: &SecretName| secrets::of_environment(found, state, name);
     let tunnel = tunnel::open(&found.environment, &launcher, keys)?;
     let paths = networks::paths(&found.environment, tunnel)?;
@@ -355,12 +360,16 @@ fn runners(
 }
 
 /// The datasets of the state folder, and what earlier runs answer by what stands in them.
-fn datasets(state: &Path, artifacts: &Store, runners: &Runners) -> (Arc<StateData>, Arc<Answers>) {
+fn datasets(
+    state: &Path,
+    tables: StateTables,
+    artifacts: &Store,
+    runners: &Runners,
+) -> (Arc<StateData>, Arc<Answers>) {
     let acceptance = Acceptance::new(
         Arc::clone(&runners.tests),
         state.join("runners/acceptance/files"),
     );
-    let tables = StateTables::new(state.to_owned());
     let answers = Answers::new(state.to_owned(), tables.clone());
     let data = StateData::new(state.to_owned(), tables, artifacts.clone(), acceptance);
     (data, answers)

@@ -11,8 +11,10 @@ use barecount_control::{
     Authorised, CommandError, Submission, Submitted, Update,
     governance::{Action, Permit, Verdict, explain},
 };
+use barecount_dataset::table::StateTables;
 use barecount_model::{
     codes,
+    id::RunId,
     lock::Lock,
     pipeline::Loaded,
     plan::Pinned,
@@ -29,6 +31,7 @@ use super::{
     hold::Purpose,
     imports,
     interrupts::Interrupts,
+    settled::settled,
     submission::Request,
 };
 use crate::{
@@ -82,26 +85,26 @@ impl Embedded {
         let (mut loaded, folder, found) = self.loaded(&asked.manifest, watcher.reporter())?;
         let state = super::state_folder(&self.state)?;
         // Before there is a second thread.
-        let launcher = super::start_launcher(&state)?;
+        let launcher = super::fork_launcher(&state)?;
         let purpose = Purpose {
             verb: "run",
             pipeline: Some(loaded.pipeline.name.as_str()),
         };
         let lock = self.hold(&state, purpose, watcher.reporter())?;
+        let tables = StateTables::new(state.clone());
         runtime()?.block_on(async {
-            let mut platform = Platform::open(launcher, lock, &found).await?;
+            let reporter = watcher.reporter();
+            let places = (folder.as_path(), state.as_path(), &found);
+            let preparation = prepare(asked, &loaded, places, reporter);
+            if let Some(run) = settled(asked, &loaded, &preparation, &tables).await {
+                same_work(&run.id, reporter);
+                return Ok(Arc::new(run));
+            }
+            let mut platform = Platform::open(launcher, lock, &found, tables).await?;
             // Nobody else writes to the folder now. A build alone is of no environment.
             rules::bind(&state, &found)?;
             let held = imports::hold(&mut loaded, &state, asked.stage.as_deref()).await;
-            let preparation = Preparation {
-                pipeline: &loaded.pipeline,
-                manifest: &loaded.manifest,
-                file: &asked.manifest,
-                folder: &folder,
-                state: &state,
-                found: &found,
-                reporter: watcher.reporter(),
-            };
+            let preparation = prepare(asked, &loaded, places, reporter);
             let ready = match held {
                 Ok(()) => feasible(asked, &loaded, platform.answers.tables(), &preparation),
                 Err(refused) => Err(refused),
@@ -132,6 +135,43 @@ impl Embedded {
     }
 }
 
+fn prepare<'a>(
+    asked: &'a RunRequest,
+    loaded: &'a Loaded,
+    (folder, state, found): (&'a Path, &'a Path, &'a Found),
+    reporter: &'a dyn Reporter,
+) -> Preparation<'a> {
+    Preparation {
+        pipeline: &loaded.pipeline,
+        manifest: &loaded.manifest,
+        file: &asked.manifest,
+        folder,
+        state,
+        found,
+        reporter,
+    }
+}
+
+/// What somebody asks to be run, by these pins.
+pub(super) fn request<'a>(
+    asked: &RunRequest,
+    preparation: &Preparation<'a>,
+    lock: &'a Lock,
+) -> Request<'a> {
+    Request {
+        manifest: preparation.manifest,
+        pipeline: preparation.pipeline,
+        folder: preparation.folder,
+        environment: &preparation.found.environment,
+        lock,
+        window: asked.window.clone(),
+        token: asked.token.clone(),
+        stage: asked.stage.clone(),
+        force: asked.force.clone(),
+        requester: requester::name(),
+    }
+}
+
 async fn carry_out(
     asked: &RunRequest,
     preparation: &Preparation<'_>,
@@ -141,18 +181,7 @@ async fn carry_out(
     let cancel = Cancel::default();
     let mut interrupts = Interrupts::listen(cancel.clone())?;
     let lock = preparation.lock(platform, &cancel).await?;
-    let request = Request {
-        manifest: preparation.manifest,
-        pipeline: preparation.pipeline,
-        folder: preparation.folder,
-        environment: &preparation.found.environment,
-        lock: &lock,
-        window: asked.window.clone(),
-        token: asked.token.clone(),
-        stage: asked.stage.clone(),
-        force: asked.force.clone(),
-        requester: requester::name(),
-    };
+    let request = request(asked, preparation, &lock);
     let permitted = permitted(&request, platform, preparation).await?;
     let (run, taken_up) = carry_out_once(
         &request,
@@ -309,6 +338,14 @@ async fn submit(
     }
 }
 
+/// Tells that a run answers.
+fn same_work(run: &RunId, reporter: &dyn Reporter) {
+    reporter.note(&format!(
+        "the same work was done by run {run}; nothing runs again (`--force` does it again, \
+         `--token` names other work)"
+    ));
+}
+
 /// Takes up the run that has the token already.
 async fn existing(
     update: Update,
@@ -321,10 +358,7 @@ async fn existing(
     match state {
         RunState::Succeeded | RunState::Refused => {
             match again::untrue(platform, &update.run).await?.first() {
-                None => reporter.note(&format!(
-                    "the same work was done by run {id}; nothing runs again (`--force` does it \
-                     again, `--token` names other work)"
-                )),
+                None => same_work(id, reporter),
                 // Only of a token that somebody chose: it names this run, whatever became of it.
                 Some((_, why)) => reporter.warn(&format!(
                     "the token names run {id}, and nothing runs again, but what it came to is not \

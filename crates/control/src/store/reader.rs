@@ -342,6 +342,17 @@ impl Reader {
         Ok(found)
     }
 
+    /// How many entries the ledger has, signed or not.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn ledger_length(&self) -> Result<u64, StoreError> {
+        let sql = "SELECT coalesce(max(idx) + length(leaf_hash) / ?1, 0) FROM ledger_entries";
+        self.now()?
+            .query_row(sql, params![LEAF_HASH_BYTES], |row| row.get(0))
+            .map_err(failed("read the ledger's length"))
+    }
+
     /// Records set aside, newest first: of one run or tenant, or of all; those that come after the
     /// one of this number, if one is named.
     ///

@@ -33,6 +33,25 @@ spec:
           columns: [{ name: total, type: int64, nullable: true }]
 ";
 
+/// The environment that holds without a file.
+const LOCAL: &str = "apiVersion: barecount.dev/v1
+kind: Environment
+metadata: { name: local }
+spec:
+  kind: development
+  backends: { managed_etl: local }
+  governance:
+    matrix:
+      - tenant: acme
+        allow:
+          - classes: [managed_etl]
+            sizes: [small]
+            network_profiles: [private_vpc]
+  lock: { refresh_on_run: true }
+  isolation: { process: true }
+  log_level: info
+";
+
 struct Sums {
     place: Place,
 }
@@ -81,6 +100,15 @@ impl Sums {
             .collect()
     }
 
+    /// Runs once more what has not changed; whether the platform was started for it.
+    fn starts(&self) -> bool {
+        let works = || fs_err::read(self.place.state().join("working")).expect("who works here");
+        let before = works();
+        self.run(&[]).tells("the same work was done by run");
+        self.place.nothing_is_left();
+        works() != before
+    }
+
     fn total(&self) -> String {
         let export = self.place.barecount(["outputs", "export", "kpi.sum"]);
         let rows = export.finish().exits_with(0).stdout;
@@ -101,6 +129,58 @@ fn a_revert_brings_back_the_figures_of_what_it_reverts_to() {
     assert_eq!(sums.total(), "3");
     sums.run(&[]).tells("the same work was done by run");
     assert_eq!(sums.total(), "3");
+}
+
+#[test]
+fn nothing_is_started_where_nothing_has_changed_and_nothing_is_left_to_be_done() {
+    let sums = Sums::new();
+    sums.run(&[]);
+    assert!(!sums.starts());
+    let state = sums.place.state();
+    // An attempt of a process that was killed.
+    let left = state.join("staging/task_0123456789abcdef0123456789abcdef-1/output");
+    fs_err::create_dir_all(left).expect("a folder in the test's own");
+    assert!(sums.starts());
+    assert!(!sums.starts());
+    // An artifact that has to be taken in again.
+    let blobs = state.join("artifacts/blobs/sha256");
+    for blob in fs_err::read_dir(&blobs).expect("the blobs") {
+        fs_err::remove_file(blob.expect("a blob").path()).expect("a blob is removed");
+    }
+    assert!(sums.starts());
+    assert!(!sums.starts());
+    // Rules that the state folder is to keep.
+    sums.place.write("environments/local.yaml", LOCAL);
+    assert!(sums.starts());
+    assert!(!sums.starts());
+}
+
+#[test]
+fn a_ledger_that_lacks_what_is_on_record_answers_for_nothing() {
+    let sums = Sums::new();
+    sums.run(&[]);
+    let (ledger, older) = (sums.place.state().join("ledger"), sums.place.join("older"));
+    copy(&ledger, &older);
+    sums.sum("sum(n) + 1");
+    sums.run(&[]);
+    fs_err::remove_dir_all(&ledger).expect("the ledger is removed");
+    copy(&older, &ledger);
+    let run = sums.place.barecount(["run", "pipeline.yaml"]).finish();
+    assert!(!run.status.success(), "{run}");
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    fs_err::create_dir_all(to).expect("a folder in the test's own");
+    for entry in fs_err::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let into = to.join(path.file_name().expect("a name"));
+        match path.is_dir() {
+            true => copy(&path, &into),
+            false => {
+                fs_err::copy(&path, &into).expect("a copy");
+            }
+        }
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::sandbox::Sandbox;
 use crate::spec::{HostIdentity, Spec, Stdio, is_name};
 use crate::sys::{self, Forked};
 use crate::tunnel::{TunnelNamespace, TunnelNetwork};
-use crate::wire::{self, Answer, Request};
+use crate::wire::{self, Answer, Request, Start};
 
 /// How a launcher is set up.
 #[derive(Clone, Debug)]
@@ -63,26 +63,35 @@ pub struct Swept {
 /// The agent's handle of the launcher process. Dropping it ends the launcher and all its sandboxes.
 #[derive(Debug)]
 pub struct Launcher {
-    control: OwnedFd,
+    process: Process,
     host: HostReport,
+}
+
+/// A launcher process that has done nothing yet. Dropping it ends the process.
+#[derive(Debug)]
+pub struct ForkedLauncher(Process);
+
+#[derive(Debug)]
+struct Process {
+    control: OwnedFd,
     pid: i32,
 }
 
-impl Launcher {
-    /// Forks the launcher process and waits until it has found out what the host can do.
+impl ForkedLauncher {
+    /// Forks the launcher process, which then waits to be started: whoever finds that nothing is to
+    /// be launched has not paid for more than the fork.
     ///
     /// Must be called from the main thread while there is no other, before an async runtime starts
     /// and before secrets are loaded: the launcher is a copy of this process.
     ///
     /// # Errors
     /// [`StartError::Threads`] when there are other threads; the others when the host refuses.
-    pub fn start(config: LauncherConfig) -> Result<Self, StartError> {
+    pub fn fork(config: LauncherConfig) -> Result<Self, StartError> {
         if !is_name(&config.cgroup_prefix) {
             return Err(StartError::Prefix {
                 prefix: config.cgroup_prefix,
             });
         }
-        let system = |what| move |source| StartError::System { what, source };
         let threads = std::fs::read_dir("/proc/self/task")
             .map_err(system("count the threads of this process"))?
             .count();
@@ -102,12 +111,23 @@ impl Launcher {
             }
             Forked::Parent { pid, .. } => pid.as_raw_nonzero().get(),
         };
-        drop(theirs);
-        match wire::receive(&control, RecvFlags::empty()) {
-            Ok(Some((Answer::Host(host), _))) => Ok(Self {
-                control,
+        Ok(Self(Process { control, pid }))
+    }
+
+    /// Starts it and waits until it has found out what the host can do. Threads may have been started
+    /// since it was forked. Blocks for milliseconds; not cancellable.
+    ///
+    /// # Errors
+    /// [`StartError::System`] when it has died.
+    pub fn start(self) -> Result<Launcher, StartError> {
+        let Self(process) = self;
+        let none = SendFlags::empty();
+        wire::send(&process.control, &Start, &[], none)
+            .map_err(|errno| system("start the launcher process")(errno.into()))?;
+        match wire::receive(&process.control, RecvFlags::empty()) {
+            Ok(Some((Answer::Host(host), _))) => Ok(Launcher {
+                process,
                 host: *host,
-                pid,
             }),
             Ok(_) => {
                 let died = io::Error::from(io::ErrorKind::UnexpectedEof);
@@ -115,6 +135,20 @@ impl Launcher {
             }
             Err(errno) => Err(system("hear from the launcher process")(errno.into())),
         }
+    }
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::System { what, source }
+}
+
+impl Launcher {
+    /// Forks the launcher process and waits until it has found out what the host can do.
+    ///
+    /// # Errors
+    /// As [`ForkedLauncher::fork`], where it may be called, and [`ForkedLauncher::start`].
+    pub fn start(config: LauncherConfig) -> Result<Self, StartError> {
+        ForkedLauncher::fork(config)?.start()
     }
 
     /// What this host can enforce.
@@ -124,7 +158,7 @@ impl Launcher {
 
     /// Process id of the launcher.
     pub fn pid(&self) -> i32 {
-        self.pid
+        self.process.pid
     }
 
     /// Starts a sandbox and waits until its payload runs its program. May be called from several
@@ -143,7 +177,13 @@ impl Launcher {
             stdio.stdout.as_fd(),
             stdio.stderr.as_fd(),
         ];
-        wire::send(&self.control, &request, &descriptors, SendFlags::empty()).map_err(gone)?;
+        wire::send(
+            &self.process.control,
+            &request,
+            &descriptors,
+            SendFlags::empty(),
+        )
+        .map_err(gone)?;
         drop(theirs);
         drop(stdio);
         match wire::receive(&session, RecvFlags::empty()).map_err(gone)? {
@@ -170,7 +210,7 @@ impl Launcher {
     /// # Errors
     /// [`TunnelError`]; nothing is left of it then.
     pub fn tunnel(&self, network: &TunnelNetwork) -> Result<TunnelNamespace, TunnelError> {
-        TunnelNamespace::open(&self.control, network)
+        TunnelNamespace::open(&self.process.control, network)
     }
 
     /// Kills and removes the control groups of our prefix that no live launcher owns: what is left
@@ -182,7 +222,7 @@ impl Launcher {
         let channel = |errno: rustix::io::Errno| SandboxError::Channel(errno.into());
         let (ours, theirs) = wire::socket_pair().map_err(channel)?;
         wire::send(
-            &self.control,
+            &self.process.control,
             &Request::Sweep,
             &[theirs.as_fd()],
             SendFlags::empty(),
@@ -200,7 +240,7 @@ impl Launcher {
     }
 }
 
-impl Drop for Launcher {
+impl Drop for Process {
     /// Waits for the launcher to end, so that nothing of it outlives the handle.
     fn drop(&mut self) {
         let (stand_in, _) = match wire::socket_pair() {

@@ -16,7 +16,7 @@ use crate::init::{HostSystem, Means};
 use crate::report::{Availability, Controller, Exit, ExitStatus, HostReport, Usage};
 use crate::spec::{Isolation, Spec, Stdio};
 use crate::tunnel::TunnelNetwork;
-use crate::wire::{self, Answer, InitOrder, InitReport, Order, Request};
+use crate::wire::{self, Answer, InitOrder, InitReport, Order, Request, Start};
 use crate::{seccomp, sys, usage};
 
 /// How long to wait before asking again for control groups that were still busy.
@@ -120,6 +120,10 @@ impl Server {
         _ = rustix::thread::set_name(c"barecount-launcher");
         rustix::process::chdir("/")?;
         let death = sys::signal_fd(&[libc::SIGTERM])?;
+        // The agent has let go, or is gone: nothing is to be launched.
+        if wire::receive::<Start>(&control, RecvFlags::empty())?.is_none() {
+            return Err(Errno::PIPE);
+        }
 
         let own = std::process::id() as i32;
         let cgroups = Cgroups::establish(&config.cgroup_prefix, &[agent, own]);
