@@ -1,8 +1,9 @@
 //! Hashing rows beside writing them: a thread of its own for each output, because a row's hash takes
-//! about as long as everything else that is done with it.
+//! about as long as everything else that is done with it. Who writes them hashes too, while that
+//! thread has enough to do: sums do not depend on who adds what.
 
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use arrow::array::RecordBatch;
@@ -25,44 +26,57 @@ struct Rows {
 pub(crate) struct Hashing {
     /// Gone once there are no more.
     rows: Option<SyncSender<Rows>>,
-    thread: Option<JoinHandle<Vec<RowsHash>>>,
+    thread: Option<JoinHandle<Sums>>,
+    own: Sums,
 }
 
 impl Hashing {
     /// Begins, for batches of `schema.to_arrow()`.
     pub(crate) fn begin(schema: &TableSchema) -> io::Result<Self> {
         let (sender, rows) = sync_channel(WAITING);
-        let hasher = RowHasher::new(schema);
+        let mut sums = Sums::new(schema);
         let thread = thread::Builder::new()
             .name("stage-hash".to_owned())
-            .spawn(move || hash(hasher, &rows))?;
+            .spawn(move || {
+                rows.into_iter().for_each(|rows| sums.add(rows));
+                sums
+            })?;
         Ok(Self {
             rows: Some(sender),
             thread: Some(thread),
+            own: Sums::new(schema),
         })
     }
 
-    /// Has rows of a file hashed; waits where many wait already.
-    pub(crate) fn add(&self, file: usize, batch: &RecordBatch, only: Option<&[u32]>) {
+    /// Has rows of a file hashed; hashes them where many wait already.
+    pub(crate) fn add(&mut self, file: usize, batch: &RecordBatch, only: Option<&[u32]>) {
         let rows = Rows {
             file,
             batch: batch.clone(),
             only: only.map(<[u32]>::to_vec),
         };
-        if let Some(sender) = &self.rows {
-            // It receives until this is gone, or has panicked, which is told at the end.
-            let _ = sender.send(rows);
+        if let Some(sender) = &self.rows
+            && let Err(TrySendError::Full(rows)) = sender.try_send(rows)
+        {
+            self.own.add(rows);
         }
+        // The thread receives until there are no more, or has panicked, which is told at the end.
     }
 
     /// The sums of all files, by their numbers; those without a row may be missing at the end.
     pub(crate) fn end(mut self) -> Vec<RowsHash> {
         self.rows = None;
+        let mut sums = std::mem::take(&mut self.own.of_files);
         match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(sums)) => sums,
+            Some(Ok(others)) => {
+                for (file, other) in others.of_files.iter().enumerate() {
+                    of(&mut sums, file).add(other);
+                }
+            }
             Some(Err(panic)) => std::panic::resume_unwind(panic),
-            None => Vec::new(),
+            None => {}
         }
+        sums
     }
 }
 
@@ -76,20 +90,67 @@ impl Drop for Hashing {
     }
 }
 
-fn hash(mut hasher: RowHasher, rows: &Receiver<Rows>) -> Vec<RowsHash> {
-    let mut sums: Vec<RowsHash> = Vec::new();
-    while let Ok(Rows { file, batch, only }) = rows.recv() {
-        if sums.len() <= file {
-            sums.resize(file + 1, RowsHash::default());
+/// What one thread has hashed.
+struct Sums {
+    hasher: RowHasher,
+    of_files: Vec<RowsHash>,
+}
+
+impl Sums {
+    fn new(schema: &TableSchema) -> Self {
+        Self {
+            hasher: RowHasher::new(schema),
+            of_files: Vec::new(),
         }
-        let sum = &mut sums[file];
+    }
+
+    fn add(&mut self, Rows { file, batch, only }: Rows) {
+        let sum = of(&mut self.of_files, file);
         match only {
             Some(only) => {
                 let only = only.into_iter().map(|row| row as usize);
-                hasher.add_rows(sum, &batch, only);
+                self.hasher.add_rows(sum, &batch, only);
             }
-            None => hasher.add_rows(sum, &batch, 0..batch.num_rows()),
+            None => self.hasher.add_rows(sum, &batch, 0..batch.num_rows()),
         }
     }
-    sums
+}
+
+/// The sum of a file.
+fn of(sums: &mut Vec<RowsHash>, file: usize) -> &mut RowsHash {
+    if sums.len() <= file {
+        sums.resize(file + 1, RowsHash::default());
+    }
+    &mut sums[file]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::Int64Array;
+
+    use super::*;
+    use crate::schema::{Column, ColumnType};
+
+    /// More batches than may wait, so that both threads hash some.
+    #[test]
+    fn sums_do_not_depend_on_who_hashed_what() -> Result<(), Box<dyn std::error::Error>> {
+        let columns = vec![Column::nullable("n", ColumnType::Int64)];
+        let schema = TableSchema::new(columns, Vec::new())?;
+        let mut hashing = Hashing::begin(&schema)?;
+        let mut alone = Sums::new(&schema);
+        for number in 0..200 {
+            let numbers = Int64Array::from_iter_values(number..number + 500);
+            let batch = RecordBatch::try_new(schema.to_arrow(), vec![Arc::new(numbers)])?;
+            let file = number as usize % 3;
+            let only = (number % 2 == 0).then_some(vec![1, 4, 100]);
+            hashing.add(file, &batch, only.as_deref());
+            alone.add(Rows { file, batch, only });
+        }
+        let by_both = !hashing.own.of_files.is_empty();
+        assert!(hashing.end() == alone.of_files);
+        assert!(by_both, "one thread had to hash them all");
+        Ok(())
+    }
 }
