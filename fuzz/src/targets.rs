@@ -43,6 +43,7 @@ const TARGETS: &[&Target] = &[
     &rows::CSV,
     &rows::NDJSON,
     &rows::PARQUET,
+    &rows::ARROW,
     &network::REFUSALS,
     &network::CLIENT_HELLO,
     &network::HTTP_REQUESTS,

@@ -9,6 +9,7 @@ mod check;
 mod csv;
 mod files;
 mod flat;
+mod ipc;
 mod ndjson;
 mod observer;
 mod parquet;
@@ -45,6 +46,9 @@ pub enum OutputFormat {
     Ndjson,
     /// Apache Parquet.
     Parquet,
+    /// An Arrow IPC stream of the declared columns, without compression: what the engine's jobs
+    /// write, and what no manifest asks for.
+    Arrow,
     /// Any files: the table then holds one row a file (see [`files_schema`]).
     Files,
 }
@@ -56,6 +60,7 @@ impl OutputFormat {
             Self::Csv => &["csv"],
             Self::Ndjson => &["ndjson", "jsonl", "json"],
             Self::Parquet => &["parquet"],
+            Self::Arrow => &["arrows"],
             Self::Files => &[],
         }
     }
@@ -280,6 +285,7 @@ pub fn stage_output(
             OutputFormat::Csv => stage.csv(file, content)?,
             OutputFormat::Ndjson => stage.ndjson(file, content)?,
             OutputFormat::Parquet => stage.parquet(file, content)?,
+            OutputFormat::Arrow => stage.arrow(file, content)?,
             OutputFormat::Files => stage.file(file, content)?,
         }
         stage.tell_rows()?;

@@ -11,15 +11,13 @@ use std::{
     path::Path,
 };
 
+use arrow_ipc::reader::StreamReader;
 use barecount_dataset::schema::{Column, ColumnType, TableSchema};
 use barecount_engine::{
     job::{DeclaredTable, JobSpec, run_job},
     session::Resources,
 };
-use datafusion::{
-    arrow::{array::AsArray, datatypes::DataType},
-    parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder,
-};
+use datafusion::arrow::{array::AsArray, datatypes::DataType};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -119,16 +117,13 @@ fn job(
     row(&output_dir.join("kpi.figures"))
 }
 
-/// The values of the only row in a folder of Parquet files.
+/// The values of the only row in a folder of files.
 fn row(folder: &Path) -> Result<Vec<Option<String>>, Failure> {
     let entry = fs::read_dir(folder)?
         .next()
         .ok_or("a job writes a file")??;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(entry.path())?)?;
-    let batch = reader
-        .build()?
-        .next()
-        .ok_or("a query without rows gives one")??;
+    let mut reader = StreamReader::try_new_buffered(fs::File::open(entry.path())?, None)?;
+    let batch = reader.next().ok_or("a query without rows gives one")??;
     let value = |column: &datafusion::arrow::array::ArrayRef| {
         let column = datafusion::arrow::compute::cast(column, &DataType::Utf8)?;
         let texts = column.as_string::<i32>();

@@ -70,10 +70,11 @@ pub struct JobReport {
 /// Runs a job to its end, statement by statement. All statements are read and planned before the
 /// first is carried out.
 ///
-/// Files are written as `<output_dir>/<layer>.<name>/part-<statement>.parquet`, with all columns
-/// and sorted by all of them. Inputs that hold equal rows give equal bytes, whatever the number of
-/// partitions, the division of the inputs into files, and the memory. Needs a Tokio runtime with
-/// time; cancelled by dropping, which leaves files behind that nobody commits.
+/// Files are written as `<output_dir>/<layer>.<name>/part-<statement>.arrows`, with all columns
+/// and sorted by all of them. Inputs that hold equal rows give outputs that are staged as equal
+/// bytes, whatever the number of partitions, the division of the inputs into files, and the memory.
+/// Needs a Tokio runtime with time; cancelled by dropping, which leaves files behind that nobody
+/// commits.
 ///
 /// # Errors
 /// The first statement that fails; see [`EngineError::kind`] for whose fault it is.
@@ -229,8 +230,6 @@ async fn carry_out(
         task,
     } = insert;
     let folder = spec.output_dir.join(output.table.to_string());
-    let path = folder.join(format!("part-{:05}.parquet", place.number));
-    let rows = output::write(Arc::clone(&plan), task, &output.schema, &path).await?;
-    metrics.add_plan(plan.as_ref());
-    Ok(rows)
+    let path = folder.join(format!("part-{:05}.arrows", place.number));
+    output::write(plan, task, &output.schema, &path, metrics).await
 }

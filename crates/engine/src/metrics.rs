@@ -31,9 +31,8 @@ impl Metrics {
     pub(crate) fn add_plan(&mut self, plan: &dyn ExecutionPlan) {
         let partitions = plan.output_partitioning().partition_count() as u64;
         self.partitions = self.partitions.max(partitions);
+        self.add_spilled(plan);
         if let Some(metrics) = plan.metrics() {
-            self.spilled_bytes += metrics.spilled_bytes().unwrap_or(0) as u64;
-            self.spills += metrics.spill_count().unwrap_or(0) as u64;
             let rows = metrics.output_rows().unwrap_or(0) as u64;
             if plan.children().is_empty() {
                 self.rows_read += rows;
@@ -54,6 +53,14 @@ impl Metrics {
         }
         for child in plan.children() {
             self.add_plan(child.as_ref());
+        }
+    }
+
+    /// Adds what one operator spilled.
+    pub(crate) fn add_spilled(&mut self, operator: &dyn ExecutionPlan) {
+        if let Some(metrics) = operator.metrics() {
+            self.spilled_bytes += metrics.spilled_bytes().unwrap_or(0) as u64;
+            self.spills += metrics.spill_count().unwrap_or(0) as u64;
         }
     }
 }

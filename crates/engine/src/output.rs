@@ -1,33 +1,38 @@
 //! From a query's result to an output's files: columns by name, declared types, a fixed order.
 
+mod order;
+
 use std::fs::{self, File};
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow_ipc::writer::StreamWriter;
 use barecount_dataset::schema::{ArrowForm, Column, ColumnType, TableSchema};
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{Array as _, ArrayRef, AsArray as _, GenericByteArray, RecordBatch};
 use datafusion::arrow::compute::BatchCoalescer;
-use datafusion::arrow::datatypes::{DataType, Schema};
+use datafusion::arrow::datatypes::{ByteArrayType, DataType, Schema};
 use datafusion::common::{Column as ColumnRef, DataFusionError, ScalarValue};
 use datafusion::dataframe::DataFrame;
+use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{Expr, cast, lit};
-use datafusion::parquet::arrow::ArrowWriter;
-use datafusion::parquet::basic::Compression;
-use datafusion::parquet::file::properties::WriterProperties;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt as _;
 
-/// Rows that are encoded at once.
-const BATCH_ROWS: usize = 8192;
+use crate::metrics::Metrics;
 
-/// Brings a query's result to an output's columns, by name, and into a fixed order.
+/// Rows that are written at once.
+const BATCH_ROWS: usize = 8192;
+/// Bytes of texts above which they are written in two goes: whoever reads them holds them all.
+const PIECE_BYTES: usize = 16 << 20;
+
+/// Brings a query's result to an output's columns, by name.
 ///
 /// Names are compared without case. `names`, if not empty, names the result's columns first, as
 /// the column list of an `INSERT` does. Whole numbers, decimals and floats become the declared
 /// number type (a float never becomes a whole number); other types must be as declared. Nullable
-/// columns may be missing. Rows are sorted by the partition columns and then all others, so that
-/// files do not depend on how many threads made them.
+/// columns may be missing.
 pub(crate) fn align(
     result: DataFrame,
     names: &[String],
@@ -49,11 +54,7 @@ pub(crate) fn align(
         Ok(expressions) => expressions,
         Err(difference) => return Ok(Err(difference)),
     };
-    let rest = schema.columns().iter().map(|column| &column.name);
-    let rest = rest.filter(|name| !schema.partition_by().contains(name));
-    let order = schema.partition_by().iter().chain(rest);
-    let order = order.map(|name| Expr::Column(ColumnRef::new_unqualified(name)).sort(true, true));
-    result.select(expressions)?.sort(order.collect()).map(Ok)
+    result.select(expressions).map(Ok)
 }
 
 fn select(
@@ -141,12 +142,15 @@ fn fits(found: &DataType, declared: ColumnType) -> bool {
         }
 }
 
-/// Runs a plan and writes its rows to a Parquet file, in order. Returns how many there were.
+/// Runs a plan and writes its rows as an Arrow IPC stream, sorted by the partition columns and then
+/// by all others, so that what is staged does not depend on how many threads made it. Returns how
+/// many rows there were.
 pub(crate) async fn write(
     plan: Arc<dyn ExecutionPlan>,
-    context: Arc<datafusion::execution::TaskContext>,
+    context: Arc<TaskContext>,
     schema: &TableSchema,
     path: &Path,
+    metrics: &mut Metrics,
 ) -> Result<u64, DataFusionError> {
     let nullable = schema
         .to_arrow()
@@ -155,32 +159,64 @@ pub(crate) async fn write(
         .map(|f| f.as_ref().clone().with_nullable(true))
         .collect::<Vec<_>>();
     let file_schema = Arc::new(Schema::new(nullable));
+    let rows = execute_stream(Arc::clone(&plan), Arc::clone(&context))?;
+    let typed = {
+        let file_schema = Arc::clone(&file_schema);
+        rows.map(move |batch| {
+            let columns = batch?.columns().to_vec();
+            Ok(RecordBatch::try_new(Arc::clone(&file_schema), columns)?)
+        })
+    };
+    let typed = RecordBatchStreamAdapter::new(Arc::clone(&file_schema), typed);
+    let mut sorted = order::sort(Box::pin(typed), schema, BATCH_ROWS, context).await?;
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    // Short-lived: staging reads it once and writes it anew, so speed matters more than size.
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::SNAPPY)
-        .build();
     let file = BufWriter::new(File::create_new(path)?);
-    let mut writer = ArrowWriter::try_new(file, Arc::clone(&file_schema), Some(properties))?;
-    // Pages end where batches do, so these are always of one size: equal rows, equal bytes.
-    let mut batches = BatchCoalescer::new(Arc::clone(&file_schema), BATCH_ROWS);
-    let mut rows = execute_stream(plan, context)?;
+    let mut writer = StreamWriter::try_new(file, &file_schema)?;
+    // All but the last are of one size, and what is staged of equal rows so the same to the byte.
+    let mut batches = BatchCoalescer::new(file_schema, BATCH_ROWS)
+        .with_biggest_coalesce_batch_size(Some(BATCH_ROWS - 1));
     let mut count = 0;
-    while let Some(batch) = rows.next().await {
-        let batch = batch?;
+    while let Some(batch) = sorted.rows.next().await.transpose()? {
         count += batch.num_rows() as u64;
-        let columns = batch.columns().to_vec();
-        batches.push_batch(RecordBatch::try_new(Arc::clone(&file_schema), columns)?)?;
+        batches.push_batch(batch)?;
         while let Some(batch) = batches.next_completed_batch() {
-            writer.write(&batch)?;
+            write_pieces(&mut writer, &batch)?;
         }
     }
     batches.finish_buffered_batch()?;
     while let Some(batch) = batches.next_completed_batch() {
-        writer.write(&batch)?;
+        write_pieces(&mut writer, &batch)?;
     }
-    writer.close()?;
+    writer.finish()?;
+    metrics.add_plan(plan.as_ref());
+    if let Some(sort) = sorted.spilling {
+        metrics.add_spilled(sort.as_ref());
+    }
     Ok(count)
+}
+
+fn write_pieces(
+    writer: &mut StreamWriter<impl Write>,
+    batch: &RecordBatch,
+) -> Result<(), DataFusionError> {
+    let bytes = |column: &ArrayRef| match column.data_type() {
+        DataType::Utf8 => text_bytes(column.as_string::<i32>()),
+        DataType::Binary => text_bytes(column.as_binary::<i32>()),
+        _ => 0,
+    };
+    let (rows, half) = (batch.num_rows(), batch.num_rows() / 2);
+    if half == 0 || batch.columns().iter().map(bytes).sum::<usize>() <= PIECE_BYTES {
+        return Ok(writer.write(batch)?);
+    }
+    write_pieces(writer, &batch.slice(0, half))?;
+    write_pieces(writer, &batch.slice(half, rows - half))
+}
+
+fn text_bytes<T: ByteArrayType<Offset = i32>>(texts: &GenericByteArray<T>) -> usize {
+    match texts.value_offsets() {
+        [first, .., last] => (last - first).unsigned_abs() as usize,
+        _ => 0,
+    }
 }

@@ -1,12 +1,21 @@
-//! What attempts write: rows as CSV, as JSON lines, as Parquet.
+//! What attempts write: rows as CSV, as JSON lines, as Parquet, as an Arrow stream.
 
 use std::{
     fs, io,
     ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
+use arrow::{
+    array::{
+        ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array,
+        Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    },
+    datatypes::Schema,
+    error::ArrowError,
+};
+use arrow_ipc::writer::StreamWriter;
 use barecount_dataset::{
     dead_letter::BadRecord,
     decision::PartitionValues,
@@ -116,6 +125,12 @@ pub(crate) const PARQUET: Target = target(
     "parquet",
     || Ok(vec![parquet_rows()?]),
     |input, scratch| read(OutputFormat::Parquet, "rows.parquet", input, scratch),
+);
+
+pub(crate) const ARROW: Target = target(
+    "arrow",
+    || Ok(vec![arrow_rows().map_err(io::Error::other)?]),
+    |input, scratch| read(OutputFormat::Arrow, "rows.arrows", input, scratch),
 );
 
 /// Why each row was refused.
@@ -234,13 +249,39 @@ fn parquet_rows() -> io::Result<Vec<u8>> {
     fs::read(file.ok_or_else(|| io::Error::other("nothing was staged"))?)
 }
 
+/// Two rows, of which the second has nothing that may be missing.
+fn arrow_rows() -> Result<Vec<u8>, ArrowError> {
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(vec!["one", "two \u{e9}"])),
+        Arc::new(Int64Array::from(vec![Some(1), None])),
+        Arc::new(Float64Array::from(vec![Some(1.5), None])),
+        Arc::new(
+            Decimal128Array::from(vec![Some(12_340_000), None]).with_precision_and_scale(18, 6)?,
+        ),
+        Arc::new(Date32Array::from(vec![Some(19_753), None])),
+        Arc::new(
+            TimestampMicrosecondArray::from(vec![Some(1_706_695_200_000_000), None])
+                .with_timezone("UTC"),
+        ),
+        Arc::new(BooleanArray::from(vec![Some(true), None])),
+        Arc::new(BinaryArray::from_opt_vec(vec![Some(&[1, 2, 3]), None])),
+    ];
+    let fields = schema().to_arrow();
+    let fields = fields.fields().iter();
+    let fields = fields.map(|field| field.as_ref().clone().with_nullable(true));
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
+    writer.write(&RecordBatch::try_new(schema, columns)?)?;
+    writer.into_inner()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_seeds_are_taken_so_that_mutations_begin_where_it_matters() {
-        for target in [CSV, NDJSON, PARQUET] {
+        for target in [CSV, NDJSON, PARQUET, ARROW] {
             let scratch = tempfile::tempdir().expect("a folder");
             for seed in (target.seeds)().expect("there are seeds") {
                 let answer = (target.run)(&seed, scratch.path());

@@ -12,7 +12,7 @@ use barecount_artifact::{Limits as ArtifactLimits, Store, job};
 use barecount_dataset::{
     decision::{AppTransaction, Committed, DatasetCommit, Decision, PartitionValues},
     read::InputFormat,
-    stage::{self, Limits, OutputSpec, Staged as StagedFiles},
+    stage::{self, Limits, OutputFormat, OutputSpec, Staged as StagedFiles},
     table::{StateTables, Tables},
 };
 use barecount_engine::job::{DeclaredTable, JobSpec};
@@ -148,7 +148,7 @@ impl DataPlane for StateData {
         let table_schema = schema::of_output(output)?;
         let own = own_of_output(assignment, output);
         let spec = OutputSpec {
-            format: schema::output_format(output.format),
+            format: handed_back(output.format, &assignment.stage.work),
             schema: table_schema.clone(),
             only_partition: own.clone(),
             limits: Limits::default(),
@@ -358,6 +358,14 @@ fn handed_over(format: manifest::Format, work: &WorkPlan) -> InputFormat {
     match work {
         WorkPlan::Job { .. } => InputFormat::Parquet,
         _ => schema::input_format(format),
+    }
+}
+
+/// The format in which work hands an output's rows back: a job of the engine as they lie in memory.
+fn handed_back(format: manifest::Format, work: &WorkPlan) -> OutputFormat {
+    match work {
+        WorkPlan::Job { .. } => OutputFormat::Arrow,
+        _ => schema::output_format(format),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::input::InputFile;
 use crate::schema::{ArrowForm, Column, ColumnType, TableSchema};
 
 /// Small batches bound what a few huge values can hold in memory at once.
-const BATCH_ROWS: usize = 2048;
+pub(super) const BATCH_ROWS: usize = 2048;
 
 impl Stage<'_, '_> {
     pub(super) fn parquet(&mut self, file: &InputFile, content: File) -> Result<(), StageError> {
@@ -53,7 +53,7 @@ impl Stage<'_, '_> {
                 .iter()
                 .map(|place| batch.column(*place))
                 .collect::<Vec<_>>();
-            self.parquet_rows(file, &mut checks, &sources, row)?;
+            self.arrow_rows(file, &mut checks, &sources, row)?;
             row += batch.num_rows() as u64;
         }
         Ok(())
@@ -75,7 +75,7 @@ impl Stage<'_, '_> {
         self.check_unpacked(file, sizes.fold(self.unpacked_bytes, u64::saturating_add))
     }
 
-    fn check_unpacked(&self, file: &InputFile, bytes: u64) -> Result<(), StageError> {
+    pub(super) fn check_unpacked(&self, file: &InputFile, bytes: u64) -> Result<(), StageError> {
         let limit = self.spec.limits.max_unpacked_bytes;
         if bytes > limit {
             let (file, what) = (file.path.clone(), "bytes when unpacked");
@@ -84,7 +84,8 @@ impl Stage<'_, '_> {
         Ok(())
     }
 
-    fn parquet_rows(
+    /// Checks rows of the declared columns, and writes those that fit.
+    pub(super) fn arrow_rows(
         &mut self,
         file: &InputFile,
         checks: &mut [ColumnCheck<'_>],
@@ -202,7 +203,9 @@ where
 }
 
 /// Runs a step of the reader; an error or a panic becomes a reason.
-fn guarded<T, E: std::fmt::Display>(step: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+pub(super) fn guarded<T, E: std::fmt::Display>(
+    step: impl FnOnce() -> Result<T, E>,
+) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(step)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(error.to_string()),

@@ -1,4 +1,5 @@
 mod any_bytes;
+mod arrow_streams;
 mod one_rule;
 mod parquet_values;
 mod partitions;

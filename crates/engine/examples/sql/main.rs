@@ -225,26 +225,27 @@ fn measure(case: &Case, folder: &Path) -> Result<(), Failure> {
         .build()?;
     let (began, cpu_before) = (Instant::now(), cpu_seconds()?);
     runtime.block_on(run_job(&job))?;
-    let ran_in = began.elapsed().as_secs_f64();
-    let rows = commit(case, &state, &out, &runtime)?;
+    let (ran_in, ran_cpu) = (began.elapsed().as_secs_f64(), cpu_seconds()? - cpu_before);
+    let (rows, bytes) = commit(case, &state, &out, &runtime)?;
     let seconds = began.elapsed().as_secs_f64();
     let cpu = cpu_seconds()? - cpu_before;
     print(&json!({
         "engine": "barecount", "rows": rows, "seconds": seconds, "ran_seconds": ran_in,
-        "cpu_seconds": cpu, "peak_mib": peak_mib()?,
+        "ran_cpu_seconds": ran_cpu, "cpu_seconds": cpu, "peak_mib": peak_mib()?,
+        "written_bytes": bytes,
     }));
     Ok(())
 }
 
-/// Stages what the job wrote, and makes it a table's content.
+/// Stages what the job wrote, and makes it a table's content. Gives its rows and bytes.
 fn commit(
     case: &Case,
     state: &Path,
     out: &Path,
     runtime: &tokio::runtime::Runtime,
-) -> Result<u64, Failure> {
+) -> Result<(u64, u64), Failure> {
     let spec = OutputSpec {
-        format: OutputFormat::Parquet,
+        format: OutputFormat::Arrow,
         schema: schema(case.columns)?,
         only_partition: PartitionValues::new(),
         limits: stage::Limits::default(),
@@ -269,7 +270,7 @@ fn commit(
     };
     let tables = StateTables::new(state.to_owned()).of(&"bench".parse()?);
     runtime.block_on(tables.roll_forward(&decision))?;
-    Ok(staged.rows)
+    Ok((staged.rows, staged.bytes))
 }
 
 #[expect(clippy::print_stdout, reason = "the figures are the result")]

@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow_ipc::reader::StreamReader;
+use barecount_dataset::decision::StagedFile;
 use barecount_dataset::schema::{Column, TableSchema};
 use barecount_dataset::stage::{Limits, OutputFormat, OutputSpec, Staged, stage_output};
 use barecount_engine::job::{DeclaredTable, JobSpec};
@@ -13,7 +15,6 @@ use barecount_engine::process::{Request, Response, engine_main};
 use barecount_engine::session::{InputTable, Resources};
 use datafusion::arrow::array::{ArrayRef, RecordBatch};
 use datafusion::parquet::arrow::ArrowWriter;
-use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -152,7 +153,7 @@ impl Place {
         let mut rows = Vec::new();
         for path in self.files(table)?.keys() {
             let file = fs::File::open(folder.join(path))?;
-            for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
+            for batch in StreamReader::try_new_buffered(file, None)? {
                 rows.extend(texts(&batch?)?);
             }
         }
@@ -162,13 +163,26 @@ impl Place {
     /// Stages an output as the platform does afterwards.
     pub(crate) fn stage(&self, table: &str, schema: &TableSchema) -> Outcome<Staged> {
         let spec = OutputSpec {
-            format: OutputFormat::Parquet,
+            format: OutputFormat::Arrow,
             schema: schema.clone(),
             only_partition: BTreeMap::new(),
             limits: Limits::default(),
         };
         let written = self.root.path().join("out").join(table);
         Ok(stage_output(&written, &self.staging(table), &spec, &())?)
+    }
+
+    /// The files that an output was staged as, by their paths.
+    pub(crate) fn staged_files(
+        &self,
+        table: &str,
+        staged: &Staged,
+    ) -> Outcome<BTreeMap<String, Vec<u8>>> {
+        let read = |file: &StagedFile| -> Outcome<_> {
+            let bytes = fs::read(self.staging(table).join(&file.path))?;
+            Ok((file.path.clone(), bytes))
+        };
+        staged.files.iter().map(read).collect()
     }
 
     /// Where an output is staged.

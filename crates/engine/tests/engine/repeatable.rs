@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 
 use datafusion::arrow::array::{Float64Array, Int64Array, StringArray};
 
@@ -80,8 +79,8 @@ fn place(seed: u64, files: usize, partitions: usize, memory: u64) -> Outcome<Pla
     Ok(place)
 }
 
-/// An output's files, and its rows.
-type Written = (BTreeMap<PathBuf, Vec<u8>>, Vec<String>);
+/// What an output is staged as, and its rows.
+type Written = (BTreeMap<String, Vec<u8>>, Vec<String>);
 
 /// Runs a query into an output of these columns under different circumstances; gives its rows.
 fn rows_however(columns: &[&str], query: &str) -> Outcome<Vec<String>> {
@@ -95,12 +94,15 @@ fn rows_however(columns: &[&str], query: &str) -> Outcome<Vec<String>> {
         (9, 8, 3, 12 << 20),
     ] {
         let mut place = place(seed, files, partitions, memory)?;
-        place.output("kpi.t", &schema(columns, &[])?)?;
+        let output = schema(columns, &[])?;
+        place.output("kpi.t", &output)?;
         let case = format!("{query}\nseed {seed}, {files} files, {partitions} partitions");
         place
             .succeed(&format!("INSERT INTO kpi.t {query}"))
             .map_err(|e| format!("{case}: {e}"))?;
-        let (bytes, rows) = (place.files("kpi.t")?, place.rows("kpi.t")?);
+        let staged = place.stage("kpi.t", &output)?;
+        let bytes = place.staged_files("kpi.t", &staged)?;
+        let rows = place.rows("kpi.t")?;
         match &first {
             None => first = Some((bytes, rows)),
             Some(first) => {
