@@ -280,7 +280,7 @@ impl Platform {
         let mut first = self.caps.first(run, plan);
         for stage in &plan.stages {
             if self.runners.registry.takes(stage).await.is_err() {
-                first.retain(|task| run.tasks[*task].stage != stage.name);
+                first.retain(|task| *run.tasks[*task].stage != *stage.name);
             }
         }
         Ok(first)

@@ -77,7 +77,8 @@ fn schema(order: &[usize], by: usize) -> TableSchema {
 /// A column of values picked by numbers, of which some are null.
 fn column(column_type: ColumnType, picks: &[u8]) -> ArrayRef {
     fn pick<T: Copy>(picks: &[u8], from: &[T]) -> Vec<Option<T>> {
-        let pick = |pick: &u8| (pick % 8 != 0).then(|| from[usize::from(*pick) % from.len()]);
+        let pick =
+            |pick: &u8| (!pick.is_multiple_of(8)).then(|| from[usize::from(*pick) % from.len()]);
         picks.iter().map(pick).collect()
     }
     let days = [i32::MIN, -1, 0, 1, i32::MAX];
@@ -146,7 +147,8 @@ fn sorted(
     };
     let context = open(&resources).expect("a session opens").task_ctx();
     let arrow: Arc<Schema> = schema.to_arrow();
-    let rows = stream::iter(batches.to_vec().into_iter().map(Ok));
+    let batches = batches.to_vec();
+    let rows = stream::iter(batches.into_iter().map(Ok));
     let rows = RecordBatchStreamAdapter::new(Arc::clone(&arrow), rows);
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     runtime.block_on(async {
