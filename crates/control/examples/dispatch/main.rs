@@ -39,6 +39,15 @@ const PAGE: [u8; 4096] = [7; 4096];
 
 fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    if let [_, open, state, tasks] = &std::env::args().collect::<Vec<_>>()[..]
+        && open == queue::OPEN
+    {
+        return runtime.block_on(queue::opened(Path::new(state), tasks));
+    }
     let parent = arguments.next().map_or(PathBuf::from("."), PathBuf::from);
     let runs = arguments.next().map_or(Ok(RUNS), |text| text.parse())?;
     let queued: Vec<usize> = match arguments.next() {
@@ -49,10 +58,6 @@ fn main() -> Result<(), Failure> {
             .collect::<Result<_, _>>()?,
     };
     let folder = tempfile::tempdir_in(parent)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
     runtime.block_on(async {
         measure(folder.path(), runs).await?;
         queue::measure(folder.path(), &queued).await

@@ -1,7 +1,7 @@
 //! A state with many tasks that wait: what it takes to hold it, to open it, and to dispatch one of
 //! them; and what it takes to ask for the latest runs with many behind them.
 
-use std::{fs, path::Path, sync::Arc, time::Instant};
+use std::{fs, path::Path, process::Command, sync::Arc, time::Instant};
 
 use barecount_control::{
     Control, Entries, Fenced, Submission, Submitted, Update, clock::SystemClock, reconcile::Report,
@@ -18,6 +18,8 @@ use crate::{
     service::{Decider, ended, run},
 };
 
+/// Has the program open a state that is there, and nothing else.
+pub(crate) const OPEN: &str = "--open";
 /// Tasks of one run.
 const TASKS: usize = 100;
 /// Runs that are handed over together.
@@ -46,6 +48,11 @@ impl State {
             _entries: entries,
         })
     }
+
+    /// The runs that are open, held as whoever works on them does.
+    fn told(&mut self) -> Vec<Update> {
+        std::iter::from_fn(|| self.updates.try_recv().ok()).collect()
+    }
 }
 
 /// Measures states with so many tasks, the first of which is what the others are held against.
@@ -62,6 +69,24 @@ pub(crate) async fn measure(folder: &Path, sizes: &[usize]) -> Result<(), Failur
         }));
         fs::remove_dir_all(&state)?;
     }
+    Ok(())
+}
+
+/// Opens a state, and says what that takes: in a process that has done nothing else, since one that
+/// made the state has memory left from that, in which the state would find room.
+pub(crate) async fn opened(folder: &Path, tasks: &str) -> Result<(), Failure> {
+    let before = resident()?;
+    let begun = Instant::now();
+    let mut state = State::open(folder)?;
+    let opened = begun.elapsed();
+    let open = state.told();
+    let held = resident()?.saturating_sub(before);
+    print(&json!({
+        "bench": "dispatch", "case": format!("{tasks} tasks queued"), "runs": open.len(),
+        "open_ms": millis(opened), "resident_mib": held >> 20,
+        "disk_mib": size_of(folder)? >> 20,
+    }));
+    state.control.close().await;
     Ok(())
 }
 
@@ -87,21 +112,15 @@ async fn queued(folder: &Path, tasks: usize) -> Result<f64, Failure> {
     state.control.close().await;
     drop(state.updates);
 
-    let before = resident()?;
-    let begun = Instant::now();
-    let mut state = State::open(folder)?;
-    let opened = begun.elapsed();
-    let held = resident()?.saturating_sub(before);
-    let mut open = Vec::with_capacity(runs);
-    while let Ok(update) = state.updates.try_recv() {
-        // Held as whoever works on runs does.
-        open.push(update);
+    let itself = std::env::current_exe()?;
+    let mut opening = Command::new(itself);
+    opening.arg(OPEN).arg(folder).arg(tasks.to_string());
+    if !opening.status()?.success() {
+        return Err("the state cannot be opened by a process of its own".into());
     }
-    print(&json!({
-        "bench": "dispatch", "case": format!("{tasks} tasks queued"), "runs": open.len(),
-        "open_ms": millis(opened), "resident_mib": held >> 20,
-        "disk_mib": size_of(folder)? >> 20,
-    }));
+
+    let mut state = State::open(folder)?;
+    let open = state.told();
     tokio::spawn(async move { while state.updates.recv().await.is_some() {} });
     let before = Cost::now()?;
     let mut done = 0;
