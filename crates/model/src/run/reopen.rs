@@ -46,6 +46,9 @@ impl Run {
                 }
                 TaskState::Ready if task.needs.iter().any(|&need| open[need]) => {
                     task.state = TaskState::Waiting;
+                    // It waits for another reason now.
+                    task.held = None;
+                    task.not_before = None;
                 }
                 _ => continue,
             }
