@@ -58,8 +58,8 @@ impl Agent {
             Order::Stop { attempt, grace } => self.register.stop(&attempt, grace),
             Order::Acknowledge(attempt) => {
                 if self.register.acknowledge(&attempt) {
-                    self.orders
-                        .spawn(async move { agent.forget(&attempt).await });
+                    let forget = async move { agent.forget(&attempt).await };
+                    self.orders.spawn(forget);
                 }
             }
             Order::Sweep {

@@ -52,6 +52,13 @@ impl Seat {
         }
     }
 
+    /// Whether whoever asks now is alone. Only a test looks without taking the seat.
+    #[cfg(test)]
+    pub(crate) fn is_free(&self) -> bool {
+        let held = self.held.try_lock();
+        held.is_ok_and(|held| held.is_quiet) && self.waiting.load(Ordering::Acquire) == 0
+    }
+
     /// Notes that so many of those who waited for the thread were answered together.
     pub(crate) fn answered(&self, held: &mut Held, count: usize) {
         held.is_quiet = count <= 1;

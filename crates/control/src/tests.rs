@@ -280,7 +280,7 @@ fn what_a_caller_of_its_own_left_in_doubt_is_announced_as_well() -> TestResult {
     } = Owner::new(&memory)?;
     let (commands, queue) = mpsc::channel(1);
     let (seat, thread) = writer::spawn(writer, queue)?;
-    let commands = Commands::new(commands, seat);
+    let commands = Commands::new(commands, Arc::clone(&seat));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_time()
@@ -288,6 +288,13 @@ fn what_a_caller_of_its_own_left_in_doubt_is_announced_as_well() -> TestResult {
     runtime.block_on(async {
         commands.all(vec![submit(&plan(), 1, "one")]).await?;
         updates.recv().await.ok_or("it is told")?;
+        // The thread has answered, and is about to give the seat back.
+        let free = async {
+            while !seat.is_free() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(30), free).await?;
         memory.fail_next(Fault::FailedButPersisted, 2);
         let answer = commands.all(vec![submit(&plan(), 2, "two")]).await?.pop();
         assert!(

@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 
 /// Rows that are written at once.
 const BATCH_ROWS: usize = 8192;
-/// Bytes of texts above which they are written in two goes: whoever reads them holds them all.
+/// Bytes of rows above which they are written in two goes: whoever reads them holds them all.
 const PIECE_BYTES: usize = 16 << 20;
 
 /// Brings a query's result to an output's columns, by name.
@@ -204,7 +204,7 @@ fn write_pieces(
     let bytes = |column: &ArrayRef| match column.data_type() {
         DataType::Utf8 => text_bytes(column.as_string::<i32>()),
         DataType::Binary => text_bytes(column.as_binary::<i32>()),
-        _ => 0,
+        other => other.primitive_width().unwrap_or(1) * column.len(),
     };
     let (rows, half) = (batch.num_rows(), batch.num_rows() / 2);
     if half == 0 || batch.columns().iter().map(bytes).sum::<usize>() <= PIECE_BYTES {
@@ -215,8 +215,10 @@ fn write_pieces(
 }
 
 fn text_bytes<T: ByteArrayType<Offset = i32>>(texts: &GenericByteArray<T>) -> usize {
-    match texts.value_offsets() {
+    let offsets = texts.value_offsets();
+    let bytes = match offsets {
         [first, .., last] => (last - first).unsigned_abs() as usize,
         _ => 0,
-    }
+    };
+    bytes + size_of_val(offsets)
 }

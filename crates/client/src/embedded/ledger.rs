@@ -115,15 +115,10 @@ pub(crate) fn open(state: &Path, key_file: &Path) -> Result<Log, LedgerError> {
 /// # Errors
 /// As [`open`].
 pub(crate) fn signed(state: &Path, key_file: &Path) -> Result<Option<u64>, LedgerError> {
-    let checkpoint = state.join("ledger/checkpoint");
-    let there = checkpoint.try_exists();
-    let there = there.map_err(|source| LedgerError::KeyFile {
-        path: checkpoint,
-        source,
-    })?;
-    match there {
-        true => Ok(Some(open(state, key_file)?.size())),
-        false => Ok(None),
+    match state.join("ledger/checkpoint").try_exists() {
+        Ok(false) => Ok(None),
+        // Where that cannot be told, opening it says why.
+        _ => Ok(Some(open(state, key_file)?.size())),
     }
 }
 

@@ -24,8 +24,9 @@ use crate::input::InputFile;
 const CONTINUATION: [u8; 4] = [0xff; 4];
 /// The longest description of a batch.
 const MAX_DESCRIPTION_BYTES: u64 = 1 << 20;
-/// The most bytes of a batch.
-const MAX_BATCH_BYTES: u64 = i32::MAX as u64;
+/// The most bytes of a batch: they are held at once. The engine writes 16 MiB at most, but for a
+/// single row that has more.
+const MAX_BATCH_BYTES: u64 = 256 << 20;
 
 impl Stage<'_, '_> {
     pub(super) fn arrow(&mut self, file: &InputFile, content: File) -> Result<(), StageError> {
