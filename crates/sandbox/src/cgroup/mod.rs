@@ -164,7 +164,8 @@ impl Cgroups {
         }
     }
 
-    /// Removes everything of this launcher; what is still busy is left for a sweep.
+    /// Removes everything of this launcher, and of those that died; what is still busy is left for
+    /// a later sweep.
     pub(crate) fn close(mut self) {
         if let Some(group) = self.prepared.take() {
             self.remove(group);
@@ -176,6 +177,9 @@ impl Cgroups {
             // A sweep after our death finds it by name and unlocked.
             drop(std::fs::remove_dir(hierarchy.parent.join(&hierarchy.name)));
         }
+        // A launcher that was killed right before this one started may have been dying still, and
+        // its processes had its lock. By now they are gone.
+        _ = self.sweep();
     }
 
     /// Kills and removes what launchers of our prefix left behind that are dead. Returns how many

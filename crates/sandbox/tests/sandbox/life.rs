@@ -30,6 +30,7 @@ tests!(
     a_killed_launcher_takes_its_sandboxes_along,
     a_killed_agent_takes_everything_along,
     a_sweep_removes_what_two_kills_left,
+    a_launcher_at_its_end_removes_what_another_one_held_at_its_beginning,
     a_host_without_user_namespaces_is_told_with_the_remedy,
     a_process_without_isolation_says_so_and_ends_whole,
 );
@@ -234,15 +235,19 @@ impl Agent {
     }
 
     fn init_dies(&self) -> TestResult {
-        let mut waiting = [PollFd::new(&self.init, PollFlags::IN)];
-        let patience = Timespec {
-            tv_sec: 30,
-            tv_nsec: 0,
-        };
-        match rustix::event::poll(&mut waiting, Some(&patience))? {
-            1 => Ok(()),
-            _ => Err("the sandbox lives on".into()),
-        }
+        dies(&self.init)
+    }
+}
+
+fn dies(process: &OwnedFd) -> TestResult {
+    let mut waiting = [PollFd::new(process, PollFlags::IN)];
+    let patience = Timespec {
+        tv_sec: 30,
+        tv_nsec: 0,
+    };
+    match rustix::event::poll(&mut waiting, Some(&patience))? {
+        1 => Ok(()),
+        _ => Err("it lives on".into()),
     }
 }
 
@@ -323,16 +328,7 @@ fn a_killed_agent_takes_everything_along() -> TestResult {
         members_of(&agent.network)?.is_empty(),
         "its network has nobody left"
     );
-    let mut waiting = [PollFd::new(&launcher_process, PollFlags::IN)];
-    let patience = Timespec {
-        tv_sec: 30,
-        tv_nsec: 0,
-    };
-    assert_eq!(
-        rustix::event::poll(&mut waiting, Some(&patience))?,
-        1,
-        "the launcher lives on"
-    );
+    dies(&launcher_process)?;
     agent.process.wait()?;
     assert_eq!(
         groups_of(&prefix),
@@ -363,6 +359,27 @@ fn a_sweep_removes_what_two_kills_left() -> TestResult {
     let mut alive = alive;
     alive.process.kill()?;
     alive.process.wait()?;
+    Ok(())
+}
+
+/// Whoever is killed holds its lock until its last process is gone, so that the next one's sweep
+/// may come too early.
+fn a_launcher_at_its_end_removes_what_another_one_held_at_its_beginning() -> TestResult {
+    let prefix = prefix("dying");
+    let mut dying = Agent::start(&prefix)?;
+    let mut next = Agent::start(&prefix)?;
+    kill(dying.launcher)?;
+    dying.process.kill()?;
+    dying.process.wait()?;
+    dying.init_dies()?;
+    assert_eq!(groups_of(&prefix).is_empty(), !launcher().host().root);
+    // Its agent lets go, and it clears up in its own time.
+    let pid = Pid::from_raw(next.launcher).ok_or("no pid")?;
+    let launcher = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    next.process.kill()?;
+    next.process.wait()?;
+    dies(&launcher)?;
+    assert_eq!(groups_of(&prefix), Vec::<String>::new());
     Ok(())
 }
 
