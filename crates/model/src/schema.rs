@@ -77,6 +77,25 @@ macro_rules! reader {
     };
 }
 
+/// The schema without the patterns of texts that have a format of ours. They are for those who do not
+/// know it, such as editors; the format is the type's own rule. To compile them would take longer
+/// than all else that is done with a manifest.
+fn told_by_formats(schema: &Value) -> Value {
+    match schema {
+        Value::Object(members) => {
+            let format = members.get("format").and_then(Value::as_str);
+            let told = format.is_some_and(|name| FORMATS.iter().any(|format| format.name == name));
+            members
+                .iter()
+                .filter(|(keyword, value)| !(told && *keyword == "pattern" && value.is_string()))
+                .map(|(keyword, value)| (keyword.clone(), told_by_formats(value)))
+                .collect()
+        }
+        Value::Array(items) => items.iter().map(told_by_formats).collect(),
+        other => other.clone(),
+    }
+}
+
 /// Reads manifests.
 pub(crate) static MANIFEST: LazyLock<Reader> = reader!(Some("Pipeline"), "manifest");
 /// Reads environment files.
@@ -95,7 +114,7 @@ impl Reader {
         }
         let (schema, validator) = match serde_json::from_str(schema) {
             Ok(schema) => {
-                let validator = options.build(&schema);
+                let validator = options.build(&told_by_formats(&schema));
                 (schema, validator.map_err(|error| error.to_string()))
             }
             Err(error) => (Value::Null, Err(error.to_string())),

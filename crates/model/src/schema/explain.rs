@@ -14,23 +14,10 @@ pub(super) fn problems(
     schema: &Value,
     validator: &jsonschema::Validator,
 ) -> Vec<Diagnostic> {
-    let errors: Vec<_> = validator
-        .iter_errors(document.value())
-        .take(2 * MAX_DIAGNOSTICS)
-        .collect();
-    // a text that breaks its format also breaks the format's pattern; the format says why
-    let explained: Vec<String> = errors
-        .iter()
-        .filter(|error| matches!(error.kind(), ValidationErrorKind::Format { .. }))
-        .map(|error| error.instance_path().as_str().to_owned())
-        .collect();
+    let errors = validator.iter_errors(document.value());
     let mut diagnostics = Vec::new();
-    for error in &errors {
+    for error in errors.take(2 * MAX_DIAGNOSTICS) {
         let at = error.instance_path().as_str();
-        let pattern = matches!(error.kind(), ValidationErrorKind::Pattern { .. });
-        if pattern && explained.iter().any(|pointer| pointer == at) {
-            continue;
-        }
         let problem = Problem {
             document,
             schema,

@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 use std::path::{Path, PathBuf};
 
@@ -60,4 +62,25 @@ fn the_example_manifest_is_valid() -> Result<(), std::io::Error> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn a_pattern_is_left_to_the_format_where_that_is_one_of_ours() {
+    let schema = json!({
+        "pattern": "^p$",
+        "properties": {
+            "pattern": { "type": "string", "format": "barecount-name", "pattern": "^[a-z]$" },
+            "format": { "type": "string", "format": "email", "pattern": "@" },
+        },
+        "anyOf": [{ "format": "barecount-path", "pattern": "^/" }],
+    });
+    let expected = json!({
+        "pattern": "^p$",
+        "properties": {
+            "pattern": { "type": "string", "format": "barecount-name" },
+            "format": { "type": "string", "format": "email", "pattern": "@" },
+        },
+        "anyOf": [{ "format": "barecount-path" }],
+    });
+    assert_eq!(told_by_formats(&schema), expected);
 }
