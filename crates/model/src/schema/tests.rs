@@ -84,3 +84,73 @@ fn a_pattern_is_left_to_the_format_where_that_is_one_of_ours() {
     });
     assert_eq!(told_by_formats(&schema), expected);
 }
+
+/// Or an editor would mark what is read without a word.
+#[test]
+fn a_pattern_takes_what_its_format_takes() -> Result<(), Box<dyn std::error::Error>> {
+    let mut pairs = std::collections::BTreeSet::new();
+    for (_, generate) in PUBLISHED {
+        patterns_of(&generate(), &mut pairs);
+    }
+    assert!(pairs.len() > 10, "{pairs:?}");
+    let mut wider = std::collections::BTreeSet::new();
+    let strange = [
+        "", " ", "\n", "é", "ａ", "٣", "-", "_", "/", "..", "\\", "~", "@", ":", "*", "%", "\0",
+    ];
+    for (name, pattern) in pairs {
+        let format = FORMATS.iter().find(|format| format.name == name);
+        let check = format.ok_or("nothing checks it")?.check;
+        let validator = jsonschema::validator_for(&json!({ "pattern": pattern }))?;
+        let mut held = |text: &str| {
+            if check(text).is_ok() && !validator.is_valid(&json!(text)) {
+                wider.insert((name.clone(), text.to_owned()));
+            }
+        };
+        let long = ["a", "A", "0", "a.", "a-", "1."].map(|part| part.repeat(130));
+        let usual = [
+            "a",
+            "a.b",
+            "a_b-c",
+            "A9",
+            "10MiB",
+            "5m",
+            "1.5",
+            "-3",
+            "+3",
+            "a/b",
+            "a@b",
+            "10.0.0.0/8",
+            "::1",
+            "decimal(1,2)",
+            "decimal( 1 , 2 )",
+            "int64",
+            "*/5 * * * *",
+            "0  0 1 1 0",
+            "Europe/Paris",
+            "UTC",
+        ];
+        for base in usual.into_iter().chain(long.iter().map(String::as_str)) {
+            for end in [1, 15, 16, 38, 39, 63, 64, 127, 128] {
+                held(base.get(..end).unwrap_or(base));
+            }
+            for odd in strange {
+                held(&format!("{odd}{base}"));
+                held(&format!("{base}{odd}"));
+            }
+        }
+    }
+    assert!(wider.is_empty(), "taken, but not by the pattern: {wider:?}");
+    Ok(())
+}
+
+fn patterns_of(schema: &Value, pairs: &mut std::collections::BTreeSet<(String, String)>) {
+    let text = |keyword| schema.get(keyword).and_then(Value::as_str);
+    if let (Some(format), Some(pattern)) = (text("format"), text("pattern")) {
+        pairs.insert((format.to_owned(), pattern.to_owned()));
+    }
+    match schema {
+        Value::Object(members) => members.values().for_each(|value| patterns_of(value, pairs)),
+        Value::Array(items) => items.iter().for_each(|value| patterns_of(value, pairs)),
+        _ => {}
+    }
+}

@@ -80,10 +80,13 @@ impl std::str::FromStr for ColumnType {
                 .and_then(|rest| rest.strip_suffix(')'));
             let parts = parts.and_then(|parts| parts.split_once(','));
             let number = |text: &str| {
-                let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+                let text = text.strip_prefix(' ').unwrap_or(text);
+                let text = text.strip_suffix(' ').unwrap_or(text);
+                let digits =
+                    matches!(text.len(), 1..=2) && text.bytes().all(|b| b.is_ascii_digit());
                 digits.then(|| text.parse::<u8>().ok()).flatten()
             };
-            return match parts.map(|(p, s)| (number(p.trim()), number(s.trim()))) {
+            return match parts.map(|(p, s)| (number(p), number(s))) {
                 Some((Some(precision @ 1..=38), Some(scale))) if scale <= precision => {
                     Ok(Self::Decimal { precision, scale })
                 }

@@ -43,7 +43,12 @@ impl std::str::FromStr for Cron {
     type Err = InvalidText;
 
     fn from_str(text: &str) -> Result<Self, InvalidText> {
-        let fields: Vec<&str> = text.split_ascii_whitespace().collect();
+        // Spaces stand between fields only; any other white space is part of one, which refuses it.
+        let between = text.len() == text.trim_matches(' ').len();
+        let fields: Vec<&str> = match between {
+            true => text.split(' ').filter(|field| !field.is_empty()).collect(),
+            false => Vec::new(),
+        };
         let [minute, hour, day, month, weekday] = fields[..] else {
             return Err(InvalidText::new(
                 "a cron expression has five fields: minute, hour, day of month, month, day of week",
