@@ -52,11 +52,16 @@ impl Seat {
         }
     }
 
-    /// Whether whoever asks now is alone. Only a test looks without taking the seat.
+    /// Returns once whoever asks is alone. Only a test waits for that.
     #[cfg(test)]
-    pub(crate) fn is_free(&self) -> bool {
-        let held = self.held.try_lock();
-        held.is_ok_and(|held| held.is_quiet) && self.waiting.load(Ordering::Acquire) == 0
+    pub(crate) async fn until_free(&self) {
+        let is_free = || {
+            let held = self.held.try_lock();
+            held.is_ok_and(|held| held.is_quiet) && self.waiting.load(Ordering::Acquire) == 0
+        };
+        while !is_free() {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Notes that so many of those who waited for the thread were answered together.

@@ -289,12 +289,7 @@ fn what_a_caller_of_its_own_left_in_doubt_is_announced_as_well() -> TestResult {
         commands.all(vec![submit(&plan(), 1, "one")]).await?;
         updates.recv().await.ok_or("it is told")?;
         // The thread has answered, and is about to give the seat back.
-        let free = async {
-            while !seat.is_free() {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(Duration::from_secs(30), free).await?;
+        timeout(Duration::from_secs(30), seat.until_free()).await?;
         memory.fail_next(Fault::FailedButPersisted, 2);
         let answer = commands.all(vec![submit(&plan(), 2, "two")]).await?.pop();
         assert!(

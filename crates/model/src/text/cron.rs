@@ -43,11 +43,10 @@ impl std::str::FromStr for Cron {
     type Err = InvalidText;
 
     fn from_str(text: &str) -> Result<Self, InvalidText> {
-        // Spaces stand between fields only; any other white space is part of one, which refuses it.
-        let between = text.len() == text.trim_matches(' ').len();
-        let fields: Vec<&str> = match between {
-            true => text.split(' ').filter(|field| !field.is_empty()).collect(),
-            false => Vec::new(),
+        // Spaces stand between fields only; other white space is part of one, which refuses it.
+        let fields: Vec<&str> = match text.starts_with(' ') || text.ends_with(' ') {
+            true => Vec::new(),
+            false => text.split(' ').filter(|field| !field.is_empty()).collect(),
         };
         let [minute, hour, day, month, weekday] = fields[..] else {
             return Err(InvalidText::new(

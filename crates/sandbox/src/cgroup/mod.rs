@@ -164,8 +164,7 @@ impl Cgroups {
         }
     }
 
-    /// Removes everything of this launcher, and of those that died; what is still busy is left for
-    /// a later sweep.
+    /// Removes everything of this launcher, and of those that died.
     pub(crate) fn close(mut self) {
         if let Some(group) = self.prepared.take() {
             self.remove(group);
@@ -178,7 +177,7 @@ impl Cgroups {
             drop(std::fs::remove_dir(hierarchy.parent.join(&hierarchy.name)));
         }
         // A launcher that was killed right before this one started may have been dying still, and
-        // its processes had its lock. By now they are gone.
+        // its processes had its lock. What is busy even now is left for a later sweep.
         _ = self.sweep();
     }
 
@@ -273,11 +272,8 @@ fn make_directory(
     parent: &Path,
     name: &str,
 ) -> std::result::Result<Hierarchy, Availability> {
-    let path = parent.join(name);
-    std::fs::create_dir(&path).map_err(|error| refused(parent, &error))?;
-    let directory = open_directory(&path).map_err(|error| refused(parent, &error.into()))?;
-    // Cannot be held by anybody else: the name is ours alone.
-    _ = rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive);
+    let directory =
+        locked_directory(&parent.join(name)).map_err(|error| refused(parent, &error))?;
     Ok(Hierarchy {
         version: place.version,
         controllers: place.controllers.clone(),
@@ -285,6 +281,29 @@ fn make_directory(
         directory,
         name: name.to_owned(),
     })
+}
+
+/// A new directory with our lock on it. Another launcher's sweep may find it before it is locked,
+/// and takes it for one of the dead: then it is made once more.
+fn locked_directory(path: &Path) -> std::io::Result<OwnedFd> {
+    for _ in 0..sweep::ROUNDS {
+        match std::fs::create_dir(path) {
+            // Held by a sweep that is about to remove it.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
+        match open_directory(path).and_then(|directory| {
+            rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
+            let (held, there) = (rustix::fs::fstat(&directory)?, rustix::fs::stat(path)?);
+            Ok((held.st_ino == there.st_ino).then_some(directory))
+        }) {
+            Ok(Some(directory)) => return Ok(directory),
+            Ok(None) | Err(Errno::NOENT) => {}
+            Err(Errno::AGAIN) => sweep::pause(),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Errno::AGAIN.into())
 }
 
 fn refused(path: &Path, error: &std::io::Error) -> Availability {

@@ -10,7 +10,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use super::{open_directory, read, write};
 
 /// How often the processes of a group are listed and killed before it is given up.
-const ROUNDS: u32 = 50;
+pub(super) const ROUNDS: u32 = 50;
 
 /// Removes directories of our prefix in `parent` whose lock nobody holds.
 pub(super) fn sweep(parent: &Path, prefix: &str, removed: &mut u32, left: &mut Vec<String>) {
@@ -54,18 +54,28 @@ fn remove_one(path: &Path, removed: &mut u32, left: &mut Vec<String>) {
         kill_all(&directory);
     }
     for _ in 0..ROUNDS {
-        if std::fs::remove_dir(path).is_ok() {
-            *removed += 1;
-            return;
+        match std::fs::remove_dir(path) {
+            Ok(()) => {
+                *removed += 1;
+                return;
+            }
+            // Its launcher was about to end, and removed it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(_) => {}
         }
         // The last process may be dead but not gone; there is nothing to wait on but time.
-        let pause = Timespec {
-            tv_sec: 0,
-            tv_nsec: 10_000_000,
-        };
-        _ = rustix::event::poll(&mut [], Some(&pause));
+        pause();
     }
     left.push(path.display().to_string());
+}
+
+/// A hundredth of a second.
+pub(super) fn pause() {
+    let pause = Timespec {
+        tv_sec: 0,
+        tv_nsec: 10_000_000,
+    };
+    _ = rustix::event::poll(&mut [], Some(&pause));
 }
 
 /// Kills every process that a version 1 group lists, until it lists none.
@@ -95,5 +105,46 @@ pub(super) fn kill_all(directory: &OwnedFd) {
             };
             _ = rustix::event::poll(&mut waiting, Some(&patience));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::mpsc::{TryRecvError, channel};
+
+    use super::super::locked_directory;
+    use super::*;
+
+    /// Between its making and its lock, nothing tells it from one whose launcher died.
+    #[test]
+    fn a_directory_that_is_being_made_is_not_swept_away() -> Result<(), Box<dyn std::error::Error>>
+    {
+        let folder = tempfile::tempdir()?;
+        let (parent, sweeps) = (folder.path(), &AtomicU32::new(0));
+        let (made, until) = channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while until.try_recv() == Err(TryRecvError::Empty) {
+                    sweep(parent, "barecount", &mut 0, &mut Vec::new());
+                    sweeps.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            let made = made;
+            for number in 0..2_000_u32 {
+                let path = parent.join(format!("barecount.{number:08x}"));
+                let held = locked_directory(&path)?;
+                // One may have begun before, and ends; another one passes by.
+                let before = sweeps.load(Ordering::Relaxed);
+                while sweeps.load(Ordering::Relaxed).wrapping_sub(before) < 2 {
+                    std::thread::yield_now();
+                }
+                std::fs::remove_dir(&path)
+                    .map_err(|error| format!("directory {number} was swept away: {error}"))?;
+                drop(held);
+            }
+            drop(made);
+            Ok(())
+        })
     }
 }
