@@ -91,7 +91,7 @@ impl std::str::FromStr for ColumnType {
                     Ok(Self::Decimal { precision, scale })
                 }
                 _ => Err(InvalidText::new(
-                    "a decimal is `decimal(p,s)` with at most 38 digits, s of them behind the point",
+                    "a decimal is `decimal(p,s)`, such as `decimal(18,4)`, with at most 38 digits, s of them behind the point",
                 )),
             };
         }

@@ -50,7 +50,7 @@ impl std::str::FromStr for Cron {
         };
         let [minute, hour, day, month, weekday] = fields[..] else {
             return Err(InvalidText::new(
-                "a cron expression has five fields: minute, hour, day of month, month, day of week",
+                "a cron expression has five fields with spaces between them: minute, hour, day of month, month, day of week",
             ));
         };
         let weekdays = Field::WEEKDAY.parse(weekday)?;
