@@ -7,25 +7,27 @@ use crate::{
     steps::{Failure, Task},
 };
 
-/// Where release binaries for others are built: linked statically, so that the oldest system that
-/// they run on is one of the kernel's and not of the C library's.
-fn target() -> String {
-    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
-}
-
-/// Functions that are the same are kept once, and what the loader has to relocate is packed.
-const FLAGS: &str = "-Ctarget-feature=+crt-static -Clink-arg=-Wl,--icf=all \
-                     -Clink-arg=-Wl,-z,pack-relative-relocs";
+/// Linked statically, so that the oldest system that it runs on is one of the kernel's and not of the
+/// C library's. Functions that are the same are kept once, and what the loader has to relocate is
+/// packed. All of that is the last step's: what it links is what any release build has compiled.
+const LINKED: [&str; 3] = [
+    "-Ctarget-feature=+crt-static",
+    "-Clink-arg=-Wl,--icf=all",
+    "-Clink-arg=-Wl,-z,pack-relative-relocs",
+];
 
 /// Builds the binary, packs it into `target/dist`, and installs and runs each package.
 pub(crate) fn make(project: &Project) -> Result<(), Failure> {
     let text = |path: &Path| path.display().to_string();
-    Task::new("cargo build --release --locked --package barecount --target")
-        .argument(target())
-        .env("RUSTFLAGS", FLAGS)
+    let build = "cargo rustc --release --locked --package barecount --bin barecount --";
+    LINKED
+        .iter()
+        .fold(Task::new(build), |task, flag| {
+            task.argument((*flag).to_owned())
+        })
         .minutes(90)
         .run("dist-build", project)?;
-    let binary = project.target.join(target()).join("release/barecount");
+    let binary = project.target.join("release/barecount");
     let folder = project.target.join("dist");
     if folder.exists() {
         std::fs::remove_dir_all(&folder)
