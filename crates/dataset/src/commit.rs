@@ -298,11 +298,7 @@ impl Tables {
         for file in &incoming {
             totals.add_staged(&file.file);
         }
-        let mut written = Totals::default();
-        commit
-            .files
-            .iter()
-            .for_each(|file| written.add_staged(file));
+        let written = Totals::staged(&commit.files);
         totals.add(written.rows, written.bytes, &written.hash);
 
         incoming.extend(commit.files.iter().map(|file| Incoming {
@@ -322,10 +318,12 @@ impl Tables {
             uri: self.url(&commit.table)?.into(),
             rows: totals.rows,
             bytes: totals.bytes,
-            digest: totals.hash.digest(&schema, totals.rows),
+            digest: totals.digest(&schema),
             written_rows: written.rows,
             written_bytes: written.bytes,
-            written_digest: written.hash.digest(&commit.schema, written.rows),
+            written_digest: written.digest(&commit.schema),
+            written_schema: (written.digest(&commit.schema) != written.digest(&schema))
+                .then(|| commit.schema.clone()),
         };
         Ok(Plan {
             actions,
@@ -479,6 +477,16 @@ impl Totals {
         self.rows += rows;
         self.bytes += bytes;
         self.hash.add(hash);
+    }
+
+    fn digest(&self, schema: &TableSchema) -> String {
+        self.hash.digest(schema, self.rows)
+    }
+
+    fn staged(files: &[StagedFile]) -> Self {
+        let mut sum = Self::default();
+        files.iter().for_each(|file| sum.add_staged(file));
+        sum
     }
 
     fn add_staged(&mut self, file: &StagedFile) {

@@ -122,4 +122,7 @@ pub struct Committed {
     pub written_bytes: u64,
     /// The content digest of the rows that this commit brought.
     pub written_digest: String,
+    /// The schema that they had then, where it tells in their digest that the table has another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_schema: Option<TableSchema>,
 }

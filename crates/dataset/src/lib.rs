@@ -29,6 +29,7 @@ pub mod stage;
 pub mod table;
 pub mod versions;
 
+mod brought;
 mod cell;
 mod hashing;
 mod identity;

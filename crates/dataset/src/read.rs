@@ -7,7 +7,7 @@
 //! the decisions.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufWriter, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::cell::{CellBuilder, Value, parse, to_text, value_at};
 use crate::digest::{RowHasher, RowsHash};
@@ -35,6 +36,19 @@ pub enum ReadError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// A data file's bytes are others than those that were committed.
+    #[error(
+        "data file `{path}` is not the one that was committed: its SHA-256 is {found}, and the table's \
+         log has {committed}", path = path.display()
+    )]
+    Altered {
+        /// The file.
+        path: PathBuf,
+        /// The digest in hex, or its first digits.
+        committed: String,
+        /// The digest of what is there.
+        found: String,
     },
     /// A data file is not what the log says.
     #[error("data file `{path}` cannot be read", path = path.display())]
@@ -178,6 +192,22 @@ impl Snapshot {
         Ok((rows, sum))
     }
 
+    /// Rows of the whole table and their content digest, from the rows alone: what their writers
+    /// said of them is not believed.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or is not the one that was committed.
+    pub fn recount(&self) -> Result<(u64, String), ReadError> {
+        let mut sum = RowsHash::default();
+        let mut rows = 0;
+        for file in &self.files {
+            let (read, hash) = self.hash_file(file)?;
+            rows += read;
+            sum.add(&hash);
+        }
+        Ok((rows, sum.digest(&self.schema, rows)))
+    }
+
     /// The rows of the given partitions (of all, if none is given), in order.
     pub fn rows(
         &self,
@@ -252,17 +282,21 @@ impl Snapshot {
             create_dir(&into.join(&relative))?;
             relative.push(format!("part-{number:05}.parquet"));
             let to = into.join(&relative);
-            if !has_all_columns(&self.schema, file)? {
-                self.write_whole(file, &to)?;
-                linked.push(relative);
-                continue;
-            }
             // Another file system cannot be linked to; data files never change, so a copy is as good.
             let placed = fs::hard_link(&file.path, &to).or_else(|error| match error.kind() {
                 io::ErrorKind::CrossesDevices => fs::copy(&file.path, &to).map(drop),
                 _ => Err(error),
             });
-            placed.map_err(|source| ReadError::Write { path: to, source })?;
+            let write = |source| ReadError::Write {
+                path: to.clone(),
+                source,
+            };
+            placed.map_err(write)?;
+            // What is handed out is checked, and not what was there before.
+            if !has_all_columns(&self.schema, file, &to)? {
+                fs::remove_file(&to).map_err(write)?;
+                self.write_whole(file, &to)?;
+            }
             linked.push(relative);
         }
         Ok(linked)
@@ -330,13 +364,36 @@ fn create_dir(path: &Path) -> Result<(), ReadError> {
     })
 }
 
-/// Whether a data file has every column that the table keeps in its files.
-fn has_all_columns(schema: &TableSchema, file: &DataFile) -> Result<bool, ReadError> {
-    let rows = FileRows::open(schema, file)?;
+/// Whether a data file, which is at `path` too, has every column that the table keeps in its files.
+fn has_all_columns(schema: &TableSchema, file: &DataFile, path: &Path) -> Result<bool, ReadError> {
+    let rows = FileRows::open_at(schema, file, path)?;
     let found = rows.reader.schema();
     let wanted = schema.file_arrow();
     let mut names = wanted.fields().iter().map(|field| field.name());
     Ok(names.all(|name| found.index_of(name).is_ok()))
+}
+
+/// The file at `path` at its start, once its bytes are known to be those that were committed.
+fn committed(file: &DataFile, path: &Path) -> Result<File, ReadError> {
+    let open = |source| ReadError::Open {
+        path: path.to_owned(),
+        source,
+    };
+    let mut content = File::open(path).map_err(open)?;
+    if let Some(committed) = &file.sha256 {
+        let mut hasher = Sha256::new();
+        io::copy(&mut content, &mut hasher).map_err(open)?;
+        let found = format!("{:x}", hasher.finalize());
+        if !found.starts_with(committed.as_str()) {
+            return Err(ReadError::Altered {
+                path: path.to_owned(),
+                committed: committed.clone(),
+                found,
+            });
+        }
+        content.rewind().map_err(open)?;
+    }
+    Ok(content)
 }
 
 /// The rows of one data file, as a table of `schema` has them.
@@ -356,10 +413,15 @@ struct FileRows<'a> {
 
 impl<'a> FileRows<'a> {
     fn open(schema: &'a TableSchema, file: &'a DataFile) -> Result<Self, ReadError> {
-        let content = File::open(&file.path).map_err(|source| ReadError::Open {
-            path: file.path.clone(),
-            source,
-        })?;
+        Self::open_at(schema, file, &file.path)
+    }
+
+    fn open_at(
+        schema: &'a TableSchema,
+        file: &'a DataFile,
+        path: &Path,
+    ) -> Result<Self, ReadError> {
+        let content = committed(file, path)?;
         let reader = ParquetRecordBatchReaderBuilder::try_new(content)
             .and_then(|builder| builder.with_batch_size(8192).build())
             .map_err(|source| ReadError::Parquet {

@@ -11,6 +11,7 @@ use deltalake_core::{DeltaTable, DeltaTableBuilder, DeltaTableError};
 use futures::TryStreamExt as _;
 use url::Url;
 
+use crate::commit::content_of;
 use crate::digest::RowsHash;
 use crate::disk::{Disk, LocalDisk};
 use crate::name::{Tenant, folder};
@@ -23,6 +24,7 @@ use latest::Seen;
 pub(crate) const DATASETS: &str = "datasets";
 /// The tag of an `add` action that holds the sum of the file's row hashes.
 pub(crate) const ROWS_HASH_TAG: &str = "barecount.rows_hash";
+pub(crate) const FILE_DIGEST_TAG: &str = "barecount.sha256";
 /// Names the file whose rows a file holds, where they were written anew.
 pub(crate) const WRITTEN_AS_TAG: &str = "barecount.written_as";
 
@@ -349,6 +351,9 @@ pub struct DataFile {
     pub partition_values: PartitionValues,
     /// The sum of its rows' hashes, if we wrote it.
     pub rows_hash: Option<RowsHash>,
+    /// The SHA-256 that its bytes had when it was committed, or the first digits of it, in hex; if we
+    /// wrote it.
+    pub sha256: Option<String>,
     /// Unix milliseconds of the decision that brought it.
     pub modified_ms: i64,
 }
@@ -378,6 +383,12 @@ fn data_file(root: &Path, view: &deltalake_core::kernel::LogicalFileView) -> Dat
     let tags = view.add_action().tags.unwrap_or_default();
     let tag = |name: &str| tags.get(name).cloned().flatten();
     let hash = tag(ROWS_HASH_TAG);
+    // Files from before the tag was written have the first digits in their names.
+    let named = || {
+        hash.as_ref()
+            .and_then(|_| content_of(&name).split('.').next())
+    };
+    let sha256 = tag(FILE_DIGEST_TAG).or_else(|| named().map(str::to_owned));
     DataFile {
         path: root.join(&name),
         written_as: tag(WRITTEN_AS_TAG).unwrap_or_else(|| name.clone()),
@@ -385,6 +396,7 @@ fn data_file(root: &Path, view: &deltalake_core::kernel::LogicalFileView) -> Dat
         bytes: u64::try_from(view.size()).unwrap_or(0),
         rows: view.num_records().map(|rows| rows as u64),
         partition_values: view.partition_values_map().into_iter().collect(),
+        sha256,
         rows_hash: hash.and_then(|hash| RowsHash::try_from(hash).ok()),
         modified_ms: view.modification_time(),
     }

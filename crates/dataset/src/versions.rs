@@ -5,6 +5,7 @@ mod change;
 use std::collections::{BTreeMap, BTreeSet};
 
 use deltalake_core::DeltaTable;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -107,6 +108,13 @@ pub struct Version {
     pub removed: Amount,
     /// How the schema differs from the version before.
     pub schema_changes: Vec<Change>,
+}
+
+impl Version {
+    /// When it came, if its entry says so.
+    pub fn at(&self) -> Option<Timestamp> {
+        Timestamp::from_millisecond(self.at_ms?).ok()
+    }
 }
 
 impl Tables {

@@ -151,6 +151,7 @@ codes! {
     CHECKPOINT_BAD = "BC0708", "checkpoint cannot be kept", "What an attempt saved as its checkpoint is too large, or holds something that is no file.";
     CHECKPOINT_FAILED = "BC0709", "checkpoint cannot be read or written", "A checkpoint in the state folder is damaged, or cannot be written.";
     TOO_MANY_DEAD_LETTERS = "BC0710", "too many rows do not fit", "More rows of an output are dead letters than may be, or they take more than the stage's own disk.";
+    DATA_ALTERED = "BC0711", "data file was altered", "A data file of a dataset is not the one that was committed.";
     SCHEMA_NOT_TAKEN = "BC0720", "dataset cannot take the declared schema", "An output declares columns that do not fit the rows that stay in its dataset.";
     COMMIT_ABANDONED = "BC0721", "commit decision given up", "Outputs were decided for and could not become versions of their tables, and somebody gave them up.";
 

@@ -45,7 +45,12 @@ pub struct RecordProblem {
 }
 
 impl Checked {
-    fn add(&mut self, file: impl Into<String>, entry: Option<u64>, message: impl Into<String>) {
+    pub(super) fn add(
+        &mut self,
+        file: impl Into<String>,
+        entry: Option<u64>,
+        message: impl Into<String>,
+    ) {
         if self.problems.len() == MAX_PROBLEMS {
             self.gave_up = true;
             return;

@@ -7,6 +7,7 @@
 
 pub mod attempt;
 pub mod check;
+pub(crate) mod data;
 pub mod export;
 #[cfg(test)]
 mod tests;

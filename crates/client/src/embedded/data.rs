@@ -11,7 +11,7 @@ use barecount_api::assignment::Assignment;
 use barecount_artifact::{Limits as ArtifactLimits, Store, job};
 use barecount_dataset::{
     decision::{AppTransaction, Committed, DatasetCommit, Decision, PartitionValues},
-    read::InputFormat,
+    read::{InputFormat, ReadError},
     stage::{self, Limits, OutputFormat, OutputSpec, Staged as StagedFiles},
     table::{StateTables, Tables},
 };
@@ -21,7 +21,7 @@ use barecount_engine::process::Request;
 use barecount_engine::session::{InputTable, Resources};
 use barecount_model::{
     boundary::Boundary,
-    manifest,
+    codes, manifest,
     pipeline::Output,
     plan::{InputPlan, Pinned, WorkPlan},
     run::outcome::{CommittedDataset, Staged, StagedCheckpoint, StagedDataset},
@@ -98,21 +98,26 @@ impl DataPlane for StateData {
                 let written =
                     self.boundaries
                         .let_read(tables.tenant(), dataset, &assignment.stage)?;
-                let unavailable = |error: &(dyn std::error::Error + 'static)| DataError::Data {
-                    code: "BC0701",
-                    message: format!("input {dataset} cannot be provided: {}", chain(error)),
-                };
+                let unprovided =
+                    |code, error: &(dyn std::error::Error + 'static)| DataError::Data {
+                        code,
+                        message: format!("input {dataset} cannot be provided: {}", chain(error)),
+                    };
+                let unavailable = codes::DATASET_UNAVAILABLE.id;
                 let version = version_of(dataset, from.as_ref(), assignment);
                 let snapshot = tables
                     .snapshot(dataset, version)
                     .await
-                    .map_err(|error| unavailable(&error))?;
+                    .map_err(|error| unprovided(unavailable, &error))?;
                 let wanted = schema::partitions(partitions, own_partition(assignment));
                 let format = handed_over(*format, &assignment.stage.work);
                 let into = into.join(dataset.as_str());
                 let version = snapshot.version;
                 let done = blocking(move || snapshot.materialize(format, &into, &wanted)).await?;
-                let done = done.map_err(|error| unavailable(&error))?;
+                let done = done.map_err(|error| match error {
+                    ReadError::Altered { .. } => unprovided(codes::DATA_ALTERED.id, &error),
+                    _ => unprovided(unavailable, &error),
+                })?;
                 let mut given = json!({
                     "dataset": dataset, "version": version, "rows": done.rows,
                     "digest": done.digest, "written_within": written,

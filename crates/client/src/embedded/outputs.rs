@@ -11,7 +11,7 @@ use barecount_dataset::{
     read::{InputFormat, ReadError},
     table::{Snapshot, StateTables, TableError},
 };
-use barecount_model::text::DatasetName;
+use barecount_model::{codes, text::DatasetName};
 
 use super::{
     Embedded,
@@ -115,9 +115,9 @@ pub(super) fn list(
 
 /// A dataset with its first rows.
 pub(super) fn preview(snapshot: &Snapshot, rows: u16) -> Result<Preview, Failure> {
-    let first = snapshot
-        .first_rows(rows.into())
-        .map_err(|error| Failure::from_error(Status::Failed, &error).with_code("BC0701"))?;
+    let first = snapshot.first_rows(rows.into());
+    let first =
+        first.map_err(|error| unread(format!("{} cannot be shown", snapshot.table), &error))?;
     let (rows, digest) = digest_of(snapshot)?;
     Ok(Preview {
         dataset: snapshot.table.to_string(),
@@ -139,27 +139,14 @@ pub(super) fn preview(snapshot: &Snapshot, rows: u16) -> Result<Preview, Failure
 /// Writes a dataset out, and says what was written; nothing, where that is the stream.
 pub(super) fn export(snapshot: &Snapshot, export: Export<'_>) -> Result<String, Failure> {
     let Export { format, to, stream } = export;
-    let failed = |error: &(dyn std::error::Error + 'static)| {
-        Failure::new(
-            Status::Failed,
-            format!("{} could not be exported", snapshot.table),
-        )
-        .with_code("BC0701")
-        .because(error)
-    };
-    let unwritable = |path: &Path| {
-        let what = format!(
-            "{} could not be exported to {}",
-            snapshot.table,
-            path.display()
-        );
-        Failure::new(Status::Failed, what)
-    };
+    let what = format!("{} could not be exported", snapshot.table);
+    let to_path = |path: &Path| format!("{what} to {}", path.display());
+    let unwritable = |path: &Path| Failure::new(Status::Failed, to_path(path));
     match (format, to) {
         (ExportFormat::Files, Some(folder)) => {
             std::fs::create_dir(folder).map_err(|error| unwritable(folder).at(folder, &error))?;
             let files = snapshot.export_files(folder).map_err(|error| {
-                let failure = unwritable(folder).because(&error);
+                let failure = unread(to_path(folder), &error);
                 gone(folder, std::fs::remove_dir_all(folder), failure)
             })?;
             Ok(format!(
@@ -175,7 +162,7 @@ pub(super) fn export(snapshot: &Snapshot, export: Export<'_>) -> Result<String, 
         (format, Some(path)) => {
             let file = File::create_new(path).map_err(|error| unwritable(path).at(path, &error))?;
             write(snapshot, format, io::BufWriter::new(file)).map_err(|error| {
-                let failure = unwritable(path).because(&error);
+                let failure = unread(to_path(path), &error);
                 gone(path, std::fs::remove_file(path), failure)
             })?;
             Ok(format!("written to {}", path.display()))
@@ -185,11 +172,26 @@ pub(super) fn export(snapshot: &Snapshot, export: Export<'_>) -> Result<String, 
                 // Whoever reads it has seen enough.
                 Err(ReadError::Write { source, .. })
                     if source.kind() == io::ErrorKind::BrokenPipe => {}
-                written => written.map_err(|error| failed(&error))?,
+                written => written.map_err(|error| unread(what, &error))?,
             }
             Ok(String::new())
         }
     }
+}
+
+/// A failure to read rows, or to write them elsewhere.
+pub(super) fn unread(what: String, error: &ReadError) -> Failure {
+    match error {
+        ReadError::Altered { .. } => Failure::new(Status::Unverified, what)
+            .with_code(codes::DATA_ALTERED.id)
+            .with_help(
+                "`barecount evidence verify --data` says which commits' rows are not those that \
+                 were signed.",
+            ),
+        ReadError::Write { .. } => Failure::new(Status::Failed, what),
+        _ => Failure::new(Status::Failed, what).with_code(codes::DATASET_UNAVAILABLE.id),
+    }
+    .because(error)
 }
 
 /// The failure of an export of which nothing may be left, after that was removed.

@@ -12,7 +12,7 @@ use crate::{
     decision::DatasetCommit,
     evolution::changes,
     schema::{ColumnType, TableSchema},
-    table::{DROPPED, DataFile, ROWS_HASH_TAG, Snapshot, WRITTEN_AS_TAG},
+    table::{DROPPED, DataFile, FILE_DIGEST_TAG, ROWS_HASH_TAG, Snapshot, WRITTEN_AS_TAG},
 };
 
 /// What the commit says of the table itself: everything where it makes the table, what differs
@@ -74,7 +74,11 @@ fn delta_schema(schema: &TableSchema) -> Result<StructType, DeltaTableError> {
 pub(super) fn add(incoming: &Incoming) -> Action {
     let file = &incoming.file;
     let hash = String::from(file.rows_hash.clone());
-    let mut tags = HashMap::from([(ROWS_HASH_TAG.to_owned(), Some(hash))]);
+    let content = file.sha256.trim_start_matches("sha256:").to_owned();
+    let mut tags = HashMap::from([
+        (ROWS_HASH_TAG.to_owned(), Some(hash)),
+        (FILE_DIGEST_TAG.to_owned(), Some(content)),
+    ]);
     if let Some(first) = &incoming.written_as {
         tags.insert(WRITTEN_AS_TAG.to_owned(), Some(first.clone()));
     }

@@ -1,3 +1,4 @@
+mod altered;
 mod evolution;
 mod places;
 mod round_trip;

@@ -5,14 +5,14 @@ use barecount_e2e::{Outcome, place::Place, process::Finished};
 use serde_json::{Value, json};
 
 /// A pipeline of one stage, which writes these rows into `kpi.rows`.
-struct Writes<'a> {
-    pipeline: &'a str,
-    tenant: &'a str,
-    mode: &'a str,
-    columns: &'a str,
+pub(crate) struct Writes<'a> {
+    pub(crate) pipeline: &'a str,
+    pub(crate) tenant: &'a str,
+    pub(crate) mode: &'a str,
+    pub(crate) columns: &'a str,
 }
 
-const NUMBERS: Writes<'static> = Writes {
+pub(crate) const NUMBERS: Writes<'static> = Writes {
     pipeline: "numbers",
     tenant: "demo",
     mode: "overwrite",
@@ -20,7 +20,8 @@ const NUMBERS: Writes<'static> = Writes {
 };
 
 /// What changes in the schema of a dataset that gets a note.
-const NOTED: &str = "[{ name: n, type: int64, nullable: false }, { name: note, type: string }]";
+pub(crate) const NOTED: &str =
+    "[{ name: n, type: int64, nullable: false }, { name: note, type: string }]";
 
 impl Writes<'_> {
     fn write(&self, place: &Place, select: &str) {
@@ -61,7 +62,7 @@ spec:
         format!("{}-{}/pipeline.yaml", self.tenant, self.pipeline)
     }
 
-    fn runs(&self, place: &Place, select: &str) -> Value {
+    pub(crate) fn runs(&self, place: &Place, select: &str) -> Value {
         self.write(place, select);
         self.runs_again(place)
     }
@@ -72,7 +73,7 @@ spec:
 }
 
 const ONE: &str = "CAST(1 AS BIGINT) AS n";
-const TWO: &str = "CAST(column1 AS BIGINT) AS n FROM (VALUES (1), (2))";
+pub(crate) const TWO: &str = "CAST(column1 AS BIGINT) AS n FROM (VALUES (1), (2))";
 
 fn told(place: &Place, arguments: &[&str]) -> Finished {
     place.barecount(arguments).finish()

@@ -16,6 +16,7 @@ mod evolution;
 mod example;
 mod figures;
 mod flights;
+mod forged;
 mod functions;
 mod images;
 mod imports;
