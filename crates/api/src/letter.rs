@@ -37,6 +37,16 @@ pub struct DeadLetter {
     pub digest: Option<String>,
 }
 
+impl DeadLetter {
+    /// What all of them have in common: of one record, all there is to say.
+    pub fn told(&self) -> &str {
+        match self.count {
+            1 => &self.error,
+            _ => &self.reason,
+        }
+    }
+}
+
 /// Records that were set aside for one reason, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredDeadLetter {

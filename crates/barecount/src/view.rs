@@ -9,7 +9,7 @@ use barecount_client::{
     harmless::{Harmless, SetOff},
     words::{bytes, short},
 };
-use barecount_control::governance::{Explanation, Refusal, Verdict, explain};
+use barecount_control::governance::{Explanation, explain};
 use barecount_model::run::{Attempt, RunState, TaskState, outcome::Staged};
 use serde_json::json;
 
@@ -46,8 +46,7 @@ fn text(run: &RunView) -> String {
     }
     text.push('\n');
     if let Some(explanation) = refusal(run) {
-        let explanation = Box::new(explanation);
-        text.push_str(&explain(&Verdict::Refused(Refusal { explanation })));
+        text.push_str(&explain(&explanation));
         text.push('\n');
     }
     text.push_str(&task_table(run).render());

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use barecount_control::{
-    governance::{self, Attribute, MAX_APPROVALS, StageDecision, Verdict},
+    governance::{self, Attribute, Explanation, MAX_APPROVALS, StageDecision},
     store::reader::Reader,
 };
 use barecount_model::{
@@ -194,8 +194,8 @@ pub struct Advice {
 
 impl Advice {
     /// For each stage that approvals would have permitted.
-    pub fn of(verdict: &Verdict, file: &Path) -> Vec<Self> {
-        let decisions = verdict.explanation().decisions.iter();
+    pub fn of(explanation: &Explanation, file: &Path) -> Vec<Self> {
+        let decisions = explanation.decisions.iter();
         let refused = decisions.filter(|decision| !decision.allowed);
         let advice = refused.filter_map(|decision| {
             let stage = decision.stage.as_ref()?.name.clone();

@@ -236,7 +236,7 @@ async fn permitted(
     rules: Rules,
     reporter: &dyn Reporter,
 ) -> Result<(Permit, Rules), Failure> {
-    let text = explain(&verdict);
+    let text = explain(verdict.explanation());
     let refusal = match verdict {
         Verdict::Permitted(permit) => return Ok((permit, rules)),
         Verdict::Refused(refusal) => refusal,

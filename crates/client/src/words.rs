@@ -1,5 +1,7 @@
 //! Digests, counts and sizes as people are told them.
 
+use barecount_dataset::versions::Amount;
+
 /// A digest, short enough for a table.
 pub fn short(digest: &str) -> String {
     let cut = |hex: &str| hex.chars().take(12).collect::<String>();
@@ -16,6 +18,20 @@ pub fn counted(count: Option<u64>, what: &str) -> String {
         Some(count) => format!("{count} {what}s"),
         None => format!("? {what}s"),
     }
+}
+
+/// A count for a person, as far as it is known.
+pub fn number(count: Option<u64>) -> String {
+    count.map_or("?".to_owned(), |count| count.to_string())
+}
+
+/// What came or went, for a person.
+pub fn amount(amount: &Amount) -> String {
+    let (rows, files) = (
+        counted(amount.rows, "row"),
+        counted(Some(amount.files), "file"),
+    );
+    format!("{rows} in {files}")
 }
 
 /// A size for a person.

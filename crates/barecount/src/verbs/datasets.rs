@@ -5,9 +5,8 @@ mod changing;
 use barecount_api::dataset::{DatasetRef, ReadBy};
 use barecount_client::{
     client::Datasets as _,
-    embedded::datasets::{amount, at, number},
     failure::Failure,
-    words::bytes,
+    words::{amount, bytes, number},
 };
 use barecount_dataset::evolution::Change;
 use clap::{Args, Subcommand};
@@ -175,7 +174,7 @@ fn history(global: &Global, printer: &Printer, which: &Which) -> Result<(), Fail
             let by = version.by.as_ref().or(brought.pipeline.as_ref());
             table.row([
                 version.version.to_string(),
-                at(version).map_or("-".to_owned(), |at| format!("{at:.0}")),
+                version.at().map_or("-".to_owned(), |at| format!("{at:.0}")),
                 version.act.to_string(),
                 number(version.rows),
                 number(version.added.rows),

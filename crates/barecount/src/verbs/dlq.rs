@@ -1,9 +1,7 @@
 //! `barecount dlq`.
 
 use barecount_api::{letter::StoredDeadLetter, page::PageRequest};
-use barecount_client::{
-    client::DeadLetters as _, embedded::dead_letters::reason, failure::Failure, harmless::SetOff,
-};
+use barecount_client::{client::DeadLetters as _, failure::Failure, harmless::SetOff};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -73,7 +71,7 @@ fn list(
                 &stored.stage,
                 dataset,
                 &stored.letter.count.to_string(),
-                reason(stored),
+                stored.letter.told(),
             ]);
         }
         match several(letters.iter().map(|stored| stored.tenant.as_str())) {
@@ -101,7 +99,7 @@ fn show(global: &Global, printer: &Printer, id: u64, records: bool) -> Result<()
             stored.attempt,
             stored.letter.dataset.as_deref().unwrap_or("-"),
             stored.letter.count,
-            SetOff(reason(&stored)),
+            SetOff(stored.letter.told()),
             SetOff(&stored.letter.error),
             stored.at,
             stored.letter.record,

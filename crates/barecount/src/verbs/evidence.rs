@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use barecount_api::page::PageRequest;
 use barecount_client::{
     client::{Check, Evidence as _, Findings},
-    details::check::RecordProblem,
+    details::check::{Checked, RecordProblem},
     failure::{Failure, Status, chain},
     words::short,
 };
@@ -54,6 +54,10 @@ pub(crate) enum Evidence {
         /// Check the log alone, not the records of flows and accesses beside it.
         #[arg(long)]
         no_details: bool,
+        /// Also read the rows of every dataset, hash them anew, and hold them against the commits that
+        /// were signed.
+        #[arg(long, conflicts_with = "folder")]
+        data: bool,
     },
     /// Write the log as C2SP tlog-tiles lays it out, with the verifier key beside it, and in
     /// `details/` the records whose digests its entries have.
@@ -80,12 +84,14 @@ impl Evidence {
                 vkey,
                 since,
                 no_details,
+                data,
             } => {
                 let check = Check {
                     folder: folder.as_deref(),
                     vkeys: &vkey,
                     since: since.as_deref(),
                     details: !no_details,
+                    data,
                 };
                 verify(global, printer, &check)
             }
@@ -160,16 +166,14 @@ fn json(found: &Findings) -> Value {
             "message": chain(&problem.kind),
         })
     });
-    let of_records = found.problems_of_records().iter().map(|problem| {
+    let of_records = found.problems_beside().map(|problem| {
         json!({
             "file": problem.file, "byte": null, "entry": problem.entry,
             "message": problem.message,
         })
     });
-    let records = found
-        .records
-        .as_ref()
-        .map(|checked| json!({ "proved": checked.proved, "absent": checked.absent }));
+    let counts = |checked: &Checked| json!({ "proved": checked.proved, "absent": checked.absent });
+    let records = found.records.as_ref().map(counts);
     json!({
         "schema": "barecount/verification/v1",
         "valid": found.are_valid(),
@@ -177,6 +181,7 @@ fn json(found: &Findings) -> Value {
         "tree_size": verification.tree_size,
         "root": verification.root.as_ref().map(root_text),
         "details": records,
+        "data": found.data.as_ref().map(counts),
         "problems": of_log.chain(of_records).collect::<Vec<_>>(),
         "gave_up": found.gave_up(),
     })
@@ -192,13 +197,19 @@ fn text(found: &Findings) -> String {
     let mut text = match (verification.valid, found.are_valid()) {
         (_, true) => format!("valid: {entries} entries, every one as it was signed\n"),
         (true, _) => format!(
-            "NOT valid: {entries} entries are as they were signed, the records beside them \
-             are not\n"
+            "NOT valid: {entries} entries are as they were signed, what lies beside them is \
+             not\n"
         ),
         (false, _) => format!("NOT valid: {entries} entries were proved\n"),
     };
     text.push_str(&format!("tree size {size}\nroot      {root}\n"));
     text.push_str(&format!("details   {}\n", text_of_records(found)));
+    text.extend(
+        found
+            .data
+            .iter()
+            .map(|data| format!("data      {}\n", text_of_data(data))),
+    );
     for problem in &verification.problems {
         let byte = problem.byte.map(|byte| format!(", byte {byte}"));
         let what = chain(&problem.kind);
@@ -208,7 +219,7 @@ fn text(found: &Findings) -> String {
         file,
         entry,
         message,
-    } in found.problems_of_records()
+    } in found.problems_beside()
     {
         text.push_str(&problem_line(file, None, *entry, message));
     }
@@ -237,6 +248,18 @@ fn text_of_records(found: &Findings) -> String {
         text.push_str(&format!("; {} more are not in this export", checked.absent));
     }
     text
+}
+
+fn text_of_data(checked: &Checked) -> String {
+    let proved = match checked.proved {
+        1 => "the rows of 1 commit are those that were signed".to_owned(),
+        count => format!("the rows of {count} commits are those that were signed"),
+    };
+    match checked.absent {
+        0 => proved,
+        1 => proved + "; those of 1 more are no longer kept",
+        count => format!("{proved}; those of {count} more are no longer kept"),
+    }
 }
 
 fn problem_line(file: &str, byte: Option<String>, entry: Option<u64>, what: &str) -> String {

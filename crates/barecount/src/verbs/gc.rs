@@ -3,8 +3,7 @@
 use std::{io::IsTerminal, time::Duration};
 
 use barecount_client::{
-    client::Upkeep as _,
-    embedded::gc::Removed,
+    client::{Removed, Upkeep as _},
     failure::{Failure, Status},
     words::bytes,
 };

@@ -45,15 +45,15 @@ impl Policy {
             Asked::ChangeDataset => Action::ChangeDataset,
             Asked::RefreshLock => Action::RefreshLock,
         };
-        let verdict = global.client().explain(&file, action, printer)?;
-        let (permitted, explanation) = (verdict.is_permitted(), verdict.explanation());
-        let advice = Advice::of(&verdict, &file);
+        let explanation = global.client().explain(&file, action, printer)?;
+        let permitted = explanation.is_permitted();
+        let advice = Advice::of(&explanation, &file);
         let value = json!({
             "schema": "barecount/decision/v1", "permitted": permitted, "explanation": explanation,
             "approvals": advice.iter().map(Advice::json).collect::<Vec<_>>(),
         });
         printer.data(&value, || {
-            let mut text = explain(&verdict);
+            let mut text = explain(&explanation);
             if !advice.is_empty() {
                 text.push_str(&format!("\n{}", Advice::text(&advice)));
             }

@@ -6,8 +6,7 @@ use std::{
 };
 
 use barecount_client::{
-    client::Secrets as _,
-    embedded::secrets::KeyPlace,
+    client::{KeyPlace, Secrets as _},
     failure::{Failure, Status},
     manifest,
 };

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{
     Platform,
     answers::{AnswersError, Asked, Judgement},
-    run::command_failure,
+    failures::command_failure,
 };
 use crate::{
     failure::{Failure, Status},

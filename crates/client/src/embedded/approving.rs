@@ -1,14 +1,11 @@
 //! Asking for approvals, and answering those who ask: acts on record, that start nothing.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::Path};
 
 use barecount_api::page::{Cursor, Page, PageRequest};
 use barecount_control::{
     CommandError,
-    governance::{Action, Governance, StageDecision, Verdict},
+    governance::{Action, Explanation, Governance, StageDecision},
 };
 use barecount_model::{
     approval::{Act, Approval, ApprovalState, Asked, NotDone, Scope, Signed, Term},
@@ -17,15 +14,15 @@ use barecount_model::{
     pipeline::{Loaded, Stage},
     version,
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::{
-    Embedded, hold::Purpose, imports, lock, policy, recorder::Recorder, run::command_failure,
+    Embedded, failures::command_failure, hold::Purpose, imports, lock, policy, recorder::Recorder,
 };
 use crate::{
     approvals,
-    client::Approvals,
+    client::{Answering, ApprovalRequest, Approvals, AskedFor, End},
     environment::{self, Found},
     failure::{Failure, Status},
     manifest, preparation,
@@ -34,55 +31,6 @@ use crate::{
     runtime::runtime,
     state,
 };
-
-/// Approvals that are asked for.
-#[derive(Debug, Clone)]
-pub struct ApprovalRequest {
-    /// The manifest's file.
-    pub manifest: PathBuf,
-    /// Only for this stage.
-    pub stage: Option<String>,
-    /// Why.
-    pub reason: String,
-}
-
-/// What was asked for.
-#[derive(Debug)]
-pub struct AskedFor {
-    /// The approvals, one for each stage.
-    pub approvals: Vec<Approval>,
-    /// For whose work.
-    pub tenant: String,
-    /// The environment, by name.
-    pub environment: String,
-    /// Whether anybody may grant them there.
-    pub answerable: bool,
-}
-
-/// What is answered to who has asked.
-#[derive(Debug, Clone, Copy)]
-pub enum Answering {
-    /// It is granted.
-    Grant {
-        /// When it ends.
-        end: End,
-        /// For how many runs; for any number, if absent.
-        runs: Option<u32>,
-    },
-    /// It is denied.
-    Deny,
-    /// It is taken back.
-    Revoke,
-}
-
-/// When an approval ends.
-#[derive(Debug, Clone, Copy)]
-pub enum End {
-    /// At this moment.
-    At(Timestamp),
-    /// So long after it was granted, whoever had to be waited for.
-    After(SignedDuration),
-}
 
 impl Answering {
     fn act(self, now: Timestamp) -> Act {
@@ -227,13 +175,13 @@ impl Asking<'_> {
             approvals::on_record(self.state, self.found, pipeline, None)?,
             Timestamp::now(),
         );
-        let verdict = governance.decide(&question);
+        let explanation = governance.decide(&question).into_explanation();
         let mut wanted = Vec::new();
         for (stage, facts) in pipeline.stages.iter().zip(&question.stages) {
             if only.is_some_and(|only| stage.name.as_str() != only) {
                 continue;
             }
-            let decision = decision_of(&verdict, stage.name.as_str());
+            let decision = decision_of(&explanation, stage.name.as_str());
             let Some(decision) = decision.filter(|decision| !decision.allowed) else {
                 continue;
             };
@@ -382,8 +330,8 @@ fn over(approval: &Approval) -> Failure {
     .with_help("`barecount approvals show` says by whom; for another answer, ask anew.")
 }
 
-fn decision_of<'v>(verdict: &'v Verdict, stage: &str) -> Option<&'v StageDecision> {
-    let mut decisions = verdict.explanation().decisions.iter();
+fn decision_of<'v>(explanation: &'v Explanation, stage: &str) -> Option<&'v StageDecision> {
+    let mut decisions = explanation.decisions.iter();
     decisions.find(|decision| decision.stage.as_ref().is_some_and(|of| of.name == stage))
 }
 

@@ -16,11 +16,12 @@ use serde_json::{Value, json};
 
 use super::{
     Embedded, Platform,
-    datasets::{Dataset, amount, rows, unreadable},
+    datasets::{Dataset, rows, unreadable},
     hold::Purpose,
     imports, policy,
 };
 use crate::{
+    client::DatasetChange,
     environment,
     failure::{Failure, Status},
     preparation,
@@ -28,20 +29,10 @@ use crate::{
     requester,
     rules::Rules,
     state,
-    words::counted,
+    words::{amount, counted},
 };
 
-/// What is to become of a dataset.
-pub enum Asked {
-    /// It is what it was at this version.
-    Restore(u64),
-    /// It holds nothing, and belongs to nobody.
-    Drop,
-    /// It belongs to this pipeline.
-    Give(String),
-}
-
-impl Asked {
+impl DatasetChange {
     fn verb(&self) -> &'static str {
         match self {
             Self::Restore(_) => "datasets restore",
@@ -63,7 +54,7 @@ impl Embedded {
     pub(super) fn change_found(
         &self,
         found: &Dataset,
-        asked: &Asked,
+        asked: &DatasetChange,
         agreed: &dyn Fn(&str) -> Result<(), Failure>,
         reporter: &dyn Reporter,
     ) -> Result<Value, Failure> {
@@ -102,19 +93,19 @@ impl Embedded {
 }
 
 impl Intended {
-    async fn of(found: &Dataset, asked: &Asked) -> Result<Self, Failure> {
+    async fn of(found: &Dataset, asked: &DatasetChange) -> Result<Self, Failure> {
         let Dataset { table, tables, .. } = found;
         let now = async || {
             let now = tables.snapshot(table, None).await;
             now.map_err(|error| unreadable(&error))
         };
         Ok(match asked {
-            Asked::Restore(version) => {
+            DatasetChange::Restore(version) => {
                 let restoration = tables.foresee_restore(table, *version).await;
                 Self::Restore(Box::new(restoration.map_err(|error| failure(&error))?))
             }
-            Asked::Drop => Self::Drop(now().await?),
-            Asked::Give(to) => Self::Give(now().await?, to.clone()),
+            DatasetChange::Drop => Self::Drop(now().await?),
+            DatasetChange::Give(to) => Self::Give(now().await?, to.clone()),
         })
     }
 

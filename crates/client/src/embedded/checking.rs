@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use barecount_control::governance::{Action, Verdict};
+use barecount_control::governance::{Action, Explanation};
 use barecount_model::{diagnostic, lock::Lock, version};
 use jiff::Timestamp;
 
@@ -46,7 +46,7 @@ impl Embedded {
         file: &Path,
         action: Action,
         reporter: &dyn Reporter,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Explanation, Failure> {
         let mut loaded = manifest::load(file, reporter)?;
         imports::hold_of(&mut loaded, &self.state, None)?;
         let folder = manifest::folder(file)?;
@@ -63,6 +63,7 @@ impl Embedded {
             approvals::on_record(&self.state, &found, &loaded.pipeline, None)?,
             Timestamp::now(),
         );
-        Ok(preparation::governance()?.decide(&question))
+        let verdict = preparation::governance()?.decide(&question);
+        Ok(verdict.into_explanation())
     }
 }

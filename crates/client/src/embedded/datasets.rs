@@ -8,38 +8,19 @@ use barecount_dataset::{
     name::{InvalidTenant, Tenant},
     schema::TableSchema,
     table::{Snapshot, StateTables, TableError, Tables},
-    versions::{Amount, Difference, Version},
+    versions::{Difference, Version},
 };
 use barecount_model::{codes, text::DatasetName};
-use jiff::Timestamp;
-use serde::Serialize;
 use serde_json::Value;
 
-use super::{Embedded, change::Asked, imports, layout, outputs, owners, trace};
+use super::{Embedded, imports, layout, outputs, owners, trace};
 use crate::{
-    client::{Datasets, Export, Trace},
+    client::{Brought, DatasetChange, Datasets, Diff, Export, Trace},
     failure::{Failure, Status},
     reporter::Reporter,
     runtime::runtime,
     state,
-    words::counted,
 };
-
-/// A version of a dataset, with the run that brought it.
-#[derive(Debug, Clone, Serialize)]
-pub struct Brought {
-    /// The version.
-    #[serde(flatten)]
-    pub version: Version,
-    /// When it came, if that is known.
-    pub at: Option<String>,
-    /// The run.
-    pub run: Option<String>,
-    /// Its task.
-    pub task: Option<String>,
-    /// Its pipeline.
-    pub pipeline: Option<String>,
-}
 
 impl Brought {
     fn of(version: Version, writers: &[Writer]) -> Self {
@@ -47,33 +28,13 @@ impl Brought {
         let task = transaction.map(|transaction| &transaction.app_id);
         let writer = writers.iter().find(|writer| Some(&writer.task) == task);
         Self {
-            at: at(&version).map(|at| at.to_string()),
+            at: version.at().map(|at| at.to_string()),
             run: writer.map(|writer| writer.run.clone()),
             task: writer.map(|writer| writer.task.clone()),
             pipeline: writer.map(|writer| writer.pipeline.clone()),
             version,
         }
     }
-}
-
-/// When a version came, if its entry says so.
-pub fn at(version: &Version) -> Option<Timestamp> {
-    Timestamp::from_millisecond(version.at_ms?).ok()
-}
-
-/// How two versions of a dataset differ.
-#[derive(Debug, Clone)]
-pub struct Diff {
-    /// The dataset.
-    pub dataset: String,
-    /// Whose it is.
-    pub tenant: String,
-    /// The first version, and its rows.
-    pub from: (u64, Option<u64>),
-    /// The second version, and its rows.
-    pub to: (u64, Option<u64>),
-    /// What only one of them has.
-    pub difference: Difference,
 }
 
 impl Datasets for Embedded {
@@ -176,7 +137,7 @@ impl Datasets for Embedded {
     fn change(
         &self,
         which: &DatasetRef,
-        asked: &Asked,
+        asked: &DatasetChange,
         agreed: &dyn Fn(&str) -> Result<(), Failure>,
         reporter: &dyn Reporter,
     ) -> Result<Value, Failure> {
@@ -389,18 +350,4 @@ pub(super) fn rows(snapshot: &Snapshot) -> Option<u64> {
 /// Bytes of its files.
 pub(super) fn size(snapshot: &Snapshot) -> u64 {
     snapshot.files.iter().map(|file| file.bytes).sum()
-}
-
-/// A count for a person, as far as it is known.
-pub fn number(count: Option<u64>) -> String {
-    count.map_or("?".to_owned(), |count| count.to_string())
-}
-
-/// What came or went, for a person.
-pub fn amount(amount: &Amount) -> String {
-    let (rows, files) = (
-        counted(amount.rows, "row"),
-        counted(Some(amount.files), "file"),
-    );
-    format!("{rows} in {files}")
 }

@@ -21,15 +21,6 @@ use crate::{
     state,
 };
 
-/// What a group has in common: of one record, all there is to say.
-pub fn reason(stored: &StoredDeadLetter) -> &str {
-    let letter = &stored.letter;
-    match letter.count {
-        1 => &letter.error,
-        _ => &letter.reason,
-    }
-}
-
 impl DeadLetters for Embedded {
     fn letters(
         &self,
@@ -81,7 +72,7 @@ fn records_of(
     let Some(digest) = &letter.digest else {
         return each(&Letter {
             dataset: letter.dataset.clone(),
-            reason: reason(stored).to_owned(),
+            reason: stored.letter.told().to_owned(),
             error: letter.error.clone(),
             record: letter.record.clone(),
             schema_hash: letter.schema_hash.clone(),

@@ -1,21 +1,20 @@
 //! What would run, and why. Nothing is written but to a folder aside, which
 //! is gone when this is told; there need be no state folder.
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{io, path::Path};
 
 use barecount_api::run::RunRequest;
 use barecount_artifact::{Store, build::Cancel};
 use barecount_control::{
-    governance::{Action, Approval, Verdict},
+    governance::{Action, Approval, Explanation},
     store::reader::Reader,
 };
 use barecount_dataset::table::StateTables;
 use barecount_model::{
     lock::Lock,
     pipeline::Pipeline,
-    plan::{Pinned, Plan},
+    plan::Plan,
     run::{Run, RunState, Task, TaskState},
-    text::DatasetName,
     work::Why,
 };
 use jiff::Timestamp;
@@ -31,6 +30,7 @@ use super::{
 };
 use crate::{
     approvals,
+    client::{DryRun, Fate},
     environment::Found,
     failure::{Failure, Status},
     preparation,
@@ -39,30 +39,6 @@ use crate::{
     runtime::runtime,
     state,
 };
-
-/// What becomes of a task.
-pub enum Fate {
-    /// It runs.
-    Runs(Why),
-    /// It runs if a task that it needs comes to something else than before.
-    Depends(String),
-    /// It has been done, by this run.
-    Unchanged(String),
-}
-
-/// What would become of a run.
-pub struct DryRun {
-    /// The run as it would be submitted.
-    pub run: Run,
-    /// The run that is there already: it answers, or is taken up.
-    pub existing: Option<Run>,
-    /// What would become of each task.
-    pub fates: Vec<Fate>,
-    /// The datasets of other pipelines that it would read, each at its version.
-    pub reads: BTreeMap<DatasetName, Pinned>,
-    /// Whether it would be permitted.
-    pub verdict: Verdict,
-}
 
 impl Embedded {
     /// What would run, and why. Nothing is written but to a folder aside.
@@ -108,13 +84,13 @@ impl Embedded {
         let run = request.run(&plan, Timestamp::now())?;
         let (existing, fates) = self.foreseen(&request, &run, &plan)?;
         let approvals = approvals::on_record(&self.state, &found, &loaded.pipeline, None)?;
-        let verdict = verdict(&request, &run, &found, approvals)?;
+        let decision = decision(&request, &run, &found, approvals)?;
         Ok(DryRun {
             run,
             existing,
             fates,
             reads: imports::reads(&plan),
-            verdict,
+            decision,
         })
     }
 
@@ -148,12 +124,12 @@ impl Embedded {
     }
 }
 
-fn verdict(
+fn decision(
     request: &Request<'_>,
     run: &Run,
     found: &Found,
     approvals: Vec<Approval>,
-) -> Result<Verdict, Failure> {
+) -> Result<Explanation, Failure> {
     let question = policy::question(
         Action::Run,
         request.pipeline,
@@ -163,7 +139,8 @@ fn verdict(
         approvals,
         Timestamp::now(),
     );
-    Ok(preparation::governance()?.decide(&question))
+    let verdict = preparation::governance()?.decide(&question);
+    Ok(verdict.into_explanation())
 }
 
 /// Where the pins of a pipeline come from.
@@ -271,24 +248,4 @@ fn is_done(run: &Run, task: &Task) -> bool {
     let same = |done: &&Task| (&done.stage, &done.partition) == (&task.stage, &task.partition);
     let done = run.tasks.iter().find(same);
     done.is_some_and(|done| done.state == TaskState::Succeeded)
-}
-
-impl Fate {
-    /// In a word: `runs`, `depends` or `unchanged`.
-    pub fn does(&self) -> &'static str {
-        match self {
-            Self::Runs(_) => "runs",
-            Self::Depends(_) => "depends",
-            Self::Unchanged(_) => "unchanged",
-        }
-    }
-
-    /// Why, in words.
-    pub fn why(&self) -> String {
-        match self {
-            Self::Runs(why) => why.to_string(),
-            Self::Depends(on) => format!("runs if {on} comes to something else than before"),
-            Self::Unchanged(by) => format!("answered by run {by}"),
-        }
-    }
 }

@@ -20,10 +20,9 @@ use jiff::Timestamp;
 use super::{
     Embedded, Platform,
     driver::{Followed, Notice},
+    failures::{broken, command_failure},
     hold::Purpose,
-    policy,
-    run::{broken, command_failure},
-    working,
+    policy, working,
 };
 use crate::{
     client::Runs,

@@ -106,9 +106,18 @@ impl Evidence for Embedded {
             (Some(size), Some(folder)) => Some(in_export(folder, &blobs, size)?),
             (Some(size), None) => Some(in_state(&self.state, &blobs, size)?),
         };
+        let data = match size.filter(|_| check.data) {
+            Some(size) => Some(details::data::in_state(
+                &state::folder(&self.state)?,
+                &blobs,
+                size,
+            )?),
+            None => None,
+        };
         Ok(Findings {
             verification,
             records,
+            data,
         })
     }
 

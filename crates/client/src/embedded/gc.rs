@@ -7,7 +7,7 @@ use std::{
 };
 
 use barecount_agent::StagingFolders;
-use barecount_artifact::{Digest, Limits, Store, image, store::Collected};
+use barecount_artifact::{Digest, Limits, Store, image};
 use barecount_control::store::reader::Reader;
 use barecount_dataset::table::StateTables;
 use barecount_model::{
@@ -19,28 +19,13 @@ use barecount_runner::launch::AttemptToken;
 
 use super::{Embedded, hold::Purpose};
 use crate::{
-    client::Upkeep,
+    client::{Removed, Upkeep},
     details::letters_token,
     failure::{Failure, Status, chain},
     reporter::Reporter,
     runtime::runtime,
     state,
 };
-
-/// What was removed.
-#[derive(Debug)]
-pub struct Removed {
-    /// Staging folders.
-    pub staging: u64,
-    /// Artifacts.
-    pub artifacts: Collected,
-    /// Data files of datasets.
-    pub data_files: u64,
-    /// Their bytes.
-    pub data_bytes: u64,
-    /// Files of dead letters.
-    pub letters: u64,
-}
 
 impl Upkeep for Embedded {
     fn collect(

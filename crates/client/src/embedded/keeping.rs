@@ -9,12 +9,9 @@ use barecount_secrets::{
 };
 use jiff::Timestamp;
 
-use super::{
-    Embedded,
-    secrets::{KeyPlace, Location},
-};
+use super::{Embedded, secrets::Location};
 use crate::{
-    client::Secrets,
+    client::{KeyPlace, Secrets},
     environment,
     failure::{Failure, Status},
     reporter::Reporter,

@@ -9,16 +9,15 @@ use barecount_api::run::{RunRequest, RunView};
 use barecount_artifact::build::Cancel;
 use barecount_control::{
     Authorised, CommandError, Submission, Submitted, Update,
-    governance::{Action, Permit, Verdict, explain},
+    governance::{Action, Explanation, Permit, Verdict, explain},
 };
 use barecount_dataset::table::StateTables;
 use barecount_model::{
-    codes,
     id::RunId,
     lock::Lock,
     pipeline::Loaded,
     plan::Pinned,
-    run::{Run, RunState, Task, TaskState},
+    run::{Run, RunState},
 };
 use jiff::Timestamp;
 use serde_json::json;
@@ -26,7 +25,7 @@ use serde_json::json;
 use super::{
     Embedded, Platform, again,
     driver::{Followed, Notice},
-    dry::DryRun,
+    failures::{broken, command_failure},
     feasible::feasible,
     hold::Purpose,
     imports,
@@ -36,7 +35,7 @@ use super::{
 };
 use crate::{
     approvals::Advice,
-    client::{Checked, Pipelines, Runs},
+    client::{Checked, DryRun, Pipelines, Runs},
     environment::{self, Found},
     failure::{Failure, Status},
     manifest,
@@ -70,7 +69,7 @@ impl Pipelines for Embedded {
         manifest: &Path,
         action: Action,
         reporter: &dyn Reporter,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Explanation, Failure> {
         self.answer_of_governance(manifest, action, reporter)
     }
 }
@@ -217,8 +216,8 @@ async fn permitted(
 ) -> Result<(Permit, Rules), Failure> {
     platform.signed().await;
     let (verdict, rules) = preparation.put(Action::Run, request.lock, None)?;
-    let mut text = explain(&verdict);
-    let advice = Advice::text(&Advice::of(&verdict, preparation.file));
+    let mut text = explain(verdict.explanation());
+    let advice = Advice::text(&Advice::of(verdict.explanation(), preparation.file));
     if !advice.is_empty() {
         text.push_str(&format!("\n{advice}"));
     }
@@ -439,40 +438,5 @@ async fn follow(
                 }
             }
         }
-    }
-}
-
-/// Why nothing goes on, and what helps.
-pub(super) fn broken(run: &Run, code: &'static str, reason: String) -> Failure {
-    let failure = Failure::new(Status::Unavailable, reason).with_code(code);
-    let committing = |task: &Task| task.state == TaskState::Committing;
-    if run.tasks.iter().any(committing) {
-        return failure.with_help(format!(
-            "Nothing is lost: once that is mended, running again goes on from here. What cannot be \
-             mended, `barecount runs abandon {} --reason TEXT` gives up, on record; then the \
-             pipeline runs again.",
-            run.id
-        ));
-    }
-    failure.with_help("Nothing is lost: once that is mended, running again goes on from here.")
-}
-
-pub(super) fn command_failure(error: &CommandError) -> Failure {
-    match error {
-        CommandError::TokenConflict { .. } => Failure::from_error(Status::Conflict, error)
-            .with_code("BC0806")
-            .with_help("Choose another token: one names the same work for ever."),
-        CommandError::Approval(_) => Failure::from_error(Status::Refused, error)
-            .with_code(codes::APPROVAL_UNCOUNTED.id)
-            .with_help(
-                "Nothing has changed. Do it again: policy is asked anew, and says what is missing.",
-            ),
-        CommandError::Rejected(_)
-        | CommandError::UnknownRun(_)
-        | CommandError::NoSuchApproval(_)
-        | CommandError::ActNotPermitted(..) => Failure::from_error(Status::Bug, error),
-        _ => Failure::from_error(Status::Unavailable, error)
-            .with_code("BC0804")
-            .with_help("Nothing is lost: running again goes on from here."),
     }
 }

@@ -17,6 +17,7 @@ use barecount_secrets::{
 
 use super::ledger;
 use crate::{
+    client::KeyPlace,
     environment::Found,
     failure::{Failure, Status},
 };
@@ -26,22 +27,13 @@ const MEMORY: &str = "/dev/shm";
 
 /// Where an environment's secrets are.
 #[derive(Debug, Clone)]
-pub struct Location {
+pub(crate) struct Location {
     /// The folder of the stores; ciphertext alone.
     pub store: PathBuf,
     /// What they are encrypted under.
     pub key: KeyPlace,
     /// Where attempts find theirs.
     memory: PathBuf,
-}
-
-/// What stores are encrypted under.
-#[derive(Debug, Clone)]
-pub enum KeyPlace {
-    /// A file of keys.
-    File(PathBuf),
-    /// A file with a passphrase.
-    Passphrase(PathBuf),
 }
 
 impl KeyPlace {

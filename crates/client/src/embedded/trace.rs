@@ -13,7 +13,6 @@ use barecount_model::{
     run::{Attempt, Run, Task},
     text::DatasetName,
 };
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -49,7 +48,7 @@ impl Tracer {
         let name = table.to_string();
         let mut value = json!({
             "dataset": name, "version": last.version, "act": last.act.to_string(),
-            "at": at(&last), "by": last.by, "rows": last.rows, "told_above": false,
+            "at": last.at(), "by": last.by, "rows": last.rows, "told_above": false,
             "brought_by": [],
         });
         if !self.told.insert((name.clone(), last.version)) {
@@ -70,7 +69,7 @@ impl Tracer {
     /// What brought rows in one version.
     fn commit(&mut self, version: &Version, writers: &[Writer]) -> Result<Value, Failure> {
         let mut value = json!({
-            "version": version.version, "act": version.act.to_string(), "at": at(version),
+            "version": version.version, "act": version.act.to_string(), "at": version.at(),
             "rows": version.added.rows, "run": null,
         });
         let Some(transaction) = &version.transaction else {
@@ -137,10 +136,6 @@ impl Tracer {
         }
         Ok(inputs)
     }
-}
-
-fn at(version: &Version) -> Option<Timestamp> {
-    Timestamp::from_millisecond(version.at_ms?).ok()
 }
 
 fn run_facts(run: &Run, plan: &Plan) -> Value {

@@ -111,7 +111,6 @@ impl Governance {
                 .unwrap_or_else(|error| vec![unanswered(&error)]),
             Err(error) => vec![unanswered(&error)],
         };
-        let permitted = !decisions.is_empty() && decisions.iter().all(|decision| decision.allowed);
         let explanation = Explanation {
             action: question.action,
             tenant: bounded(&question.tenant),
@@ -127,7 +126,7 @@ impl Governance {
             decisions,
             policies_digest: self.policies_digest().to_owned(),
         };
-        if permitted {
+        if explanation.is_permitted() {
             let explanation = Arc::new(explanation);
             if let Some(memory) = &self.memory {
                 memory.keep(question, &explanation);

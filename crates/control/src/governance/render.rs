@@ -6,7 +6,7 @@ use super::question::Action;
 use super::template::excerpt;
 use super::verdict::{
     ApprovalDecision, Attribute, Change, CrossingBasis, CrossingDecision, Explanation,
-    FailedCondition, PolicyRef, StageDecision, Verdict,
+    FailedCondition, PolicyRef, StageDecision,
 };
 
 /// Where the second column of a stage's block starts.
@@ -14,17 +14,16 @@ const LABEL_WIDTH: usize = 16;
 
 /// The answer as text: the verdict, then each stage with the policies that decided it, what was not
 /// met, and what would change that. Foreign text is escaped and cut, so it cannot steer a terminal.
-pub fn explain(verdict: &Verdict) -> String {
+pub fn explain(explanation: &Explanation) -> String {
     let mut page = String::new();
     // Writing to a string does not fail.
-    let _infallible = write_page(&mut page, verdict);
+    let _infallible = write_page(&mut page, explanation);
     page
 }
 
-fn write_page(page: &mut String, verdict: &Verdict) -> fmt::Result {
-    let explanation = verdict.explanation();
+fn write_page(page: &mut String, explanation: &Explanation) -> fmt::Result {
     let (stages, refused) = counts(explanation);
-    let outcome = if verdict.is_permitted() {
+    let outcome = if explanation.is_permitted() {
         "PERMITTED"
     } else {
         "REFUSED"

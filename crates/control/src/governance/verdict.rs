@@ -36,6 +36,14 @@ impl Verdict {
         matches!(self, Self::Permitted(_))
     }
 
+    /// Why, whatever the answer, for those who do not act on it.
+    pub fn into_explanation(self) -> Explanation {
+        match self {
+            Self::Permitted(permit) => Arc::unwrap_or_clone(permit.explanation),
+            Self::Refused(refusal) => *refusal.explanation,
+        }
+    }
+
     /// The permit, or the refusal as an error.
     ///
     /// # Errors
@@ -153,6 +161,12 @@ pub struct Explanation {
 }
 
 impl Explanation {
+    /// Whether every stage was permitted. This is told, and proves nothing: what acts takes a
+    /// [`Permit`].
+    pub fn is_permitted(&self) -> bool {
+        !self.decisions.is_empty() && self.decisions.iter().all(|decision| decision.allowed)
+    }
+
     /// One line: the first thing that stands in the way, or that nothing does.
     pub fn headline(&self) -> String {
         let failed: Vec<_> = self

@@ -1,8 +1,7 @@
 //! `barecount approvals grant`, `deny` and `revoke`: answers to what was asked for.
 
 use barecount_client::{
-    client::Approvals as _,
-    embedded::approving::{Answering, End},
+    client::{Answering, Approvals as _, End},
     failure::{Failure, Status},
 };
 use barecount_model::{

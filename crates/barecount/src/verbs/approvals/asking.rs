@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use barecount_client::{
-    client::Approvals as _,
-    embedded::approving::{ApprovalRequest, AskedFor},
+    client::{ApprovalRequest, Approvals as _, AskedFor},
     failure::Failure,
 };
 use clap::Args;

@@ -3,8 +3,7 @@
 use std::io::{self, BufRead, IsTerminal};
 
 use barecount_client::{
-    client::Datasets as _,
-    embedded::change::Asked,
+    client::{DatasetChange, Datasets as _},
     failure::{Failure, Status},
     words::counted,
 };
@@ -57,20 +56,26 @@ struct Sure {
 
 impl Restore {
     pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
-        let asked = Asked::Restore(self.version);
+        let asked = DatasetChange::Restore(self.version);
         change(global, printer, &self.which, &self.sure, &asked)
     }
 }
 
 impl Drop {
     pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
-        change(global, printer, &self.which, &self.sure, &Asked::Drop)
+        change(
+            global,
+            printer,
+            &self.which,
+            &self.sure,
+            &DatasetChange::Drop,
+        )
     }
 }
 
 impl Give {
     pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
-        let asked = Asked::Give(self.to.to_string());
+        let asked = DatasetChange::Give(self.to.to_string());
         change(global, printer, &self.which, &self.sure, &asked)
     }
 }
@@ -80,7 +85,7 @@ fn change(
     printer: &Printer,
     which: &Which,
     sure: &Sure,
-    asked: &Asked,
+    asked: &DatasetChange,
 ) -> Result<(), Failure> {
     let agreed = |question: &str| sure.ask(question, printer);
     let changed = global

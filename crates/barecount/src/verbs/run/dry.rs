@@ -1,7 +1,7 @@
 //! `barecount run --dry-run`, as it is printed.
 
 use barecount_client::{
-    embedded::dry::{DryRun, Fate},
+    client::{DryRun, Fate},
     failure::{Failure, Status},
 };
 use barecount_control::governance::explain;
@@ -16,10 +16,10 @@ use crate::printer::{Printer, Table};
 /// If it would be refused, after the reasons were told.
 pub(super) fn print(dry: &DryRun, printer: &Printer) -> Result<(), Failure> {
     printer.data(&json(dry), || text(dry))?;
-    if dry.verdict.is_permitted() {
+    if dry.decision.is_permitted() {
         return Ok(());
     }
-    printer.warn(&explain(&dry.verdict));
+    printer.warn(&explain(&dry.decision));
     Err(Failure::new(Status::Refused, "the run would be refused")
         .with_code("BC0401")
         .with_help("The conditions above say what is not met, and what would change that."))
@@ -54,7 +54,7 @@ fn json(dry: &DryRun) -> Value {
     json!({
         "schema": "barecount/dry_run/v1", "pipeline": run.pipeline, "tenant": run.tenant,
         "version": run.version, "environment": run.environment, "window": run.window,
-        "permitted": dry.verdict.is_permitted(), "decision": dry.verdict.explanation(),
+        "permitted": dry.decision.is_permitted(), "decision": dry.decision,
         "run": existing.map(|run| json!({ "id": run.id, "state": run.state })),
         "reads_from": reads, "tasks": tasks,
     })

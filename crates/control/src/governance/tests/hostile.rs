@@ -52,7 +52,7 @@ fn foreign_text_cannot_steer_a_terminal_or_fake_a_line() {
             justification: nasty.to_owned(),
             ..approval(ApprovalScope::XLarge)
         }];
-        let page = explain(&governance().decide(&question));
+        let page = explain(governance().decide(&question).explanation());
         let unsafe_character = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
         assert!(!page.contains(unsafe_character), "{page:?}");
         assert!(

@@ -6,8 +6,12 @@ use super::fixture::*;
 /// The page with the policies' digest replaced, which changes with every wording.
 fn page(question: &Question) -> String {
     let governance = governance();
-    explain(&governance.decide(&asked(governance, question)))
-        .replace(governance.policies_digest(), "sha256:[digest]")
+    explain(
+        governance
+            .decide(&asked(governance, question))
+            .explanation(),
+    )
+    .replace(governance.policies_digest(), "sha256:[digest]")
 }
 
 #[test]

@@ -1,0 +1,39 @@
+//! Looking after what is kept.
+
+use std::time::Duration;
+
+use barecount_artifact::store::Collected;
+
+use crate::{failure::Failure, reporter::Reporter};
+
+/// What was removed.
+#[derive(Debug)]
+pub struct Removed {
+    /// Staging folders.
+    pub staging: u64,
+    /// Artifacts.
+    pub artifacts: Collected,
+    /// Data files of datasets.
+    pub data_files: u64,
+    /// Their bytes.
+    pub data_bytes: u64,
+    /// Files of dead letters.
+    pub letters: u64,
+}
+
+/// Looking after what is kept.
+pub trait Upkeep {
+    /// Removes staging of ended attempts, artifacts that no run names, data files that fell out of
+    /// their dataset's latest version longer than `retention` ago, and dead letters that no run has
+    /// on record. If `agreed` agrees.
+    ///
+    /// # Errors
+    /// If another process works on the state for longer than is waited, and if something cannot be
+    /// removed; and what `agreed` fails with.
+    fn collect(
+        &self,
+        retention: Duration,
+        agreed: &dyn Fn() -> Result<(), Failure>,
+        reporter: &dyn Reporter,
+    ) -> Result<Removed, Failure>;
+}
