@@ -7,6 +7,7 @@
 
 mod check;
 mod csv;
+mod decode;
 mod files;
 mod flat;
 mod ipc;
@@ -16,6 +17,7 @@ mod parquet;
 mod records;
 
 use std::fs;
+use std::io::{self, BufWriter, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -27,11 +29,14 @@ use crate::input::{InputError, InputFile, InputFolder};
 use crate::schema::TableSchema;
 use crate::sink::Sink;
 
+pub use decode::decode_parquet;
 pub use files::files_schema;
 pub use observer::StageObserver;
 
 /// The observer hears of so many rows at once, or of those of a file.
 const TOLD_ROWS: u64 = 1_024;
+/// What is written to a pipe at once: as much as it holds.
+const PIPE_BYTES: usize = 64 << 10;
 
 /// What an attempt writes for an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,7 +203,7 @@ pub enum StageError {
         /// The file.
         file: String,
         /// What the system says.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The staging folder cannot be written.
     #[error("cannot write `{path}`", path = path.display())]
@@ -206,7 +211,7 @@ pub enum StageError {
         /// Where.
         path: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// Rows could not be brought into the table's columns.
     #[error("cannot arrange rows in the table's columns")]
@@ -218,7 +223,7 @@ pub enum StageError {
     #[error("rows that do not fit cannot be kept")]
     Unkept {
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// Its observer ended the staging.
     #[error("the staging was stopped")]
@@ -247,10 +252,18 @@ impl StageError {
             _ => true,
         }
     }
+
+    /// Whether what was written was not wanted any more by whoever reads it.
+    pub fn is_unread(&self) -> bool {
+        matches!(self, Self::Write { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
+    }
 }
 
 /// Stages what an attempt wrote in `written` (its folder `OUTPUT/<dataset>`) into the folder
 /// `staging`, which is emptied first and must be on the file system of the tables.
+///
+/// Parquet is decoded on a thread beside; who does not want that in this process decodes it in another
+/// with [`decode_parquet`], and stages what comes of it with [`stage_decoded`].
 ///
 /// Files whose names begin with `_` or `.` are ignored, as Hive and Spark do, except in
 /// [`OutputFormat::Files`]. Files are read in byte order of their paths, and rows keep their
@@ -267,6 +280,85 @@ pub fn stage_output(
 ) -> Result<Staged, StageError> {
     let folder = InputFolder::open(written)?;
     let files = data_files(&folder, spec)?;
+    if spec.format == OutputFormat::Parquet {
+        return decoded_beside(written, &files, staging, spec, observer);
+    }
+    staged(staging, spec, observer, |stage| {
+        for file in &files {
+            let content = folder.open_file(file)?;
+            match spec.format {
+                OutputFormat::Csv => stage.csv(file, content)?,
+                OutputFormat::Ndjson => stage.ndjson(file, content)?,
+                OutputFormat::Arrow => stage.arrow(file, content)?,
+                OutputFormat::Files => stage.file(file, content)?,
+                OutputFormat::Parquet => {}
+            }
+            stage.tell_rows()?;
+        }
+        Ok(())
+    })
+}
+
+/// The files that an attempt wrote for an output, in the order in which they are read.
+///
+/// # Errors
+/// If the folder holds what no output may, or no file.
+pub fn written_files(written: &Path, spec: &OutputSpec) -> Result<Vec<InputFile>, StageError> {
+    data_files(&InputFolder::open(written)?, spec)
+}
+
+/// As [`stage_output`], with the rows of these Parquet files as [`decode_parquet`] writes them.
+///
+/// # Errors
+/// See [`StageError`]. Rows that end before their end are malformed: why they do, whoever decodes them
+/// knows better.
+pub fn stage_decoded(
+    files: &[InputFile],
+    mut decoded: impl Read,
+    staging: &Path,
+    spec: &OutputSpec,
+    observer: &dyn StageObserver,
+) -> Result<Staged, StageError> {
+    staged(staging, spec, observer, |stage| {
+        for file in files {
+            stage.decoded(file, &mut decoded)?;
+            stage.tell_rows()?;
+        }
+        Ok(())
+    })
+}
+
+fn decoded_beside(
+    written: &Path,
+    files: &[InputFile],
+    staging: &Path,
+    spec: &OutputSpec,
+    observer: &dyn StageObserver,
+) -> Result<Staged, StageError> {
+    let (decoded, out) = io::pipe().map_err(|source| StageError::Write {
+        path: staging.to_owned(),
+        source,
+    })?;
+    let names: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
+    std::thread::scope(|scope| {
+        let out = BufWriter::with_capacity(PIPE_BYTES, out);
+        let decoding = scope.spawn(|| decode_parquet(written, &names, &spec.limits, out));
+        // Its end of the pipe is closed with this, so that nobody goes on writing.
+        let staged = stage_decoded(files, decoded, staging, spec, observer);
+        match decoding.join() {
+            Ok(Err(error)) if !error.is_unread() => Err(error),
+            Ok(_) => staged,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+fn staged<'a>(
+    staging: &'a Path,
+    spec: &'a OutputSpec,
+    observer: &'a dyn StageObserver,
+    take: impl FnOnce(&mut Stage<'a, '_>) -> Result<(), StageError>,
+) -> Result<Staged, StageError> {
     prepare(staging)?;
     let mut sink = Sink::new(&spec.schema, staging, &spec.limits, &spec.only_partition)?;
     let mut stage = Stage {
@@ -279,17 +371,7 @@ pub fn stage_output(
         told_rows: 0,
         unpacked_bytes: 0,
     };
-    for file in &files {
-        let content = folder.open_file(file)?;
-        match spec.format {
-            OutputFormat::Csv => stage.csv(file, content)?,
-            OutputFormat::Ndjson => stage.ndjson(file, content)?,
-            OutputFormat::Parquet => stage.parquet(file, content)?,
-            OutputFormat::Arrow => stage.arrow(file, content)?,
-            OutputFormat::Files => stage.file(file, content)?,
-        }
-        stage.tell_rows()?;
-    }
+    take(&mut stage)?;
     let dead_letters = stage.dead_letters;
     let files = sink.finish(observer)?;
     let rows = files.iter().map(|file| file.rows).sum();
@@ -333,7 +415,7 @@ fn data_files(folder: &InputFolder, spec: &OutputSpec) -> Result<Vec<InputFile>,
 }
 
 /// Why a file could not be read to its end.
-fn read_error(file: &InputFile, source: std::io::Error) -> StageError {
+fn read_error(file: &InputFile, source: io::Error) -> StageError {
     if observer::ended(&source) {
         return StageError::Stopped;
     }
@@ -344,7 +426,7 @@ fn read_error(file: &InputFile, source: std::io::Error) -> StageError {
 /// An empty folder, durable in its parent.
 fn prepare(staging: &Path) -> Result<(), StageError> {
     let emptied = match fs::remove_dir_all(staging) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => fs::create_dir_all(staging),
     };
     let synced = emptied.and_then(|()| match staging.parent() {
@@ -371,7 +453,7 @@ struct Stage<'a, 'b> {
 
 impl<'a> Stage<'a, '_> {
     /// The file, so that its reading is watched and can be ended.
-    fn observed(&self, content: fs::File) -> observer::Observed<'a> {
+    fn observed(&self, content: fs::File) -> observer::Observed<'a, fs::File> {
         observer::Observed::new(content, self.observer)
     }
 

@@ -1,5 +1,6 @@
 //! What can go wrong in a job, and whose fault it is.
 
+use barecount_dataset::stage::StageError;
 use datafusion::common::DataFusionError;
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +68,12 @@ pub enum EngineError {
         line: u64,
         /// What is allowed instead.
         reason: String,
+    },
+    /// Files of an output cannot be decoded.
+    #[error(transparent)]
+    Decoding {
+        /// Why.
+        source: StageError,
     },
     /// A statement cannot be planned: it names what there is not, or mixes types.
     #[error("statement {number} (line {line}): {reason}")]
@@ -188,7 +195,9 @@ impl EngineError {
             Self::Value { .. } | Self::Malformed { .. } | Self::BrokenInput { .. } => {
                 FailureKind::Data
             }
-            Self::Execution { .. } => FailureKind::Execution,
+            Self::Decoding { source } if source.is_data_fault() => FailureKind::Data,
+            Self::Decoding { source } if source.is_unread() => FailureKind::Write,
+            Self::Execution { .. } | Self::Decoding { .. } => FailureKind::Execution,
             Self::Input { .. } | Self::Setup { .. } => FailureKind::Configuration,
             Self::Resources { .. } => FailureKind::OutOfMemory,
             Self::Timeout { .. } => FailureKind::Timeout,

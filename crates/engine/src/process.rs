@@ -1,12 +1,13 @@
 //! The engine as a process of its own: a request in, a result out, one exit status.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, BufWriter, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use barecount_dataset::stage::{Limits, decode_parquet};
 use serde::{Deserialize, Serialize};
 
 use crate::acceptance::{AcceptanceSpec, TestResult, check_acceptance};
@@ -23,6 +24,8 @@ const PLANNER_STACK_BYTES: usize = 128 << 20;
 const WORKER_STACK_BYTES: usize = 16 << 20;
 /// Threads that read and write; a disk has no use for more at a time.
 const IO_THREADS: usize = 8;
+/// What is written at once to a pipe: as much as it holds.
+const PIPE_BYTES: usize = 64 << 10;
 /// How much later than the engine's own timer the process gives up on it.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -34,6 +37,21 @@ pub enum Request {
     Job(JobSpec),
     /// Put tests to a staged output.
     Acceptance(AcceptanceSpec),
+    /// Decode Parquet files.
+    Decode(DecodeSpec),
+}
+
+/// Parquet files that are to be decoded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecodeSpec {
+    /// Where they are.
+    pub folder: PathBuf,
+    /// Their paths in it.
+    pub files: Vec<String>,
+    /// What they may hold at most.
+    pub limits: Limits,
+    /// Where their rows are written, as [`decode_parquet`] says: a file or pipe that is there.
+    pub rows: PathBuf,
 }
 
 /// What the process leaves behind.
@@ -44,6 +62,8 @@ pub enum Response {
     Job(JobReport),
     /// The tests were put; they may have failed.
     Acceptance(Vec<TestResult>),
+    /// The files were decoded.
+    Decoded,
     /// It could not be done.
     Failed {
         /// Whose fault it is.
@@ -98,6 +118,8 @@ fn carry_out_in_time(request: Request) -> Result<Response, EngineError> {
     let limit = match &request {
         Request::Job(job) => job.timeout_ms,
         Request::Acceptance(tests) => Some(tests.timeout_ms),
+        // Its pace is that of whoever takes the rows.
+        Request::Decode(_) => None,
     };
     on_own_thread(limit, move || carry_out(&request))
 }
@@ -134,6 +156,7 @@ fn carry_out(request: &Request) -> Result<Response, EngineError> {
     let resources = match request {
         Request::Job(job) => &job.resources,
         Request::Acceptance(tests) => &tests.resources,
+        Request::Decode(files) => return decode(files),
     };
     let threads = resources.target_partitions.clamp(1, 64);
     let mut runtime = if threads == 1 {
@@ -151,8 +174,17 @@ fn carry_out(request: &Request) -> Result<Response, EngineError> {
         match request {
             Request::Job(job) => run_job(job).await.map(Response::Job),
             Request::Acceptance(tests) => check_acceptance(tests).await.map(Response::Acceptance),
+            Request::Decode(files) => decode(files),
         }
     })
+}
+
+fn decode(files: &DecodeSpec) -> Result<Response, EngineError> {
+    let rows = fs::OpenOptions::new().write(true).open(&files.rows);
+    let rows = BufWriter::with_capacity(PIPE_BYTES, rows.map_err(setup)?);
+    decode_parquet(&files.folder, &files.files, &files.limits, rows)
+        .map_err(|source| EngineError::Decoding { source })?;
+    Ok(Response::Decoded)
 }
 
 fn setup(error: io::Error) -> EngineError {

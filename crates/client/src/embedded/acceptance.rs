@@ -1,7 +1,7 @@
 //! Acceptance tests: put to a staged output by the engine, in a sandbox of its own, because their
 //! SQL is as foreign as the pipeline's other code.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use barecount_agent::{DataError, StagingWatch};
 use barecount_api::assignment::Assignment;
@@ -11,35 +11,26 @@ use barecount_engine::{
     process::{Request, Response},
     session::InputTable,
 };
-use barecount_model::{class::Size, digest::Digest, id::TaskId, manifest, pipeline::Output};
-use barecount_runner::{
-    Runner, RunnerError,
-    launch::{AttemptToken, End, Isolation, Launch, Limits, Places, Work, inside},
-};
+use barecount_model::{manifest, pipeline::Output};
+use barecount_runner::launch::inside;
 use serde_json::{Value, json};
 
-use super::data::engine_resources;
-use crate::failure::chain;
+use super::engine::{Answer, Engine, Question, engine_resources};
 
 /// All tests of one output together may take so long.
 const TIMEOUT: Duration = Duration::from_secs(300);
 /// What the tests of one output may use.
 const MEMORY_BYTES: u64 = 1 << 30;
-/// The largest result that is read.
-const MAX_RESULT_BYTES: u64 = 1 << 20;
-/// Where the engine leaves its result, in its output folder.
-pub(super) const RESULT: &str = ".engine.json";
 
 /// Puts acceptance tests.
 pub(crate) struct Acceptance {
-    runner: Arc<dyn Runner>,
-    folder: PathBuf,
+    engine: Engine,
 }
 
 impl Acceptance {
-    /// Tests run on `runner`, which serves jobs; `folder` is for their files alone.
-    pub(crate) fn new(runner: Arc<dyn Runner>, folder: PathBuf) -> Self {
-        Self { runner, folder }
+    /// Tests are put by such an engine.
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self { engine }
     }
 
     /// Puts an output's tests to what is staged of it in `staging/<dataset>`, and answers with
@@ -68,130 +59,43 @@ impl Acceptance {
             resources: engine_resources(MEMORY_BYTES, 4 << 30, 1),
             timeout_ms: TIMEOUT.as_millis().try_into().unwrap_or(u64::MAX),
         });
-        let token = token(assignment, output);
-        let results = tokio::select! {
-            results = self.run(&request, &token, staging) => results,
+        let question = Question {
+            what: "the tests",
+            code: "BC0704",
+            assignment,
+            output,
+            input: staging,
+            request: &request,
+            memory_bytes: MEMORY_BYTES,
+            timeout: TIMEOUT,
+        };
+        let (asked, ()) = self.engine.ask(&question, |_| Ok(())).await?;
+        let answered = tokio::select! {
+            answered = asked.answer() => answered,
             () = watch.stopped() => Err(DataError::Host {
                 code: "BC0704",
                 message: "the tests were stopped".to_owned(),
             }),
         };
-        self.clean_up(&token).await;
-        judge(output, results?)
-    }
-
-    async fn run(
-        &self,
-        request: &Request,
-        token: &AttemptToken,
-        staging: &std::path::Path,
-    ) -> Result<Vec<TestResult>, DataError> {
-        let launch = self.launch(request, token, staging)?;
-        let handle = self
-            .runner
-            .launch(&launch)
-            .await
-            .map_err(|error| failed(&error))?;
-        let ended = tokio::time::timeout(TIMEOUT, self.runner.wait(&handle)).await;
-        let ended = match ended {
-            Ok(ended) => ended.map_err(|error| failed(&error))?,
-            Err(_) => {
-                return Err(DataError::Data {
-                    code: "BC0704",
-                    message: format!("the tests took longer than {} s", TIMEOUT.as_secs()),
-                });
-            }
-        };
-        match read(&launch.places.output.join(RESULT)) {
-            Some(Response::Acceptance(results)) => Ok(results),
-            Some(Response::Failed { message, .. }) => Err(DataError::Data {
-                code: "BC0704",
-                message,
-            }),
-            _ if ended.end == End::OutOfMemory => Err(DataError::Data {
-                code: "BC0704",
-                message: format!(
-                    "the tests needed more than {} MiB of memory",
-                    MEMORY_BYTES >> 20
-                ),
-            }),
-            _ => Err(DataError::Host {
-                code: "BC0704",
-                message: format!("the tests came to no result: {:?}", ended.end),
-            }),
-        }
-    }
-
-    fn launch(
-        &self,
-        request: &Request,
-        token: &AttemptToken,
-        staging: &std::path::Path,
-    ) -> Result<Launch, DataError> {
-        let folder = self.folder.join(token.to_string());
-        let places = Places {
-            input: staging.to_owned(),
-            output: folder.join("output"),
-            checkpoint: folder.join("checkpoint"),
-            cache: None,
-            drivers: BTreeMap::new(),
-        };
-        for place in [&places.output, &places.checkpoint] {
-            std::fs::create_dir_all(place).map_err(|error| DataError::Host {
-                code: "BC0612",
-                message: format!("{} cannot be made: {error}", place.display()),
-            })?;
-        }
-        let spec = serde_json::to_value(request).map_err(|error| DataError::Host {
-            code: "BC0704",
-            message: format!("the tests cannot be written down: {error}"),
-        })?;
-        Ok(Launch {
-            token: token.clone(),
-            size: Size::Small,
-            work: Work::Job { spec },
-            limits: Limits {
-                memory_bytes: MEMORY_BYTES,
-                cpu_millis: 2_000,
-                pids: 256,
-                open_files: 1_024,
-                scratch_bytes: 64 << 20,
-                log_bytes: 1 << 20,
-            },
-            places,
-            env: BTreeMap::new(),
-            isolation: Isolation::Sandbox,
-            reuse: None,
-            secrets: None,
-            network: None,
-            timeout: TIMEOUT,
-            log: folder.join("log"),
-        })
-    }
-
-    async fn clean_up(&self, token: &AttemptToken) {
-        if let Err(error) = self.runner.destroy(token).await {
-            tracing::warn!(%token, error = chain(&error), "tests could not be cleaned up");
-        }
-        let folder = self.folder.join(token.to_string());
-        if let Err(error) = std::fs::remove_dir_all(&folder)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(%token, %error, "the folder of tests could not be removed");
-        }
+        asked.end().await;
+        judge(output, answer(answered?)?)
     }
 }
 
-/// A token of its own: the attempt's may still name the attempt's sandbox.
-fn token(assignment: &Assignment, output: &Output) -> AttemptToken {
-    let attempt = &assignment.attempt;
-    let text = format!("acceptance\n{}\n{}", attempt.token(), output.dataset);
-    let digest = Digest::of(text.as_bytes());
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest.as_bytes()[..16]);
-    AttemptToken {
-        task: TaskId::from_bytes(bytes),
-        number: attempt.number,
+fn answer(answered: Answer) -> Result<Vec<TestResult>, DataError> {
+    let code = "BC0704";
+    match answered {
+        Answer::Told(Response::Acceptance(results)) => Ok(results),
+        Answer::Told(Response::Failed { message, .. }) => Err(DataError::Data { code, message }),
+        Answer::OutOfMemory => {
+            let mib = MEMORY_BYTES >> 20;
+            let message = format!("the tests needed more than {mib} MiB of memory");
+            Err(DataError::Data { code, message })
+        }
+        Answer::Told(_) => Err(DataError::Host {
+            code,
+            message: "the tests came to the result of something else".to_owned(),
+        }),
     }
 }
 
@@ -271,25 +175,4 @@ fn keys(output: &Output, result: &TestResult) -> String {
         return String::new();
     }
     format!(", the first of them {}", result.sample.join("; "))
-}
-
-fn read(path: &std::path::Path) -> Option<Response> {
-    use std::{io::Read, os::unix::fs::OpenOptionsExt};
-    // Written inside the sandbox: neither a link nor something that blocks is followed.
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
-        .open(path)
-        .ok()?;
-    let mut text = String::new();
-    file.take(MAX_RESULT_BYTES).read_to_string(&mut text).ok()?;
-    serde_json::from_str(&text).ok()
-}
-
-fn failed(error: &RunnerError) -> DataError {
-    DataError::Host {
-        code: "BC0704",
-        message: format!("the tests cannot be run: {}", chain(error)),
-    }
 }

@@ -18,7 +18,7 @@ use barecount_dataset::{
 use barecount_engine::job::{DeclaredTable, JobSpec};
 use barecount_engine::parameters::{Parameter, Parameters};
 use barecount_engine::process::Request;
-use barecount_engine::session::{InputTable, Resources};
+use barecount_engine::session::InputTable;
 use barecount_model::{
     boundary::Boundary,
     codes, manifest,
@@ -34,20 +34,14 @@ use super::{
     acceptance::Acceptance,
     boundaries::{self, Boundaries},
     checkpoints::Checkpoints,
+    decoding::{Decoding, Written},
     driver::Committer,
+    engine::{Engine, engine_resources},
     evolution, files,
     letters::{self, Watched},
     schema,
 };
 use crate::failure::chain;
-
-/// Memory of an engine process that is not for rows: code, plans, read buffers.
-const ENGINE_OVERHEAD_BYTES: u64 = 160 << 20;
-/// Memory for rows that an engine gets at the least.
-const ENGINE_LEAST_BYTES: u64 = 64 << 20;
-/// Where an engine spills: on the disk of the attempt's outputs, and gone with them. The scratch
-/// folder would not do, for it is memory.
-const SPILL_DIR: &str = "/barecount/output/.spill";
 
 /// Datasets in the tables of a state folder.
 pub(crate) struct StateData {
@@ -55,6 +49,7 @@ pub(crate) struct StateData {
     tables: StateTables,
     artifacts: Store,
     acceptance: Acceptance,
+    decoding: Decoding,
     checkpoints: Checkpoints,
     boundaries: Boundaries,
 }
@@ -65,7 +60,7 @@ impl StateData {
         state: PathBuf,
         tables: StateTables,
         artifacts: Store,
-        acceptance: Acceptance,
+        engine: Engine,
     ) -> Arc<Self> {
         Arc::new(Self {
             checkpoints: Checkpoints::new(state.clone()),
@@ -73,7 +68,8 @@ impl StateData {
             state,
             tables,
             artifacts,
-            acceptance,
+            acceptance: Acceptance::new(engine.clone()),
+            decoding: Decoding::new(engine),
         })
     }
 }
@@ -160,11 +156,21 @@ impl DataPlane for StateData {
         };
         let written = written.join(output.dataset.as_str());
         let folder = staging.join(output.dataset.as_str());
-        let (from, into) = (written, folder.clone());
         let watched = Watched::new(output, watch, letters);
-        let staged = blocking(move || stage::stage_output(&from, &into, &spec, &watched))
-            .await?
-            .map_err(|error| letters::stage_error(output, &error))?;
+        let staged = if spec.format == OutputFormat::Parquet {
+            let from = Written {
+                output,
+                assignment,
+                watch,
+                folder: written,
+            };
+            self.decoding.stage(&from, &folder, spec, watched).await?
+        } else {
+            let into = folder.clone();
+            blocking(move || stage::stage_output(&written, &into, &spec, &watched))
+                .await?
+                .map_err(|error| letters::stage_error(output, &error))?
+        };
         letters::hold(output, letters, staged.rows)?;
         let tests = self
             .acceptance
@@ -371,18 +377,6 @@ fn handed_back(format: manifest::Format, work: &WorkPlan) -> OutputFormat {
     match work {
         WorkPlan::Job { .. } => OutputFormat::Arrow,
         _ => schema::output_format(format),
-    }
-}
-
-/// What an engine gets of an attempt's resources.
-pub(super) fn engine_resources(memory: u64, spill: u64, partitions: u32) -> Resources {
-    Resources {
-        memory_limit_bytes: memory
-            .saturating_sub(ENGINE_OVERHEAD_BYTES)
-            .max(ENGINE_LEAST_BYTES),
-        target_partitions: partitions as usize,
-        spill_dir: PathBuf::from(SPILL_DIR),
-        spill_limit_bytes: spill,
     }
 }
 

@@ -14,9 +14,11 @@ mod checkpoints;
 mod data;
 mod datasets;
 mod dead_letters;
+mod decoding;
 pub(crate) mod driver;
 mod dry;
 pub mod ending;
+mod engine;
 mod evidence;
 pub(crate) mod evolution;
 mod failures;
@@ -86,11 +88,11 @@ use tokio::sync::{mpsc, watch};
 
 pub(crate) use self::private_folder::state_folder;
 use self::{
-    acceptance::Acceptance,
     answers::Answers,
     artifacts::StoredArtifacts,
     data::StateData,
     driver::{Committer, Driver, Followed, Gates, Inbox, Notice},
+    engine::Engine,
     hold::{Purpose, Wait},
     ledger::Progress,
     path_gate::PathGate,
@@ -367,12 +369,12 @@ fn datasets(
     artifacts: &Store,
     runners: &Runners,
 ) -> (Arc<StateData>, Arc<Answers>) {
-    let acceptance = Acceptance::new(
+    let engine = Engine::new(
         Arc::clone(&runners.tests),
         state.join("runners/acceptance/files"),
     );
     let answers = Answers::new(state.to_owned(), tables.clone());
-    let data = StateData::new(state.to_owned(), tables, artifacts.clone(), acceptance);
+    let data = StateData::new(state.to_owned(), tables, artifacts.clone(), engine);
     (data, answers)
 }
 

@@ -17,7 +17,7 @@ use barecount_runner::{
 };
 use barecount_sandbox::Launcher;
 
-use super::acceptance::RESULT;
+use super::engine::RESULT;
 
 /// How long a handler's sandbox stays warm.
 const IDLE: Duration = Duration::from_secs(60);

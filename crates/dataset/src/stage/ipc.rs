@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{ErrorKind, Read as _};
+use std::io::{ErrorKind, Read};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -34,20 +34,37 @@ impl Stage<'_, '_> {
         let fields = declared.fields().iter();
         let nullable = fields.map(|field| field.as_ref().clone().with_nullable(true));
         let schema = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
-        let mut messages = Messages::of(file, self.observed(content));
-        messages.begin(&schema)?;
+        let mut messages = Messages::of(file, self.observed(content), "Arrow", file.bytes);
+        if messages.begin()?.fields() != schema.fields() {
+            return Err(StageError::Columns {
+                file: file.path.clone(),
+                difference: "they are others than the job's output has".to_owned(),
+            });
+        }
+        let places: Vec<usize> = (0..schema.fields().len()).collect();
+        self.batches(&mut messages, &schema, &places)
+    }
+
+    /// Takes the rows of a stream whose columns are known, of which the declared ones are at `places`.
+    pub(super) fn batches(
+        &mut self,
+        messages: &mut Messages<'_, impl Read>,
+        schema: &SchemaRef,
+        places: &[usize],
+    ) -> Result<(), StageError> {
         let mut checks = ColumnCheck::of(&self.spec.schema);
+        let file = messages.file;
         let mut row = 0;
         while let Some((description, bytes)) = messages.next()? {
             self.unpacked_bytes = self.unpacked_bytes.saturating_add(bytes);
-            self.check_unpacked(file, self.unpacked_bytes)?;
+            self.spec.limits.hold_unpacked(file, self.unpacked_bytes)?;
             let body = messages.body(bytes)?;
-            let batch = guarded(|| decode(&description, &body, &schema))
+            let batch = guarded(|| decode(&description, &body, schema))
                 .map_err(|reason| messages.malformed(reason))?;
             for first in (0..batch.num_rows()).step_by(BATCH_ROWS) {
                 let part = batch.slice(first, BATCH_ROWS.min(batch.num_rows() - first));
                 self.count_rows(file, part.num_rows() as u64)?;
-                let sources: Vec<_> = part.columns().iter().collect();
+                let sources: Vec<_> = places.iter().map(|place| part.column(*place)).collect();
                 self.arrow_rows(file, &mut checks, &sources, row)?;
                 row += part.num_rows() as u64;
             }
@@ -75,19 +92,33 @@ fn message(description: &[u8]) -> Result<Message<'_>, ArrowError> {
     root_as_message(description).map_err(|error| ArrowError::IpcError(error.to_string()))
 }
 
-/// A stream's messages.
-struct Messages<'a> {
+/// A stream's messages. Nothing is read beyond its end, so another stream may follow.
+pub(super) struct Messages<'a, R> {
     file: &'a InputFile,
-    content: Observed<'a>,
+    content: Observed<'a, R>,
+    /// What the file is to whoever wrote it.
+    format: &'static str,
+    /// No message can have more bytes.
+    most: u64,
 }
 
-impl<'a> Messages<'a> {
-    fn of(file: &'a InputFile, content: Observed<'a>) -> Self {
-        Self { file, content }
+impl<'a, R: Read> Messages<'a, R> {
+    pub(super) fn of(
+        file: &'a InputFile,
+        content: Observed<'a, R>,
+        format: &'static str,
+        most: u64,
+    ) -> Self {
+        Self {
+            file,
+            content,
+            format,
+            most,
+        }
     }
 
-    /// Reads the first one, which has the columns: they must be the declared ones.
-    fn begin(&mut self, declared: &Schema) -> Result<(), StageError> {
+    /// Reads the first one, which has the columns.
+    pub(super) fn begin(&mut self) -> Result<Schema, StageError> {
         let first = self.next()?;
         let columns = first.map(|(description, _)| {
             guarded(|| {
@@ -98,14 +129,7 @@ impl<'a> Messages<'a> {
             })
         });
         let columns = columns.unwrap_or_else(|| Err("it is empty".to_owned()));
-        let columns = columns.map_err(|reason| self.malformed(reason))?;
-        if columns.fields() == declared.fields() {
-            return Ok(());
-        }
-        Err(StageError::Columns {
-            file: self.file.path.clone(),
-            difference: "they are others than the job's output has".to_owned(),
-        })
+        columns.map_err(|reason| self.malformed(reason))
     }
 
     /// The next one's description, and how many bytes come after it; none at the end.
@@ -131,7 +155,7 @@ impl<'a> Messages<'a> {
 
     /// What comes after a description.
     fn body(&mut self, bytes: u64) -> Result<Buffer, StageError> {
-        self.check(bytes, MAX_BATCH_BYTES.min(self.file.bytes))?;
+        self.check(bytes, MAX_BATCH_BYTES.min(self.most))?;
         let mut body = MutableBuffer::from_len_zeroed(bytes as usize);
         self.fill(&mut body)?;
         Ok(body.into())
@@ -157,7 +181,7 @@ impl<'a> Messages<'a> {
     fn malformed(&self, reason: String) -> StageError {
         StageError::Malformed {
             file: self.file.path.clone(),
-            format: "Arrow",
+            format: self.format,
             reason,
         }
     }

@@ -35,21 +35,41 @@ impl StageObserver for () {
 }
 
 /// A file whose reading is told to an observer, and ends where that says so.
-pub(super) struct Observed<'a> {
-    content: File,
+pub(super) struct Observed<'a, R = File> {
+    content: R,
     observer: &'a dyn StageObserver,
+    /// Whether its bytes are those of an attempt's file.
+    counted: bool,
 }
 
-impl<'a> Observed<'a> {
+impl<'a> Observed<'a, File> {
     pub(super) fn new(content: File, observer: &'a dyn StageObserver) -> Self {
-        Self { content, observer }
+        let counted = true;
+        Self {
+            content,
+            observer,
+            counted,
+        }
     }
 }
 
-impl Read for Observed<'_> {
+impl<'a, R> Observed<'a, R> {
+    /// What was made of a file: its bytes are not the file's.
+    pub(super) fn uncounted(content: R, observer: &'a dyn StageObserver) -> Self {
+        let counted = false;
+        Self {
+            content,
+            observer,
+            counted,
+        }
+    }
+}
+
+impl<R: Read> Read for Observed<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.content.read(buffer)?;
-        match self.observer.advanced(0, read as u64) {
+        let told = if self.counted { read as u64 } else { 0 };
+        match self.observer.advanced(0, told) {
             ControlFlow::Continue(()) => Ok(read),
             ControlFlow::Break(()) => Err(io::Error::other(Stopped)),
         }

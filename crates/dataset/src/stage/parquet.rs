@@ -1,10 +1,11 @@
-//! Parquet that a stranger wrote: sizes are checked before pages are unpacked, columns are brought
-//! to the declared types without losing anything, and a reader's panic is a malformed file.
+//! The columns of Parquet files, brought to the declared types without losing anything. What is taken
+//! here has been [decoded](super::decode) already.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::io::Read;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, ArrowNumericType, AsArray as _, RecordBatch};
 use arrow::buffer::NullBuffer;
@@ -13,9 +14,10 @@ use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, TimeUnit, TimestampMicrosecondType,
     TimestampNanosecondType,
 };
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::check::{ColumnCheck, kept};
+use super::ipc::Messages;
+use super::observer::Observed;
 use super::{Stage, StageError};
 use crate::cell::{DAYS, MICROS, to_text, value_at};
 use crate::dead_letter::Refusal;
@@ -26,62 +28,20 @@ use crate::schema::{ArrowForm, Column, ColumnType, TableSchema};
 pub(super) const BATCH_ROWS: usize = 2048;
 
 impl Stage<'_, '_> {
-    pub(super) fn parquet(&mut self, file: &InputFile, content: File) -> Result<(), StageError> {
-        let malformed = |reason: String| StageError::Malformed {
-            file: file.path.clone(),
-            format: "Parquet",
-            reason,
-        };
-        let builder =
-            guarded(|| ParquetRecordBatchReaderBuilder::try_new(content)).map_err(malformed)?;
-        self.check_claims(file, builder.metadata())?;
-        let columns = sources(&self.spec.schema, builder.schema()).map_err(|difference| {
-            StageError::Columns {
-                file: file.path.clone(),
-                difference,
-            }
-        })?;
-        let mut reader =
-            guarded(|| builder.with_batch_size(BATCH_ROWS).build()).map_err(malformed)?;
-        let mut checks = ColumnCheck::of(&self.spec.schema);
-        let mut row = 0;
-        while let Some(batch) = guarded(|| reader.next().transpose()).map_err(malformed)? {
-            self.count_rows(file, batch.num_rows() as u64)?;
-            self.unpacked_bytes += batch.get_array_memory_size() as u64;
-            self.check_unpacked(file, self.unpacked_bytes)?;
-            let sources = columns
-                .iter()
-                .map(|place| batch.column(*place))
-                .collect::<Vec<_>>();
-            self.arrow_rows(file, &mut checks, &sources, row)?;
-            row += batch.num_rows() as u64;
-        }
-        Ok(())
-    }
-
-    /// Refuses a file whose pages claim too much, before any is unpacked. Repetition makes many
-    /// rows of few page bytes, so rows are counted again as they come.
-    fn check_claims(
-        &self,
+    /// Takes the rows of a file that was decoded elsewhere, up to the end of its stream.
+    pub(super) fn decoded(
+        &mut self,
         file: &InputFile,
-        metadata: &parquet::file::metadata::ParquetMetaData,
+        content: &mut dyn Read,
     ) -> Result<(), StageError> {
-        let chunks = metadata
-            .row_groups()
-            .iter()
-            .flat_map(|group| group.columns());
-        let claimed = |bytes: i64| u64::try_from(bytes).unwrap_or(u64::MAX);
-        let sizes = chunks.map(|chunk| claimed(chunk.uncompressed_size()));
-        self.check_unpacked(file, sizes.fold(self.unpacked_bytes, u64::saturating_add))
-    }
-
-    pub(super) fn check_unpacked(&self, file: &InputFile, bytes: u64) -> Result<(), StageError> {
-        let limit = self.spec.limits.max_unpacked_bytes;
-        if bytes > limit {
-            let (file, what) = (file.path.clone(), "bytes when unpacked");
-            return Err(StageError::Limit { file, what, limit });
-        }
-        Ok(())
+        let content = Observed::uncounted(content, self.observer);
+        let mut messages = Messages::of(file, content, "Parquet", u64::MAX);
+        let stream = messages.begin()?;
+        let columns = sources(&self.spec.schema, &stream).map_err(|difference| {
+            let file = file.path.clone();
+            StageError::Columns { file, difference }
+        })?;
+        self.batches(&mut messages, &Arc::new(stream), &columns)
     }
 
     /// Checks rows of the declared columns, and writes those that fit.

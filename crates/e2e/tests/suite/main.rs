@@ -26,6 +26,7 @@ mod manifests;
 mod messages;
 mod ordinary;
 mod pipelines;
+mod poison;
 mod policy;
 mod probes;
 mod pythons;
