@@ -182,6 +182,7 @@ codes! {
     LEDGER_UNWRITABLE = "BC0902", "ledger cannot be written", "Entries could not be integrated into the log.";
     LEDGER_INVALID = "BC0903", "ledger does not verify", "The log is not what a trusted key signed.";
     RECORD_INVALID = "BC0904", "record does not fit its evidence", "A record that lies beside the ledger is not the one whose digest is in it.";
+    LEDGER_OLDER = "BC0905", "ledger is older than what was signed", "The log lacks entries that were signed here, or has others in their place.";
 
     // BC10xx: secrets
     SECRETS_STORE = "BC1001", "secrets store cannot be used", "The encrypted store of secrets is damaged, exposed to others, or cannot be read or written.";

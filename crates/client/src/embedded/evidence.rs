@@ -12,10 +12,10 @@ use barecount_ledger::{
     storage::DirBlobs,
     verify::{VerifyError, verify_dir_beside, verify_log},
 };
-use barecount_model::digest::Digest;
+use barecount_model::{codes, digest::Digest};
 use serde_json::Value;
 
-use super::Embedded;
+use super::{Embedded, high_water::HighWater};
 use crate::{
     client::{Check, Entry, EntryRules, Evidence, ExportedLog, Findings},
     details::{
@@ -90,7 +90,12 @@ impl Evidence for Embedded {
             }
             None => {
                 let log = Log::open(self)?;
+                let mut since = since;
                 if trusted.is_empty() {
+                    since = match since {
+                        None => self.seen()?,
+                        since => since,
+                    };
                     reporter.note(&format!("trusting this user's own key {}", log.key.label()));
                     trusted.push(log.key);
                 }
@@ -138,6 +143,16 @@ impl Evidence for Embedded {
 }
 
 impl Embedded {
+    /// The checkpoint up to which this user has seen the ledger signed, if one was kept.
+    fn seen(&self) -> Result<Option<Vec<u8>>, Failure> {
+        let folder = state::folder(&self.state)?;
+        let seen = HighWater::of(&folder).map(|mark| mark.note());
+        let seen = seen.transpose().map_err(|error| {
+            Failure::from_error(Status::Unavailable, &error).with_code(codes::LEDGER_OLDER.id)
+        })?;
+        Ok(seen.flatten())
+    }
+
     fn rules(&self, kind: &'static str, digest: Digest) -> Result<EntryRules, Failure> {
         let bytes = rules::read(&self.state, digest)?;
         Ok(EntryRules {

@@ -13,9 +13,13 @@ use barecount_ledger::{
     note::{KeyError, SigningKey, VerifierKey},
     storage::{DirBlobs, DirCheckpoint},
 };
+use barecount_model::codes;
 use tokio::sync::{mpsc, watch};
 
-use super::private_folder;
+use super::{
+    high_water::{HighWater, HighWaterError},
+    private_folder,
+};
 use crate::failure::{Failure, Status, chain};
 
 /// What the origin of a ledger that is made here begins with; the ledger's own name follows.
@@ -64,6 +68,27 @@ pub(crate) enum LedgerError {
         /// The cause.
         source: IntegrateError,
     },
+    /// The log is not the one that was last signed here.
+    #[error(transparent)]
+    HighWater(#[from] HighWaterError),
+}
+
+impl LedgerError {
+    /// The code, and what to do.
+    pub(crate) fn code_and_help(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::HighWater(_) => (
+                codes::LEDGER_OLDER.id,
+                "Put back the newest copy of the state folder. If an older one is to go on, remove \
+                 the checkpoint that is named: what came after it is lost to evidence then.",
+            ),
+            _ => (
+                codes::LEDGER_KEY.id,
+                "Put the key back (it is in the configuration folder of the user who ran this \
+                 first), or name it as `signing_key` in the environment file.",
+            ),
+        }
+    }
 }
 
 /// What is known of the ledger's checkpoint.
@@ -105,8 +130,12 @@ pub(crate) fn open(state: &Path, key_file: &Path) -> Result<Log, LedgerError> {
     }
     let key = signing_key(key_file, &name(state)?)?;
     let path = state.join("ledger");
-    Integrator::open(DirBlobs::new(&path), DirCheckpoint::new(&path), key, &[])
-        .map_err(|source| LedgerError::Log { path, source })
+    let log = Integrator::open(DirBlobs::new(&path), DirCheckpoint::new(&path), key, &[]);
+    let log = log.map_err(|source| LedgerError::Log { path, source })?;
+    if let Some(mark) = HighWater::of(state) {
+        mark.hold(&log)?;
+    }
+    Ok(log)
 }
 
 /// How many entries are under the checkpoint of a state folder's log, which is held against the key
@@ -266,6 +295,7 @@ fn create_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// Integrates whatever the store queues, until nobody sends any more.
 pub(crate) fn spawn(
     mut log: Log,
+    mark: Option<HighWater>,
     control: LedgerPort,
     entries: mpsc::UnboundedReceiver<Entries>,
     runtime: tokio::runtime::Handle,
@@ -283,6 +313,9 @@ pub(crate) fn spawn(
                 match log.integrate(first, &bytes) {
                     Ok(signed) => {
                         let size = signed.checkpoint().size;
+                        if let Some(Err(error)) = mark.as_ref().map(|mark| mark.keep(&signed)) {
+                            tracing::warn!(%error, "how far the ledger has come was not kept");
+                        }
                         progress.send_replace(Progress {
                             checkpoint: Some(signed),
                             failed: None,

@@ -25,6 +25,7 @@ mod failures;
 mod feasible;
 mod files;
 mod gc;
+pub(crate) mod high_water;
 pub mod hold;
 pub(crate) mod imports;
 mod interrupts;
@@ -93,6 +94,7 @@ use self::{
     data::StateData,
     driver::{Committer, Driver, Followed, Gates, Inbox, Notice},
     engine::Engine,
+    high_water::HighWater,
     hold::{Purpose, Wait},
     ledger::Progress,
     path_gate::PathGate,
@@ -388,15 +390,14 @@ fn ledger(
     let key_file = ledger::key_file(state, signing_key)?;
     ledger::refuse_open_key(&key_file)?;
     let log = ledger::open(state, &key_file).map_err(|error| {
+        let (code, help) = error.code_and_help();
         Failure::from_error(Status::Unavailable, &error)
-            .with_code("BC0901")
-            .with_help(
-                "Put the key back (it is in the configuration folder of the user who ran this \
-                 first), or name it as `signing_key` in the environment file.",
-            )
+            .with_code(code)
+            .with_help(help)
     })?;
+    let mark = HighWater::of(state);
     let runtime = tokio::runtime::Handle::current();
-    ledger::spawn(log, control.ledger_port(), entries, runtime)
+    ledger::spawn(log, mark, control.ledger_port(), entries, runtime)
         .map_err(|error| unusable("the ledger's thread cannot be started", &error))
 }
 

@@ -120,7 +120,11 @@ fn is_signed(preparation: &Preparation<'_>, reader: &Reader) -> Result<bool, Fai
     let key_file = ledger::key_file(state, found.signing_key().as_deref())?;
     ledger::refuse_open_key(&key_file)?;
     let signed = ledger::signed(state, &key_file);
-    let signed = signed.map_err(|error| Failure::from_error(Status::Unavailable, &error))?;
+    let signed = signed.map_err(|error| {
+        let (code, help) = error.code_and_help();
+        let failure = Failure::from_error(Status::Unavailable, &error).with_code(code);
+        failure.with_help(help)
+    })?;
     Ok(signed == Some(length))
 }
 

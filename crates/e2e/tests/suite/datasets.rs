@@ -24,7 +24,7 @@ pub(crate) const NOTED: &str =
     "[{ name: n, type: int64, nullable: false }, { name: note, type: string }]";
 
 impl Writes<'_> {
-    fn write(&self, place: &Place, select: &str) {
+    pub(crate) fn write(&self, place: &Place, select: &str) {
         let Self {
             pipeline,
             tenant,

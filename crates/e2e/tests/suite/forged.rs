@@ -1,7 +1,10 @@
 //! Whoever can write in a state folder can swap what lies there. What was swapped is handed to no
 //! stage and shown to nobody, and evidence says of it what is true.
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use barecount_e2e::{Outcome, place::Place, process::Finished};
 
@@ -124,4 +127,37 @@ fn a_table_whose_log_was_forged_as_well_does_not_verify() -> Outcome {
 fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest as _;
     format!("{:x}", sha2::Sha256::digest(bytes))
+}
+
+fn copy(from: &Path, to: &Path) -> Outcome {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status()?;
+    assert!(copied.success(), "{} is copied", from.display());
+    Ok(())
+}
+
+#[test]
+fn a_state_folder_that_was_put_back_to_an_older_copy_is_noticed() -> Outcome {
+    let place = place();
+    let (state, older, newer) = (place.state(), place.join("older"), place.join("newer"));
+    copy(&state, &older)?;
+    NUMBERS.runs(&place, "CAST(3 AS BIGINT) AS n");
+    fs_err::rename(&state, &newer)?;
+    copy(&older, &state)?;
+    // What has not changed since, and what has.
+    for select in [TWO, "CAST(4 AS BIGINT) AS n"] {
+        NUMBERS.write(&place, select);
+        told(&place, &["run", "demo-numbers/pipeline.yaml"])
+            .fails_with(6, "BC0905")
+            .tells("the state folder is an older copy of itself");
+    }
+    told(&place, &["evidence", "verify"])
+        .exits_with(7)
+        .tells("NOT valid");
+    // The newest copy is all there is to it.
+    fs_err::remove_dir_all(&state)?;
+    fs_err::rename(&newer, &state)?;
+    NUMBERS.runs(&place, "CAST(5 AS BIGINT) AS n");
+    told(&place, &["evidence", "verify"]).exits_with(0);
+    place.nothing_is_left();
+    Ok(())
 }
