@@ -71,6 +71,16 @@ const TEST_TOOLS: &[Tool] = &[
         packages: &["runc"],
     },
     Tool {
+        what: "Node.js, one of the servers that malformed requests are sent to",
+        probe: &["node", "--version"],
+        packages: &["nodejs"],
+    },
+    Tool {
+        what: "nginx, another of them",
+        probe: &["nginx", "-v"],
+        packages: &["nginx"],
+    },
+    Tool {
         what: "wireguard-go, another implementation of WireGuard, with which tunnels must get on",
         probe: &["wireguard-go", "--version"],
         packages: &["wireguard-go"],

@@ -18,7 +18,7 @@ use crate::{
     path::{DialError, FirstWord, PathKind},
     reason::{Reason, ReasonCode},
     record::{FlowProtocol, FlowRecord, Meter, Verdict},
-    relay::{Broken, Terms, Upward, relay},
+    relay::{Broken, Opened, Terms, Upward, relay},
 };
 
 /// What is read at once of what was sent before a connection is dialled.
@@ -179,7 +179,7 @@ async fn carry(
             first,
             sent: dialled.sent,
         },
-        (Some(_), Opening::Requests(requests, held)) => Upward::Requests(requests, held),
+        (Some(_), Opening::Requests(opened)) => Upward::Requests(opened),
     };
     let terms = Terms {
         meter: &flow.meter,
@@ -234,7 +234,7 @@ fn admitted(attempt: &AttemptState) -> Result<tokio::sync::OwnedSemaphorePermit,
 /// What was read before dialling.
 enum Opening {
     Bytes(Vec<u8>),
-    Requests(Requests, Vec<u8>),
+    Requests(Opened),
 }
 
 impl Opening {
@@ -242,8 +242,7 @@ impl Opening {
         match self {
             Self::Bytes(bytes) if bytes.is_empty() => FirstWord::Unknown,
             Self::Bytes(bytes) => FirstWord::Bytes(bytes),
-            // They are looked at once more as they pass.
-            Self::Requests(..) => FirstWord::Ours,
+            Self::Requests(_) => FirstWord::Ours,
         }
     }
 }
@@ -270,12 +269,20 @@ async fn inspected(
             }
             return Ok(Opening::Bytes(read));
         }
-        // Only asks; what passes is passed on once there is a connection.
-        while Requests::new(target.clone(), flow.port).advance(&read)? == 0 {
+        let mut requests = Requests::new(target.clone(), flow.port);
+        let mut ready = Vec::new();
+        loop {
+            let taken = requests.advance(&read, &mut ready)?;
+            read.drain(..taken);
+            if !ready.is_empty() {
+                return Ok(Opening::Requests(Opened {
+                    requests,
+                    ready,
+                    held: read,
+                }));
+            }
             read_more(inside, &mut read, "a request").await?;
         }
-        let requests = Requests::new(target.clone(), flow.port);
-        Ok(Opening::Requests(requests, read))
     };
     match tokio::time::timeout(attempt.limits().inspect_timeout(), reading).await {
         Ok(read) => read.map_err(Ending::Refused),
