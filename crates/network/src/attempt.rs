@@ -112,6 +112,12 @@ impl AttemptState {
         &self.slots
     }
 
+    /// Connections that are open now.
+    pub(crate) fn open_flows(&self) -> usize {
+        let most = usize::try_from(self.limits().max_flows).unwrap_or(usize::MAX);
+        most.saturating_sub(self.slots.available_permits())
+    }
+
     pub(crate) fn admits_flow(&self) -> bool {
         self.flow_rate.admit()
     }

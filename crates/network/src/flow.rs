@@ -13,9 +13,10 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 use crate::{
     attempt::{AttemptState, Decision},
     broker::Shared,
+    buffer,
     capture::Capture,
     inspect::{self, MAX_HEAD, Target, http::Requests},
-    path::{DialError, FirstWord, PathKind},
+    path::{Connection, DialError, FirstWord, PathKind},
     reason::{Reason, ReasonCode},
     record::{FlowProtocol, FlowRecord, Meter, Verdict},
     relay::{Broken, Opened, Terms, Upward, relay},
@@ -78,13 +79,22 @@ enum Ending {
     Broken(Reason),
 }
 
+/// A connection that the work made.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) inside: TcpStream,
+    pub(crate) capture: Capture,
+    /// Whether it did not come faster than may be.
+    pub(crate) in_time: bool,
+}
+
 /// Serves a connection to its end, and writes it down.
-pub(crate) async fn serve(
-    attempt: Arc<AttemptState>,
-    shared: Arc<Shared>,
-    inside: TcpStream,
-    capture: Capture,
-) {
+pub(crate) async fn serve(attempt: Arc<AttemptState>, shared: Arc<Shared>, accepted: Accepted) {
+    let Accepted {
+        inside,
+        capture,
+        in_time,
+    } = accepted;
     let (destination, decision) = match capture.destination(&inside) {
         Ok(destination) => (destination, attempt.decide(destination)),
         Err(error) => {
@@ -116,7 +126,7 @@ pub(crate) async fn serve(
         first_at: attempt.now(),
     });
     let key = attempt.opened(&flow);
-    let ended = match refused {
+    let ended = match refused.or_else(|| (!in_time).then(|| too_fast(&attempt))) {
         Some(reason) => {
             drop(inside);
             Err(Ending::Refused(reason))
@@ -167,12 +177,18 @@ async fn carry(
     mut inside: TcpStream,
 ) -> Result<(), Ending> {
     let _slot = admitted(attempt)?;
+    let broken = |error: std::io::Error| Ending::Broken(lost(&error));
+    let open = attempt.open_flows();
+    buffer::bound(&inside, open).map_err(broken)?;
     let opening = inspected(attempt, flow, target, &mut inside).await?;
     let dialled = attempt
         .dial(target, flow.port, opening.first_word())
         .await
         .map_err(Ending::NotDialled)?;
     let _ = flow.dialled.set((dialled.address.ip(), dialled.path));
+    if let Connection::Tcp(outside) = &dialled.connection {
+        buffer::bound(outside, open).map_err(broken)?;
+    }
     let upward = match (flow.declared, opening) {
         (None, _) => Upward::Guess(&flow.guessed),
         (Some(_), Opening::Bytes(first)) => Upward::Pass {
@@ -212,21 +228,20 @@ async fn carry(
     }))
 }
 
+fn too_fast(attempt: &AttemptState) -> Reason {
+    let text = format!(
+        "more than {} new connections a second",
+        attempt.limits().new_flows_per_second
+    );
+    Reason::new(ReasonCode::FlowsTooFast, text)
+}
+
 fn admitted(attempt: &AttemptState) -> Result<tokio::sync::OwnedSemaphorePermit, Ending> {
-    let limits = attempt.limits();
-    if !attempt.admits_flow() {
-        return Err(Ending::Refused(Reason::new(
-            ReasonCode::FlowsTooFast,
-            format!(
-                "more than {} new connections a second",
-                limits.new_flows_per_second
-            ),
-        )));
-    }
     attempt.slots().clone().try_acquire_owned().map_err(|_| {
+        let most = attempt.limits().max_flows;
         Ending::Refused(Reason::new(
             ReasonCode::TooManyFlows,
-            format!("more than {} connections at a time", limits.max_flows),
+            format!("more than {most} connections at a time"),
         ))
     })
 }

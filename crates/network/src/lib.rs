@@ -21,6 +21,7 @@ pub mod address;
 pub mod advice;
 mod attempt;
 pub mod broker;
+mod buffer;
 pub mod capture;
 pub mod clock;
 pub mod dns;

@@ -122,7 +122,7 @@ pub(crate) struct Rig {
     /// A port that is not declared, and on which a listener waits all the same.
     pub(crate) other_port: u16,
     pub(crate) broker: Broker,
-    name_server: SocketAddr,
+    pub(crate) name_server: SocketAddr,
     /// Where listeners wait for connections to literal addresses.
     pub(crate) literal: IpAddr,
 }
