@@ -28,7 +28,7 @@ pub mod dns;
 mod flow;
 pub mod health;
 pub mod inspect;
-mod limit;
+pub mod limit;
 pub mod name;
 pub mod path;
 pub mod policy;
