@@ -19,6 +19,7 @@ use crate::{
     attempt::AttemptState,
     capture::{Capture, InsideSockets},
     clock::{Clock, SystemClock},
+    descriptors::{Descriptors, Share},
     dns::server::{self, LookupSocket},
     flow,
     limit::Rate,
@@ -50,15 +51,18 @@ pub struct BrokerOptions {
     pub synthetic: SyntheticRanges,
     /// The time that flow records carry.
     pub clock: Arc<dyn Clock>,
+    /// What the attempts of all brokers share.
+    pub descriptors: Arc<Descriptors>,
 }
 
 impl BrokerOptions {
-    /// With the usual ranges and the host's clock.
+    /// With the usual ranges, the host's clock, and the descriptors of this process.
     pub fn new(paths: Paths) -> Self {
         Self {
             paths,
             synthetic: SyntheticRanges::default(),
             clock: Arc::new(SystemClock),
+            descriptors: Descriptors::of_process(),
         }
     }
 }
@@ -210,6 +214,7 @@ impl Broker {
             path.clone(),
             self.shared.names.clone(),
             self.shared.options.clock.clone(),
+            Share::of(self.shared.options.descriptors.clone()),
         )?);
         let mut current = self.shared.current.lock().expect("no holder panics");
         if current.is_some() {

@@ -11,7 +11,7 @@ use rustix::{io::Errno, net::RecvFlags};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use crate::{
-    attempt::{AttemptState, Decision},
+    attempt::{AttemptState, Decision, Slot},
     broker::Shared,
     buffer,
     capture::Capture,
@@ -236,9 +236,8 @@ fn too_fast(attempt: &AttemptState) -> Reason {
     Reason::new(ReasonCode::FlowsTooFast, text)
 }
 
-fn admitted(attempt: &AttemptState) -> Result<tokio::sync::OwnedSemaphorePermit, Ending> {
-    attempt.slots().clone().try_acquire_owned().map_err(|_| {
-        let most = attempt.limits().max_flows;
+fn admitted(attempt: &AttemptState) -> Result<Slot, Ending> {
+    attempt.slot().map_err(|most| {
         Ending::Refused(Reason::new(
             ReasonCode::TooManyFlows,
             format!("more than {most} connections at a time"),

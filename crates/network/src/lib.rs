@@ -24,6 +24,7 @@ pub mod broker;
 mod buffer;
 pub mod capture;
 pub mod clock;
+pub mod descriptors;
 pub mod dns;
 mod flow;
 pub mod health;

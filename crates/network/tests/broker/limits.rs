@@ -4,6 +4,7 @@ use std::{io, net::IpAddr, time::Duration};
 
 use barecount_model::manifest::EgressProtocol;
 use barecount_network::{
+    descriptors::Descriptors,
     reason::ReasonCode,
     record::{FlowRecord, Verdict},
 };
@@ -43,6 +44,33 @@ async fn no_more_connections_are_open_than_allowed() -> TestResult {
         .find(|flow| flow.verdict == Verdict::Refused);
     assert_eq!(refused.and_then(code), Some(ReasonCode::TooManyFlows));
     assert_eq!(log.totals.refused, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_holds_many_connections_leaves_descriptors_to_a_neighbour() -> TestResult {
+    let descriptors = Descriptors::new(12);
+    let one = Rig::start_with(loopback(hosts()), descriptors.clone()).await?;
+    let other = Rig::start_with(loopback(hosts()), descriptors).await?;
+    let greedy = one.begin(EgressProtocol::Tcp);
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        held.push(one.connect("api.example").await?);
+    }
+    until(&greedy, |log| log.totals.refused == 14).await;
+    let _neighbour = other.begin(EgressProtocol::Tcp);
+    for _ in 0..4 {
+        let (mut work, mut there) = other.connected().await?;
+        there.write_all(b"hello").await?;
+        drop(there);
+        assert_eq!(read_all(&mut work).await?, b"hello");
+    }
+    let log = greedy.end().await;
+    let refused = log
+        .records
+        .iter()
+        .find(|flow| flow.verdict == Verdict::Refused);
+    assert_eq!(refused.and_then(code), Some(ReasonCode::TooManyFlows));
     Ok(())
 }
 
