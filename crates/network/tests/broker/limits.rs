@@ -213,7 +213,7 @@ async fn filled(work: &TcpStream) -> io::Result<usize> {
 
 #[tokio::test]
 async fn the_more_connections_are_open_the_less_is_held_for_each() -> TestResult {
-    let rig = Rig::start(loopback(hosts())).await?;
+    let rig = Rig::start_with(loopback(hosts()), Descriptors::new(1_000)).await?;
     let _attempt = rig.begin(EgressProtocol::Tcp);
     let mut open = Vec::new();
     for _ in 0..140 {
@@ -224,7 +224,7 @@ async fn the_more_connections_are_open_the_less_is_held_for_each() -> TestResult
         open.push((work, there));
     }
     let last = &open.last().ok_or("none is open")?.0;
-    let (held, most) = (filled(last).await?, 1 << 19);
+    let (held, most) = (filled(last).await?, 1 << 20);
     assert!(held <= most, "{held} bytes are held, {most} at most");
     Ok(())
 }

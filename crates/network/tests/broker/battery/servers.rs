@@ -37,7 +37,7 @@ pub(super) struct Entry {
     pub(super) target: String,
     /// What it answered, where it tells.
     #[serde(default)]
-    status: Option<u16>,
+    status: Option<String>,
 }
 
 /// A server that runs.
@@ -100,7 +100,7 @@ impl Server {
             return Err("the server does not tell what it was sent".into());
         }
         // What a server itself refused as malformed it did not take.
-        entries.retain(|entry| entry.status != Some(400) && !entry.method.is_empty());
+        entries.retain(|entry| entry.status.as_deref() != Some("400") && !entry.method.is_empty());
         Ok(entries)
     }
 }
@@ -249,8 +249,9 @@ impl Nginx {
         // It finishes what it has.
         kill_process(Pid::from_child(&self.child.0), Signal::QUIT)?;
         self.child.0.wait()?;
-        let lines = std::fs::read_to_string(self.folder.join("requests"))?;
-        read(lines.lines())
+        // It leaves bytes as they came.
+        let lines = std::fs::read(self.folder.join("requests"))?;
+        read(String::from_utf8_lossy(&lines).lines())
     }
 }
 
