@@ -72,6 +72,14 @@ const BENCHES: &[Bench] = &[
         read: reading::network,
     },
     Bench {
+        name: "neighbours",
+        package: "barecount-network",
+        example: "neighbours",
+        arguments: &[],
+        peers: &[],
+        read: reading::neighbours,
+    },
+    Bench {
         name: "secrets",
         package: "barecount-secrets",
         example: "fetch",

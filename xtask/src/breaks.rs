@@ -162,6 +162,22 @@ const BREAKS: &[Break] = &[
         tests: "--lib -- path::plan",
     },
     Break {
+        name: "flood",
+        guarantee: "what comes faster than it may waits where it costs the agent nothing",
+        file: "crates/network/src/broker.rs",
+        from: "self.refusals.spend(1).await;",
+        to: "",
+        tests: "--test broker -- limits::a_flood",
+    },
+    Break {
+        name: "last-request",
+        guarantee: "a body that a server leaves unread is no request to another host",
+        file: "crates/network/src/inspect/http/head.rs",
+        from: "line(&[b\"Connection: close\"]);",
+        to: "{}",
+        tests: "--test broker -- battery::what_http_server",
+    },
+    Break {
         name: "network",
         guarantee: "a sandbox has no network but its own loopback",
         file: "crates/sandbox/src/launcher/birth.rs",

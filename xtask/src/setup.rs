@@ -71,6 +71,16 @@ const TEST_TOOLS: &[Tool] = &[
         packages: &["runc"],
     },
     Tool {
+        what: "Node.js, one of the servers that malformed requests are sent to",
+        probe: &["node", "--version"],
+        packages: &["nodejs"],
+    },
+    Tool {
+        what: "nginx, another of them",
+        probe: &["nginx", "-v"],
+        packages: &["nginx"],
+    },
+    Tool {
         what: "wireguard-go, another implementation of WireGuard, with which tunnels must get on",
         probe: &["wireguard-go", "--version"],
         packages: &["wireguard-go"],
@@ -218,6 +228,8 @@ fn tools(tools: &[Tool], project: &Project) -> Result<(), Failure> {
         .run("setup-packages", project)?;
     Task::new(&install)
         .env("DEBIAN_FRONTEND", "noninteractive")
+        // What a package brings is started by the tests that want it, and by nobody else.
+        .env("RUNLEVEL", "1")
         .minutes(15)
         .run("setup-packages", project)?;
     let still: Vec<_> = missing

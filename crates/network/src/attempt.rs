@@ -11,11 +11,15 @@ use std::{
 };
 
 use barecount_model::manifest::EgressProtocol;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock::Clock,
+    descriptors::{Share, Taking},
     dns::responder::{Lookup, Zone},
     flow::Flow,
     inspect::Target,
@@ -45,6 +49,7 @@ pub(crate) struct AttemptState {
     names: Arc<SyntheticNames>,
     clock: Arc<dyn Clock>,
     slots: Arc<Semaphore>,
+    share: Share,
     flow_rate: Rate,
     lookup_rate: Rate,
     pace: Option<Rate>,
@@ -54,6 +59,13 @@ pub(crate) struct AttemptState {
     plans: Mutex<HashMap<(Target, u16), (Instant, Plan)>>,
     cancelled: CancellationToken,
     flows: TaskTracker,
+}
+
+/// The room that an open connection takes.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    _permit: OwnedSemaphorePermit,
+    _taking: Taking,
 }
 
 /// Whether a connection is let through.
@@ -73,6 +85,7 @@ impl AttemptState {
         path: Arc<Path>,
         names: Arc<SyntheticNames>,
         clock: Arc<dyn Clock>,
+        share: Share,
     ) -> Result<Self, PolicyError> {
         let declared = DeclaredDestinations::of(&policy)?;
         let limits = &policy.limits;
@@ -83,6 +96,7 @@ impl AttemptState {
             names,
             clock,
             slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))),
+            share,
             flow_rate: Rate::per_second(limits.new_flows_per_second.into()),
             lookup_rate: Rate::per_second(limits.dns_queries_per_second.into()),
             pace: limits.bytes_per_second.map(Rate::per_second),
@@ -108,8 +122,26 @@ impl AttemptState {
         self.pace.as_ref()
     }
 
-    pub(crate) fn slots(&self) -> &Arc<Semaphore> {
-        &self.slots
+    /// Room for one more connection.
+    ///
+    /// # Errors
+    /// How many the attempt may have, where it has as many.
+    pub(crate) fn slot(&self) -> Result<Slot, usize> {
+        let most = usize::try_from(self.limits().max_flows).unwrap_or(usize::MAX);
+        let permit = self.slots.clone().try_acquire_owned().map_err(|_| most)?;
+        // With this one.
+        let has = self.open_flows() - 1;
+        let taking = self.share.take(has)?;
+        Ok(Slot {
+            _permit: permit,
+            _taking: taking,
+        })
+    }
+
+    /// Connections that are open now.
+    pub(crate) fn open_flows(&self) -> usize {
+        let most = usize::try_from(self.limits().max_flows).unwrap_or(usize::MAX);
+        most.saturating_sub(self.slots.available_permits())
     }
 
     pub(crate) fn admits_flow(&self) -> bool {

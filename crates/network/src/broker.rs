@@ -19,8 +19,10 @@ use crate::{
     attempt::AttemptState,
     capture::{Capture, InsideSockets},
     clock::{Clock, SystemClock},
+    descriptors::{Descriptors, Share},
     dns::server::{self, LookupSocket},
     flow,
+    limit::Rate,
     path::Paths,
     policy::{Policy, PolicyError},
     record::{FlowLog, FlowProtocol},
@@ -35,6 +37,11 @@ const HELD_PIPES: usize = 256;
 /// How long to wait when the host has no descriptor left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
+/// What is refused because it comes too fast, or while there is no attempt: so much of it a second is
+/// refused by word, with a burst of as much. The rest waits in the sandbox's own kernel, where it
+/// costs its sender and not the agent.
+const REFUSED_PER_SECOND: u64 = 100;
+
 /// What a broker may be given besides its sockets.
 #[derive(Debug, Clone)]
 pub struct BrokerOptions {
@@ -44,15 +51,18 @@ pub struct BrokerOptions {
     pub synthetic: SyntheticRanges,
     /// The time that flow records carry.
     pub clock: Arc<dyn Clock>,
+    /// What the attempts of all brokers share.
+    pub descriptors: Arc<Descriptors>,
 }
 
 impl BrokerOptions {
-    /// With the usual ranges and the host's clock.
+    /// With the usual ranges, the host's clock, and the descriptors of this process.
     pub fn new(paths: Paths) -> Self {
         Self {
             paths,
             synthetic: SyntheticRanges::default(),
             clock: Arc::new(SystemClock),
+            descriptors: Descriptors::of_process(),
         }
     }
 }
@@ -73,6 +83,7 @@ pub(crate) struct Shared {
     options: BrokerOptions,
     current: Mutex<Option<Arc<AttemptState>>>,
     unattributed: AtomicU64,
+    refusals: Rate,
 }
 
 /// Why an attempt cannot begin.
@@ -143,6 +154,7 @@ impl Broker {
             options,
             current: Mutex::default(),
             unattributed: AtomicU64::new(0),
+            refusals: Rate::per_second(REFUSED_PER_SECOND),
         });
         let watched = Watched {
             tcp: watched(resetting(sockets.tcp)?)?,
@@ -202,6 +214,7 @@ impl Broker {
             path.clone(),
             self.shared.names.clone(),
             self.shared.options.clock.clone(),
+            Share::of(self.shared.options.descriptors.clone()),
         )?);
         let mut current = self.shared.current.lock().expect("no holder panics");
         if current.is_some() {
@@ -249,23 +262,37 @@ impl Shared {
         self.unattributed.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// To be waited for after each thing that was refused because it came too fast, before more of
+    /// its kind is taken in. Cancel-safe.
+    pub(crate) async fn pace_refusals(&self) {
+        self.refusals.spend(1).await;
+    }
+
     fn leave(&self) -> Option<Arc<AttemptState>> {
         self.current.lock().expect("no holder panics").take()
     }
 
-    /// Gives a connection to the attempt that goes on, or resets it.
-    fn serve(self: &Arc<Self>, stream: TcpStream, capture: Capture) {
+    /// Gives a connection to the attempt that goes on, or resets it. Whether it came in time: not
+    /// faster than may be, and while there is an attempt.
+    fn serve(self: &Arc<Self>, stream: TcpStream, capture: Capture) -> bool {
         // Held while the flow is handed over: an attempt that ends waits for every flow it has.
         let current = self.current.lock().expect("no holder panics");
         match current.as_ref() {
             Some(attempt) => {
-                let shared = self.clone();
-                attempt.spawn(flow::serve(attempt.clone(), shared, stream, capture));
+                let in_time = attempt.admits_flow();
+                let accepted = flow::Accepted {
+                    inside: stream,
+                    capture,
+                    in_time,
+                };
+                attempt.spawn(flow::serve(attempt.clone(), self.clone(), accepted));
+                in_time
             }
             None => {
                 drop(current);
                 self.count_unattributed();
                 drop(stream);
+                false
             }
         }
     }
@@ -299,7 +326,9 @@ async fn accept(listener: TcpListener, capture: Capture, shared: Arc<Shared>) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 failing = false;
-                shared.serve(stream, capture);
+                if !shared.serve(stream, capture) {
+                    shared.pace_refusals().await;
+                }
             }
             // A client that left before it was accepted, or no descriptor left: both pass.
             Err(error) => {

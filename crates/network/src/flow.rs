@@ -11,14 +11,15 @@ use rustix::{io::Errno, net::RecvFlags};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use crate::{
-    attempt::{AttemptState, Decision},
+    attempt::{AttemptState, Decision, Slot},
     broker::Shared,
+    buffer,
     capture::Capture,
     inspect::{self, MAX_HEAD, Target, http::Requests},
-    path::{DialError, FirstWord, PathKind},
+    path::{Connection, DialError, FirstWord, PathKind},
     reason::{Reason, ReasonCode},
     record::{FlowProtocol, FlowRecord, Meter, Verdict},
-    relay::{Broken, Terms, Upward, relay},
+    relay::{Broken, Opened, Terms, Upward, relay},
 };
 
 /// What is read at once of what was sent before a connection is dialled.
@@ -78,13 +79,22 @@ enum Ending {
     Broken(Reason),
 }
 
+/// A connection that the work made.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) inside: TcpStream,
+    pub(crate) capture: Capture,
+    /// Whether it did not come faster than may be.
+    pub(crate) in_time: bool,
+}
+
 /// Serves a connection to its end, and writes it down.
-pub(crate) async fn serve(
-    attempt: Arc<AttemptState>,
-    shared: Arc<Shared>,
-    inside: TcpStream,
-    capture: Capture,
-) {
+pub(crate) async fn serve(attempt: Arc<AttemptState>, shared: Arc<Shared>, accepted: Accepted) {
+    let Accepted {
+        inside,
+        capture,
+        in_time,
+    } = accepted;
     let (destination, decision) = match capture.destination(&inside) {
         Ok(destination) => (destination, attempt.decide(destination)),
         Err(error) => {
@@ -116,7 +126,7 @@ pub(crate) async fn serve(
         first_at: attempt.now(),
     });
     let key = attempt.opened(&flow);
-    let ended = match refused {
+    let ended = match refused.or_else(|| (!in_time).then(|| too_fast(&attempt))) {
         Some(reason) => {
             drop(inside);
             Err(Ending::Refused(reason))
@@ -167,19 +177,25 @@ async fn carry(
     mut inside: TcpStream,
 ) -> Result<(), Ending> {
     let _slot = admitted(attempt)?;
+    let broken = |error: std::io::Error| Ending::Broken(lost(&error));
+    let open = attempt.open_flows();
+    buffer::bound(&inside, open).map_err(broken)?;
     let opening = inspected(attempt, flow, target, &mut inside).await?;
     let dialled = attempt
         .dial(target, flow.port, opening.first_word())
         .await
         .map_err(Ending::NotDialled)?;
     let _ = flow.dialled.set((dialled.address.ip(), dialled.path));
+    if let Connection::Tcp(outside) = &dialled.connection {
+        buffer::bound(outside, open).map_err(broken)?;
+    }
     let upward = match (flow.declared, opening) {
         (None, _) => Upward::Guess(&flow.guessed),
         (Some(_), Opening::Bytes(first)) => Upward::Pass {
             first,
             sent: dialled.sent,
         },
-        (Some(_), Opening::Requests(requests, held)) => Upward::Requests(requests, held),
+        (Some(_), Opening::Requests(opened)) => Upward::Requests(opened),
     };
     let terms = Terms {
         meter: &flow.meter,
@@ -212,21 +228,19 @@ async fn carry(
     }))
 }
 
-fn admitted(attempt: &AttemptState) -> Result<tokio::sync::OwnedSemaphorePermit, Ending> {
-    let limits = attempt.limits();
-    if !attempt.admits_flow() {
-        return Err(Ending::Refused(Reason::new(
-            ReasonCode::FlowsTooFast,
-            format!(
-                "more than {} new connections a second",
-                limits.new_flows_per_second
-            ),
-        )));
-    }
-    attempt.slots().clone().try_acquire_owned().map_err(|_| {
+fn too_fast(attempt: &AttemptState) -> Reason {
+    let text = format!(
+        "more than {} new connections a second",
+        attempt.limits().new_flows_per_second
+    );
+    Reason::new(ReasonCode::FlowsTooFast, text)
+}
+
+fn admitted(attempt: &AttemptState) -> Result<Slot, Ending> {
+    attempt.slot().map_err(|most| {
         Ending::Refused(Reason::new(
             ReasonCode::TooManyFlows,
-            format!("more than {} connections at a time", limits.max_flows),
+            format!("more than {most} connections at a time"),
         ))
     })
 }
@@ -234,7 +248,7 @@ fn admitted(attempt: &AttemptState) -> Result<tokio::sync::OwnedSemaphorePermit,
 /// What was read before dialling.
 enum Opening {
     Bytes(Vec<u8>),
-    Requests(Requests, Vec<u8>),
+    Requests(Opened),
 }
 
 impl Opening {
@@ -242,8 +256,7 @@ impl Opening {
         match self {
             Self::Bytes(bytes) if bytes.is_empty() => FirstWord::Unknown,
             Self::Bytes(bytes) => FirstWord::Bytes(bytes),
-            // They are looked at once more as they pass.
-            Self::Requests(..) => FirstWord::Ours,
+            Self::Requests(_) => FirstWord::Ours,
         }
     }
 }
@@ -270,12 +283,20 @@ async fn inspected(
             }
             return Ok(Opening::Bytes(read));
         }
-        // Only asks; what passes is passed on once there is a connection.
-        while Requests::new(target.clone(), flow.port).advance(&read)? == 0 {
+        let mut requests = Requests::new(target.clone(), flow.port);
+        let mut ready = Vec::new();
+        loop {
+            let taken = requests.advance(&read, &mut ready)?;
+            read.drain(..taken);
+            if !ready.is_empty() {
+                return Ok(Opening::Requests(Opened {
+                    requests,
+                    ready,
+                    held: read,
+                }));
+            }
             read_more(inside, &mut read, "a request").await?;
         }
-        let requests = Requests::new(target.clone(), flow.port);
-        Ok(Opening::Requests(requests, read))
     };
     match tokio::time::timeout(attempt.limits().inspect_timeout(), reading).await {
         Ok(read) => read.map_err(Ending::Refused),

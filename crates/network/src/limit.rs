@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// A token bucket that holds what one second brings.
 #[derive(Debug)]
-pub(crate) struct Rate {
+pub struct Rate {
     per_second: f64,
     state: Mutex<State>,
 }
@@ -18,7 +18,8 @@ struct State {
 }
 
 impl Rate {
-    pub(crate) fn per_second(rate: u64) -> Self {
+    /// So much a second, with a burst of as much.
+    pub fn per_second(rate: u64) -> Self {
         #[expect(
             clippy::cast_precision_loss,
             reason = "a rate is no less a rate for a rounding in its 53rd bit"
@@ -45,7 +46,7 @@ impl Rate {
 
     /// Takes `amount` tokens, going into debt if need be, and waits until the debt is repaid.
     /// Cancel-safe: the tokens are spent either way.
-    pub(crate) async fn spend(&self, amount: usize) {
+    pub async fn spend(&self, amount: usize) {
         let debt = {
             let mut state = self.refilled();
             #[expect(clippy::cast_precision_loss, reason = "as for the rate")]

@@ -58,10 +58,20 @@ pub(crate) struct Terms<'a> {
 pub(crate) enum Upward<'a> {
     /// The first have been read already, and so many of them sent; the rest passes untouched.
     Pass { first: Vec<u8>, sent: usize },
-    /// Every request is looked at, from these bytes on.
-    Requests(Requests, Vec<u8>),
+    /// Every request is looked at.
+    Requests(Opened),
     /// The first bytes tell what is spoken; nothing is held back.
     Guess(&'a OnceLock<EgressProtocol>),
+}
+
+/// Requests of which the first has been looked at.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) requests: Requests,
+    /// What is to be passed on.
+    pub(crate) ready: Vec<u8>,
+    /// What was read and not taken yet.
+    pub(crate) held: Vec<u8>,
 }
 
 /// Why a relay ended other than by both sides being done.
@@ -224,8 +234,8 @@ impl<'a> Lane<'a> {
                 self.count(sent).await;
                 self.write(to, &first[sent..]).await?;
             }
-            Upward::Requests(requests, held) => {
-                self.requests(from, to, requests, held).await?;
+            Upward::Requests(opened) => {
+                self.requests(from, to, opened).await?;
                 return Ok(false);
             }
             Upward::Guess(guess) => self.guess(from, guess).await?,
@@ -249,16 +259,21 @@ impl<'a> Lane<'a> {
         &self,
         from: &mut ReadHalf<'_>,
         to: &mut (impl AsyncWrite + Unpin),
-        mut requests: Requests,
-        mut held: Vec<u8>,
+        opened: Opened,
     ) -> Result<(), Broken> {
+        let Opened {
+            mut requests,
+            mut ready,
+            mut held,
+        } = opened;
         loop {
-            let passed = requests.advance(&held).map_err(Broken::Violation)?;
-            self.write(to, &held[..passed]).await?;
-            held.drain(..passed);
+            let taken = requests.advance(&held, &mut ready);
+            held.drain(..taken.map_err(Broken::Violation)?);
+            self.write(to, &ready).await?;
+            ready.clear();
             if held.is_empty() {
                 // Nothing is kept while nothing comes.
-                held = Vec::new();
+                (held, ready) = (Vec::new(), Vec::new());
                 from.readable().await?;
             }
             held.reserve(COPY_BUFFER);

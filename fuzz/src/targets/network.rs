@@ -13,6 +13,7 @@ use barecount_network::{
     inspect::{Target as Host, check_hello, guess, http::Requests},
     name::HostName,
     path::proxy_accepted,
+    reason::ReasonCode,
 };
 use barecount_sandbox::parse_refusals;
 
@@ -198,13 +199,14 @@ fn client_hello(input: &[u8], _: &Path) -> String {
 }
 
 fn http_requests(input: &[u8], _: &Path) -> String {
-    let whole = Requests::new(host(), 80).advance(input);
+    let (mut at_once, mut forwarded) = (Vec::new(), Vec::new());
+    let whole = Requests::new(host(), 80).advance(input, &mut at_once);
     // In pieces, no byte passes that does not pass in one, and all that do.
     let mut requests = Requests::new(host(), 80);
     let piece = 1 + 16 * usize::from(input.first().copied().unwrap_or(0));
     let (mut passed, mut there) = (0, 0);
     let refused = loop {
-        match requests.advance(&input[passed..there]) {
+        match requests.advance(&input[passed..there], &mut forwarded) {
             Ok(more) => passed += more,
             Err(reason) => break Some(reason),
         }
@@ -214,7 +216,11 @@ fn http_requests(input: &[u8], _: &Path) -> String {
         there = input.len().min(there + piece);
     };
     match (&whole, &refused) {
-        (Ok(all), None) => assert_eq!(*all, passed, "in pieces of {piece}"),
+        (Ok(all), None) => {
+            assert_eq!(*all, passed, "in pieces of {piece}");
+            assert_eq!(at_once, forwarded, "in pieces of {piece}");
+            passes_again(&at_once);
+        }
         (Err(_), Some(_)) => {}
         _ => panic!("{whole:?} in one, {passed} and {refused:?} in pieces of {piece}"),
     }
@@ -222,6 +228,16 @@ fn http_requests(input: &[u8], _: &Path) -> String {
         Ok(0) => "more is needed".to_owned(),
         Ok(_) => "passed".to_owned(),
         Err(reason) => format!("{:?}", reason.code),
+    }
+}
+
+/// What is passed on is what was understood: read once more, it is the same.
+fn passes_again(forwarded: &[u8]) {
+    let mut again = Vec::new();
+    match Requests::new(host(), 80).advance(forwarded, &mut again) {
+        Ok(taken) => assert_eq!((taken, forwarded), (forwarded.len(), again.as_slice())),
+        // The field that says that it is the last may be the one too many.
+        Err(reason) => assert_eq!(reason.code, ReasonCode::HeadTooLarge),
     }
 }
 

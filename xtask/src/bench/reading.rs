@@ -115,6 +115,40 @@ pub(crate) fn network(lines: &[Value]) -> Vec<Figure> {
     figures
 }
 
+/// A steady stage beside one that floods.
+pub(crate) fn neighbours(lines: &[Value]) -> Vec<Figure> {
+    let of = |beside: &str, key: &str| number(line(lines, "beside", beside), key);
+    let mut figures = Vec::new();
+    for beside in lines.iter().filter_map(|line| line["beside"].as_str()) {
+        let figure = |key: &str, what: &str, unit| {
+            let ours = of(beside, key)?;
+            Some(Figure::new(
+                "neighbours",
+                &format!("{beside}, {what}"),
+                ours,
+                unit,
+            ))
+        };
+        let round_trip = figure("p99_us", "round trip", "µs p99");
+        figures.extend(
+            round_trip
+                .zip(of("alone", "p99_us"))
+                .map(|(figure, alone)| {
+                    let figure = figure.beside("alone", alone);
+                    // What takes nothing but processor time is held by a control group, which is not here.
+                    match beside {
+                        "alone" | "alone_again" | "spin" => figure,
+                        _ => figure.budget(Budget::TimesAtMost(2.0)),
+                    }
+                }),
+        );
+        let cores = figure("agent_cores", "agent", "cores");
+        figures.extend(cores.map(|figure| figure.budget(Budget::AtMost(0.1))));
+        figures.extend(figure("tcp_memory_mib", "buffers", "MiB"));
+    }
+    figures
+}
+
 /// Twenty tasks of which nothing has changed.
 pub(crate) fn skip(lines: &[Value]) -> Vec<Figure> {
     let p50 = |case: &str| number(line(lines, "case", case), "p50_ms");

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::responder::{Transport, respond};
-use crate::{broker::Shared, capture::Capture, reason::ReasonCode};
+use crate::{attempt::AttemptState, broker::Shared, capture::Capture, reason::ReasonCode};
 
 /// The longest message that is looked at over UDP; queries are much shorter.
 const MAX_UDP: usize = 4_096;
@@ -45,10 +45,16 @@ pub(crate) async fn serve_udp(socket: LookupSocket, shared: Arc<Shared>) {
         failures = 0;
         if socket.is_of_all_addresses && received.asked.is_none_or(|asked| asked.is_loopback()) {
             // Loopback is the work's own, where we serve nobody.
+            shared.pace_refusals().await;
             continue;
         }
         for query in buffer[..received.length].chunks(received.stride) {
-            if let Some(answer) = answer(query, Transport::Udp, received.asked, &shared)
+            let Some(attempt) = admitted(received.asked, &shared) else {
+                // Of several at once the others come too fast as well.
+                shared.pace_refusals().await;
+                break;
+            };
+            if let Some(answer) = answer(query, Transport::Udp, received.asked, &attempt)
                 && let Err(error) = socket.answer(&answer, &received).await
             {
                 tracing::debug!(%error, "an answer could not be sent");
@@ -131,11 +137,17 @@ pub(crate) async fn serve_tcp(listener: TcpListener, capture: Capture, shared: A
         match listener.accept().await {
             Ok((stream, _)) => {
                 failures = 0;
+                let asked = asked_by(&stream, capture);
+                // To take one in costs as much as to answer.
+                if admitted(asked, &shared).is_none() {
+                    drop(stream);
+                    shared.pace_refusals().await;
+                    continue;
+                }
                 let shared = shared.clone();
                 let stop = shared.stop.clone();
                 tokio::spawn(async move {
                     let _slot = slot;
-                    let asked = asked_by(&stream, capture);
                     tokio::select! {
                         () = stop.cancelled() => {}
                         ended = converse(stream, asked, &shared) => if let Err(error) = ended {
@@ -172,7 +184,11 @@ async fn converse(mut stream: TcpStream, asked: Option<IpAddr>, shared: &Shared)
             io::Result::Ok(query)
         };
         let query = tokio::time::timeout(PATIENCE, query).await??;
-        let Some(answer) = answer(&query, Transport::Tcp, asked, shared) else {
+        let Some(attempt) = admitted(asked, shared) else {
+            shared.pace_refusals().await;
+            return Ok(());
+        };
+        let Some(answer) = answer(&query, Transport::Tcp, asked, &attempt) else {
             return Ok(());
         };
         let Ok(length) = u16::try_from(answer.len()) else {
@@ -184,12 +200,8 @@ async fn converse(mut stream: TcpStream, asked: Option<IpAddr>, shared: &Shared)
     Ok(())
 }
 
-fn answer(
-    query: &[u8],
-    transport: Transport,
-    asked: Option<IpAddr>,
-    shared: &Shared,
-) -> Option<Vec<u8>> {
+/// The attempt that asks, if there is one and it does not ask too fast.
+fn admitted(asked: Option<IpAddr>, shared: &Shared) -> Option<Arc<AttemptState>> {
     let Some(attempt) = shared.attempt() else {
         shared.count_unattributed();
         return None;
@@ -198,7 +210,16 @@ fn answer(
         attempt.refuse_lookup(None, asked, ReasonCode::LookupsTooFast);
         return None;
     }
-    let response = respond(query, transport, attempt.as_ref());
+    Some(attempt)
+}
+
+fn answer(
+    query: &[u8],
+    transport: Transport,
+    asked: Option<IpAddr>,
+    attempt: &AttemptState,
+) -> Option<Vec<u8>> {
+    let response = respond(query, transport, attempt);
     if let Some((name, code)) = response.refused {
         attempt.refuse_lookup(name, asked, code);
     }

@@ -1,19 +1,22 @@
 //! HTTP/1.1 requests in the clear (RFC 9112): each one on a connection must name the host.
 //!
 //! Follows the framing of requests, so that a later request of the same connection cannot name
-//! another host. What recipients are known to read in different ways is refused, not guessed.
+//! another host. What recipients are known to read in different ways is refused, not guessed; what
+//! is passed on is written anew from what was understood, so that the other side has nothing else
+//! to read.
+//!
+//! One difference cannot be written away: a server that does not read a body takes it for the next
+//! request. So a method that has none by its meaning may have none, and any other request with a
+//! body is the last of its connection, and says so.
 
-use std::net::IpAddr;
+mod head;
 
+use self::head::Framing;
 use super::{MAX_HEAD, Target};
-use crate::{
-    name::HostName,
-    reason::{Reason, ReasonCode},
-};
+use crate::reason::{Reason, ReasonCode};
 
 const MAX_HEADERS: usize = 128;
 const MAX_CHUNK_LINE: usize = 1_024;
-const MAX_TRAILERS: usize = 8 * 1024;
 
 /// Where in a connection's requests the next byte is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,9 +24,12 @@ enum Place {
     Head,
     Body(u64),
     ChunkSize,
-    /// Data and the line end after it.
     Chunk(u64),
+    ChunkEnd,
+    /// After the chunk of no bytes, where trailers would be.
     Trailers,
+    /// Behind the last request.
+    End,
 }
 
 /// Follows the requests of one connection.
@@ -32,6 +38,8 @@ pub struct Requests {
     target: Target,
     port: u16,
     place: Place,
+    /// How many of the bytes that were offered and not taken have been looked at.
+    seen: usize,
 }
 
 impl Requests {
@@ -41,64 +49,97 @@ impl Requests {
             target,
             port,
             place: Place::Head,
+            seen: 0,
         }
     }
 
-    /// How many of the bytes may pass; 0: more are needed first. Bytes that passed are not
-    /// offered again, the others are, with what came after them.
+    /// Takes what can be taken of the bytes, and adds to `forward` what is to be passed on for it.
+    /// Tells how many were taken: they are not offered again, the others are, with what came after
+    /// them.
     ///
     /// # Errors
     /// Why nothing more may pass: a request is for another host, or is none.
-    pub fn advance(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
-        let mut passed = 0;
-        while passed < bytes.len() {
-            let step = self.step(&bytes[passed..])?;
+    pub fn advance(&mut self, bytes: &[u8], forward: &mut Vec<u8>) -> Result<usize, Reason> {
+        let mut taken = 0;
+        while taken < bytes.len() {
+            let step = self.step(&bytes[taken..], forward)?;
             if step == 0 {
                 break;
             }
-            passed += step;
+            self.seen = 0;
+            taken += step;
         }
-        Ok(passed)
+        Ok(taken)
     }
 
-    fn step(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
+    fn step(&mut self, bytes: &[u8], forward: &mut Vec<u8>) -> Result<usize, Reason> {
         match self.place {
-            Place::Head => self.head(bytes),
-            Place::Body(left) => Ok(self.pass(bytes, left, Place::Body, Place::Head)),
-            Place::Chunk(left) => self.chunk(bytes, left),
-            Place::ChunkSize => self.chunk_size(bytes),
-            Place::Trailers => self.trailers(bytes),
+            Place::Head => match bytes {
+                // Empty lines before a request mean nothing (RFC 9112 section 2.2).
+                [b'\r', b'\n', ..] => Ok(2),
+                _ => self.head(bytes, forward),
+            },
+            Place::Body(left) => Ok(self.pass(bytes, left, Place::Body, Place::End, forward)),
+            Place::Chunk(left) => {
+                Ok(self.pass(bytes, left, Place::Chunk, Place::ChunkEnd, forward))
+            }
+            Place::ChunkSize => self.chunk_size(bytes, forward),
+            Place::ChunkEnd => {
+                let longer = "a chunk is longer than it says";
+                self.line_end(bytes, Place::ChunkSize, longer, forward)
+            }
+            Place::Trailers => {
+                let more = "a request has trailers, which recipients take for different things";
+                self.line_end(bytes, Place::End, more, forward)
+            }
+            Place::End => match bytes {
+                [b'\r', b'\n', ..] => Ok(2),
+                [b'\r'] => Ok(0),
+                _ => Err(not_http(
+                    "a request comes after one that is the last of its connection: one with a \
+                     body, of HTTP/1.0, or with `Connection: close`",
+                )),
+            },
         }
     }
 
-    fn pass(&mut self, bytes: &[u8], left: u64, stay: fn(u64) -> Place, next: Place) -> usize {
+    fn pass(
+        &mut self,
+        bytes: &[u8],
+        left: u64,
+        stay: fn(u64) -> Place,
+        next: Place,
+        forward: &mut Vec<u8>,
+    ) -> usize {
         let here = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
         let left = left - here as u64;
         self.place = if left == 0 { next } else { stay(left) };
+        forward.extend_from_slice(&bytes[..here]);
         here
     }
 
-    fn chunk(&mut self, bytes: &[u8], left: u64) -> Result<usize, Reason> {
-        if left > 2 {
-            return Ok(self.pass(
-                bytes,
-                left - 2,
-                |left| Place::Chunk(left + 2),
-                Place::Chunk(2),
-            ));
-        }
+    /// A line end must be there, and nothing before it.
+    fn line_end(
+        &mut self,
+        bytes: &[u8],
+        next: Place,
+        otherwise: &str,
+        forward: &mut Vec<u8>,
+    ) -> Result<usize, Reason> {
         match bytes {
             [b'\r', b'\n', ..] => {
-                self.place = Place::ChunkSize;
+                self.place = next;
+                forward.extend_from_slice(b"\r\n");
                 Ok(2)
             }
             [b'\r'] => Ok(0),
-            _ => Err(not_http("a chunk is longer than it says")),
+            _ => Err(not_http(otherwise)),
         }
     }
 
-    fn chunk_size(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
-        let Some(end) = line(bytes, MAX_CHUNK_LINE)? else {
+    /// Extensions are passed over (RFC 9112 section 7.1.1): they would be for us.
+    fn chunk_size(&mut self, bytes: &[u8], forward: &mut Vec<u8>) -> Result<usize, Reason> {
+        let Some(end) = line(bytes)? else {
             return Ok(0);
         };
         let line = &bytes[..end];
@@ -112,202 +153,69 @@ impl Requests {
         if !matches!(line[digits], b'\r' | b';') {
             return Err(not_http("a chunk's size is malformed"));
         }
-        self.place = if size == 0 {
-            Place::Trailers
-        } else {
-            Place::Chunk(size + 2)
+        forward.extend_from_slice(format!("{size:x}\r\n").as_bytes());
+        self.place = match size {
+            0 => Place::Trailers,
+            size => Place::Chunk(size),
         };
         Ok(end)
     }
 
-    fn trailers(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
-        let Some(end) = line(bytes, MAX_TRAILERS)? else {
-            return Ok(0);
-        };
-        if end == 2 {
-            self.place = Place::Head;
+    fn head(&mut self, bytes: &[u8], forward: &mut Vec<u8>) -> Result<usize, Reason> {
+        let new = &bytes[self.seen.min(bytes.len())..];
+        if new.iter().any(|b| is_control(*b)) {
+            return Err(not_http("a request head has control characters"));
         }
-        Ok(end)
-    }
-
-    fn head(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
+        // Only whole lines are read, and again only when there is another: who sends a head byte by
+        // byte does not have it read as often.
+        let last_line = new.iter().rposition(|b| *b == b'\n');
+        let lines = last_line.map(|end| bytes.len() - new.len() + end + 1);
+        self.seen = bytes.len();
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut headers);
-        let length = match request.parse(bytes) {
-            Ok(httparse::Status::Complete(length)) => length,
-            Ok(httparse::Status::Partial) if bytes.len() >= MAX_HEAD => {
-                return Err(Reason::new(
-                    ReasonCode::HeadTooLarge,
-                    format!("a request head is longer than {MAX_HEAD} bytes"),
-                ));
+        let parsed = match lines {
+            Some(lines) => request.parse(&bytes[..lines]),
+            None => Ok(httparse::Status::Partial),
+        };
+        let length = match parsed {
+            Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
+            Ok(httparse::Status::Partial) if bytes.len() < MAX_HEAD => return Ok(0),
+            Ok(_) => {
+                let text = format!("a request head is longer than {MAX_HEAD} bytes");
+                return Err(Reason::new(ReasonCode::HeadTooLarge, text));
             }
-            Ok(httparse::Status::Partial) => return Ok(0),
             Err(httparse::Error::TooManyHeaders) => {
-                return Err(Reason::new(
-                    ReasonCode::HeadTooLarge,
-                    format!("a request has more than {MAX_HEADERS} header fields"),
-                ));
+                let text = format!("a request has more than {MAX_HEADERS} header fields");
+                return Err(Reason::new(ReasonCode::HeadTooLarge, text));
             }
-            Err(fault) => return Err(not_http(&format!("a request is malformed: {fault}"))),
+            Err(fault) => return Err(not_http(format!("a request is malformed: {fault}"))),
         };
         if has_lone_line_end(&bytes[..length]) {
             return Err(not_http("a line of a request head ends without CRLF"));
         }
-        self.check_method(&request)?;
-        self.check_hosts(&request)?;
-        self.place = body(&request)?;
+        let head = head::Head::read(&request, &self.target, self.port)?;
+        head.write(&mut *forward);
+        self.place = match head.framing {
+            Framing::Length(length) if length > 0 => Place::Body(length),
+            Framing::Chunked => Place::ChunkSize,
+            Framing::None | Framing::Length(_) if head.is_last => Place::End,
+            Framing::None | Framing::Length(_) => Place::Head,
+        };
         Ok(length)
-    }
-
-    fn check_method(&self, request: &httparse::Request<'_, '_>) -> Result<(), Reason> {
-        let refused = |what: &str| {
-            Err(Reason::new(
-                ReasonCode::MethodRefused,
-                format!("{what} makes a connection opaque; declare protocol tcp if it must be"),
-            ))
-        };
-        if request.method == Some("CONNECT") {
-            return refused("CONNECT");
-        }
-        if values(request, "upgrade").next().is_some() {
-            return refused("an Upgrade field");
-        }
-        Ok(())
-    }
-
-    /// RFC 9112 sections 3.2 and 3.2.2: one Host field, and in the absolute form the target
-    /// names the host, too. Both must.
-    fn check_hosts(&self, request: &httparse::Request<'_, '_>) -> Result<(), Reason> {
-        let path = request.path.unwrap_or_default();
-        if let Some((scheme, rest)) = path.split_once("://").filter(|_| !path.starts_with('/')) {
-            if !scheme.eq_ignore_ascii_case("http") {
-                return Err(not_http("a request in the clear asks for another scheme"));
-            }
-            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-            self.check_host(authority)?;
-        } else if !path.starts_with('/') && path != "*" {
-            return Err(not_http("a request's target is neither a path nor a URI"));
-        }
-        let mut hosts = values(request, "host");
-        match (hosts.next(), hosts.next()) {
-            (Some(host), None) => match std::str::from_utf8(host) {
-                Ok(host) => self.check_host(host.trim_matches([' ', '\t'])),
-                Err(_) => Err(not_http("a Host field is not text")),
-            },
-            (None, _) => Err(Reason::new(
-                ReasonCode::HostMissing,
-                format!("a request names no host, `{}` is declared", self.target),
-            )),
-            (Some(_), Some(_)) => Err(not_http("a request has two Host fields")),
-        }
-    }
-
-    fn check_host(&self, authority: &str) -> Result<(), Reason> {
-        let mismatch = || {
-            Reason::new(
-                ReasonCode::HostMismatch,
-                format!(
-                    "a request is for `{authority}`, not for the declared `{}`",
-                    self.target
-                ),
-            )
-        };
-        let (host, port) = split_port(authority).ok_or_else(mismatch)?;
-        let same_host = match &self.target {
-            Target::Name(name) => host.parse::<HostName>().is_ok_and(|host| host == *name),
-            Target::Address(address) => host
-                .parse::<IpAddr>()
-                .is_ok_and(|host| host.to_canonical() == *address),
-        };
-        if same_host && port.is_none_or(|port| port == self.port) {
-            Ok(())
-        } else {
-            Err(mismatch())
-        }
-    }
-}
-
-/// `host`, `host:port`, `[address]` or `[address]:port`.
-fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
-    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
-        let (host, port) = rest.split_once(']')?;
-        match port {
-            "" => return Some((host, None)),
-            _ => (host, port.strip_prefix(':')?),
-        }
-    } else {
-        match authority.split_once(':') {
-            None => return Some((authority, None)),
-            Some(parts) => parts,
-        }
-    };
-    // An empty port is allowed (RFC 3986 section 3.2.3) and means the default.
-    if port.is_empty() {
-        return Some((host, None));
-    }
-    let digits = port.bytes().all(|b| b.is_ascii_digit());
-    digits
-        .then(|| port.parse().ok())
-        .flatten()
-        .map(|port| (host, Some(port)))
-}
-
-fn values<'b>(
-    request: &httparse::Request<'_, 'b>,
-    name: &'static str,
-) -> impl Iterator<Item = &'b [u8]> {
-    request
-        .headers
-        .iter()
-        .filter(move |header| header.name.eq_ignore_ascii_case(name))
-        .map(|header| header.value)
-}
-
-/// RFC 9112 section 6.3, with everything refused that has been used to smuggle requests.
-fn body(request: &httparse::Request<'_, '_>) -> Result<Place, Reason> {
-    let mut lengths = values(request, "content-length");
-    let mut codings = values(request, "transfer-encoding");
-    match (lengths.next(), codings.next()) {
-        (None, None) => Ok(Place::Head),
-        (Some(length), None) => {
-            if lengths.next().is_some() {
-                return Err(not_http("a request has two lengths"));
-            }
-            std::str::from_utf8(length)
-                .ok()
-                .filter(|length| length.bytes().all(|b| b.is_ascii_digit()))
-                .and_then(|length| length.parse().ok())
-                .map(|length| {
-                    if length == 0 {
-                        Place::Head
-                    } else {
-                        Place::Body(length)
-                    }
-                })
-                .ok_or_else(|| not_http("a request's length is not a number"))
-        }
-        (None, Some(coding)) => {
-            let chunked = coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
-            if !chunked || codings.next().is_some() || request.version != Some(1) {
-                return Err(not_http("a request's transfer coding is not just chunked"));
-            }
-            Ok(Place::ChunkSize)
-        }
-        (Some(_), Some(_)) => Err(not_http(
-            "a request has both a length and a transfer coding",
-        )),
     }
 }
 
 /// The length of the first line with its end, or nothing if it is not all there.
-fn line(bytes: &[u8], longest: usize) -> Result<Option<usize>, Reason> {
+fn line(bytes: &[u8]) -> Result<Option<usize>, Reason> {
     match bytes.iter().position(|b| *b == b'\n') {
-        Some(end) if end > longest => Err(not_http("a line of a chunked body is too long")),
+        Some(end) if end > MAX_CHUNK_LINE => Err(not_http("a line of a chunked body is too long")),
         Some(end) if has_lone_line_end(&bytes[..=end]) => {
             Err(not_http("a line of a chunked body ends without CRLF"))
         }
         Some(end) => Ok(Some(end + 1)),
-        None if bytes.len() > longest => Err(not_http("a line of a chunked body is too long")),
+        None if bytes.len() > MAX_CHUNK_LINE => {
+            Err(not_http("a line of a chunked body is too long"))
+        }
         None => Ok(None),
     }
 }
@@ -321,7 +229,12 @@ fn has_lone_line_end(bytes: &[u8]) -> bool {
     })
 }
 
-fn not_http(what: &str) -> Reason {
+/// What no head has; some recipients take it for blanks or line ends.
+fn is_control(b: u8) -> bool {
+    b.is_ascii_control() && !matches!(b, b'\r' | b'\n' | b'\t')
+}
+
+fn not_http(what: impl AsRef<str>) -> Reason {
     Reason::new(ReasonCode::NotHttp, what)
 }
 

@@ -5,6 +5,7 @@
 //! inside listeners wait.
 
 mod attempts;
+mod battery;
 mod flows;
 mod limits;
 mod lookups;

@@ -14,6 +14,7 @@ use barecount_model::{class::NetworkProfile, manifest::EgressProtocol};
 use barecount_network::{
     broker::{Attempt, Broker, BrokerOptions},
     capture::{Capture, InsideSockets},
+    descriptors::Descriptors,
     name::HostName,
     path::{Names, Path, Private},
     policy::{Destination, Limits, Mode, Policy},
@@ -122,13 +123,18 @@ pub(crate) struct Rig {
     /// A port that is not declared, and on which a listener waits all the same.
     pub(crate) other_port: u16,
     pub(crate) broker: Broker,
-    name_server: SocketAddr,
+    pub(crate) name_server: SocketAddr,
     /// Where listeners wait for connections to literal addresses.
     pub(crate) literal: IpAddr,
 }
 
 impl Rig {
     pub(crate) async fn start(path: Path) -> io::Result<Self> {
+        Self::start_with(path, Descriptors::of_process()).await
+    }
+
+    /// With descriptors that others may share.
+    pub(crate) async fn start_with(path: Path, descriptors: Arc<Descriptors>) -> io::Result<Self> {
         let bound = retried(async || {
             let service = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
             let port = service.local_addr()?.port();
@@ -154,6 +160,7 @@ impl Rig {
         };
         let paths = BTreeMap::from([(NetworkProfile::PrivateVpc, Arc::new(path))]);
         let mut options = BrokerOptions::new(paths);
+        options.descriptors = descriptors;
         options.synthetic = SyntheticRanges {
             v4: "127.64.0.0/16".parse().expect("a range"),
             v6: None,

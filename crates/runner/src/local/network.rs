@@ -11,6 +11,7 @@ use std::{
 use barecount_network::{
     broker::{Attempt, Broker, BrokerOptions},
     capture::{Capture, InsideSockets},
+    limit::Rate,
     path::Paths,
     policy::Policy,
     record::{FlowLog, FlowProtocol},
@@ -29,6 +30,10 @@ use crate::RunnerError;
 const LOGGED_BYTES: usize = 64 << 10;
 /// The most pieces that are read at an attempt's end.
 const DRAINED_READS: usize = 256;
+
+/// Refused packets that are told a second, with a burst of as many. What comes faster fills the
+/// kernel's log, and the record says that some are missing: a flood costs its sender.
+const REFUSALS_PER_SECOND: u64 = 500;
 
 /// The broker of one sandbox, and the attempt that it serves.
 pub(crate) struct Network {
@@ -121,9 +126,11 @@ impl Refusals {
         let log = Arc::new(AsyncFd::with_interest(log, Interest::READABLE)?);
         let watched = log.clone();
         let reader = tokio::spawn(async move {
+            let pace = Rate::per_second(REFUSALS_PER_SECOND);
             while let Ok(mut ready) = watched.readable().await {
-                match read(watched.get_ref(), lock(&attempt).as_ref()) {
-                    Read::Some => {}
+                let read = read(watched.get_ref(), lock(&attempt).as_ref());
+                match read {
+                    Read::Some => pace.spend(1).await,
                     Read::Nothing => ready.clear_ready(),
                     Read::End => break,
                 }
@@ -138,6 +145,9 @@ impl Refusals {
             if read(self.log.get_ref(), attempt) != Read::Some {
                 return;
             }
+        }
+        if let Some(attempt) = attempt {
+            attempt.lost_refusals();
         }
     }
 }
@@ -197,3 +207,6 @@ fn record(packet: &[u8], attempt: &Attempt) {
         attempt.refused_packet(protocol, SocketAddr::new(refused.destination, port));
     }
 }
+
+#[cfg(test)]
+mod tests;

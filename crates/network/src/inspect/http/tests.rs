@@ -7,9 +7,16 @@ fn requests() -> Requests {
 }
 
 fn code(bytes: &str) -> Result<usize, ReasonCode> {
-    requests()
-        .advance(bytes.as_bytes())
-        .map_err(|reason| reason.code)
+    let advanced = requests().advance(bytes.as_bytes(), &mut Vec::new());
+    advanced.map_err(|reason| reason.code)
+}
+
+/// What is passed on of requests that are taken whole.
+fn forwarded(bytes: &str) -> String {
+    let mut forward = Vec::new();
+    let taken = requests().advance(bytes.as_bytes(), &mut forward);
+    assert_eq!(taken, Ok(bytes.len()), "{bytes}");
+    String::from_utf8(forward).expect("text")
 }
 
 fn get(host: &str) -> String {
@@ -42,6 +49,8 @@ fn a_request_for_another_host_is_refused() {
         "api.example.evil",
         "api.example:80",
         "api.example:+8080",
+        "api.example:08080",
+        "[api.example]",
         "api.example:8080:8080",
         "user@api.example",
         "api.example,evil.example",
@@ -96,24 +105,150 @@ fn what_would_make_the_connection_opaque_is_refused() {
 
 #[test]
 fn a_later_request_of_the_connection_is_held_to_the_same_host() {
-    let evil = get("evil.example");
-    for first in [
-        get("api.example"),
-        "POST / HTTP/1.1\r\nHost: api.example\r\nContent-Length: 5\r\n\r\nhello".to_owned(),
+    let (first, evil) = (get("api.example"), get("evil.example"));
+    let mut requests = requests();
+    for _ in 0..3 {
+        let taken = requests.advance(first.as_bytes(), &mut Vec::new());
+        assert_eq!(taken, Ok(first.len()));
+    }
+    let refusal = requests.advance(evil.as_bytes(), &mut Vec::new());
+    let refusal = refusal.map_err(|reason| reason.code);
+    assert_eq!(refusal, Err(ReasonCode::HostMismatch));
+}
+
+#[test]
+fn nothing_comes_after_a_request_that_is_the_last_of_its_connection() {
+    let last = [
+        "POST / HTTP/1.1\r\nHost: api.example\r\nContent-Length: 5\r\n\r\nhello",
         "POST / HTTP/1.1\r\nHost: api.example\r\nTransfer-Encoding: chunked\r\n\r\n\
-         5;x=y\r\nhello\r\n0\r\nTrailer: 1\r\n\r\n"
-            .to_owned(),
-    ] {
-        let mut requests = requests();
-        assert_eq!(
-            requests.advance(first.as_bytes()),
-            Ok(first.len()),
-            "{first}"
+         5;x=y\r\nhello\r\n0\r\n\r\n",
+        "GET / HTTP/1.0\r\nHost: api.example\r\nConnection: keep-alive\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: api.example\r\nConnection: Close\r\n\r\n",
+    ];
+    for last in last {
+        assert!(
+            forwarded(last).contains("\r\nConnection: close\r\n"),
+            "{last}"
         );
-        let refusal = requests
-            .advance(evil.as_bytes())
-            .map_err(|reason| reason.code);
-        assert_eq!(refusal, Err(ReasonCode::HostMismatch), "{first}");
+        // Some clients end a body with a line end that is not in its length.
+        let taken = code(&format!("{last}\r\n"));
+        assert_eq!(taken, Ok(last.len() + 2), "{last}");
+        for next in [get("api.example"), get("evil.example"), "x".to_owned()] {
+            let refusal = code(&format!("{last}{next}"));
+            assert_eq!(refusal, Err(ReasonCode::NotHttp), "{last}{next}");
+        }
+    }
+}
+
+#[test]
+fn what_is_passed_on_is_what_was_understood() {
+    let request = "\r\nPOST http://API.example:8080?q HTTP/1.1\r\nX: a \t\r\nhost:\tAPI.example.\r\n\
+                   Keep-Alive: 5\r\nTE: trailers\r\nConnection: keep-alive, TE\r\n\
+                   transfer-encoding:\tChunked\r\n\r\n\
+                   005;ext=\"0\"\r\nhello\r\nA\r\n0123456789\r\n000\r\n\r\n";
+    let understood = "POST /?q HTTP/1.1\r\nX: a\r\nhost: api.example\r\n\
+                      transfer-encoding: chunked\r\nConnection: close\r\n\r\n\
+                      5\r\nhello\r\na\r\n0123456789\r\n0\r\n\r\n";
+    assert_eq!(forwarded(request), understood);
+    let length = "PUT /a HTTP/1.1\r\nHost: api.example:8080\r\nContent-Length: 007\r\n\
+                  Expect: 100-Continue\r\n\r\n0123456";
+    assert!(forwarded(length).contains("Content-Length: 7\r\nExpect: 100-continue\r\n"));
+    let options = "OPTIONS http://api.example HTTP/1.1\r\nHost: api.example\r\n\r\n";
+    assert!(forwarded(options).starts_with("OPTIONS * HTTP/1.1\r\n"));
+    let plain = get("api.example").repeat(2);
+    assert_eq!(forwarded(&plain), plain);
+}
+
+#[test]
+fn methods_whose_content_servers_leave_unread_have_none() {
+    let evil = get("evil.example");
+    for method in ["GET", "HEAD", "DELETE", "TRACE"] {
+        let length = evil.len();
+        let framings = [
+            format!("Content-Length: {length}\r\n\r\n{evil}"),
+            format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{evil}\r\n0\r\n\r\n"),
+        ];
+        for framed in framings {
+            let request = format!("{method} / HTTP/1.1\r\nHost: api.example\r\n{framed}");
+            assert_eq!(code(&request), Err(ReasonCode::NotHttp), "{request}");
+        }
+        let none = format!("{method} / HTTP/1.1\r\nHost: api.example\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(code(&none), Ok(none.len()));
+    }
+}
+
+#[test]
+fn trailers_are_refused_whatever_they_say() {
+    for trailer in [
+        "Trailer: 1",
+        "Host: evil.example",
+        "GET / HTTP/1.1",
+        " x",
+        "\n",
+    ] {
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: api.example\r\nTransfer-Encoding: chunked\r\n\r\n\
+             0\r\n{trailer}\r\n\r\n"
+        );
+        assert_eq!(code(&request), Err(ReasonCode::NotHttp), "{trailer}");
+    }
+}
+
+#[test]
+fn fields_that_recipients_take_for_others_are_refused() {
+    for (field, reason) in [
+        ("Content_Length: 5", ReasonCode::NotHttp),
+        ("Transfer.Encoding: chunked", ReasonCode::NotHttp),
+        ("_Host: evil.example", ReasonCode::NotHttp),
+        ("Connection: close, Host", ReasonCode::NotHttp),
+        ("Connection: Upgrade", ReasonCode::MethodRefused),
+        ("Expect: 100-continue", ReasonCode::NotHttp),
+        ("X-Forwarded-Host: evil.example", ReasonCode::HostMismatch),
+        ("X_Forwarded_Host: evil.example", ReasonCode::HostMismatch),
+        (
+            "Forwarded: for=a;Host=\"evil.example\"",
+            ReasonCode::HostMismatch,
+        ),
+    ] {
+        let request = format!("GET / HTTP/1.1\r\nHost: api.example\r\n{field}\r\n\r\n");
+        assert_eq!(code(&request), Err(reason), "{field}");
+    }
+    let own = "GET / HTTP/1.1\r\nHost: api.example\r\nX-Forwarded-Host: api.example\r\n\r\n";
+    assert_eq!(code(own), Ok(own.len()));
+}
+
+#[test]
+fn targets_and_methods_that_are_read_in_different_ways_are_refused() {
+    for line in [
+        "GET * HTTP/1.1",
+        "GET /a#b HTTP/1.1",
+        "GET /\u{fc} HTTP/1.1",
+        "GET evil.example/ HTTP/1.1",
+        "GET http:/api.example/ HTTP/1.1",
+        "get / HTTP/1.1",
+        "GET! / HTTP/1.1",
+        "PRI / HTTP/1.1",
+        "GET  / HTTP/1.1",
+        "GET / HTTP/1.1 ",
+        "GET / HTTP/1.2",
+        "GET /",
+    ] {
+        let request = format!("{line}\r\nHost: api.example\r\n\r\n");
+        assert_eq!(code(&request), Err(ReasonCode::NotHttp), "{line}");
+    }
+    let small = "connect a:1 HTTP/1.1\r\nHost: api.example\r\n\r\n";
+    assert_eq!(code(small), Err(ReasonCode::MethodRefused));
+}
+
+#[test]
+fn a_control_character_is_refused_as_soon_as_it_comes() {
+    for head in [
+        "\x16\x03\x01",
+        "GET /\0",
+        "GET / HTTP/1.1\r\nX: \x0b",
+        "GET / HTTP/1.1\r\nX\x7f",
+    ] {
+        assert_eq!(code(head), Err(ReasonCode::NotHttp), "{head:?}");
     }
 }
 
@@ -175,33 +310,42 @@ fn a_head_that_is_too_long_is_refused() {
 #[test]
 fn an_address_is_named_as_an_address() {
     let mut requests = Requests::new(Target::Address("fd00::1".parse().expect("an address")), 80);
-    assert!(requests.advance(get("[fd00::1]:80").as_bytes()).is_ok());
-    assert!(requests.advance(get("fd00.example").as_bytes()).is_err());
+    let mut forward = Vec::new();
+    let named = get("[fd00:0::1]:80");
+    assert_eq!(
+        requests.advance(named.as_bytes(), &mut forward),
+        Ok(named.len())
+    );
+    assert_eq!(forward, get("[fd00::1]:80").as_bytes());
+    let other = get("fd00.example");
+    assert!(requests.advance(other.as_bytes(), &mut forward).is_err());
 }
 
 proptest! {
     #[test]
     fn bytes_of_any_kind_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let _ = requests().advance(&bytes);
+        let _ = requests().advance(&bytes, &mut Vec::new());
         let mut chunked = requests();
         let head = b"POST / HTTP/1.1\r\nHost: api.example\r\nTransfer-Encoding: chunked\r\n\r\n";
-        let _ = chunked.advance(&[&head[..], &bytes].concat());
+        let _ = chunked.advance(&[&head[..], &bytes].concat(), &mut Vec::new());
     }
 
     #[test]
     fn requests_in_pieces_pass_as_they_would_whole(sizes in prop::collection::vec(1usize..20, 1..60)) {
         let stream = [
+            "GET /b HTTP/1.1\r\nHost: api.example\r\n\r\n",
+            "GET /c HTTP/1.1\r\nHost: api.example\r\nContent-Length: 0\r\n\r\n",
             "POST /a HTTP/1.1\r\nHost: api.example\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "10\r\n0123456789abcdef\r\n3\r\nxyz\r\n0\r\n\r\n",
-            "POST /b HTTP/1.1\r\nHost: api.example\r\nContent-Length: 4\r\n\r\nbody",
-            "GET /c HTTP/1.1\r\nHost: api.example\r\n\r\n",
-        ].concat().into_bytes();
+            "10;x\r\n0123456789abcdef\r\n3\r\nxyz\r\n0\r\n\r\n",
+        ].concat();
+        let whole = forwarded(&stream);
         let (mut requests, mut held, mut passed, mut at) = (requests(), Vec::new(), 0, 0);
+        let mut forward = Vec::new();
         for size in sizes.iter().cycle() {
             let end = (at + size).min(stream.len());
-            held.extend_from_slice(&stream[at..end]);
+            held.extend_from_slice(&stream.as_bytes()[at..end]);
             at = end;
-            let step = requests.advance(&held).expect("well formed");
+            let step = requests.advance(&held, &mut forward).expect("well formed");
             passed += step;
             held.drain(..step);
             if at == stream.len() {
@@ -209,5 +353,6 @@ proptest! {
             }
         }
         prop_assert_eq!(passed, stream.len());
+        prop_assert_eq!(String::from_utf8(forward).expect("text"), whole);
     }
 }
