@@ -18,7 +18,7 @@ use barecount_runner::{
 };
 use serde_json::{Value, json};
 
-use super::data::engine_resources;
+use super::data::{blocking, engine_resources};
 use crate::failure::chain;
 
 /// All tests of one output together may take so long.
@@ -174,11 +174,15 @@ impl Acceptance {
             tracing::warn!(%token, error = chain(&error), "tests could not be cleaned up");
         }
         let folder = self.folder.join(token.to_string());
-        if let Err(error) = std::fs::remove_dir_all(&folder)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(%token, %error, "the folder of tests could not be removed");
-        }
+        let removed =
+            blocking(move || barecount_tree::remove(&folder, &barecount_tree::to_the_end)).await;
+        let why = match removed {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => chain(&error),
+            Err(error) => chain(&error),
+        };
+        // The next start removes it, or moves it aside.
+        tracing::warn!(%token, why, "the folder of tests could not be removed");
     }
 }
 
