@@ -203,13 +203,12 @@ mod tests {
     fn a_folder_of_another_user_where_processors_are_leased_keeps_nobody_from_them() -> TestResult {
         let place = tempfile::tempdir()?;
         let (usual, own) = (place.path().join("usual"), place.path().join("config/own"));
-        let made: [&dyn Fn() -> std::io::Result<()>; 3] = [
-            &|| std::fs::create_dir(&usual),
-            &|| std::fs::write(&usual, ""),
-            &|| symlink("/nowhere", &usual),
-        ];
-        for make in made {
-            make()?;
+        for kind in 0..3 {
+            match kind {
+                0 => std::fs::create_dir(&usual)?,
+                1 => std::fs::write(&usual, "")?,
+                _ => symlink("/nowhere", &usual)?,
+            }
             // Only root can give something away: a test that cannot is no test.
             std::os::unix::fs::lchown(&usual, Some(42_424), Some(42_424))?;
             assert!(

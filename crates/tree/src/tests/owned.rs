@@ -60,16 +60,16 @@ fn whoever_made_it_before_another_folder_is_found_and_used_from_then_on() -> Tes
 fn nothing_that_somebody_else_can_make_there_stops_anybody() -> TestResult {
     let shared = shared()?;
     let outside = place()?;
-    let made: [&dyn Fn(&Path) -> std::io::Result<()>; 4] = [
-        &|path| fs::write(path, ""),
-        &|path| symlink("/nowhere", path),
-        &|path| symlink(&outside, path),
-        &|path| fs::create_dir(path),
-    ];
-    for make in made {
+    let make = |kind: u8, path: &Path| match kind {
+        0 => fs::write(path, ""),
+        1 => symlink("/nowhere", path),
+        2 => symlink(&outside, path),
+        _ => fs::create_dir(path),
+    };
+    for kind in 0..4 {
         let names = [NAME.to_owned(), format!("{NAME}-0"), format!("{NAME}-zzz")];
         for name in &names {
-            make(&shared.join(name))?;
+            make(kind, &shared.join(name))?;
             std::os::unix::fs::lchown(shared.join(name), Some(ORDINARY + 1), None)?;
         }
         let within = shared.clone();
