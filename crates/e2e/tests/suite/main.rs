@@ -36,6 +36,7 @@ mod several;
 mod storage;
 mod tenants;
 mod traces;
+mod trees;
 mod variables;
 mod verbs;
 mod windows;
