@@ -112,3 +112,84 @@ fn below(init: i32) -> io::Result<BTreeSet<i32>> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader},
+        path::PathBuf,
+        process::{Child, Command, Stdio},
+    };
+
+    use super::*;
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    /// A process with one below it, which ends with this.
+    struct Init(Child);
+
+    impl Init {
+        fn start(wrapped: &[&str], before: &str) -> Result<Self, Box<dyn std::error::Error>> {
+            let script = format!("{before} sleep 1000 & echo ready; wait");
+            let mut words = wrapped.iter().copied().chain(["sh", "-ec", &script]);
+            let mut command = Command::new(words.next().unwrap_or("sh"));
+            let mut child = command.args(words).stdout(Stdio::piped()).spawn()?;
+            let told = child.stdout.take().ok_or("it is piped")?;
+            let init = Self(child);
+            let mut line = String::new();
+            BufReader::new(told).read_line(&mut line)?;
+            assert_eq!(line, "ready\n");
+            Ok(init)
+        }
+
+        fn number(&self) -> i32 {
+            i32::try_from(self.0.id()).expect("a process number")
+        }
+    }
+
+    impl Drop for Init {
+        fn drop(&mut self) {
+            for process in below(self.number()).unwrap_or_default() {
+                if let Some(process) = rustix::process::Pid::from_raw(process) {
+                    drop(rustix::process::kill_process(
+                        process,
+                        rustix::process::Signal::KILL,
+                    ));
+                }
+            }
+            drop(self.0.kill());
+            drop(self.0.wait());
+        }
+    }
+
+    #[test]
+    fn the_scratch_folder_of_a_process_that_sees_this_host_is_nobodys_to_empty() -> TestResult {
+        let init = Init::start(&[], "")?;
+        // As when the number of a process that has gone is another one's now.
+        assert!(Rest::of(init.number()).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_emptied_is_the_folder_that_was_opened_whatever_its_processes_have_become()
+    -> TestResult {
+        let sandboxed = ["unshare", "--user", "--map-root-user", "--mount"];
+        let init = Init::start(&sandboxed, "mount -t tmpfs none /tmp; echo > /tmp/kept;")?;
+        let rest = Rest::of(init.number())?;
+        let process = rest.processes.first().ok_or("there is one")?;
+        let seen = PathBuf::from(format!("/proc/{process}/root/tmp"));
+        fs_err::create_dir_all(seen.join("left/closed"))?;
+        fs_err::write(seen.join("left/closed/row"), "")?;
+        assert!(rest.restore(init.number())?);
+        let scratch = rest.scratch.as_ref().ok_or("it has one")?;
+        assert_eq!(names(scratch.folder.as_fd())?, scratch.names);
+        assert_eq!(scratch.names.len(), 1);
+        fs_err::write(seen.join("later"), "")?;
+        let number = init.number();
+        drop(init);
+        assert!(rest.restore(number).is_err(), "its processes have gone");
+        // The folder is there still, and nothing else was touched.
+        assert_eq!(names(scratch.folder.as_fd())?.len(), 2);
+        Ok(())
+    }
+}
