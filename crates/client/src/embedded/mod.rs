@@ -208,10 +208,8 @@ impl Platform {
         let folders = StagingFolders::new(state);
         let ledger = ledger(state, found.signing_key().as_deref(), &control, entries)?;
         let artifacts = artifacts(state)?;
-        leftovers::of_runners(state, reporter).await?;
-        let (gate, runners) = runners(launcher, state, found)?;
-        let keep = still_counts(&folders, &runners, &mut updates).await;
-        leftovers::of_attempts(&folders, keep, reporter).await?;
+        let (gate, runners) = runners(launcher, state, found, reporter).await?;
+        sweep(&folders, &runners, &mut updates, reporter).await?;
         let (data, answers) = datasets(state, tables, &artifacts, &runners);
         let secrets = secrets::locate(found, state)?.map(|location| location.service(state));
         let memory = secrets.as_ref().map(|service| service.memory.clone());
@@ -348,11 +346,13 @@ fn artifacts(state: &Path) -> Result<Store, Failure> {
 }
 
 /// Opens the paths of the environment's networks, and the runners whose work leaves by them.
-fn runners(
+async fn runners(
     launcher: ForkedLauncher,
     state: &Path,
     found: &Found,
+    reporter: &dyn Reporter,
 ) -> Result<(Arc<PathGate>, Runners), Failure> {
+    leftovers::of_runners(state, reporter).await?;
     let launcher = launcher.start().map_err(|error| no_launcher(&error))?;
     let keys = |name: &SecretName| secrets::of_environment(found, state, name);
     let tunnel = tunnel::open(&found.environment, &launcher, keys)?;
@@ -399,6 +399,17 @@ fn ledger(
     let runtime = tokio::runtime::Handle::current();
     ledger::spawn(log, control.ledger_port(), entries, runtime)
         .map_err(|error| unusable("the ledger's thread cannot be started", &error))
+}
+
+/// Removes the staging folders that are not needed any more, and tells of what cannot be removed.
+async fn sweep(
+    folders: &StagingFolders,
+    runners: &Runners,
+    updates: &mut mpsc::UnboundedReceiver<Update>,
+    reporter: &dyn Reporter,
+) -> Result<(), Failure> {
+    let keep = still_counts(folders, runners, updates).await;
+    leftovers::of_attempts(folders, keep, reporter).await
 }
 
 /// The attempts whose staging folders are still needed: those that a commit decision names, and those
