@@ -589,7 +589,7 @@ fn an_image_that_nests_by_its_own_links_is_unpacked_and_removed_with_few_descrip
     let deepest = opened.rootfs.join("l1").join(&below);
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(deepest)?.permissions());
     assert_eq!(mode & 0o777, 0o555);
-    let collected = fixture.store.collect(&std::collections::BTreeSet::new())?;
+    let collected = fixture.store.collect(&BTreeSet::new())?;
     let collected = collected.ok_or("nobody writes")?;
     assert_eq!((collected.trees, collected.left.len()), (1, 0));
     assert!(!opened.rootfs.exists());
