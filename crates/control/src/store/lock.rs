@@ -168,6 +168,23 @@ mod tests {
         }
     }
 
+    /// Returns once the folder is open twice: by who holds it and by who waits for it.
+    fn until_awaited<T>(folder: &Path, waits: &std::thread::JoinHandle<T>) -> TestResult {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let opened = std::fs::read_dir("/proc/self/fd")?
+                .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+                .filter(|opened| opened == folder);
+            if opened.count() >= 2 {
+                return Ok(());
+            }
+            if waits.is_finished() || Instant::now() > deadline {
+                return Err("nobody waits for the folder".into());
+            }
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
     fn a_folder_is_held_whoever_removes_or_replaces_its_lock_file() -> TestResult {
         let folder = tempfile::tempdir()?;
@@ -194,19 +211,22 @@ mod tests {
     fn who_waits_for_a_lock_that_is_replaced_meanwhile_does_not_have_the_replaced_one() -> TestResult
     {
         let place = tempfile::tempdir()?;
-        let folder = place.path().join("state");
+        let folder = place.path().canonicalize()?.join("state");
         let held = taken_soon(&folder)?;
         let waits = {
             let folder = folder.clone();
-            std::thread::spawn(move || FolderLock::wait(&folder).map(drop))
+            std::thread::spawn(move || FolderLock::wait(&folder))
         };
+        until_awaited(&folder, &waits)?;
         // The whole folder is another one now, which somebody has already.
         std::fs::rename(&folder, place.path().join("before"))?;
         let other = taken_soon(&folder)?;
         drop(held);
-        assert!(!waits.is_finished());
         drop(other);
-        waits.join().map_err(|_| "it panicked")??;
+        let held = waits.join().map_err(|_| "it panicked")??;
+        std::fs::remove_file(folder.join(FILE))?;
+        assert!(is_taken(&folder), "what is held is another folder");
+        drop(held);
         Ok(())
     }
 }
