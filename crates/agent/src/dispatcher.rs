@@ -275,7 +275,8 @@ impl Agent {
             clean = false;
             warn(attempt, "an attempt could not be cleaned up", &error);
         }
-        if let Err(error) = self.inner.folders.sweep(&attempt.token()) {
+        let (folders, token) = (self.inner.folders.clone(), attempt.token());
+        if let Err(error) = self.inner.disk.run(move || folders.sweep(&token)).await {
             clean = false;
             warn(attempt, "an attempt's folder could not be removed", &error);
         }

@@ -5,8 +5,10 @@ use std::{
     fmt::Debug,
     fs::File,
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
+
+use barecount_tree::{Aside, Stop};
 
 /// What is asked of a disk. Each call blocks.
 ///
@@ -65,12 +67,20 @@ pub trait Files: Send + Sync + Debug {
     /// Any error of the file system.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
 
-    /// Removes a folder with all that is in it, which may come back after a loss of power. Links are
-    /// not followed.
+    /// Removes a folder with all that is in it, whoever filled it and how; it may come back after a
+    /// loss of power. Links are not followed. One that is not there is removed. Goes on until `stop`
+    /// says otherwise.
+    ///
+    /// # Errors
+    /// What could not be removed; all else is.
+    fn remove_folder(&self, path: &Path, stop: Stop<'_>) -> io::Result<()>;
+
+    /// Moves a folder that could not be removed out of the way, into a folder that keeps such, and
+    /// says where it is now.
     ///
     /// # Errors
     /// Any error of the file system.
-    fn remove_folder(&self, path: &Path) -> io::Result<()>;
+    fn set_aside(&self, path: &Path, aside: &Aside) -> io::Result<PathBuf>;
 
     /// The names in a folder.
     ///
@@ -122,8 +132,12 @@ impl Files for HostFiles {
         std::fs::remove_file(path)
     }
 
-    fn remove_folder(&self, path: &Path) -> io::Result<()> {
-        std::fs::remove_dir_all(path)
+    fn remove_folder(&self, path: &Path, stop: Stop<'_>) -> io::Result<()> {
+        Ok(barecount_tree::remove(path, stop)?)
+    }
+
+    fn set_aside(&self, path: &Path, aside: &Aside) -> io::Result<PathBuf> {
+        aside.take(path)
     }
 
     fn names(&self, path: &Path) -> io::Result<Vec<String>> {

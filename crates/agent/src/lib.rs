@@ -39,6 +39,6 @@ pub use disk::Disk;
 pub use files::{Files, HostFiles};
 pub use letters::{Letters, LettersFull};
 pub use live::StagingWatch;
-pub use places::StagingFolders;
+pub use places::{StagingFolders, Swept};
 pub use refused::AccessError;
 pub use secrets::SecretsService;

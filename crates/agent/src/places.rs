@@ -9,6 +9,7 @@ use std::{
 };
 
 use barecount_runner::launch::{AttemptToken, Places};
+use barecount_tree::{Aside, Left, Stop};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +32,17 @@ pub struct StagingFolders {
     root: PathBuf,
     caches: PathBuf,
     logs: PathBuf,
+    aside: Aside,
     files: Arc<dyn Files>,
+}
+
+/// What came of removing attempts' folders.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// How many were removed.
+    pub removed: u64,
+    /// Those that could not be. Unless told otherwise they are out of the way.
+    pub left: Vec<Left>,
 }
 
 impl StagingFolders {
@@ -46,6 +57,7 @@ impl StagingFolders {
             root: state.join("staging"),
             caches: state.join("cache"),
             logs: state.join("logs"),
+            aside: Aside::of(state),
             files,
         }
     }
@@ -196,15 +208,30 @@ impl StagingFolders {
         (self.files.boot().ok()? == note.boot).then_some(note.at)
     }
 
-    /// Removes an attempt's folder. Removing what is not there does nothing.
+    /// Removes an attempt's folder, or moves it aside where it cannot be removed: its name is free
+    /// afterwards. Removing what is not there does nothing. Blocks, for as long as the work has made
+    /// the folder large.
     ///
     /// # Errors
-    /// Any error of the file system.
+    /// If it could not be moved either.
     pub fn sweep(&self, token: &AttemptToken) -> io::Result<()> {
-        match self.files.remove_folder(&self.of(token)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
+        match self.clear(&self.of(token), &barecount_tree::to_the_end) {
+            Err(left) if left.now.is_none() => Err(left.why),
+            Err(left) => {
+                tracing::warn!(attempt = %token, "{left}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
+    }
+
+    fn clear(&self, folder: &Path, stop: Stop<'_>) -> Result<(), Left> {
+        let removed = self.files.remove_folder(folder, stop);
+        removed.map_err(|why| Left {
+            was: folder.to_owned(),
+            now: self.files.set_aside(folder, &self.aside).ok(),
+            why,
+        })
     }
 
     /// The names of all attempts' folders.
@@ -219,22 +246,25 @@ impl StagingFolders {
     }
 
     /// Removes every attempt's folder but those named in `keep`: after a crash, when it is known
-    /// which decisions are still to be rolled forward.
+    /// which decisions are still to be rolled forward. What cannot be removed, or not before `stop`
+    /// says to stop, is moved aside, and keeps nobody from starting. Blocks.
     ///
     /// # Errors
-    /// Any error of the file system.
-    pub fn sweep_all_but(&self, keep: &[AttemptToken]) -> io::Result<u64> {
+    /// If it is not known what there is.
+    pub fn sweep_all_but(&self, keep: &[AttemptToken], stop: Stop<'_>) -> io::Result<Swept> {
         let keep: Vec<String> = keep.iter().map(ToString::to_string).collect();
-        let mut removed = 0;
+        let mut swept = Swept::default();
         for name in self
             .names()?
             .into_iter()
             .filter(|name| !keep.contains(name))
         {
-            self.files.remove_folder(&self.root.join(name))?;
-            removed += 1;
+            match self.clear(&self.root.join(name), stop) {
+                Ok(()) => swept.removed += 1,
+                Err(left) => swept.left.push(left),
+            }
         }
-        Ok(removed)
+        Ok(swept)
     }
 }
 
@@ -374,13 +404,36 @@ mod tests {
     fn after_a_crash_all_attempts_go_but_those_still_to_be_rolled_forward() -> io::Result<()> {
         let state = tempfile::tempdir()?;
         let folders = StagingFolders::new(state.path());
-        assert_eq!(folders.sweep_all_but(&[])?, 0, "before the first attempt");
+        let all = || folders.sweep_all_but(&[], &barecount_tree::to_the_end);
+        assert_eq!(all()?.removed, 0, "before the first attempt");
         for token in [token(1, 1), token(1, 2), token(2, 1)] {
             prepare(&folders, &token)?;
         }
-        let removed = folders.sweep_all_but(&[token(1, 2), token(9, 9)])?;
-        assert_eq!(removed, 2);
+        let keep = [token(1, 2), token(9, 9)];
+        let swept = folders.sweep_all_but(&keep, &barecount_tree::to_the_end)?;
+        assert_eq!((swept.removed, swept.left.len()), (2, 0));
         assert_eq!(folders.names()?, [token(1, 2).to_string()]);
+        Ok(())
+    }
+
+    #[test]
+    fn what_cannot_be_removed_in_time_is_aside_and_in_nobodys_way() -> io::Result<()> {
+        let state = tempfile::tempdir()?;
+        let folders = StagingFolders::new(state.path());
+        let (large, small) = (token(1, 1), token(2, 1));
+        prepare(&folders, &small)?;
+        let places = prepare(&folders, &large)?;
+        for number in 0..1_000 {
+            std::fs::create_dir(places.output.join(number.to_string()))?;
+        }
+        let swept = folders.sweep_all_but(&[], &|| true)?;
+        assert_eq!((swept.removed, swept.left.len()), (1, 1));
+        let now = swept.left[0].now.clone().ok_or(io::ErrorKind::NotFound)?;
+        assert!(now.starts_with(state.path().join("aside")) && now.is_dir());
+        assert!(folders.is_empty()?);
+        // Its name is free for whoever has it next.
+        let places = prepare(&folders, &large)?;
+        assert_eq!(std::fs::read_dir(places.output)?.count(), 0);
         Ok(())
     }
 }

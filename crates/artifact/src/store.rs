@@ -16,12 +16,13 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use barecount_tree::Left;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::Digest;
 use crate::digest::HashingWriter;
-use crate::tree::{STAGING_PREFIX, Scratch, remove_all};
+use crate::tree::{STAGING_PREFIX, Scratch};
 
 /// Some content in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,7 +197,7 @@ pub struct Store {
 }
 
 /// What a garbage collection took away.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Collected {
     /// Blobs that nothing named any more.
     pub blobs: u64,
@@ -206,6 +207,9 @@ pub struct Collected {
     pub trees: u64,
     /// Unfinished files and trees of processes that died.
     pub unfinished: u64,
+    /// Trees that could not be removed; the next collection tries them again.
+    #[serde(skip)]
+    pub left: Vec<Left>,
 }
 
 impl Store {
@@ -435,11 +439,24 @@ impl Store {
             if names.contains(&name) {
                 continue;
             }
-            let doomed = path.with_file_name(format!("{STAGING_PREFIX}doomed-{name}"));
-            // Renamed first: died during the removal, no half tree stands under a digest.
-            std::fs::rename(&path, &doomed).map_err(io_at("remove", &path))?;
-            remove_all(&doomed).map_err(io_at("remove", &doomed))?;
-            if name.starts_with(STAGING_PREFIX) {
+            let unfinished = name.starts_with(STAGING_PREFIX);
+            let doomed = match unfinished {
+                true => path,
+                false => {
+                    // Renamed first: died during the removal, no half tree stands under a digest.
+                    let doomed = path.with_file_name(format!("{STAGING_PREFIX}doomed-{name}"));
+                    std::fs::rename(&path, &doomed).map_err(io_at("remove", &path))?;
+                    doomed
+                }
+            };
+            if let Err(why) = barecount_tree::remove(&doomed, &barecount_tree::to_the_end) {
+                // It is no artifact any more, and in nobody's way.
+                collected.left.push(Left {
+                    was: doomed.clone(),
+                    now: Some(doomed),
+                    why: why.into(),
+                });
+            } else if unfinished {
                 collected.unfinished += 1;
             } else {
                 collected.trees += 1;

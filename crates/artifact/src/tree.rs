@@ -10,7 +10,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use barecount_tree::to_the_end;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::entry::EntryPath;
@@ -178,9 +179,11 @@ impl Tree {
         };
         match self.resolve(&parent) {
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
-            parent => parent
-                .and_then(|parent| remove_at(parent.as_fd(), name))
-                .map_err(|errno| fault(path.as_str(), errno)),
+            parent => {
+                let parent = parent.map_err(|errno| fault(path.as_str(), errno))?;
+                let removed = barecount_tree::remove_at(parent.as_fd(), name.as_ref(), &to_the_end);
+                removed.map_err(|error| stays(path, error))
+            }
         }
     }
 
@@ -191,9 +194,11 @@ impl Tree {
     pub fn clear(&self, path: &EntryPath) -> Result<(), TreeError> {
         match self.resolve(path) {
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
-            folder => folder
-                .and_then(|folder| clear_at(folder.as_fd()))
-                .map_err(|errno| fault(path.as_str(), errno)),
+            folder => {
+                let folder = folder.map_err(|errno| fault(path.as_str(), errno))?;
+                let cleared = barecount_tree::empty_but(folder.as_fd(), &|_| false, &to_the_end);
+                cleared.map_err(|error| stays(path, error))
+            }
         }
     }
 
@@ -207,12 +212,17 @@ impl Tree {
         })
     }
 
-    /// Makes every folder read-only (files are so from the start).
+    /// Makes every folder read-only (files are so from the start). By links of its own an archive
+    /// nests folders far deeper than any of its paths says.
     ///
     /// # Errors
     /// See [`TreeError`].
     pub fn freeze(&self) -> Result<(), TreeError> {
-        freeze_at(self.root.as_fd()).map_err(|errno| fault(".", errno))
+        let frozen = Mode::from_raw_mode(0o555);
+        barecount_tree::each_folder(self.root.as_fd(), |folder| {
+            rustix::fs::fchmod(folder, frozen)
+        })
+        .map_err(|errno| fault(".", errno))
     }
 
     /// The folder in which `path` is to be created, and its name there.
@@ -292,83 +302,16 @@ fn fault(path: &str, errno: Errno) -> TreeError {
     }
 }
 
+fn stays(path: &EntryPath, error: barecount_tree::RemoveError) -> TreeError {
+    TreeError::Io {
+        path: path.to_string(),
+        source: error.into(),
+    }
+}
+
 fn is_folder(parent: BorrowedFd<'_>, name: &str) -> bool {
     rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-}
-
-/// Calls `act` with the name and kind of everything in a folder.
-fn each_in(
-    folder: BorrowedFd<'_>,
-    mut act: impl FnMut(&std::ffi::CStr, FileType) -> Result<(), Errno>,
-) -> Result<(), Errno> {
-    for entry in Dir::read_from(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name == c"." || name == c".." {
-            continue;
-        }
-        let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        act(name, FileType::from_raw_mode(stat.st_mode))?;
-    }
-    Ok(())
-}
-
-fn freeze_at(folder: BorrowedFd<'_>) -> Result<(), Errno> {
-    each_in(folder, |name, kind| match kind {
-        FileType::Directory => {
-            freeze_at(rustix::fs::openat(folder, name, FOLDER, Mode::empty())?.as_fd())
-        }
-        _ => Ok(()),
-    })?;
-    rustix::fs::fchmod(folder, Mode::from_raw_mode(0o555))
-}
-
-fn clear_at(folder: BorrowedFd<'_>) -> Result<(), Errno> {
-    // A frozen folder must be writable again before an ordinary user may empty it.
-    rustix::fs::fchmod(folder, Mode::RWXU)?;
-    each_in(folder, |name, kind| remove_entry(folder, name, kind))
-}
-
-fn remove_entry(
-    folder: BorrowedFd<'_>,
-    name: &std::ffi::CStr,
-    kind: FileType,
-) -> Result<(), Errno> {
-    if kind == FileType::Directory {
-        clear_at(rustix::fs::openat(folder, name, FOLDER, Mode::empty())?.as_fd())?;
-        rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR)
-    } else {
-        rustix::fs::unlinkat(folder, name, AtFlags::empty())
-    }
-}
-
-fn remove_at(folder: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
-    match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(errno),
-        Ok(stat) => {
-            let name = std::ffi::CString::new(name).map_err(|_| Errno::INVAL)?;
-            remove_entry(folder, &name, FileType::from_raw_mode(stat.st_mode))
-        }
-    }
-}
-
-/// Removes a folder with all below it, frozen or not; nothing there is fine.
-///
-/// # Errors
-/// Whatever removing gives.
-pub fn remove_all(path: &Path) -> io::Result<()> {
-    let folder = match rustix::fs::open(path, FOLDER, Mode::empty()) {
-        Ok(folder) => folder,
-        Err(Errno::NOENT) => return Ok(()),
-        Err(errno) => return Err(errno.into()),
-    };
-    clear_at(folder.as_fd())?;
-    match std::fs::remove_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }
 
 /// A folder that vanishes with its owner, whatever became of it meanwhile.
@@ -398,7 +341,7 @@ pub(crate) const STAGING_PREFIX: &str = ".new-";
 impl Drop for Scratch {
     fn drop(&mut self) {
         // What cannot be removed here is swept by the next garbage collection.
-        let _ = remove_all(&self.path);
+        let _ = barecount_tree::remove(&self.path, &to_the_end);
     }
 }
 
@@ -455,7 +398,7 @@ mod tests {
             &std::fs::metadata(inside.join("a/b/c"))?.permissions(),
         );
         assert_eq!(mode & 0o7777, 0o555);
-        remove_all(&inside)?;
+        barecount_tree::remove(&inside, &to_the_end)?;
         assert!(!inside.exists());
         Ok(())
     }

@@ -54,7 +54,7 @@ pub(crate) fn on_platform<T>(
     let lock = client.hold(&folder, purpose, reporter)?;
     runtime()?.block_on(async {
         let tables = StateTables::new(folder.clone());
-        let mut platform = Platform::open(launcher, lock, &found, tables).await?;
+        let mut platform = Platform::open(launcher, lock, &found, tables, reporter).await?;
         let done = work(&mut platform, &folder, &found).await;
         let closed = platform.close().await;
         let done = done?;
@@ -77,7 +77,7 @@ impl Embedded {
         let lock = self.hold(&state, purpose, reporter)?;
         runtime()?.block_on(async {
             let tables = StateTables::new(state.clone());
-            let platform = Platform::open(launcher, lock, &found, tables).await?;
+            let platform = Platform::open(launcher, lock, &found, tables, reporter).await?;
             let preparation = Preparation {
                 pipeline: &loaded.pipeline,
                 manifest: &loaded.manifest,

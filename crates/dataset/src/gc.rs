@@ -1,4 +1,4 @@
-//! Clean-up: staging that no attempt needs, and data files that no log entry does.
+//! Clean-up: data files that no log entry needs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -92,30 +92,6 @@ impl Tables {
             .await
             .map_err(|source| SweepError::Interrupted { source })?
     }
-}
-
-/// Removes the folders and files directly below `staging` whose names are not in `keep`. Blocks.
-///
-/// # Errors
-/// If something cannot be listed or removed; a repeat goes on.
-pub fn sweep_staging(staging: &Path, keep: &BTreeSet<String>) -> Result<Swept, SweepError> {
-    let mut swept = Swept::default();
-    for (path, is_dir) in entries(staging)? {
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
-        if name.is_some_and(|name| keep.contains(&name)) {
-            continue;
-        }
-        if is_dir {
-            sweep_folder(&path, &|_| Ok(true), &mut swept)?;
-            remove(fs::remove_dir_all(&path), &path)?;
-        } else {
-            remove(fs::remove_file(&path), &path)?;
-            swept.files += 1;
-        }
-    }
-    Ok(swept)
 }
 
 fn sweep_folder(

@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -99,18 +99,18 @@ impl InputFolder {
     /// # Errors
     /// Anything that is not a regular file or folder, and whatever exceeds the limits.
     pub fn files(&self, limits: &Limits) -> Result<Vec<InputFile>, InputError> {
-        let root = rustix::fs::openat(&self.root, ".", FOLDER, Mode::empty())
-            .map_err(|errno| io(".", errno))?;
         let mut files = Vec::new();
         let mut entries = 0_u64;
-        let mut pending = vec![(root, String::new(), 0)];
-        while let Some((folder, path, depth)) = pending.pop() {
+        // By name, and not open: there may be more of them than a process may have files open.
+        let mut pending = vec![(String::new(), 0)];
+        while let Some((path, depth)) = pending.pop() {
             if depth > MAX_DEPTH {
                 return Err(InputError::Limit {
                     what: "nested folders",
                     limit: MAX_DEPTH as u64,
                 });
             }
+            let folder = self.folder(&path)?;
             for name in names(&folder, &path, limits.max_files, &mut entries)? {
                 let child = if path.is_empty() {
                     name.clone()
@@ -124,11 +124,7 @@ impl InputFolder {
                         let bytes = u64::try_from(stat.st_size).unwrap_or(0);
                         files.push(InputFile { path: child, bytes });
                     }
-                    FileType::Directory => {
-                        let opened = rustix::fs::openat(&folder, &name, FOLDER, Mode::empty())
-                            .map_err(|errno| io(&child, errno))?;
-                        pending.push((opened, child, depth + 1));
-                    }
+                    FileType::Directory => pending.push((child, depth + 1)),
                     other => {
                         return Err(InputError::NotRegular {
                             path: child,
@@ -150,6 +146,18 @@ impl InputFolder {
         }
         files.sort_by(|a, b| a.path.as_bytes().cmp(b.path.as_bytes()));
         Ok(files)
+    }
+
+    /// Opens a folder below the root, one name after the other.
+    fn folder(&self, path: &str) -> Result<OwnedFd, InputError> {
+        let open = |at: BorrowedFd<'_>, name: &str| {
+            rustix::fs::openat(at, name, FOLDER, Mode::empty()).map_err(|errno| io(path, errno))
+        };
+        let mut folder = open(self.root.as_fd(), ".")?;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            folder = open(folder.as_fd(), name)?;
+        }
+        Ok(folder)
     }
 
     /// Opens one of the listed files for reading.
@@ -354,6 +362,24 @@ mod tests {
                 ..
             })
         ));
+        Ok(())
+    }
+
+    #[test]
+    fn many_folders_beside_each_other_are_read_with_few_descriptors() -> TestResult {
+        let few = rustix::process::Rlimit {
+            current: Some(256),
+            maximum: rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum,
+        };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, few)?;
+        let home = tempfile::tempdir()?;
+        for number in 0..1_000 {
+            let folder = home.path().join(number.to_string());
+            fs::create_dir(&folder)?;
+            fs::write(folder.join("part.csv"), "1")?;
+        }
+        let opened = InputFolder::open(home.path())?;
+        assert_eq!(opened.files(&Limits::default())?.len(), 1_000);
         Ok(())
     }
 }

@@ -116,6 +116,20 @@ fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
                 return Err(1);
             }
         }
+        "leave closed folders" | "leave closed folders and linger" => {
+            copy_rows(output);
+            leave_closed(output);
+            if behaviour.ends_with("linger") {
+                linger();
+            }
+        }
+        "leave a deep folder" | "leave a deep folder and linger" => {
+            copy_rows(output);
+            leave_deep(output);
+            if behaviour.ends_with("linger") {
+                linger();
+            }
+        }
         "count" => {
             let found = count_up();
             copy_rows(output);
@@ -437,4 +451,31 @@ fn field(json: &str, name: &str) -> String {
     let key = format!("\"{name}\":");
     let rest = json.split_once(&key).map_or("", |(_, rest)| rest).trim_start();
     rest.trim_start_matches('"').split('"').next().unwrap_or_default().to_owned()
+}
+
+/// Leaves folders that their owner may not change any more, as archives and package managers do, and
+/// one that he may not even enter.
+fn leave_closed(output: &Path) {
+    let close = |folder: &Path, mode| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(folder, mode).expect("its owner may do that");
+    };
+    let inner = output.join("_closed/most");
+    fs::create_dir_all(&inner).expect("a folder in the output");
+    fs::write(inner.join("row"), "").expect("a file in the output");
+    close(&inner, 0);
+    for folder in [inner.parent(), Some(&output.join("raw.rows")), Some(output)] {
+        close(folder.expect("it has one"), 0o555);
+    }
+}
+
+/// Leaves more nested folders than a process may have files open.
+fn leave_deep(output: &Path) {
+    let before = env::current_dir().expect("there is one");
+    env::set_current_dir(output).expect("it can be entered");
+    for _ in 0..3_000 {
+        fs::create_dir("_deep").expect("a folder in the output");
+        env::set_current_dir("_deep").expect("it can be entered");
+    }
+    env::set_current_dir(before).expect("it can be entered");
 }

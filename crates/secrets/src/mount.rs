@@ -150,10 +150,8 @@ impl Mounted {
             }
             kept
         });
-        let removed = match std::fs::remove_dir_all(folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(io_at("remove", folder)),
-        };
+        let removed = barecount_tree::remove(folder, &barecount_tree::to_the_end)
+            .map_err(io_at("remove", folder));
         first.and(removed)
     }
 }

@@ -4,11 +4,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use barecount_agent::Files;
+use barecount_tree::{Aside, Stop};
 
 use crate::dice::Dice;
 
@@ -290,14 +291,22 @@ impl Files for WorldDisk {
         Ok(())
     }
 
-    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+    fn remove_folder(&self, path: &Path, _stop: Stop<'_>) -> io::Result<()> {
         let mut state = self.state();
         if !state.seen.contains_key(text(path)) {
-            return Err(io::ErrorKind::NotFound.into());
+            return Ok(());
         }
         state.may_go_on(8)?;
         remove_all(&mut state.seen, text(path));
         Ok(())
+    }
+
+    /// What is aside nobody looks at any more.
+    fn set_aside(&self, path: &Path, aside: &Aside) -> io::Result<PathBuf> {
+        let mut state = self.state();
+        state.may_go_on(8)?;
+        remove_all(&mut state.seen, text(path));
+        Ok(aside.path().to_owned())
     }
 
     fn names(&self, path: &Path) -> io::Result<Vec<String>> {

@@ -103,7 +103,7 @@ fn two_builds_in_different_folders_give_one_digest() -> Outcome {
         !asks_for_an_interpreter(&bytes),
         "it is not linked statically"
     );
-    crate::tree::remove_all(&folder)?;
+    barecount_tree::remove(&folder, &barecount_tree::to_the_end)?;
     Ok(())
 }
 
@@ -152,7 +152,7 @@ fn an_image_and_a_driver_are_built_of_files_alone() -> Outcome {
     )?;
     assert_eq!(image.config.env, ["A=b"]);
     assert!(image.rootfs.join("app/run").is_file());
-    crate::tree::remove_all(&image.rootfs)?;
+    barecount_tree::remove(&image.rootfs, &barecount_tree::to_the_end)?;
 
     let driver = "kind: driver\nname: d\nversion: '1'\nto: bin/d\nfiles: [{ from: Cargo.toml, to: bin/d, executable: true }]\n";
     std::fs::write(source.request.source.join(FILE_NAME), driver)?;
@@ -164,7 +164,7 @@ fn an_image_and_a_driver_are_built_of_files_alone() -> Outcome {
     };
     let driver = driver::open(&store, &wanted, &Limits::default())?;
     assert_eq!(built.name, "d");
-    crate::tree::remove_all(&driver.folder)?;
+    barecount_tree::remove(&driver.folder, &barecount_tree::to_the_end)?;
     Ok(())
 }
 

@@ -3,7 +3,6 @@ use std::os::unix::fs::PermissionsExt;
 use proptest::prelude::*;
 
 use super::*;
-use crate::tree::remove_all;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -58,7 +57,7 @@ impl Fixture {
 
 impl Drop for Fixture {
     fn drop(&mut self) {
-        remove_all(self.around.path()).expect("removable");
+        barecount_tree::remove(self.around.path(), &barecount_tree::to_the_end).expect("removable");
     }
 }
 
@@ -159,7 +158,7 @@ fn unpack_bytes(bundle: &[u8]) -> Result<Description, DriverError> {
         1,
         "escaped"
     );
-    remove_all(&inside).expect("removable");
+    barecount_tree::remove(&inside, &barecount_tree::to_the_end).expect("removable");
     outcome
 }
 

@@ -6,7 +6,6 @@ use proptest::prelude::*;
 use tar::{Builder, EntryType, Header};
 
 use super::*;
-use crate::tree::remove_all;
 use crate::walk::Content;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -132,7 +131,7 @@ impl Fixture {
 
 impl Drop for Fixture {
     fn drop(&mut self) {
-        remove_all(self.around.path()).expect("removable");
+        barecount_tree::remove(self.around.path(), &barecount_tree::to_the_end).expect("removable");
     }
 }
 
@@ -561,4 +560,38 @@ fn repair_checksums(tar: &mut [u8]) {
         let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
         block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
     }
+}
+
+#[test]
+fn an_image_that_nests_by_its_own_links_is_unpacked_and_removed_with_few_descriptors() -> Outcome {
+    let few = rustix::process::Rlimit {
+        current: Some(256),
+        maximum: rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum,
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, few)?;
+    let fixture = Fixture::new();
+    // No path has more than 46 parts; what they lead to has 1,350.
+    let below = vec!["a"; 45].join("/");
+    let (mut entries, mut names) = (Vec::new(), Vec::new());
+    for number in 0..30 {
+        let above = match number {
+            0 => below.clone(),
+            _ => format!("l{}/{below}", number - 1),
+        };
+        names.push((format!("l{number}"), above));
+    }
+    for (link, folder) in &names {
+        entries.push((FOLDER, folder.as_str(), &b""[..]));
+        entries.push((LINK, link.as_str(), folder.as_bytes()));
+    }
+    let image = fixture.tars(&[&entries]);
+    let opened = fixture.open(&image, &Limits::default())?;
+    let deepest = opened.rootfs.join("l1").join(&below);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(deepest)?.permissions());
+    assert_eq!(mode & 0o777, 0o555);
+    let collected = fixture.store.collect(&BTreeSet::new())?;
+    let collected = collected.ok_or("nobody writes")?;
+    assert_eq!((collected.trees, collected.left.len()), (1, 0));
+    assert!(!opened.rootfs.exists());
+    Ok(())
 }

@@ -58,7 +58,7 @@ fn unpack_bytes(zip: &[u8], limits: &Limits) -> Result<(), PackageError> {
 }
 
 fn remove(folder: &Path) {
-    crate::tree::remove_all(folder).expect("removable");
+    barecount_tree::remove(folder, &barecount_tree::to_the_end).expect("removable");
 }
 
 /// The fault of the entry that made `zip` refused.

@@ -154,13 +154,10 @@ fn garbage_goes_and_what_is_named_stays() -> Outcome {
     store.unpack::<StoreError>(&dropped.digest, |_| Ok(()))?;
     std::fs::write(store.root.join("blobs/sha256/.new-dead"), "half")?;
     let collected = store.collect(&BTreeSet::from([kept.digest]))?;
-    let expected = Collected {
-        blobs: 1,
-        blob_bytes: 7,
-        trees: 1,
-        unfinished: 1,
-    };
-    assert_eq!(collected, Some(expected));
+    let collected = collected.ok_or("nobody writes")?;
+    assert_eq!((collected.blobs, collected.blob_bytes), (1, 7));
+    assert_eq!((collected.trees, collected.unfinished), (1, 1));
+    assert!(collected.left.is_empty(), "{:?}", collected.left);
     assert!(store.has(&kept.digest)? && !store.has(&dropped.digest)?);
     Ok(())
 }
@@ -169,6 +166,6 @@ fn garbage_goes_and_what_is_named_stays() -> Outcome {
 fn garbage_is_not_collected_while_somebody_writes() -> Outcome {
     let (_state, store) = store()?;
     let outcome = store.write::<_, StoreError>(None, |_| store.collect(&BTreeSet::new()))?;
-    assert_eq!(outcome.1, None);
+    assert!(outcome.1.is_none());
     Ok(())
 }

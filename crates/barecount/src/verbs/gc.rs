@@ -43,10 +43,12 @@ impl Gc {
             data_files: files,
             data_bytes: freed,
             letters,
+            left,
         } = removed;
         let value = json!({
             "schema": "barecount/gc/v1", "staging_folders": staging, "artifacts": artifacts,
             "data_files": files, "data_bytes": freed, "dead_letter_files": letters,
+            "left": left,
         });
         printer.data(&value, || {
             format!(

@@ -19,6 +19,8 @@ pub struct Removed {
     pub data_bytes: u64,
     /// Files of dead letters.
     pub letters: u64,
+    /// What could not be removed, and was told of.
+    pub left: u64,
 }
 
 /// Looking after what is kept.

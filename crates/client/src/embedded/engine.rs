@@ -168,11 +168,15 @@ impl Engine {
             tracing::warn!(%token, error = chain(&error), "an engine could not be cleaned up");
         }
         let folder = self.folder.join(token.to_string());
-        if let Err(error) = std::fs::remove_dir_all(&folder)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(%token, %error, "the folder of an engine could not be removed");
-        }
+        let removed =
+            blocking(move || barecount_tree::remove(&folder, &barecount_tree::to_the_end)).await;
+        let why = match removed {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => chain(&error),
+            Err(error) => chain(&error),
+        };
+        // The next start removes it, or moves it aside.
+        tracing::warn!(%token, why, "the folder of an engine could not be removed");
     }
 }
 

@@ -16,8 +16,9 @@ use barecount_model::{
     text::DatasetName,
 };
 use barecount_runner::launch::AttemptToken;
+use barecount_tree::{Aside, Left};
 
-use super::{Embedded, hold::Purpose};
+use super::{Embedded, hold::Purpose, leftovers, runners};
 use crate::{
     client::{Removed, Upkeep},
     details::letters_token,
@@ -51,20 +52,20 @@ impl Upkeep for Embedded {
             artifacts: keep_artifacts,
             versions: keep_versions,
         } = Needed::find(&reader, &folder)?;
-        let staging = StagingFolders::new(&folder)
-            .sweep_all_but(&keep_staging)
-            .map_err(|error| failed("staging", &error))?;
+        let (staging, mut left) = sweep_attempts(&folder, &keep_staging)?;
         let store = artifact_store(&folder)?;
         let collected = store
             .collect(&keep_artifacts)
             .map_err(|error| failed("artifacts", &error))?;
-        let collected = collected.ok_or_else(|| {
+        let mut collected = collected.ok_or_else(|| {
             Failure::new(
                 Status::Unavailable,
                 "the artifacts are in use by another process",
             )
             .with_code("BC0803")
         })?;
+        left.append(&mut collected.left);
+        leftovers::tell(&left, reporter);
         let letters = sweep_letters(&reader, &folder)?;
         let (files, freed) = sweep_tables(&folder, retention, &keep_versions)?;
         Ok(Removed {
@@ -73,8 +74,24 @@ impl Upkeep for Embedded {
             data_files: files,
             data_bytes: freed,
             letters,
+            left: left.len() as u64,
         })
     }
+}
+
+/// Removes attempts' folders, what runners left, and what could not be removed before. What still
+/// cannot be keeps nothing else from being cleaned up.
+fn sweep_attempts(folder: &Path, keep: &[AttemptToken]) -> Result<(u64, Vec<Left>), Failure> {
+    let stop = barecount_tree::to_the_end;
+    let again = Aside::of(folder).retry(&stop);
+    let mut left = again
+        .map_err(|error| failed("what was moved aside", &error))?
+        .left;
+    let swept = StagingFolders::new(folder).sweep_all_but(keep, &stop);
+    let mut swept = swept.map_err(|error| failed("staging", &error))?;
+    left.append(&mut swept.left);
+    left.append(&mut runners::clear(folder, &stop));
+    Ok((swept.removed, left))
 }
 
 fn artifact_store(folder: &Path) -> Result<Store, Failure> {

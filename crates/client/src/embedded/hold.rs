@@ -105,7 +105,12 @@ fn in_use(folder: &Path) -> Failure {
 
 /// Who has the folder, as far as that is said in it.
 fn words(folder: &Path) -> String {
-    let said = lock::holder(folder).unwrap_or_default();
+    let said = match lock::holder(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return "another process, whose file `lock` there somebody has removed".to_owned();
+        }
+        said => said.unwrap_or_default(),
+    };
     let Ok(holder) = serde_json::from_slice::<Holder>(&said) else {
         return "another process".to_owned();
     };

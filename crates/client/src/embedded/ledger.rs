@@ -203,15 +203,20 @@ pub(crate) fn key_file(state: &Path, configured: Option<&Path>) -> Result<PathBu
     }
 }
 
-/// Where a key of a state folder is by default, whose file ends in `extension`.
-pub(crate) fn user_key(state: &Path, extension: &str) -> Result<PathBuf, Failure> {
+/// The folder of what this program keeps for a user, if that user has a place for such.
+pub(super) fn user_folder() -> Option<PathBuf> {
     let set = |name: &str| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())
             .map(PathBuf::from)
     };
     let folder = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
-    let folder = folder.ok_or_else(|| {
+    folder.map(|folder| folder.join("barecount"))
+}
+
+/// Where a key of a state folder is by default, whose file ends in `extension`.
+pub(crate) fn user_key(state: &Path, extension: &str) -> Result<PathBuf, Failure> {
+    let folder = user_folder().ok_or_else(|| {
         Failure::new(
             Status::Usage,
             "there is no folder for the keys of this state folder",
@@ -221,9 +226,7 @@ pub(crate) fn user_key(state: &Path, extension: &str) -> Result<PathBuf, Failure
     })?;
     let name = name(state)
         .map_err(|error| Failure::from_error(Status::Unavailable, &error).with_code("BC0901"))?;
-    Ok(folder
-        .join("barecount/keys")
-        .join(format!("{name}.{extension}")))
+    Ok(folder.join("keys").join(format!("{name}.{extension}")))
 }
 
 /// Refuses a signing key that somebody else could read, or put another in the place of.

@@ -32,6 +32,7 @@ mod interrupts;
 pub(crate) mod keeping;
 pub(crate) mod layout;
 pub(crate) mod ledger;
+mod leftovers;
 mod letters;
 pub(crate) mod lock;
 mod networks;
@@ -192,12 +193,13 @@ pub(crate) struct Platform {
 
 impl Platform {
     /// Opens the platform of a state folder that is held. What an earlier process had staged and not
-    /// decided for is removed.
+    /// decided for is removed, or told of where it cannot be.
     pub(crate) async fn open(
         launcher: ForkedLauncher,
         lock: FolderLock,
         found: &Found,
         tables: StateTables,
+        reporter: &dyn Reporter,
     ) -> Result<Self, Failure> {
         let state = &lock.folder().to_owned();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -211,8 +213,8 @@ impl Platform {
         let folders = StagingFolders::new(state);
         let ledger = ledger(state, found.signing_key().as_deref(), &control, entries)?;
         let artifacts = artifacts(state)?;
-        let (gate, runners) = runners(launcher, state, found)?;
-        sweep(&folders, &runners, &mut updates).await?;
+        let (gate, runners) = runners(launcher, state, found, reporter).await?;
+        sweep(&folders, &runners, &mut updates, reporter).await?;
         let (data, answers) = datasets(state, tables, &artifacts, &runners);
         let secrets = secrets::locate(found, state)?.map(|location| location.service(state));
         let memory = secrets.as_ref().map(|service| service.memory.clone());
@@ -349,11 +351,13 @@ fn artifacts(state: &Path) -> Result<Store, Failure> {
 }
 
 /// Opens the paths of the environment's networks, and the runners whose work leaves by them.
-fn runners(
+async fn runners(
     launcher: ForkedLauncher,
     state: &Path,
     found: &Found,
+    reporter: &dyn Reporter,
 ) -> Result<(Arc<PathGate>, Runners), Failure> {
+    leftovers::of_runners(state, reporter).await?;
     let launcher = launcher.start().map_err(|error| no_launcher(&error))?;
     let keys = |name: &SecretName| secrets::of_environment(found, state, name);
     let tunnel = tunnel::open(&found.environment, &launcher, keys)?;
@@ -401,15 +405,26 @@ fn ledger(
         .map_err(|error| unusable("the ledger's thread cannot be started", &error))
 }
 
-/// Removes staging folders of attempts that have ended and that no commit decision names. Those of
-/// attempts that an earlier process had under way stay until somebody asks for their runs if there
-/// is an end that nobody has heard of. Of the others nothing will ever be made, and what they left
-/// elsewhere goes with them. The control plane tells all open runs first.
+/// Removes the staging folders that are not needed any more, and tells of what cannot be removed.
 async fn sweep(
     folders: &StagingFolders,
     runners: &Runners,
     updates: &mut mpsc::UnboundedReceiver<Update>,
+    reporter: &dyn Reporter,
 ) -> Result<(), Failure> {
+    let keep = still_counts(folders, runners, updates).await;
+    leftovers::of_attempts(folders, keep, reporter).await
+}
+
+/// The attempts whose staging folders are still needed: those that a commit decision names, and those
+/// that an earlier process had under way if there is an end that nobody has heard of, until somebody
+/// asks for their runs. Of the others nothing will ever be made, and what they left elsewhere goes
+/// with them. The control plane tells all open runs first.
+async fn still_counts(
+    folders: &StagingFolders,
+    runners: &Runners,
+    updates: &mut mpsc::UnboundedReceiver<Update>,
+) -> Vec<AttemptToken> {
     let mut keep = Vec::new();
     while let Ok(update) = updates.try_recv() {
         for task in &update.run.tasks {
@@ -431,10 +446,7 @@ async fn sweep(
             keep.extend(counts.then_some(token));
         }
     }
-    folders
-        .sweep_all_but(&keep)
-        .map(drop)
-        .map_err(|error| unusable("what an earlier process staged cannot be removed", &error))
+    keep
 }
 
 /// Whether an attempt's backend knows of it still. What it does not know of is gone, and cleaned up.

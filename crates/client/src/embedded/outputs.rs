@@ -147,7 +147,8 @@ pub(super) fn export(snapshot: &Snapshot, export: Export<'_>) -> Result<String, 
             std::fs::create_dir(folder).map_err(|error| unwritable(folder).at(folder, &error))?;
             let files = snapshot.export_files(folder).map_err(|error| {
                 let failure = unread(to_path(folder), &error);
-                gone(folder, std::fs::remove_dir_all(folder), failure)
+                let removed = barecount_tree::remove(folder, &barecount_tree::to_the_end);
+                gone(folder, removed.map_err(io::Error::from), failure)
             })?;
             Ok(format!(
                 "{} files written to {}",

@@ -99,7 +99,7 @@ impl Embedded {
                 same_work(&run.id, reporter);
                 return Ok(Arc::new(run));
             }
-            let mut platform = Platform::open(launcher, lock, &found, tables).await?;
+            let mut platform = Platform::open(launcher, lock, &found, tables, reporter).await?;
             // Nobody else writes to the folder now. A build alone is of no environment.
             rules::bind(&state, &found)?;
             let held = imports::hold(&mut loaded, &state, asked.stage.as_deref()).await;

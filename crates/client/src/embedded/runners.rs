@@ -1,6 +1,11 @@
 //! The embedded backend of each class.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use barecount_model::environment::Environment;
 use barecount_network::path::Paths;
@@ -16,8 +21,9 @@ use barecount_runner::{
     serverless::Serverless,
 };
 use barecount_sandbox::Launcher;
+use barecount_tree::{Aside, Left, Stop};
 
-use super::engine::RESULT;
+use super::{engine::RESULT, ledger, private_folder};
 
 /// How long a handler's sandbox stays warm.
 const IDLE: Duration = Duration::from_secs(60);
@@ -54,8 +60,6 @@ impl Runners {
             weakest,
         };
         let folder = state.join("runners");
-        // Tests are put again by the attempt that asked for them.
-        remove(&folder.join("acceptance"))?;
         let sandboxes = std::thread::available_parallelism().map_or(2, usize::from) * 4;
         let pool = PoolLimits {
             sandboxes,
@@ -123,34 +127,117 @@ fn processors() -> std::io::Result<Vec<u32>> {
     clippy::disallowed_methods,
     reason = "the binary decides where things are, and this is for all of a user's processes"
 )]
-fn leases() -> std::io::Result<std::path::PathBuf> {
-    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+fn leases() -> std::io::Result<PathBuf> {
     let user = rustix::process::geteuid().as_raw();
-    let folder = std::env::temp_dir().join(format!("barecount-processors-{user}"));
-    match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
+    let usual = std::env::temp_dir().join(format!("barecount-processors-{user}"));
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let own =
+        ledger::user_folder().map(|folder| folder.join(format!("processors-{}", boot.trim_end())));
+    leases_in(&usual, own.as_deref())
+}
+
+/// The usual folder, unless it is another user's; then one that no other user reaches, which is used
+/// from then on until this host starts anew.
+fn leases_in(usual: &Path, own: Option<&Path>) -> std::io::Result<PathBuf> {
+    let make = |folder: &Path| {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.mode(0o700).create(folder)
+    };
+    if let Some(own) = own.filter(|own| barecount_tree::is_ours(own)) {
+        return Ok(own.to_owned());
+    }
+    match make(usual) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             let message = format!(
                 "{}: {error}; `TMPDIR` names the folder that it is made in",
-                folder.display()
+                usual.display()
             );
             return Err(std::io::Error::new(error.kind(), message));
         }
         _ => {}
     }
-    let found = std::fs::symlink_metadata(&folder)?;
-    if found.is_dir() && found.uid() == user {
-        return Ok(folder);
+    if barecount_tree::is_ours(usual) {
+        barecount_tree::close_to_others(usual)?;
+        return Ok(usual.to_owned());
     }
-    let message = format!("{} belongs to somebody else", folder.display());
-    Err(std::io::Error::new(
-        std::io::ErrorKind::PermissionDenied,
-        message,
-    ))
+    let Some(own) = own else {
+        let message = format!(
+            "{} belongs to somebody else, and there is no folder for this user's configuration; \
+             set HOME, or name another folder by `TMPDIR`",
+            usual.display()
+        );
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::PermissionDenied,
+            message,
+        ));
+    };
+    private_folder::make(own)?;
+    tracing::warn!(
+        usual = %usual.display(),
+        used = %own.display(),
+        "the folder in which processors are leased belongs to somebody else; another one is used"
+    );
+    Ok(own.to_owned())
 }
 
-fn remove(folder: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other,
+/// Removes what an earlier process left of work that ends with its process: the folders of warm
+/// sandboxes, and those of acceptance tests, which are put again by the attempt that asked for them.
+/// What cannot be removed is moved aside, and answered with. Blocks.
+pub(super) fn clear(state: &Path, stop: Stop<'_>) -> Vec<Left> {
+    let aside = Aside::of(state);
+    ["acceptance", "functions", "handlers"]
+        .into_iter()
+        .filter_map(|name| aside.remove(&state.join("runners").join(name), stop).err())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, chown, symlink};
+
+    use super::*;
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    #[test]
+    fn a_folder_of_another_user_where_processors_are_leased_keeps_nobody_from_them() -> TestResult {
+        let place = tempfile::tempdir()?;
+        let (usual, own) = (place.path().join("usual"), place.path().join("config/own"));
+        for kind in 0..3 {
+            match kind {
+                0 => std::fs::create_dir(&usual)?,
+                1 => std::fs::write(&usual, "")?,
+                _ => symlink("/nowhere", &usual)?,
+            }
+            // Only root can give something away: a test that cannot is no test.
+            std::os::unix::fs::lchown(&usual, Some(42_424), Some(42_424))?;
+            assert!(
+                leases_in(&usual, None).is_err(),
+                "without a place of its own"
+            );
+            assert_eq!(leases_in(&usual, Some(&own))?, own);
+            let found = std::fs::metadata(&own)?;
+            assert_eq!(found.mode() & 0o777, 0o700);
+            // Whoever took the name gives it back: those who have leases there are not left alone.
+            barecount_tree::remove(&usual, &barecount_tree::to_the_end)?;
+            assert_eq!(leases_in(&usual, Some(&own))?, own);
+            std::fs::remove_dir(&own)?;
+        }
+        assert_eq!(leases_in(&usual, Some(&own))?, usual);
+        Ok(())
+    }
+
+    #[test]
+    fn a_folder_of_leases_that_others_could_write_to_is_closed_and_theirs_removed() -> TestResult {
+        let place = tempfile::tempdir()?;
+        let usual = place.path().join("usual");
+        std::fs::create_dir(&usual)?;
+        std::fs::set_permissions(&usual, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+        std::fs::write(usual.join("cpu-0.lock"), "")?;
+        chown(usual.join("cpu-0.lock"), Some(42_424), Some(42_424))?;
+        assert_eq!(leases_in(&usual, None)?, usual);
+        assert_eq!(std::fs::metadata(&usual)?.mode() & 0o777, 0o700);
+        assert_eq!(std::fs::read_dir(&usual)?.count(), 0);
+        Ok(())
     }
 }

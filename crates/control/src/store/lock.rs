@@ -1,15 +1,21 @@
 //! The lock of a state folder. One process at a time holds it, and says in it who it is.
 //!
-//! It is the kernel's lock on a file (flock(2)): it goes with the process, however that ends, and the
-//! file that stays behind locks nothing.
+//! It is the kernel's lock (flock(2)) on the folder itself and on a file in it: it goes with the
+//! process, however that ends, and the file that stays behind locks nothing. The file says who the
+//! holder is. It may be removed, and a lock on it alone would then be no other process's any more; the
+//! folder's own goes with nothing but the folder.
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 
 use super::OpenError;
 
@@ -22,6 +28,8 @@ const MAX_BYTES: u64 = 64 << 10;
 #[derive(Debug)]
 pub struct FolderLock {
     file: File,
+    /// None where the file system has no locks on folders.
+    _opened: Option<File>,
     folder: PathBuf,
 }
 
@@ -47,27 +55,38 @@ impl FolderLock {
             path: folder.to_owned(),
             source,
         };
+        let refused = |errno| match errno {
+            Errno::WOULDBLOCK => OpenError::Locked {
+                path: folder.to_owned(),
+            },
+            errno => unusable(errno.into()),
+        };
         std::fs::create_dir_all(folder).map_err(unusable)?;
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(folder.join(FILE))
-            .map_err(unusable)?;
         loop {
-            match flock(&file, how) {
-                Ok(()) => break,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => {
-                    return Err(OpenError::Locked {
-                        path: folder.to_owned(),
-                    });
-                }
-                Err(error) => return Err(unusable(error.into())),
+            let opened = File::open(folder).map_err(unusable)?;
+            let opened = match lock(&opened, how) {
+                Ok(()) => Some(opened),
+                Err(Errno::BADF | Errno::INVAL | Errno::NOLCK | Errno::OPNOTSUPP) => None,
+                Err(errno) => return Err(refused(errno)),
+            };
+            let path = folder.join(FILE);
+            let file = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)
+                .map_err(unusable)?;
+            lock(&file, how).map_err(refused)?;
+            // What was waited for may have been removed meanwhile, and be another's under its name.
+            let is_there = opened.as_ref().is_none_or(|opened| is_at(opened, folder));
+            if is_there && is_at(&file, &path) {
+                return Ok(Self {
+                    file,
+                    _opened: opened,
+                    folder: folder.to_owned(),
+                });
             }
         }
-        let folder = folder.to_owned();
-        Ok(Self { file, folder })
     }
 
     /// The folder.
@@ -83,6 +102,24 @@ impl FolderLock {
         self.file.set_len(0)?;
         self.file.rewind()?;
         self.file.write_all(holder)
+    }
+}
+
+fn lock(file: &File, how: FlockOperation) -> Result<(), Errno> {
+    loop {
+        match flock(file, how) {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Whether a path still leads to what was opened there.
+fn is_at(opened: &File, path: &Path) -> bool {
+    let identity = |found: std::fs::Metadata| (found.dev(), found.ino());
+    match (opened.metadata(), std::fs::metadata(path)) {
+        (Ok(opened), Ok(found)) => identity(opened) == identity(found),
+        _ => false,
     }
 }
 
@@ -104,4 +141,92 @@ pub fn holder(folder: &Path) -> io::Result<Vec<u8>> {
     let file = File::open(folder.join(FILE))?;
     file.take(MAX_BYTES).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    fn is_taken(folder: &Path) -> bool {
+        matches!(FolderLock::take(folder), Err(OpenError::Locked { .. }))
+    }
+
+    /// A child that another test has just forked holds the lock, too, until it executes.
+    fn taken_soon(folder: &Path) -> Result<FolderLock, OpenError> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            match FolderLock::take(folder) {
+                Err(OpenError::Locked { .. }) if Instant::now() < deadline => {
+                    std::thread::yield_now();
+                }
+                taken => return taken,
+            }
+        }
+    }
+
+    /// Returns once the folder is open twice: by who holds it and by who waits for it.
+    fn until_awaited<T>(folder: &Path, waits: &std::thread::JoinHandle<T>) -> TestResult {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let opened = std::fs::read_dir("/proc/self/fd")?
+                .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+                .filter(|opened| opened == folder);
+            if opened.count() >= 2 {
+                return Ok(());
+            }
+            if waits.is_finished() || Instant::now() > deadline {
+                return Err("nobody waits for the folder".into());
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_folder_is_held_whoever_removes_or_replaces_its_lock_file() -> TestResult {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join(FILE);
+        let removed: [fn(&Path) -> io::Result<()>; 3] = [
+            |file| std::fs::remove_file(file),
+            |file| std::fs::rename(file, file.with_extension("old")),
+            |file| {
+                std::fs::write(file.with_extension("new"), "")
+                    .and_then(|()| std::fs::rename(file.with_extension("new"), file))
+            },
+        ];
+        for remove in removed {
+            let held = taken_soon(folder.path())?;
+            remove(&file)?;
+            assert!(is_taken(folder.path()), "by two at once");
+            drop(held);
+            drop(taken_soon(folder.path())?);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn who_waits_for_a_lock_that_is_replaced_meanwhile_does_not_have_the_replaced_one() -> TestResult
+    {
+        let place = tempfile::tempdir()?;
+        let folder = place.path().canonicalize()?.join("state");
+        let held = taken_soon(&folder)?;
+        let waits = {
+            let folder = folder.clone();
+            std::thread::spawn(move || FolderLock::wait(&folder))
+        };
+        until_awaited(&folder, &waits)?;
+        // The whole folder is another one now, which somebody has already.
+        std::fs::rename(&folder, place.path().join("before"))?;
+        let other = taken_soon(&folder)?;
+        drop(held);
+        drop(other);
+        let held = waits.join().map_err(|_| "it panicked")??;
+        std::fs::remove_file(folder.join(FILE))?;
+        assert!(is_taken(&folder), "what is held is another folder");
+        drop(held);
+        Ok(())
+    }
 }

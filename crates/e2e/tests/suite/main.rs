@@ -38,6 +38,7 @@ mod several;
 mod storage;
 mod tenants;
 mod traces;
+mod trees;
 mod variables;
 mod verbs;
 mod windows;

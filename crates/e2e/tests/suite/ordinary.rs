@@ -20,13 +20,13 @@ use crate::pipelines;
 pub(crate) const USER: u32 = 1000;
 
 /// A place that belongs to an ordinary user, who need not reach what is around it.
-struct Home {
-    place: Place,
+pub(crate) struct Home {
+    pub(crate) place: Place,
     namespace: Option<MountNamespace>,
 }
 
 impl Home {
-    fn of(place: Place) -> Self {
+    pub(crate) fn of(place: Place) -> Self {
         if !rustix::process::geteuid().is_root() {
             let namespace = None;
             return Self { place, namespace };
@@ -45,7 +45,7 @@ impl Home {
     }
 
     /// Where the place is for its owner.
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         match self.namespace {
             Some(_) => PathBuf::from("/mnt"),
             None => self.place.path().to_owned(),
@@ -60,11 +60,11 @@ impl Home {
         }
     }
 
-    fn barecount(&self, arguments: &[&str]) -> Finished {
+    pub(crate) fn barecount(&self, arguments: &[&str]) -> Finished {
         self.invocation(arguments).finish()
     }
 
-    fn invocation(&self, arguments: &[&str]) -> Invocation {
+    pub(crate) fn invocation(&self, arguments: &[&str]) -> Invocation {
         self.command(&self.program(), arguments)
     }
 

@@ -65,9 +65,7 @@ impl Handlers {
     /// # Errors
     /// The folder can be neither made nor emptied.
     pub(crate) fn new(host: Host, limits: PoolLimits, folder: &Path) -> std::io::Result<Self> {
-        if folder.exists() {
-            fs_err::remove_dir_all(folder)?;
-        }
+        barecount_tree::remove(folder, &barecount_tree::to_the_end)?;
         fs_err::create_dir_all(folder)?;
         let pool = Pool::new(limits, host.clock.clone());
         tokio::spawn(pool.clone().scale_to_zero());

@@ -89,7 +89,10 @@ impl Drop for SecretsFolder {
         // Whoever made the files overwrites them, wherever they are; the folder is swept later if
         // it cannot be removed now.
         drop(self.take_back());
-        drop(fs_err::remove_dir_all(&self.folder));
+        drop(barecount_tree::remove(
+            &self.folder,
+            &barecount_tree::to_the_end,
+        ));
     }
 }
 

@@ -241,14 +241,41 @@ impl Place {
         if !self.own && look(slot).is_ok_and(|(found, empty)| empty && found == self.inside) {
             return Ok(true);
         }
+        let mut moved = fs_err::rename(slot, outside);
+        if moved
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+        {
+            // The function took away from itself, and so from us, the right to change it.
+            moved = barecount_tree::mend_at(slot).and_then(|()| fs_err::rename(slot, outside));
+        }
         // Looked at once it is out of reach, so that it cannot be exchanged afterwards.
-        let moved = fs_err::rename(slot, outside);
         if moved.is_ok() && identity(outside).is_ok_and(|found| found == self.inside) {
             return Ok(true);
         }
-        remove(outside)?;
+        self.put_away()?;
         fs_err::create_dir(outside)?;
         Ok(false)
+    }
+
+    /// Moves what is outside, whatever it is, to where it is removed with the sandbox's folders: an
+    /// attempt waits for this, and there may be much in it.
+    fn put_away(&self) -> io::Result<()> {
+        let Self { outside, slot, .. } = self;
+        let mut parts = slot.iter().rev();
+        let (number, name) = (parts.next(), parts.next());
+        let stray = match (slot.ancestors().nth(2), number, name) {
+            (Some(folder), Some(number), Some(name)) => {
+                let [number, name] = [number, name].map(|part| part.to_string_lossy());
+                folder.join(format!("stray-{name}-{number}"))
+            }
+            _ => return remove(outside),
+        };
+        match fs_err::rename(outside, &stray) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(_) => remove(outside),
+            Ok(()) => Ok(()),
+        }
     }
 }
 
@@ -262,7 +289,7 @@ impl Placed {
 impl Drop for Slots {
     fn drop(&mut self) {
         // What cannot be removed now is removed when the runner is opened the next time.
-        drop(fs_err::remove_dir_all(&self.folder));
+        drop(remove(&self.folder));
     }
 }
 
@@ -305,15 +332,7 @@ fn is_empty(folder: &Path) -> io::Result<bool> {
 
 /// Removes whatever is there, if anything.
 fn remove(path: &Path) -> io::Result<()> {
-    let removed = match fs_err::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs_err::remove_dir_all(path),
-        Ok(_) => fs_err::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
+    Ok(barecount_tree::remove(path, &barecount_tree::to_the_end)?)
 }
 
 #[cfg(test)]

@@ -329,6 +329,15 @@ impl Worker {
     pub(super) async fn retire(self) {
         self.process.kill();
         drop(self.process.exited().await);
+        // What the program wrote is removed with it, which takes as long as there is much.
+        if let Err(error) = blocking(move || {
+            drop(self);
+            Ok(())
+        })
+        .await
+        {
+            tracing::warn!(%error, "a sandbox's folders were not removed");
+        }
     }
 }
 

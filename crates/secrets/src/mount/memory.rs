@@ -22,21 +22,27 @@ const MAX_OVERWRITTEN: u64 = crate::store::MAX_VALUE_BYTES as u64;
 /// attempts of one agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryFolder {
-    path: PathBuf,
+    within: PathBuf,
+    name: String,
 }
 
 impl MemoryFolder {
-    /// Names the folder `name` in `within`, where others may have folders of their own. It is made
-    /// when it is first needed.
+    /// Names the folder `name` in `within`, where others may have folders of their own, one of that
+    /// name among them: then ours has [another](barecount_tree::own_folder). It is made when it is
+    /// first needed.
     pub fn new(within: &Path, name: &str) -> Self {
         Self {
-            path: within.join(name),
+            within: within.to_owned(),
+            name: name.to_owned(),
         }
     }
 
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Where it is, or would be.
+    pub fn path(&self) -> PathBuf {
+        let usual = self.within.join(&self.name);
+        let found = barecount_tree::own_folders(&self.within, &self.name);
+        let found = found.unwrap_or_default().into_iter().next();
+        found.unwrap_or(usual)
     }
 
     /// Makes the folder `name`, which must not exist, with each secret in a file of its name. It
@@ -50,8 +56,7 @@ impl MemoryFolder {
         name: &str,
         secrets: impl IntoIterator<Item = (&'a Name, &'a Secret)>,
     ) -> Result<Mounted, MountError> {
-        self.ready()?;
-        let folder = self.path.join(name);
+        let folder = self.ready()?.join(name);
         DirBuilder::new()
             .mode(0o755)
             .create(&folder)
@@ -87,23 +92,29 @@ impl MemoryFolder {
     /// # Errors
     /// [`MountError`]: what is left may have secrets in it.
     pub fn sweep(&self) -> Result<u64, MountError> {
-        match std::fs::symlink_metadata(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-            Err(error) => return Err(io_at("inspect", &self.path)(error)),
-            Ok(_) => self.check()?,
-        }
         let mut removed = 0;
-        let failed = io_at("clear", &self.path);
-        let entries = std::fs::read_dir(&self.path).and_then(Iterator::collect);
-        let entries: Vec<std::fs::DirEntry> = entries.map_err(failed)?;
-        for entry in entries {
-            let path = entry.path();
-            overwrite(&path);
-            std::fs::remove_dir_all(&path).map_err(io_at("remove", &path))?;
-            removed += 1;
+        for folder in self.ours()? {
+            check(&folder)?;
+            let entries = std::fs::read_dir(&folder).and_then(Iterator::collect);
+            let entries: Vec<std::fs::DirEntry> = entries.map_err(io_at("clear", &folder))?;
+            for entry in entries {
+                let path = entry.path();
+                overwrite(&path);
+                barecount_tree::remove(&path, &barecount_tree::to_the_end)
+                    .map_err(io_at("remove", &path))?;
+                removed += 1;
+            }
+            std::fs::remove_dir(&folder).map_err(io_at("remove", &folder))?;
         }
-        std::fs::remove_dir(&self.path).map_err(io_at("remove", &self.path))?;
         Ok(removed)
+    }
+
+    /// The folders of ours by this name.
+    fn ours(&self) -> Result<Vec<PathBuf>, MountError> {
+        match barecount_tree::own_folders(&self.within, &self.name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            found => found.map_err(io_at("list", &self.within)),
+        }
     }
 
     /// Removes the folder itself, for whoever knows that no attempt is under way.
@@ -111,57 +122,63 @@ impl MemoryFolder {
     /// # Errors
     /// [`MountError::Io`], also where something is left in it; the next sweep removes that.
     pub fn close(&self) -> Result<(), MountError> {
-        match std::fs::remove_dir(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(io_at("remove", &self.path)(error))
-            }
-            _ => Ok(()),
-        }
+        self.ours()?.iter().try_for_each(|folder| close(folder))
     }
 
-    fn ready(&self) -> Result<(), MountError> {
-        match DirBuilder::new().mode(0o700).create(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(io_at("make", &self.path)(error))
-            }
-            _ => self.check(),
-        }
+    fn ready(&self) -> Result<PathBuf, MountError> {
+        let usual = self.within.join(&self.name);
+        let folder = barecount_tree::own_folder(&self.within, &self.name);
+        let folder = folder.map_err(io_at("make", &usual))?;
+        check(&folder).map(|()| folder)
     }
+}
 
-    /// A folder of that name may have been made by anybody: only our own is used.
-    fn check(&self) -> Result<(), MountError> {
-        let path = &self.path;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(directory) => File::from(directory),
-            Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
-                return Err(MountError::Foreign { path: path.clone() });
-            }
-            Err(error) => return Err(io_at("open", path)(error)),
-        };
-        let kind = rustix::fs::fstatfs(&directory).map_err(io_at("inspect", path))?;
-        let magic = u64::try_from(kind.f_type).unwrap_or(u64::MAX);
-        if !MEMORY_FILE_SYSTEMS.contains(&magic) {
-            // Made just now, or never used: nothing was put there.
-            let _ = self.close();
-            return Err(MountError::NotInMemory {
-                path: path.clone(),
-                magic,
-            });
+/// Removes a folder that nothing is in.
+fn close(folder: &Path) -> Result<(), MountError> {
+    match std::fs::remove_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io_at("remove", folder)(error))
         }
-        let metadata = directory.metadata().map_err(io_at("inspect", path))?;
-        if metadata.uid() != rustix::process::geteuid().as_raw() {
-            return Err(MountError::Foreign { path: path.clone() });
-        }
-        let mode = metadata.mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(MountError::Exposed {
-                path: path.clone(),
-                mode,
-            });
-        }
-        Ok(())
+        _ => Ok(()),
     }
+}
+
+/// That a folder is in memory, and nobody's but ours.
+fn check(path: &Path) -> Result<(), MountError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(directory) => File::from(directory),
+        Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+            return Err(MountError::Foreign {
+                path: path.to_owned(),
+            });
+        }
+        Err(error) => return Err(io_at("open", path)(error)),
+    };
+    let kind = rustix::fs::fstatfs(&directory).map_err(io_at("inspect", path))?;
+    let magic = u64::try_from(kind.f_type).unwrap_or(u64::MAX);
+    if !MEMORY_FILE_SYSTEMS.contains(&magic) {
+        // Made just now, or never used: nothing was put there.
+        let _ = close(path);
+        return Err(MountError::NotInMemory {
+            path: path.to_owned(),
+            magic,
+        });
+    }
+    let metadata = directory.metadata().map_err(io_at("inspect", path))?;
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Err(MountError::Foreign {
+            path: path.to_owned(),
+        });
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(MountError::Exposed {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    Ok(())
 }
 
 /// Overwrites the files in a left-over folder as far as that goes; they are removed anyway.

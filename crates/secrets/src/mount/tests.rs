@@ -40,7 +40,7 @@ fn secrets_are_files_in_a_folder_that_only_its_owner_enters_until_they_are_remov
     assert!(memory.close().is_err(), "an attempt has something in it");
     assert_eq!(std::fs::read(folder.join("token"))?, b"canary-token");
     assert_eq!(std::fs::read(folder.join("key"))?, b"canary\0key");
-    assert_eq!(mode(memory.path())?, 0o700, "nobody else passes");
+    assert_eq!(mode(&memory.path())?, 0o700, "nobody else passes");
     assert_eq!(mode(&folder.join("token"))?, 0o444, "nobody writes");
     assert!(!format!("{mounted:?}").contains("canary"));
     mounted.remove()?;
@@ -124,7 +124,7 @@ fn a_failure_half_way_leaves_nothing_and_overwrites_nothing() -> Result<(), Box<
         matches!(refused, Err(MountError::Duplicate { .. })),
         "{refused:?}"
     );
-    assert_eq!(entries(memory.path())?, 1);
+    assert_eq!(entries(&memory.path())?, 1);
     Ok(())
 }
 
@@ -133,12 +133,37 @@ fn a_link_in_place_of_the_folder_is_not_followed() -> Result<(), Box<dyn Error>>
     let (home, memory) = in_memory()?;
     std::fs::create_dir(home.path().join("real"))?;
     std::os::unix::fs::symlink("real", memory.path())?;
-    for refused in [memory.mount("one", []).map(drop), memory.sweep().map(drop)] {
-        assert!(
-            matches!(refused, Err(MountError::Foreign { .. })),
-            "{refused:?}"
-        );
-    }
+    drop(memory.mount("one", [])?);
+    memory.sweep()?;
     assert_eq!(entries(&home.path().join("real"))?, 0);
+    assert_eq!(entries(home.path())?, 2, "the link and what it leads to");
+    Ok(())
+}
+
+#[test]
+fn a_folder_that_another_user_made_before_keeps_nobody_from_his_secrets()
+-> Result<(), Box<dyn Error>> {
+    let (home, memory) = in_memory()?;
+    let theirs = memory.path();
+    std::fs::create_dir(&theirs)?;
+    std::fs::set_permissions(&theirs, PermissionsExt::from_mode(0o777))?;
+    std::fs::write(theirs.join("trap"), "")?;
+    // Only root can give something away: a test that cannot is no test.
+    std::os::unix::fs::chown(&theirs, Some(42_424), Some(42_424))?;
+    let (token, a) = (Secret::new(b"canary-token"), name("token"));
+    let mounted = memory.mount("one", [(&a, &token)])?;
+    assert!(!mounted.folder().starts_with(&theirs));
+    assert_eq!(mode(&memory.path())?, 0o700, "nobody else passes");
+    // As if the process had ended without a chance to clean up, and then the other user had gone.
+    let kept = home.path().join("kept");
+    std::fs::hard_link(mounted.folder().join("token"), &kept)?;
+    std::mem::forget(mounted);
+    std::fs::remove_file(theirs.join("trap"))?;
+    std::fs::remove_dir(&theirs)?;
+    assert_eq!(memory.sweep()?, 1);
+    assert_eq!(std::fs::read(&kept)?, [0; 12]);
+    memory.mount("two", [(&a, &token)])?.remove()?;
+    memory.close()?;
+    assert_eq!(entries(home.path())?, 1, "the link alone");
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use barecount_agent::IdentityVerifier;
+use barecount_agent::{IdentityVerifier, Swept};
 use barecount_api::assignment::Order;
 use barecount_control::{
     Fenced, Update,
@@ -50,7 +50,12 @@ impl World {
         let counts = self.counts()?;
         let site = &mut self.sites[number];
         // What came back with the power, or was never swept.
-        if site.folders.sweep_all_but(&counts).is_err() {
+        let swept = site
+            .folders
+            .sweep_all_but(&counts, &barecount_tree::to_the_end);
+        // What could be neither removed nor moved aside is tried again.
+        let clean = |swept: &Swept| swept.left.iter().all(|left| left.now.is_some());
+        if !swept.is_ok_and(|swept| clean(&swept)) {
             self.soon(1_000, Happening::AgentBegins { site: number });
             return Ok(());
         }

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Mutex,
         atomic::{AtomicU32, Ordering},
@@ -14,6 +14,7 @@ use barecount_runner::{
     Capabilities, Handle, Health, RunnerError,
     launch::{Ended, Launch},
 };
+use barecount_tree::{Aside, Stop};
 
 use super::*;
 use crate::{
@@ -138,8 +139,12 @@ impl Files for Noted {
         HostFiles.remove_file(path)
     }
 
-    fn remove_folder(&self, path: &Path) -> io::Result<()> {
-        HostFiles.remove_folder(path)
+    fn remove_folder(&self, path: &Path, stop: Stop<'_>) -> io::Result<()> {
+        HostFiles.remove_folder(path, stop)
+    }
+
+    fn set_aside(&self, path: &Path, aside: &Aside) -> io::Result<PathBuf> {
+        HostFiles.set_aside(path, aside)
     }
 
     fn names(&self, path: &Path) -> io::Result<Vec<String>> {
