@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use super::{MAX_HEAD, Target};
+use super::{MAX_HEAD, Target, without_userinfo};
 use crate::{
     name::HostName,
     reason::{Reason, ReasonCode},
@@ -207,7 +207,8 @@ impl Requests {
             Reason::new(
                 ReasonCode::HostMismatch,
                 format!(
-                    "a request is for `{authority}`, not for the declared `{}`",
+                    "a request is for `{}`, not for the declared `{}`",
+                    without_userinfo(authority),
                     self.target
                 ),
             )
