@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::encodings::{Choices, in_lines, json, percent};
 use super::{in_parts, redactor, text};
 
-fn value() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn value() -> impl Strategy<Value = Vec<u8>> {
     let bytes = prop::collection::vec(any::<u8>(), 4..150);
     let ascii = "[ -~]{4,40}".prop_map(String::into_bytes);
     let unicode = "\\PC{4,40}".prop_map(String::into_bytes);
