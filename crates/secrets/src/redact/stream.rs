@@ -19,8 +19,8 @@ const MIN_CUT_LINE: usize = 8;
 /// Redacts a stream as it comes.
 ///
 /// Held back is only what may still become part of a secret: the beginning of a value, an escape
-/// that is not complete, or a letter or digit at the very end; at most 64 symbols of up to 24 bytes
-/// each, and the line feeds among them. A line whose end could be the beginning of a value waits
+/// that is not complete, or a letter or digit at the very end; at most 64 symbols, each of up to some
+/// hundred bytes (an escape of escapes) and what stands for nothing among them. A line whose end could be the beginning of a value waits
 /// for the next one, since values may be broken into lines; see [`settle`](Self::settle).
 pub struct RedactingStream {
     redactor: Redactor,

@@ -50,6 +50,13 @@ fn wide(value: &[u8], unit: impl Fn(u16) -> Vec<u8>) -> Option<Vec<u8>> {
     Some(utf8(value)?.encode_utf16().flat_map(unit).collect())
 }
 
+/// Of characters that are one unit of UTF-16.
+fn wide32(value: &[u8], unit: fn(u32) -> [u8; 4]) -> Option<Vec<u8>> {
+    let codes = || utf8(value).map(|text| text.chars().map(u32::from));
+    let narrow = codes()?.all(|code| code <= 0xffff);
+    narrow.then(|| codes().into_iter().flatten().flat_map(unit).collect())
+}
+
 fn upper(digits: Vec<u8>) -> Vec<u8> {
     digits.to_ascii_uppercase()
 }
@@ -65,7 +72,7 @@ fn xml_text(value: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Named as in the page.
-const TABLE: [(&str, Encode); 62] = [
+const TABLE: [(&str, Encode); 67] = [
     ("as it is", |v| Some(v.to_vec())),
     ("in small letters", |v| {
         (v.len() >= 12).then(|| v.to_ascii_lowercase())
@@ -248,6 +255,22 @@ const TABLE: [(&str, Encode); 62] = [
         let quoted = serde_json::to_string(&utf8(v)?.replace('\'', "''")).ok()?;
         Some(quoted[1..quoted.len() - 1].as_bytes().to_vec())
     }),
+    ("CSV in JSON", |v| {
+        let quoted = serde_json::to_string(&utf8(v)?.replace('"', "\"\"")).ok()?;
+        Some(quoted[1..quoted.len() - 1].as_bytes().to_vec())
+    }),
+    ("JSON in a URL", |v| {
+        let quoted = serde_json::to_string(utf8(v)?).ok()?;
+        each(quoted[1..quoted.len() - 1].as_bytes(), "", |b| match b {
+            b if b.is_ascii_alphanumeric() => char::from(b).to_string(),
+            b => format!("%{b:02X}"),
+        })
+    }),
+    ("lines in JSON", |v| {
+        Some(in_lines(STANDARD.encode(v).as_bytes(), 60, b"\\n"))
+    }),
+    ("UTF-32 LE", |v| wide32(v, u32::to_le_bytes)),
+    ("UTF-32 BE", |v| wide32(v, u32::to_be_bytes)),
     ("UTF-16 LE", |v| wide(v, |unit| unit.to_le_bytes().to_vec())),
     ("UTF-16 BE", |v| wide(v, |unit| unit.to_be_bytes().to_vec())),
     ("UTF-16 as Python shows it", |v| {
