@@ -114,8 +114,6 @@ fn search(ranges: &[(u32, Verdict)], program: &mut Vec<Instruction>) {
 fn leaf(verdict: Verdict) -> Vec<Instruction> {
     let deny = answer(ERRNO | libc::EPERM as u32);
     let allow = answer(ALLOW);
-    // A call that is not carried out, and says that it was.
-    let nothing_done = answer(ERRNO);
     match verdict {
         Verdict::Allow => vec![allow],
         Verdict::Deny => vec![deny],
@@ -161,24 +159,35 @@ fn leaf(verdict: Verdict) -> Vec<Instruction> {
             deny,
             allow,
         ],
-        Verdict::SetLimit => vec![
-            load(argument(0)),
-            jump(libc::BPF_JEQ, CORE, 0, 1),
-            nothing_done,
-            allow,
-        ],
-        Verdict::AskOrSetLimit => vec![
-            load(argument(1)),
-            jump(libc::BPF_JEQ, CORE, 0, 5),
-            // Both halves of the pointer to the new limit.
-            load(argument(2)),
-            jump(libc::BPF_JEQ, 0, 0, 2),
-            load(argument(2) + 4),
-            jump(libc::BPF_JEQ, 0, 1, 0),
-            nothing_done,
-            allow,
-        ],
+        Verdict::SetLimit => set_limit(),
+        Verdict::AskOrSetLimit => ask_or_set_limit(),
     }
+}
+
+/// A call that is not carried out, and says that it was.
+const NOTHING_DONE: Instruction = answer(ERRNO);
+
+fn set_limit() -> Vec<Instruction> {
+    vec![
+        load(argument(0)),
+        jump(libc::BPF_JEQ, CORE, 0, 1),
+        NOTHING_DONE,
+        answer(ALLOW),
+    ]
+}
+
+fn ask_or_set_limit() -> Vec<Instruction> {
+    vec![
+        load(argument(1)),
+        jump(libc::BPF_JEQ, CORE, 0, 5),
+        // Both halves of the pointer to the new limit.
+        load(argument(2)),
+        jump(libc::BPF_JEQ, 0, 0, 2),
+        load(argument(2) + 4),
+        jump(libc::BPF_JEQ, 0, 1, 0),
+        NOTHING_DONE,
+        answer(ALLOW),
+    ]
 }
 
 const fn load(offset: u32) -> Instruction {

@@ -191,11 +191,11 @@ const TABLE: [(&str, Encode); 67] = [
     }),
     ("JSON", |v| {
         let quoted = serde_json::to_string(utf8(v)?).ok()?;
-        Some(quoted[1..quoted.len() - 1].as_bytes().to_vec())
+        Some(quoted.as_bytes()[1..quoted.len() - 1].to_vec())
     }),
     ("JSON in JSON", |v| {
         let quoted = serde_json::to_string(&serde_json::to_string(utf8(v)?).ok()?).ok()?;
-        Some(quoted[3..quoted.len() - 3].as_bytes().to_vec())
+        Some(quoted.as_bytes()[3..quoted.len() - 3].to_vec())
     }),
     ("\\u of everything", |v| {
         let units = utf8(v)?.encode_utf16();
@@ -237,7 +237,7 @@ const TABLE: [(&str, Encode); 67] = [
     }),
     ("JSON in HTML", |v| {
         let quoted = serde_json::to_string(utf8(v)?).ok()?;
-        characters(quoted[1..quoted.len() - 1].as_bytes(), html(true))
+        characters(&quoted.as_bytes()[1..quoted.len() - 1], html(true))
     }),
     ("quotes of SQL", |v| {
         Some(utf8(v)?.replace('\'', "''").into_bytes())
@@ -253,15 +253,15 @@ const TABLE: [(&str, Encode); 67] = [
     }),
     ("SQL in JSON", |v| {
         let quoted = serde_json::to_string(&utf8(v)?.replace('\'', "''")).ok()?;
-        Some(quoted[1..quoted.len() - 1].as_bytes().to_vec())
+        Some(quoted.as_bytes()[1..quoted.len() - 1].to_vec())
     }),
     ("CSV in JSON", |v| {
         let quoted = serde_json::to_string(&utf8(v)?.replace('"', "\"\"")).ok()?;
-        Some(quoted[1..quoted.len() - 1].as_bytes().to_vec())
+        Some(quoted.as_bytes()[1..quoted.len() - 1].to_vec())
     }),
     ("JSON in a URL", |v| {
         let quoted = serde_json::to_string(utf8(v)?).ok()?;
-        each(quoted[1..quoted.len() - 1].as_bytes(), "", |b| match b {
+        each(&quoted.as_bytes()[1..quoted.len() - 1], "", |b| match b {
             b if b.is_ascii_alphanumeric() => char::from(b).to_string(),
             b => format!("%{b:02X}"),
         })
