@@ -128,6 +128,12 @@ async fn fetch_all(
         .iter()
         .map(|(_, _, lease)| (lease.reference().name.as_str(), lease.redactable()));
     let redactor = Redactor::new(named)?;
+    for name in redactor.partly() {
+        tracing::warn!(
+            name,
+            "a secret is too long to be looked for in its rare encodings; docs/secrets.md lists them"
+        );
+    }
     let now = clock.timestamp();
     let (mut files, mut variables) = (Vec::new(), BTreeMap::new());
     for (name, spec, lease) in &leases {
@@ -275,7 +281,17 @@ impl AccessFile {
         });
         let records: Vec<Value> = records.collect();
         let digest = std::fs::read(&self.path).map(|bytes| Digest::of(&bytes).to_string());
-        json!({ "digest": digest.ok(), "records": records })
+        let mut evidence = json!({ "digest": digest.ok(), "records": records });
+        let unlocked = barecount_secrets::unlocked_bytes();
+        if unlocked > 0 {
+            tracing::warn!(
+                unlocked,
+                "secrets are in memory that the host may swap: it lets this process lock too little \
+                 (`ulimit -l`, LimitMEMLOCK)"
+            );
+            evidence["swappable_bytes"] = json!(unlocked);
+        }
+        evidence
     }
 }
 

@@ -19,6 +19,8 @@ use std::{io::IsTerminal, process::ExitCode};
 use tracing_subscriber::{EnvFilter, fmt};
 
 fn main() -> ExitCode {
+    // Before there is a secret, a thread, or the launcher, which is a fork.
+    let hidden = barecount_secrets::forbid_dumps();
     let cli = match cli::Cli::read() {
         Ok(cli) => cli,
         Err(error) => {
@@ -29,6 +31,9 @@ fn main() -> ExitCode {
         }
     };
     log_to_stderr(cli.global.verbose);
+    if let Err(error) = hidden {
+        tracing::error!(%error, "this process cannot be kept from being dumped or traced");
+    }
     let printer = cli.global.printer();
     match cli.execute() {
         Ok(status) => ExitCode::from(status),

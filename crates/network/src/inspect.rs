@@ -5,6 +5,7 @@
 
 pub mod http;
 pub(crate) mod tls;
+mod userinfo;
 
 use std::net::IpAddr;
 
@@ -14,6 +15,7 @@ use crate::{
     name::HostName,
     reason::{Reason, ReasonCode},
 };
+pub(crate) use userinfo::without_userinfo;
 
 /// The most that is read before a ClientHello or request head must be whole.
 pub const MAX_HEAD: usize = 32 * 1024;
@@ -85,7 +87,10 @@ pub fn check_hello(bytes: &[u8], target: &Target) -> Result<bool, Reason> {
             Ok(sent) if sent == *name => Ok(true),
             _ => Err(Reason::new(
                 ReasonCode::ServerNameMismatch,
-                format!("the ClientHello is for `{sent}`, not for the declared `{name}`"),
+                format!(
+                    "the ClientHello is for `{}`, not for the declared `{name}`",
+                    without_userinfo(&sent)
+                ),
             )),
         },
         (Target::Name(name), None) => Err(Reason::new(
@@ -96,7 +101,10 @@ pub fn check_hello(bytes: &[u8], target: &Target) -> Result<bool, Reason> {
         (Target::Address(_), None) => Ok(true),
         (Target::Address(address), Some(sent)) => Err(Reason::new(
             ReasonCode::ServerNameMismatch,
-            format!("the ClientHello is for `{sent}`, and only the address {address} is declared"),
+            format!(
+                "the ClientHello is for `{}`, and only the address {address} is declared",
+                without_userinfo(&sent)
+            ),
         )),
     }
 }

@@ -26,6 +26,10 @@
 //! [`Launcher::tunnel`] makes a network namespace without a sandbox, out of which leads one TUN
 //! device in the agent's hands; a process of its own opens sockets there for the agent.
 //!
+//! # Secrets
+//! [`LockedBytes`] is memory that is neither dumped nor swapped. It has nothing to do with sandboxes,
+//! and is here because it takes unsafe code.
+//!
 //! # In tests
 //! The test harness has threads before a test runs. A test binary that launches sandboxes sets
 //! `harness = false`, starts the launcher first thing in `main`, then runs its tests, for example
@@ -38,6 +42,7 @@ mod cgroup;
 mod error;
 mod init;
 mod launcher;
+mod memory;
 mod meter;
 mod netlink;
 mod network;
@@ -54,6 +59,7 @@ mod wire;
 
 pub use error::{LaunchError, SandboxError, StartError, Step, TunnelError};
 pub use launcher::{ForkedLauncher, Launcher, LauncherConfig, Swept};
+pub use memory::{LockedBytes, PinnedFile, unlocked_bytes};
 pub use meter::Meter;
 pub use network::{Brokered, Capture, Intercepted, Network};
 pub use refusal::{RefusedPacket, parse_refusals};

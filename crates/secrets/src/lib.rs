@@ -12,6 +12,7 @@
 
 mod access;
 mod disk;
+mod dump;
 mod key;
 mod mount;
 mod provider;
@@ -23,6 +24,8 @@ mod store;
 
 pub use access::{Access, AccessLog, NotRecorded, Scope, Verdict};
 pub use barecount_model::text::SecretName;
+pub use barecount_sandbox::unlocked_bytes;
+pub use dump::forbid_dumps;
 pub use key::{
     Argon2Cost, Derivation, InvalidKeyId, KeyError, KeyFile, KeyId, KeySource, KeySources,
     MIN_PASSPHRASE_BYTES, Passphrase, PassphraseFile, Slot, WrappingKey,

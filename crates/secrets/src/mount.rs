@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use barecount_model::text::Name;
+use barecount_sandbox::PinnedFile;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 pub use memory::MemoryFolder;
@@ -83,8 +84,9 @@ impl MountError {
 /// Secrets in files, overwritten with zeros and removed when this is removed or dropped.
 ///
 /// A process that is killed leaves them until [`MemoryFolder::sweep`] or the end of the memory file
-/// system. A tmpfs may be swapped out unless it is mounted with `noswap`. Each file is held open
-/// for writing, so that it can be overwritten wherever it was moved; bind mounts of the folder can
+/// system. The pages of each file are locked, so that they are not swapped, as far as the host lets
+/// the process lock memory ([`unlocked_bytes`](barecount_sandbox::unlocked_bytes)). Each file is held
+/// open for writing, so that it can be overwritten wherever it was moved; bind mounts of the folder can
 /// be read-only all the same.
 #[derive(Debug)]
 pub struct Mounted {
@@ -98,6 +100,8 @@ struct MountedFile {
     name: Name,
     file: File,
     length: usize,
+    /// Keeps its pages from being swapped.
+    pinned: Option<PinnedFile>,
 }
 
 impl Mounted {
@@ -113,7 +117,7 @@ impl Mounted {
 
     fn add(&mut self, name: &Name, secret: &Secret) -> Result<(), MountError> {
         let path = self.folder.join(name.as_str());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.directory, name.as_str(), flags, FILE_MODE);
         let file = File::from(file.map_err(io_at("make", &path))?);
         // Kept before it is filled: whatever fails from here on, it is removed again.
@@ -121,10 +125,16 @@ impl Mounted {
             name: name.clone(),
             file,
             length: secret.len(),
+            pinned: None,
         });
-        let file = &self.files[self.files.len() - 1].file;
+        let last = self.files.len() - 1;
+        let MountedFile { file, pinned, .. } = &mut self.files[last];
         // The process's umask may have taken permissions away.
-        rustix::fs::fchmod(file, FILE_MODE).map_err(io_at("protect", &path))?;
+        rustix::fs::fchmod(&*file, FILE_MODE).map_err(io_at("protect", &path))?;
+        // Before it is filled: no page of it is ever one that could be swapped.
+        file.set_len(secret.len() as u64)
+            .map_err(io_at("make room in", &path))?;
+        *pinned = Some(PinnedFile::new(file, secret.len()).map_err(io_at("lock", &path))?);
         file.write_all_at(secret.expose(), 0)
             .map_err(io_at("write", &path))
     }

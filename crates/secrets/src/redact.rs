@@ -1,30 +1,32 @@
 //! Finding secrets in what leaves the platform, and replacing them by their names.
 //!
 //! # What is found
-//! A value as it is; without white space at its ends; its longer lines, one by one; and each of
-//! these in hexadecimal digits (lower or upper case) and in base64 (RFC 4648, both alphabets, with
-//! and without padding, also in the middle of something longer that was encoded with it, as in an
-//! `Authorization: Basic` header). All of that is found as well when it is percent-encoded
-//! (RFC 3986, and `+` for a space as forms have it), escaped as in a JSON string (RFC 8259, and
-//! `\x41` as programming languages have it), or broken into lines; whichever characters the
-//! encoder chose to escape, and also when one of these lies within another (JSON in JSON, a URL in
-//! JSON, a URL in a URL, JSON in a URL, lines in JSON).
+//! The page `docs/secrets.md` has the table of encodings, which the test `table` keeps. In short: a
+//! value as it is, its lines, the members of a JSON document; each of these in hexadecimal digits,
+//! base64, base32 and as lists of numbers; and all of that percent-encoded, with backslashes, as
+//! character references of HTML, with doubled quotes, in UTF-16, or broken into lines, whichever
+//! characters the encoder chose to escape, and in the usual ways within each other.
 //!
 //! # How
-//! One Aho-Corasick automaton has all patterns. Text is seen in several *views*: as it is, and
-//! decoded in each of the ways above. A view that has not met an escape for a while is in the same
-//! state as the plain one and costs nothing, so that plain text is read once.
+//! One Aho-Corasick automaton has all patterns. It compares *folded* bytes (letters without case,
+//! one for all separators), so that one pattern stands for several spellings; what it finds is
+//! compared again by the rule of its kind. Text is seen in several *views*: as it is, and decoded in
+//! each of the ways above. A view that has not met an escape for a while is in the same state as the
+//! plain one and costs nothing, so that plain text is read once.
 //!
 //! # What is not found
-//! Values that were compressed, encrypted, hashed, cut into parts, written backwards or in UTF-16,
-//! and single fields of a value that is a JSON document itself. Redaction is the second line: the
-//! first is that work gets only what it declares.
+//! Values that were compressed, encrypted, hashed, cut into parts, or written backwards, and in
+//! encodings that the page does not list. Redaction is the second line: the first is that work gets
+//! only what it declares.
 
 mod decode;
+mod digits;
+mod needle;
 mod pattern;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -33,16 +35,17 @@ use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::nfa::contiguous::NFA;
 use aho_corasick::{Anchored, BuildError, MatchKind, dfa::DFA};
 
-use decode::VIEWS;
-use pattern::Pattern;
+use decode::READINGS;
+use pattern::{Pattern, fold};
 use serde_json::Value;
 pub use stream::RedactingStream;
 
 use crate::secret::Secret;
 use crate::store::MIN_VALUE_BYTES;
 
-/// Up to this many bytes of patterns a full table of transitions is worth its memory.
-const MAX_DFA_BYTES: usize = 16 << 10;
+/// Up to this many bytes of patterns a full table of transitions is worth its memory, and the
+/// milliseconds that it takes to fill before an attempt starts.
+const MAX_DFA_BYTES: usize = 4 << 10;
 
 /// Stands in excerpts for what was left out.
 const CUT: char = '…';
@@ -73,14 +76,19 @@ pub enum RedactorError {
 
 struct Inner {
     matcher: Matcher,
-    patterns: Vec<Found>,
+    patterns: Vec<Pattern>,
     names: Vec<String>,
     markers: Vec<String>,
+    /// The label of what is known to be part of a value, and not of which.
+    nameless: u32,
+    /// Labels of those that are not looked for in their rare encodings.
+    partly: Vec<u32>,
     /// For each state how many symbols of a pattern have been seen in it.
     depths: Vec<u8>,
     start: StateID,
-    /// For each byte the views, one bit each, that read it otherwise than as itself.
-    special: [u8; 256],
+    /// For each byte what it folds to, and above that the views, one bit each, that read it otherwise
+    /// than as itself: one look for both.
+    bytes: [u32; 256],
 }
 
 enum Matcher {
@@ -115,23 +123,35 @@ impl Redactor {
                 });
             }
         }
-        let patterns = pattern::of(secrets.iter().map(|(_, secret)| *secret));
+        let (patterns, partly) = pattern::of(secrets.iter().map(|(_, secret)| *secret));
         let matcher = Matcher::new(&patterns).map_err(|e| RedactorError::TooMany(Box::new(e)))?;
         let (start, depths) = match &matcher {
             Matcher::Dfa(automaton) => depths(automaton, &patterns),
             Matcher::Nfa(automaton) => depths(automaton, &patterns),
         };
         let names: Vec<_> = secrets.iter().map(|(name, _)| (*name).to_owned()).collect();
-        let markers = names.iter().map(|name| marker(name, &secrets)).collect();
+        let mut markers: Vec<_> = names.iter().map(|name| marker(name, &secrets)).collect();
+        let nameless = u32::try_from(markers.len()).unwrap_or(u32::MAX);
+        markers.push(untelling([NAMELESS.to_owned()], &secrets));
+        let bytes = bytes(&secrets);
         Ok(Self(Arc::new(Inner {
             matcher,
-            patterns: patterns.iter().map(Pattern::found).collect(),
+            patterns,
             names,
             markers,
+            nameless,
+            partly,
             depths,
             start,
-            special: special(),
+            bytes,
         })))
+    }
+
+    /// The names of secrets of which some texts are not looked for in rare encodings (see
+    /// `docs/secrets.md`), since all secrets together are too long for that.
+    pub fn partly(&self) -> impl Iterator<Item = &str> {
+        let labels = self.0.partly.iter();
+        labels.map(|label| self.0.names[*label as usize].as_str())
     }
 
     /// Redacts a stream, as it comes.
@@ -171,9 +191,9 @@ impl Redactor {
         let mut text = self.redact_str(text).into_owned();
         let mut stream = self.stream();
         stream.push(text.as_bytes());
-        let held_back = stream.held_back();
-        if held_back >= MIN_VALUE_BYTES {
-            let sure = text.len().saturating_sub(held_back);
+        let cut = stream.beginning();
+        if cut > 0 {
+            let sure = text.len().saturating_sub(cut);
             text.truncate(text.floor_char_boundary(sure));
             text.push_str(NAMELESS);
         }
@@ -230,11 +250,18 @@ impl std::fmt::Debug for Redactor {
     }
 }
 
+impl Inner {
+    /// The views that read a byte otherwise than as itself.
+    fn special(&self, byte: u8) -> u32 {
+        self.bytes[usize::from(byte)] >> 8
+    }
+}
+
 impl Matcher {
     fn new(patterns: &[Pattern]) -> Result<Self, BuildError> {
         let bytes = || patterns.iter().map(Pattern::symbols);
         // All matches count, overlapping ones too. No prefilter: it works on whole haystacks.
-        if bytes().map(<[u8]>::len).sum::<usize>() <= MAX_DFA_BYTES {
+        if patterns.iter().map(Pattern::len).sum::<usize>() <= MAX_DFA_BYTES {
             let mut builder = DFA::builder();
             builder.match_kind(MatchKind::Standard).prefilter(false);
             builder.build(bytes()).map(Self::Dfa)
@@ -268,7 +295,11 @@ fn depths<A: Automaton>(automaton: &A, patterns: &[Pattern]) -> (StateID, Vec<u8
 
 /// What is written in place of a value: its name, unless that would tell a value.
 fn marker(name: &str, secrets: &[(&str, &Secret)]) -> String {
-    let candidates = [format!("[redacted:{name}]"), NAMELESS.to_owned()];
+    untelling([format!("[redacted:{name}]"), NAMELESS.to_owned()], secrets)
+}
+
+/// The first of the texts that tells no value.
+fn untelling(texts: impl IntoIterator<Item = String>, secrets: &[(&str, &Secret)]) -> String {
     let tells = |text: &str| {
         secrets.iter().any(|(_, secret)| {
             let value = secret.expose().trim_ascii();
@@ -277,16 +308,28 @@ fn marker(name: &str, secrets: &[(&str, &Secret)]) -> String {
                 .any(|window| window == value)
         })
     };
-    let telling = candidates.into_iter().find(|text| !tells(text));
+    let telling = texts.into_iter().find(|text| !tells(text));
     telling.unwrap_or_else(|| "***".to_owned())
 }
 
-fn special() -> [u8; 256] {
-    let mut special = [0; 256];
-    for (index, chain) in VIEWS.iter().enumerate() {
-        for byte in chain.iter().flat_map(|encoding| encoding.special()) {
-            special[usize::from(*byte)] |= 1 << index;
+/// What [`Inner`] has of each byte.
+fn bytes(secrets: &[(&str, &Secret)]) -> [u32; 256] {
+    let values = || {
+        secrets
+            .iter()
+            .flat_map(|(_, secret)| secret.expose().iter())
+    };
+    let mut bytes = [0; 256];
+    for (byte, known) in (0..=u8::MAX).zip(&mut bytes) {
+        *known = u32::from(fold(byte));
+    }
+    for (number, reading) in READINGS.iter().enumerate() {
+        if !reading.encoding.matters_to(values().copied()) {
+            continue;
+        }
+        for byte in reading.encoding.special() {
+            bytes[usize::from(*byte)] |= 1 << (number + 8);
         }
     }
-    special
+    bytes
 }

@@ -1,7 +1,8 @@
 //! Authenticated encryption: XChaCha20-Poly1305 with random nonces of 192 bits
 //! (draft-irtf-cfrg-xchacha), and the associated data that binds each box to its place.
 
-use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305, XNonce};
+use barecount_sandbox::LockedBytes;
+use chacha20poly1305::{AeadInOut, KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -14,29 +15,26 @@ pub(crate) const NONCE_BYTES: usize = 24;
 /// The length of an authentication tag, in bytes.
 pub(crate) const TAG_BYTES: usize = 16;
 
-/// Symmetric key material, overwritten with zeros when it is dropped.
+/// Symmetric key material, in memory as a [`Secret`](crate::Secret) is.
 #[derive(Clone)]
-pub(crate) struct KeyBytes(Zeroizing<[u8; KEY_BYTES]>);
+pub(crate) struct KeyBytes(LockedBytes);
 
 impl KeyBytes {
     /// A key from the operating system's random source.
     pub(crate) fn generate() -> Result<Self, RandomError> {
-        let mut key = Zeroizing::new([0; KEY_BYTES]);
-        getrandom::fill(&mut *key).map_err(RandomError)?;
+        let mut key = LockedBytes::zeroed(KEY_BYTES);
+        getrandom::fill(key.as_mut_slice()).map_err(RandomError)?;
         Ok(Self(key))
     }
 
     /// The key in `bytes`, if it has the right length.
     pub(crate) fn from_slice(bytes: &[u8]) -> Option<Self> {
-        let mut key = Zeroizing::new([0; KEY_BYTES]);
-        (bytes.len() == KEY_BYTES).then(|| {
-            key.copy_from_slice(bytes);
-            Self(key)
-        })
+        (bytes.len() == KEY_BYTES).then(|| Self(LockedBytes::copy_of(bytes)))
     }
 
     pub(crate) fn expose(&self) -> &[u8; KEY_BYTES] {
-        &self.0
+        let bytes = self.0.as_slice().try_into();
+        bytes.expect("a key has its length")
     }
 }
 
@@ -113,19 +111,38 @@ impl Sealed {
         Ok(Self(bytes))
     }
 
-    /// Decrypts what was sealed under `key` for `place`.
-    pub(crate) fn open(
+    /// Decrypts a key or a value that was sealed under `key` for `place`.
+    pub(crate) fn open(&self, key: &KeyBytes, place: &Place) -> Result<LockedBytes, Unauthentic> {
+        let mut text = LockedBytes::zeroed(self.text_bytes()?);
+        self.open_into(key, place, text.as_mut_slice())?;
+        Ok(text)
+    }
+
+    /// The same for what has no secret in it but sealed ones, and may be too long to be locked.
+    pub(crate) fn open_document(
         &self,
         key: &KeyBytes,
         place: &Place,
     ) -> Result<Zeroizing<Vec<u8>>, Unauthentic> {
-        let (nonce, rest) = self.0.split_at_checked(NONCE_BYTES).ok_or(Unauthentic)?;
-        let nonce = XNonce::try_from(nonce).map_err(|_| Unauthentic)?;
-        let mut text = Zeroizing::new(rest.to_vec());
-        cipher(key)
-            .decrypt_in_place(&nonce, &place.0, &mut *text)
-            .map_err(|_| Unauthentic)?;
+        let mut text = Zeroizing::new(vec![0; self.text_bytes()?]);
+        self.open_into(key, place, &mut text)?;
         Ok(text)
+    }
+
+    fn text_bytes(&self) -> Result<usize, Unauthentic> {
+        let length = self.0.len().checked_sub(NONCE_BYTES + TAG_BYTES);
+        length.ok_or(Unauthentic)
+    }
+
+    fn open_into(&self, key: &KeyBytes, place: &Place, text: &mut [u8]) -> Result<(), Unauthentic> {
+        let (nonce, rest) = self.0.split_at_checked(NONCE_BYTES).ok_or(Unauthentic)?;
+        let (sealed, tag) = rest.split_at_checked(text.len()).ok_or(Unauthentic)?;
+        let nonce = XNonce::try_from(nonce).map_err(|_| Unauthentic)?;
+        let tag = Tag::try_from(tag).map_err(|_| Unauthentic)?;
+        text.copy_from_slice(sealed);
+        cipher(key)
+            .decrypt_inout_detached(&nonce, &place.0, text.into(), &tag)
+            .map_err(|_| Unauthentic)
     }
 }
 

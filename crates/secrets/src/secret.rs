@@ -2,21 +2,21 @@
 
 use std::io::{self, Read};
 
+use barecount_sandbox::LockedBytes;
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
 
 /// A secret value, overwritten with zeros when it is dropped.
 ///
 /// It cannot be printed or serialized, and two of them are compared in time that depends on their
-/// lengths alone. It is *not* locked into memory (`mlock` needs unsafe code, which this crate
-/// forbids): a host that swaps to an unencrypted disk can write it there.
+/// lengths alone. Its memory is in no dump and in no fork, and is not swapped as long as the host
+/// lets the process lock that much ([`unlocked_bytes`](barecount_sandbox::unlocked_bytes)).
 #[derive(Clone)]
-pub struct Secret(Zeroizing<Box<[u8]>>);
+pub struct Secret(LockedBytes);
 
 impl Secret {
     /// Takes a copy of `bytes`; the caller overwrites the original.
     pub fn new(bytes: &[u8]) -> Self {
-        Self(Zeroizing::new(bytes.into()))
+        Self(LockedBytes::copy_of(bytes))
     }
 
     /// Reads everything from `source`, which must not have more than `limit` bytes. No part of the
@@ -26,7 +26,8 @@ impl Secret {
     /// [`ReadError::TooLong`] after reading one byte more than allowed; [`ReadError::Io`].
     pub fn read(source: &mut dyn Read, limit: usize) -> Result<Self, ReadError> {
         // Never grown, since growing would leave a copy behind in freed memory.
-        let mut buffer = Zeroizing::new(vec![0; limit + 1]);
+        let mut locked = LockedBytes::zeroed(limit + 1);
+        let buffer = locked.as_mut_slice();
         let mut filled = 0;
         while filled < buffer.len() {
             match source.read(&mut buffer[filled..]) {
@@ -44,17 +45,23 @@ impl Secret {
 
     /// The value. Copy it nowhere but to where it is used.
     pub fn expose(&self) -> &[u8] {
-        &self.0
+        self.0.as_slice()
     }
 
     /// The length in bytes.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.expose().len()
     }
 
     /// Whether there is no byte.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.expose().is_empty()
+    }
+}
+
+impl From<LockedBytes> for Secret {
+    fn from(bytes: LockedBytes) -> Self {
+        Self(bytes)
     }
 }
 
@@ -66,7 +73,7 @@ impl std::fmt::Debug for Secret {
 
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        self.expose().ct_eq(other.expose()).into()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Cursor, Read},
+    io::{self, Cursor, Read},
     path::Path,
 };
 
@@ -10,8 +10,8 @@ use barecount_artifact::{
     Digest, Limits, Store, driver,
     image::{self, ImageError, Selection, spec::Platform},
     package,
-    tree::remove_all,
 };
+use barecount_tree::{remove, to_the_end};
 
 use super::{MEMORY_BYTES, Target, sections};
 use crate::corpus;
@@ -112,7 +112,8 @@ pub(crate) const IMAGE: Target = Target {
     memory_bytes: MEMORY_BYTES,
     run: |input, scratch| {
         let outcome = import(input, scratch);
-        let left = remove_all(scratch).and_then(|()| fs::create_dir(scratch));
+        let left = remove(scratch, &to_the_end).map_err(io::Error::from);
+        let left = left.and_then(|()| fs::create_dir(scratch));
         left.expect("the scratch folder is emptied");
         outcome
     },
@@ -130,7 +131,7 @@ fn unpacking(scratch: &Path, unpack: impl FnOnce(&Path) -> Result<String, String
     );
     let bytes = size(&folder);
     assert!(bytes <= LIMITS.total_bytes, "{bytes} bytes were unpacked");
-    remove_all(&folder).expect("it can be removed");
+    remove(&folder, &to_the_end).expect("it can be removed");
     outcome.unwrap_or_else(|refusal| refusal)
 }
 

@@ -26,7 +26,7 @@ use rustix::{
 };
 
 use super::{
-    data::blocking,
+    blocking::blocking,
     engine::{Answer, Engine, Question},
     letters::{self, Watched},
 };

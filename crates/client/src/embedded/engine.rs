@@ -20,6 +20,7 @@ use barecount_runner::{
     launch::{AttemptToken, End, Isolation, Launch, Limits, Places, Work},
 };
 
+use super::blocking::blocking;
 use crate::failure::chain;
 
 /// The largest result that is read.

@@ -10,7 +10,7 @@ use barecount_agent::{StagingFolders, Swept};
 use barecount_runner::launch::AttemptToken;
 use barecount_tree::Left;
 
-use super::{data::blocking, runners, unusable};
+use super::{blocking::blocking, runners, unusable};
 use crate::{failure::Failure, reporter::Reporter};
 
 /// Whoever starts waits so long for others' leavings, and no longer. `gc` has the time that it takes.

@@ -6,6 +6,7 @@ mod again;
 pub(crate) mod answers;
 mod approving;
 mod artifacts;
+mod blocking;
 mod boundaries;
 pub(crate) mod build;
 mod change;

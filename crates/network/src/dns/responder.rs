@@ -10,6 +10,7 @@ use simple_dns::{
 };
 
 use crate::{
+    inspect::without_userinfo,
     name::{HostName, printable},
     reason::ReasonCode,
 };
@@ -125,7 +126,10 @@ impl Answered<'_> {
         Self {
             code,
             records: Vec::new(),
-            refused: Some((Some(printable(&question.qname.to_string())), reason)),
+            refused: Some((
+                Some(printable(&without_userinfo(&question.qname.to_string()))),
+                reason,
+            )),
         }
     }
 }

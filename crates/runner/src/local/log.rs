@@ -356,7 +356,7 @@ mod tests {
         let kept = fs_err::read(&path)?;
         assert_eq!(
             String::from_utf8(kept.clone())?,
-            "it is [redacted:token], and ends with cana"
+            "it is [redacted:token], and ends with [redacted]"
         );
         assert_eq!(summary.sha256, hex::encode(Sha256::digest(&kept)));
         Ok(())

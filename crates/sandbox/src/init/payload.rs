@@ -17,6 +17,10 @@ use crate::sys;
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// Makes the kernel choose the payload before the init, and before the host's own processes.
 const OOM_SCORE_ADJUSTMENT: &[u8] = b"500";
+/// How large a dump of its memory may be. Not 0: that keeps the kernel from writing a file, but not
+/// from piping the memory to a program of the host that `core_pattern` names. From 1 it takes that
+/// the dumping program itself is being dumped, and does neither (`do_coredump`; core(5)).
+const CORE_BYTES: u64 = 1;
 
 /// Everything that the child needs, allocated before it starts: it runs on our memory.
 struct Payload<'a> {
@@ -154,7 +158,7 @@ fn resource_limits(plan: &Plan<'_>) -> Vec<(Resource, Rlimit)> {
         ..
     } = plan.spec.limits;
     let mut limits = vec![
-        (Resource::Core, both(0)),
+        (Resource::Core, both(CORE_BYTES)),
         (Resource::Nofile, both(plan.spec.limits.open_files())),
     ];
     limits.extend(file_size_bytes.map(|bytes| (Resource::Fsize, both(bytes))));

@@ -7,6 +7,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::process::Pid;
 
+use super::readable;
 use crate::cgroup::Group;
 use crate::error::{Failure, InStep, Step};
 use crate::init::{self, HostSystem, Means, Plan, Sources};
@@ -100,7 +101,7 @@ impl Nursery {
         let (ours, theirs) = crate::wire::socket_pair().step(Step::CreateNamespaces)?;
         let flags = if isolated { NAMESPACES } else { 0 };
         let birth_place = group.and_then(Group::birth_place);
-        match sys::fork_into(flags, birth_place).step(Step::CreateNamespaces)? {
+        match readable::fork(flags, birth_place).step(Step::CreateNamespaces)? {
             Forked::Child => init::run(&Plan {
                 spec,
                 host: &self.host,

@@ -9,6 +9,7 @@ use rustix::thread::CapabilitySet;
 
 use super::LauncherConfig;
 use super::birth::{IdentityMap, NAMESPACES};
+use super::readable;
 use crate::cgroup::Cgroups;
 use crate::init::{self, Lacking};
 use crate::report::{Availability, HostReport};
@@ -88,7 +89,7 @@ fn try_namespaces(map: &IdentityMap) -> (Availability, Option<Lacking>) {
         );
         return (no_socket, None);
     };
-    let availability = match sys::fork_into(NAMESPACES, None) {
+    let availability = match readable::fork(NAMESPACES, None) {
         Ok(Forked::Child) => {
             drop(ours);
             sys::exit_now(try_inside(&theirs))
@@ -229,7 +230,7 @@ fn no_namespaces(errno: rustix::io::Errno) -> Availability {
 
 /// Installs the filter in a child.
 fn try_seccomp(filter: &[sys::Instruction]) -> Availability {
-    let code = match sys::fork_into(0, None) {
+    let code = match readable::fork(0, None) {
         Ok(Forked::Child) => {
             let installed =
                 rustix::thread::set_no_new_privs(true).and_then(|()| sys::install_seccomp(filter));

@@ -3,6 +3,7 @@
 mod birth;
 mod enforce;
 mod host;
+mod readable;
 mod server;
 mod tunnel;
 

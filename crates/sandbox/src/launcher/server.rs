@@ -9,7 +9,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Pid, Signal};
 
 use super::birth::{Born, Nursery};
-use super::{LauncherConfig, enforce, host, tunnel};
+use super::{LauncherConfig, enforce, host, readable, tunnel};
 use crate::cgroup::{Cgroups, Group};
 use crate::error::{Failure, Step};
 use crate::init::{HostSystem, Means};
@@ -109,6 +109,7 @@ impl Server {
         control: OwnedFd,
         agent: i32,
     ) -> rustix::io::Result<(Self, OwnedFd)> {
+        readable::hide()?;
         sys::close_all_but(&mut [control.as_raw_fd()]);
         // A session of its own: an interrupt from the terminal is for the agent alone, which then
         // ends its sandboxes in order. The agent's death shows in the socket, and as a signal in

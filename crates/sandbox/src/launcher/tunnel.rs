@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal};
 
+use super::readable;
 use crate::error::{Failure, InStep, Step};
 use crate::init;
 use crate::netlink::{Batch, Channel};
@@ -27,7 +28,7 @@ const NAMESPACES: u64 = (libc::CLONE_NEWUSER | libc::CLONE_NEWNET) as u64;
 /// Forks the process; it answers on `session` itself. In the child this does not return.
 pub(super) fn start(network: &TunnelNetwork, session: &OwnedFd) -> Result<(Pid, OwnedFd), Failure> {
     let launcher = rustix::process::getpid();
-    match sys::fork_into(NAMESPACES, None).step(Step::CreateNamespaces)? {
+    match readable::fork(NAMESPACES, None).step(Step::CreateNamespaces)? {
         Forked::Child => run(network, session, launcher),
         Forked::Parent { pid, pidfd } => Ok((pid, pidfd)),
     }

@@ -38,6 +38,11 @@ const CLONE_NAMESPACES: u32 = (libc::CLONE_NEWNS
 /// that they fall back on what they did before.
 const LAST_KNOWN: u32 = 466;
 
+/// The limit of dumps. It stays as it is: at 0, which programs with secrets set it to, the kernel
+/// would pipe their memory to the host again. They are told that it was done, since some end where
+/// they are refused, and get what they want: nothing is dumped.
+const CORE: u32 = libc::RLIMIT_CORE;
+
 /// What is decided for one system call number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Verdict {
@@ -49,6 +54,8 @@ enum Verdict {
     SocketPair,
     Ioctl,
     Personality,
+    SetLimit,
+    AskOrSetLimit,
 }
 
 fn verdict(number: u32) -> Verdict {
@@ -61,6 +68,8 @@ fn verdict(number: u32) -> Verdict {
         libc::SYS_socketpair => Verdict::SocketPair,
         libc::SYS_ioctl => Verdict::Ioctl,
         libc::SYS_personality => Verdict::Personality,
+        libc::SYS_setrlimit => Verdict::SetLimit,
+        libc::SYS_prlimit64 => Verdict::AskOrSetLimit,
         _ if ALLOWED.contains(&number_long) || LEGACY.contains(&number_long) => Verdict::Allow,
         _ if number > LAST_KNOWN => Verdict::Missing,
         _ => Verdict::Deny,
@@ -150,7 +159,35 @@ fn leaf(verdict: Verdict) -> Vec<Instruction> {
             deny,
             allow,
         ],
+        Verdict::SetLimit => set_limit(),
+        Verdict::AskOrSetLimit => ask_or_set_limit(),
     }
+}
+
+/// A call that is not carried out, and says that it was.
+const NOTHING_DONE: Instruction = answer(ERRNO);
+
+fn set_limit() -> Vec<Instruction> {
+    vec![
+        load(argument(0)),
+        jump(libc::BPF_JEQ, CORE, 0, 1),
+        NOTHING_DONE,
+        answer(ALLOW),
+    ]
+}
+
+fn ask_or_set_limit() -> Vec<Instruction> {
+    vec![
+        load(argument(1)),
+        jump(libc::BPF_JEQ, CORE, 0, 5),
+        // Both halves of the pointer to the new limit.
+        load(argument(2)),
+        jump(libc::BPF_JEQ, 0, 0, 2),
+        load(argument(2) + 4),
+        jump(libc::BPF_JEQ, 0, 1, 0),
+        NOTHING_DONE,
+        answer(ALLOW),
+    ]
 }
 
 const fn load(offset: u32) -> Instruction {
@@ -265,6 +302,12 @@ mod tests {
         assert!(!call(libc::SYS_ioctl, [0, libc::TIOCSTI as u32, 0]));
         assert!(call(libc::SYS_ioctl, [0, libc::TIOCGWINSZ as u32, 0]));
         assert!(!call(libc::SYS_personality, [0x0004_0000, 0, 0]));
+        for resource in 0..16 {
+            let free = resource != libc::RLIMIT_CORE;
+            assert_eq!(call(libc::SYS_setrlimit, [resource, 0x1000, 0]), free);
+            assert_eq!(call(libc::SYS_prlimit64, [0, resource, 0x1000]), free);
+            assert!(call(libc::SYS_prlimit64, [0, resource, 0]), "asking");
+        }
     }
 
     /// What somebody moves to BareCount from a container loses no protection by the filter.

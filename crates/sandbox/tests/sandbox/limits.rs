@@ -1,6 +1,6 @@
 //! Limits hold and are measured.
 
-use barecount_sandbox::{ExitStatus, Source};
+use barecount_sandbox::{ExitStatus, Isolation, Source};
 
 use crate::launched::{hold, output_of, probing, run, shell};
 use crate::{TestResult, launcher};
@@ -13,6 +13,8 @@ tests!(
     processor_time_is_throttled,
     cores_are_pinned,
     files_are_bounded,
+    the_memory_of_what_crashes_is_left_to_nobody,
+    a_launcher_is_read_and_traced_by_root_alone,
     the_temporary_folder_is_bounded,
     what_was_used_is_measured,
 );
@@ -42,6 +44,42 @@ fn what_ends_within_its_memory_is_not_said_to_be_killed() -> TestResult {
     let exit = run(&spec)?.exit;
     assert_eq!(exit.status, ExitStatus::Signal(libc::SIGKILL));
     assert!(!exit.oom_killed);
+    Ok(())
+}
+
+fn the_memory_of_what_crashes_is_left_to_nobody() -> TestResult {
+    // What becomes of a dump is the whole host's to say (`core_pattern`), so the limits are looked
+    // at: 0 would let the kernel pipe the memory to a program of the host, and 1 does not.
+    let script = "cd /tmp; limit() { grep '^Max core' /proc/self/limits | tr -s ' '; }
+        limit; ulimit -c 0; limit; ulimit -c unlimited; limit; kill -ABRT $$";
+    for isolation in [Isolation::Sandbox, Isolation::Process] {
+        let mut spec = shell(script);
+        spec.isolation = isolation;
+        let output = run(&spec)?;
+        assert_eq!(output.exit.status, ExitStatus::Signal(libc::SIGABRT));
+        let limits: Vec<&str> = output.stdout.lines().map(str::trim).collect();
+        // Without isolation nothing keeps a program from asking for 0.
+        let kept = if isolation == Isolation::Sandbox {
+            3
+        } else {
+            1
+        };
+        assert_eq!(limits[..kept], ["Max core file size 1 1 bytes"; 3][..kept]);
+    }
+    Ok(())
+}
+
+/// What an ordinary user's own processes are told of each other is decided by the same mark as what
+/// is dumped: the files of a process that has it are root's.
+fn a_launcher_is_read_and_traced_by_root_alone() -> TestResult {
+    use std::os::unix::fs::MetadataExt;
+    let memory = std::fs::metadata(format!("/proc/{}/mem", launcher().pid()))?;
+    assert_eq!(memory.uid(), 0);
+    if !launcher().host().root {
+        let opened = std::fs::File::open(format!("/proc/{}/mem", launcher().pid()));
+        let refused = opened.map_err(|error| error.kind()).err();
+        assert_eq!(refused, Some(std::io::ErrorKind::PermissionDenied));
+    }
     Ok(())
 }
 

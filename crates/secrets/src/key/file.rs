@@ -1,6 +1,6 @@
 //! Keys in a file of their owner.
 
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::{Derivation, KeyError, KeyId, KeySource, Slot, WrappingKey};
 use crate::disk::{self, LocalDisk};
 use crate::seal::KEY_BYTES;
+use crate::secret::{ReadError, Secret};
 
 /// The first line of a key file.
 const MAGIC: &str = "barecount/secrets-key/v1";
@@ -117,8 +118,8 @@ impl KeyFile {
     }
 
     fn read(&self) -> Result<Vec<WrappingKey>, KeyError> {
-        let text = read_private(&self.path, MAX_BYTES)?;
-        decode(&text).map_err(|reason| self.malformed(reason))
+        let text = read_private(&self.path, MAX_BYTES, "it is larger than any key file")?;
+        decode(text.expose()).map_err(|reason| self.malformed(reason))
     }
 
     fn malformed(&self, reason: &'static str) -> KeyError {
@@ -157,9 +158,13 @@ impl KeySource for KeyFile {
     }
 }
 
-/// Reads a file of at most `limit` bytes that belongs to this user or root, and that nobody else may
-/// read or write.
-pub(super) fn read_private(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+/// Reads a file of at most `limit` bytes, or it is `too_long`, that belongs to this user or root, and
+/// that nobody else may read or write.
+pub(super) fn read_private(
+    path: &Path,
+    limit: usize,
+    too_long: &'static str,
+) -> Result<Secret, KeyError> {
     let io = |action: &'static str| {
         move |source: io::Error| KeyError::Io {
             action,
@@ -190,13 +195,11 @@ pub(super) fn read_private(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8
             owner,
         });
     }
-    // Of the bound's size from the start: growing would leave copies behind.
-    let mut text = Zeroizing::new(Vec::with_capacity(limit + 1));
-    (&file)
-        .take(limit as u64 + 1)
-        .read_to_end(&mut text)
-        .map_err(io("read"))?;
-    Ok(text)
+    match Secret::read(&mut &file, limit) {
+        Ok(text) => Ok(text),
+        Err(ReadError::TooLong { .. }) => Err(malformed(too_long)),
+        Err(ReadError::Io(error)) => Err(io("read")(error)),
+    }
 }
 
 fn encode(keys: &[WrappingKey]) -> Zeroizing<String> {
@@ -211,9 +214,6 @@ fn encode(keys: &[WrappingKey]) -> Zeroizing<String> {
 }
 
 fn decode(text: &[u8]) -> Result<Vec<WrappingKey>, &'static str> {
-    if text.len() > MAX_BYTES {
-        return Err("it is larger than any key file");
-    }
     let text = std::str::from_utf8(text).map_err(|_| "it is not text")?;
     let mut lines = text.lines();
     if lines.next() != Some(MAGIC) {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use argon2::{Algorithm, Argon2, Params, Version};
-use zeroize::Zeroizing;
+use barecount_sandbox::LockedBytes;
 
 use super::file::read_private;
 use super::{Argon2Cost, Derivation, KeyError, KeySource, Slot, WrappingKey};
@@ -71,14 +71,13 @@ impl PassphraseFile {
     }
 
     fn read(&self) -> Result<Passphrase, KeyError> {
-        let text = read_private(&self.path, MAX_PASSPHRASE_BYTES)?;
-        if text.len() > MAX_PASSPHRASE_BYTES {
-            return Err(KeyError::Malformed {
-                path: self.path.clone(),
-                reason: "it has more bytes than a passphrase may have",
-            });
-        }
-        Passphrase::new(Secret::new(text.trim_ascii()), Vec::new(), self.cost)
+        let too_long = "it has more bytes than a passphrase may have";
+        let text = read_private(&self.path, MAX_PASSPHRASE_BYTES, too_long)?;
+        Passphrase::new(
+            Secret::new(text.expose().trim_ascii()),
+            Vec::new(),
+            self.cost,
+        )
     }
 }
 
@@ -136,11 +135,11 @@ fn unlock(passphrase: &Secret, slot: &Slot) -> Result<Option<WrappingKey>, KeyEr
 }
 
 fn stretch(passphrase: &Secret, salt: &[u8], cost: Argon2Cost) -> Result<WrappingKey, KeyError> {
-    let mut key = Zeroizing::new([0; KEY_BYTES]);
+    let mut key = LockedBytes::zeroed(KEY_BYTES);
     argon2(cost)?
-        .hash_password_into(passphrase.expose(), salt, &mut *key)
+        .hash_password_into(passphrase.expose(), salt, key.as_mut_slice())
         .map_err(|_| KeyError::Cost { cost })?;
-    WrappingKey::from_slice(&*key).ok_or(KeyError::Cost { cost })
+    WrappingKey::from_slice(key.as_slice()).ok_or(KeyError::Cost { cost })
 }
 
 fn argon2(cost: Argon2Cost) -> Result<Argon2<'static>, KeyError> {

@@ -1,28 +1,65 @@
 //! Undoing encodings a byte at a time, remembering where each symbol came from.
 
+mod escape;
+mod html;
+
+use escape::Escape;
+
 /// An encoding in which any character may or may not be escaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
-    /// `%41` (RFC 3986).
+    /// `%41` (RFC 3986), `%u0041`.
     Percent,
-    /// `\"`, `\u0041` (RFC 8259), `\x41`.
+    /// `\"`, `\u0041` (RFC 8259), `\x41`, `\101`, `\u{41}`, `\U00000041`.
     Backslash,
-    /// Line feeds and carriage returns anywhere.
+    /// Line feeds and carriage returns anywhere, and the blanks that the next line is indented by.
     Lines,
+    /// `&quot;`, `&#65;`, `&#x41;`.
+    Html,
+    /// Apostrophes within apostrophes: `''` (SQL), `'\''` and `'"'"'` (shells).
+    Apostrophes,
+    /// Quotes within quotes: `""` (CSV).
+    Quotes,
+    /// Bytes of zero, as UTF-16 and UTF-32 have them beside every character of ASCII.
+    Zeros,
 }
 
-/// Each view's encodings, the outermost first.
-pub(super) const VIEWS: [&[Encoding]; 8] = {
-    use Encoding::{Backslash, Lines, Percent};
+/// A way to read the stream: what another way gives, with one encoding more undone.
+pub(super) struct Reading {
+    /// The number of that other way; `None` for the stream as it is.
+    pub(super) of: Option<usize>,
+    pub(super) encoding: Encoding,
+}
+
+/// Every way but the plain one, each behind that which it builds on.
+pub(super) const READINGS: [Reading; 18] = {
+    use Encoding::{Apostrophes, Backslash, Html, Lines, Percent, Quotes, Zeros};
+    const fn plain(encoding: Encoding) -> Reading {
+        Reading { of: None, encoding }
+    }
+    const fn within(of: usize, encoding: Encoding) -> Reading {
+        let of = Some(of);
+        Reading { of, encoding }
+    }
     [
-        &[Percent],
-        &[Backslash],
-        &[Lines],
-        &[Percent, Percent],
-        &[Backslash, Backslash],
-        &[Backslash, Percent],
-        &[Percent, Backslash],
-        &[Backslash, Lines],
+        plain(Percent),
+        plain(Backslash),
+        plain(Lines),
+        plain(Html),
+        plain(Zeros),
+        plain(Apostrophes),
+        plain(Quotes),
+        within(0, Percent),
+        within(0, Backslash),
+        within(1, Percent),
+        within(1, Backslash),
+        within(1, Lines),
+        within(1, Html),
+        within(1, Zeros),
+        within(1, Apostrophes),
+        within(1, Quotes),
+        within(3, Html),
+        within(3, Backslash),
     ]
 };
 
@@ -36,6 +73,25 @@ impl Encoding {
             Self::Percent => b"%",
             Self::Backslash => b"\\",
             Self::Lines => b"\r\n",
+            Self::Html => b"&",
+            Self::Apostrophes => b"'",
+            Self::Quotes => b"\"",
+            Self::Zeros => b"\0",
+        }
+    }
+
+    /// Whether it makes no difference to values that have none of its special bytes.
+    pub(super) fn matters_to(self, mut values: impl Iterator<Item = u8>) -> bool {
+        let optional = matches!(self, Self::Apostrophes | Self::Quotes);
+        !optional || values.any(|byte| self.special().contains(&byte))
+    }
+
+    /// How many symbols in a row may stand for nothing, so that what waits is bounded: as many zeros
+    /// as UTF-32 has, or an indentation.
+    fn max_dropped(self) -> u8 {
+        match self {
+            Self::Zeros => 3,
+            _ => 64,
         }
     }
 }
@@ -48,41 +104,14 @@ pub(super) struct Symbol {
     pub(super) end: u64,
 }
 
-/// What the bytes of an escape are so far.
-enum Escape {
-    /// They may become one.
-    Open,
-    /// They stand for these bytes.
-    Whole([u8; 4], usize),
-    /// They stand for nothing.
-    Dropped,
-    /// They are none: the first stands for itself.
-    Not,
-}
-
-impl Escape {
-    fn byte(byte: u8) -> Self {
-        Self::Whole([byte, 0, 0, 0], 1)
-    }
-
-    fn character(code: u32) -> Self {
-        let mut bytes = [0; 4];
-        match char::from_u32(code) {
-            Some(character) => {
-                let length = character.encode_utf8(&mut bytes).len();
-                Self::Whole(bytes, length)
-            }
-            None => Self::Not,
-        }
-    }
-}
-
 /// Undoes one encoding.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Decoder {
     encoding: Encoding,
     open: [Symbol; MAX_ESCAPE],
     length: usize,
+    /// Symbols that were dropped since the last that was given on.
+    dropped: u8,
 }
 
 impl Decoder {
@@ -96,6 +125,7 @@ impl Decoder {
             encoding,
             open: [nothing; MAX_ESCAPE],
             length: 0,
+            dropped: 0,
         }
     }
 
@@ -104,16 +134,26 @@ impl Decoder {
         (self.length > 0).then(|| self.open[0].start)
     }
 
+    /// Drops the beginning of an escape.
+    pub(super) fn forget(&mut self) {
+        self.length = 0;
+        self.dropped = 0;
+    }
+
     /// Takes a symbol, and gives on those that are decided.
     pub(super) fn push(&mut self, symbol: Symbol, sink: &mut dyn FnMut(Symbol)) {
-        if self.length == 0 && !self.encoding.special().contains(&symbol.byte) {
+        if self.length == 0 && self.stands_for_itself(symbol.byte) {
+            self.dropped = 0;
             return sink(symbol);
         }
         self.open[self.length] = symbol;
         self.length += 1;
         match self.escape() {
             Escape::Open => {}
-            Escape::Dropped => self.length = 0,
+            Escape::Dropped => {
+                self.length = 0;
+                self.dropped += 1;
+            }
             Escape::Whole(bytes, length) => {
                 let start = self.open[0].start;
                 self.length = 0;
@@ -136,6 +176,13 @@ impl Decoder {
         }
     }
 
+    fn stands_for_itself(&self, byte: u8) -> bool {
+        let blank = matches!(byte, b' ' | b'\t');
+        let indentation = self.encoding == Encoding::Lines && self.dropped > 0 && blank;
+        let special = indentation || self.encoding.special().contains(&byte);
+        !special || self.dropped == self.encoding.max_dropped()
+    }
+
     /// Takes the first symbol as itself, and the others anew.
     fn give_up(&mut self, sink: &mut dyn FnMut(Symbol)) {
         let (open, length) = (self.open, self.length);
@@ -154,64 +201,12 @@ impl Decoder {
         }
         let bytes = &bytes[..self.length];
         match self.encoding {
-            Encoding::Percent => percent(bytes),
-            Encoding::Backslash => backslash(bytes),
-            Encoding::Lines => Escape::Dropped,
+            Encoding::Percent => escape::percent(bytes),
+            Encoding::Backslash => escape::backslash(bytes),
+            Encoding::Apostrophes => escape::apostrophes(bytes),
+            Encoding::Quotes => escape::quotes(bytes),
+            Encoding::Html => html::reference(bytes),
+            Encoding::Lines | Encoding::Zeros => Escape::Dropped,
         }
     }
-}
-
-fn percent(bytes: &[u8]) -> Escape {
-    match number(&bytes[1..]) {
-        None => Escape::Not,
-        Some(byte) if bytes.len() == 3 => Escape::byte(byte as u8),
-        Some(_) => Escape::Open,
-    }
-}
-
-fn backslash(bytes: &[u8]) -> Escape {
-    match &bytes[1..] {
-        [] => Escape::Open,
-        [b'b'] => Escape::byte(0x08),
-        [b'f'] => Escape::byte(0x0c),
-        [b'n'] => Escape::byte(b'\n'),
-        [b'r'] => Escape::byte(b'\r'),
-        [b't'] => Escape::byte(b'\t'),
-        [byte @ (b'"' | b'\'' | b'\\' | b'/')] => Escape::byte(*byte),
-        [b'x', digits @ ..] => match number(digits) {
-            None => Escape::Not,
-            Some(byte) if digits.len() == 2 => Escape::byte(byte as u8),
-            Some(_) => Escape::Open,
-        },
-        [b'u', digits @ ..] => unit(digits),
-        _ => Escape::Not,
-    }
-}
-
-/// What follows `\u`: four digits, and another escape if they are the first half of a pair.
-fn unit(digits: &[u8]) -> Escape {
-    let (first, rest) = digits.split_at(digits.len().min(4));
-    match number(first) {
-        None => Escape::Not,
-        Some(_) if first.len() < 4 => Escape::Open,
-        Some(high @ 0xd800..0xdc00) => match rest {
-            [] | [b'\\'] => Escape::Open,
-            [b'\\', b'u', digits @ ..] => match number(digits) {
-                Some(_) if digits.len() < 4 => Escape::Open,
-                Some(low @ 0xdc00..0xe000) => {
-                    Escape::character(0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00))
-                }
-                _ => Escape::Not,
-            },
-            _ => Escape::Not,
-        },
-        Some(code) => Escape::character(code),
-    }
-}
-
-/// The number that hexadecimal digits say; zero if there are none.
-fn number(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0, |number, digit| {
-        Some(number << 4 | char::from(*digit).to_digit(16)?)
-    })
 }

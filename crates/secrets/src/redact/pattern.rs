@@ -1,12 +1,11 @@
 //! The texts in which a value is recognised. They are not overwritten with zeros after use, since
 //! the automaton that is made of them cannot be either.
 
-use std::collections::BTreeSet;
-
-use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use std::collections::BTreeMap;
 
 use super::Found;
+use super::digits::{self, Within};
+use super::needle::needles;
 use crate::secret::Secret;
 use crate::store::MIN_VALUE_BYTES;
 
@@ -14,146 +13,232 @@ use crate::store::MIN_VALUE_BYTES;
 /// what a stream holds back is bounded.
 pub(super) const MAX_SYMBOLS: usize = 64;
 
-/// The shortest line of a value that is looked for by itself, in bytes.
-const MIN_LINE_BYTES: usize = 8;
+/// The most symbols of all patterns up to which another text is looked for in its rare encodings,
+/// which have some 70 symbols a byte. Beyond, an automaton takes long to build.
+const MAX_RARE_SYMBOLS: usize = 256 << 10;
+
+/// From this length on, in bytes, a value is found in whatever case its letters are; a shorter one
+/// would be taken for an ordinary word.
+const MIN_ANY_CASE_BYTES: usize = 12;
+
+/// When what the automaton finds is a match: it compares folded symbols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Compare {
+    /// The same bytes, but for `+`, which forms write for a blank.
+    Exactly,
+    /// The same but for the case of letters, too.
+    AnyCase,
+    /// The same digits of base64, in either alphabet.
+    Base64,
+    /// Whatever folds to the same.
+    Folded,
+}
 
 /// A text to be found.
 pub(super) struct Pattern {
-    symbols: Vec<u8>,
+    text: Vec<u8>,
+    compare: Compare,
     label: u32,
     left: bool,
     right: bool,
 }
 
 impl Pattern {
-    pub(super) fn symbols(&self) -> &[u8] {
-        &self.symbols
+    /// What the automaton looks for.
+    pub(super) fn symbols(&self) -> Vec<u8> {
+        self.text.iter().map(|byte| fold(*byte)).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.text.len()
     }
 
     pub(super) fn found(&self) -> Found {
         Found {
             label: self.label,
-            symbols: u8::try_from(self.symbols.len()).expect("at most MAX_SYMBOLS"),
+            symbols: u8::try_from(self.text.len()).expect("at most MAX_SYMBOLS"),
             left: self.left,
             right: self.right,
         }
     }
-}
 
-/// What a byte is compared as: forms write a space as `+`.
-pub(super) const fn fold(byte: u8) -> u8 {
-    match byte {
-        b'+' => b' ',
-        other => other,
+    /// Whether symbols that fold to the same are a match.
+    pub(super) fn is_met_by(&self, mut symbols: impl Iterator<Item = u8>) -> bool {
+        if self.compare == Compare::Folded {
+            return true;
+        }
+        self.text.iter().all(|own| {
+            symbols
+                .next()
+                .is_some_and(|byte| self.compare.of(byte) == *own)
+        })
     }
 }
+
+impl Compare {
+    /// What a byte is compared as.
+    const fn of(self, byte: u8) -> u8 {
+        match (self, byte) {
+            (Self::Folded, byte) => fold(byte),
+            (Self::Base64, b'+' | b'-' | b' ') => b'+',
+            (Self::Base64, b'/' | b'_') => b'/',
+            (_, b'+') => b' ',
+            (Self::AnyCase, byte) => byte.to_ascii_lowercase(),
+            (_, byte) => byte,
+        }
+    }
+}
+
+/// What a byte is to the automaton: letters without their case, what separates numbers as a blank,
+/// and the last two digits of either alphabet of base64 as one.
+pub(super) const fn fold(byte: u8) -> u8 {
+    FOLDED[byte as usize]
+}
+
+const FOLDED: [u8; 256] = {
+    let mut folded = [0; 256];
+    let mut byte = 0;
+    while byte < folded.len() {
+        folded[byte] = match byte as u8 {
+            b'+' | b'-' | b',' | b':' | b';' | b'\t' => b' ',
+            b'_' => b'/',
+            other => other.to_ascii_lowercase(),
+        };
+        byte += 1;
+    }
+    folded
+};
 
 /// Whether a byte is a digit of base64 in one of its alphabets.
 pub(super) const fn is_base64(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_')
 }
 
-/// All patterns of all secrets, labelled by their numbers, without duplicates.
-pub(super) fn of<'a>(secrets: impl Iterator<Item = &'a Secret>) -> Vec<Pattern> {
+/// All patterns of all secrets, labelled by their numbers, without duplicates; and which secrets
+/// are not looked for in their rare encodings, since there is too much of them.
+pub(super) fn of<'a>(secrets: impl Iterator<Item = &'a Secret>) -> (Vec<Pattern>, Vec<u32>) {
     let mut patterns = Patterns::default();
+    let mut all = Vec::new();
     for (label, secret) in (0..).zip(secrets) {
         for needle in needles(secret.expose()) {
-            patterns.add_encodings(label, &needle);
+            patterns.add_common(label, &needle);
+            all.push((needle.len(), label, needle));
         }
     }
-    patterns.list
-}
-
-/// A value, and what of it may turn up by itself.
-fn needles(value: &[u8]) -> BTreeSet<Vec<u8>> {
-    let mut needles = BTreeSet::new();
-    let mut add = |needle: &[u8]| {
-        if needle.len() >= MIN_VALUE_BYTES {
-            needles.insert(needle.to_vec());
-        }
-    };
-    add(value);
-    add(value.trim_ascii());
-    if value.contains(&b'\n') {
-        for line in value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii) {
-            // The frame of a PEM file (RFC 7468) is no secret.
-            if line.len() >= MIN_LINE_BYTES && !line.starts_with(b"-----") {
-                add(line);
-            }
+    // The shortest first: as many as there is room for.
+    all.sort_unstable();
+    let mut left_out = Vec::new();
+    for (_, label, needle) in all {
+        match patterns.symbols {
+            ..MAX_RARE_SYMBOLS => patterns.add_rare(label, &needle),
+            _ => left_out.push(label),
         }
     }
-    if std::str::from_utf8(value).is_err() {
-        // Bytes that were taken for Latin-1, as `\u00ff` in JSON.
-        let text: String = value.iter().map(|byte| char::from(*byte)).collect();
-        add(text.as_bytes());
-    }
-    needles
+    left_out.sort_unstable();
+    left_out.dedup();
+    (patterns.list, left_out)
 }
 
 #[derive(Default)]
 struct Patterns {
     list: Vec<Pattern>,
-    seen: BTreeSet<Vec<u8>>,
+    seen: BTreeMap<(Compare, Vec<u8>), usize>,
+    /// Of all patterns.
+    symbols: usize,
 }
 
 impl Patterns {
-    fn add_encodings(&mut self, label: u32, needle: &[u8]) {
-        self.add(label, needle, false, false);
-        let lower = hex::encode(needle);
-        self.add(label, lower.as_bytes(), false, false);
-        self.add(label, lower.to_ascii_uppercase().as_bytes(), false, false);
-        for engine in [STANDARD, URL_SAFE, STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
-            let text = engine.encode(needle);
-            self.add(label, text.as_bytes(), false, false);
+    /// As it is, in hexadecimal digits and in base64.
+    fn add_common(&mut self, label: u32, needle: &[u8]) {
+        let compare = match needle.len() {
+            MIN_ANY_CASE_BYTES.. => Compare::AnyCase,
+            _ => Compare::Exactly,
+        };
+        self.add(label, needle, compare);
+        self.add(label, hex::encode(needle).as_bytes(), Compare::Folded);
+        for text in digits::base64(needle) {
+            self.add(label, &text, Compare::Base64);
         }
-        for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
-            for before in 0..3 {
-                self.add_within(label, needle, &engine, before);
+        for within in digits::within_base64(needle) {
+            self.add_within(label, &within, Compare::Base64);
+        }
+    }
+
+    /// What takes more patterns than it is met with.
+    fn add_rare(&mut self, label: u32, needle: &[u8]) {
+        for list in digits::lists(needle) {
+            self.add(label, &list, Compare::Folded);
+        }
+        for within in digits::within_base32(needle) {
+            self.add_within(label, &within, Compare::Folded);
+        }
+        for within in digits::within_base64_twice(needle) {
+            self.add_within(label, &within, Compare::Base64);
+        }
+        if let Ok(text) = std::str::from_utf8(needle) {
+            let wide: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            for within in digits::within_base64(&wide) {
+                self.add_within(label, &within, Compare::Base64);
             }
         }
     }
 
-    /// The digits of base64 that depend on the needle alone when `before` bytes, modulo three,
-    /// were encoded before it and anything behind it. A digit at either end that shares its bits
-    /// with the neighbour is redacted with them.
-    fn add_within(&mut self, label: u32, needle: &[u8], engine: &impl Engine, before: usize) {
-        let padded = [&[0; 3][..before], needle].concat();
-        let text = engine.encode(&padded);
-        let (first, end) = ((before * 8).div_ceil(6), padded.len() * 8 / 6);
-        let digits = &text.as_bytes()[first..end];
-        self.add(label, digits, before != 0, !padded.len().is_multiple_of(3));
+    fn add(&mut self, label: u32, text: &[u8], compare: Compare) {
+        let (left, right) = (false, false);
+        let digits = text.to_vec();
+        self.add_within(
+            label,
+            &Within {
+                digits,
+                left,
+                right,
+            },
+            compare,
+        );
     }
 
-    fn add(&mut self, label: u32, text: &[u8], left: bool, right: bool) {
+    /// A digit at either end that shares its bits with the neighbour is redacted with them.
+    fn add_within(&mut self, label: u32, within: &Within, compare: Compare) {
+        let text = &within.digits;
         if text.len() < MIN_VALUE_BYTES {
             return;
         }
-        let pieces = text.len().div_ceil(MAX_SYMBOLS);
+        // Each piece has a symbol in common with the next, so that what is dropped between two lines
+        // lies within one; the last overlaps its neighbour by more, so that none is short.
+        let pieces = (text.len() - 1).div_ceil(MAX_SYMBOLS - 1);
         for piece in 0..pieces {
-            // The last piece overlaps its neighbour, so that none is short.
-            let end = ((piece + 1) * MAX_SYMBOLS).min(text.len());
-            let start = if pieces == 1 { 0 } else { end - MAX_SYMBOLS };
-            let symbols: Vec<u8> = text[start..end].iter().map(|byte| fold(*byte)).collect();
-            let (left, right) = (left && piece == 0, right && piece + 1 == pieces);
-            if self.seen.insert(symbols.clone()) {
-                self.list.push(Pattern {
-                    symbols,
-                    label,
-                    left,
-                    right,
-                });
-            } else if (left || right)
-                && let Some(same) = self.find(&symbols)
-            {
-                same.left |= left;
-                same.right |= right;
-            }
+            let end = (piece * (MAX_SYMBOLS - 1) + MAX_SYMBOLS).min(text.len());
+            let start = end.saturating_sub(MAX_SYMBOLS);
+            let (left, right) = (
+                within.left && piece == 0,
+                within.right && piece + 1 == pieces,
+            );
+            let text: Vec<u8> = text[start..end].iter().map(|b| compare.of(*b)).collect();
+            self.add_piece(label, text, compare, (left, right));
         }
     }
 
-    fn find(&mut self, symbols: &[u8]) -> Option<&mut Pattern> {
-        self.list
-            .iter_mut()
-            .find(|pattern| pattern.symbols() == symbols)
+    fn add_piece(
+        &mut self,
+        label: u32,
+        text: Vec<u8>,
+        compare: Compare,
+        (left, right): (bool, bool),
+    ) {
+        if let Some(same) = self.seen.get(&(compare, text.clone())) {
+            let same = &mut self.list[*same];
+            same.left |= left;
+            same.right |= right;
+            return;
+        }
+        self.symbols += text.len();
+        self.seen.insert((compare, text.clone()), self.list.len());
+        self.list.push(Pattern {
+            text,
+            compare,
+            label,
+            left,
+            right,
+        });
     }
 }

@@ -1,8 +1,10 @@
 //! Redaction, whatever the encoding and however a stream is cut.
 
+mod cut;
 mod encodings;
 mod examples;
 mod properties;
+mod table;
 
 use super::Redactor;
 use crate::secret::Secret;
@@ -16,7 +18,7 @@ fn redactor(secrets: &[(&str, &[u8])]) -> Redactor {
         .expect("they are redactable")
 }
 
-/// What comes out when `text` is pushed in parts that end at `cuts`.
+/// What comes out when `text`, which is complete, is pushed in parts that end at `cuts`.
 fn in_parts(redactor: &Redactor, text: &[u8], cuts: &[usize]) -> Vec<u8> {
     let mut cuts: Vec<_> = cuts.iter().map(|cut| cut % (text.len() + 1)).collect();
     cuts.extend([0, text.len()]);
@@ -26,7 +28,7 @@ fn in_parts(redactor: &Redactor, text: &[u8], cuts: &[usize]) -> Vec<u8> {
     for pair in cuts.windows(2) {
         out.extend_from_slice(&stream.push(&text[pair[0]..pair[1]]));
     }
-    out.extend_from_slice(&stream.finish());
+    out.extend_from_slice(&stream.end().0);
     out
 }
 

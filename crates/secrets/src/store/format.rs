@@ -77,7 +77,7 @@ impl SlotRecord {
     pub(super) fn root(&self, key: &WrappingKey, tenant: &str) -> Result<KeyBytes, Flaw> {
         let root = self.root.open(key.bytes(), &root_place(tenant, key.id()));
         let root = root.map_err(|_| Flaw::Unauthentic)?;
-        KeyBytes::from_slice(&root).ok_or(Flaw::Unauthentic)
+        KeyBytes::from_slice(root.as_slice()).ok_or(Flaw::Unauthentic)
     }
 }
 
@@ -159,14 +159,12 @@ impl VersionRecord {
     fn unwrap(&self, at: At<'_>, key: &WrappingKey) -> Result<KeyBytes, Flaw> {
         let data_key = self.data_key.open(key.bytes(), &at.data_key(key.id()));
         let data_key = data_key.map_err(|_| Flaw::Unauthentic)?;
-        KeyBytes::from_slice(&data_key).ok_or(Flaw::Unauthentic)
+        KeyBytes::from_slice(data_key.as_slice()).ok_or(Flaw::Unauthentic)
     }
 
     pub(super) fn open(&self, at: At<'_>, key: &WrappingKey) -> Result<Secret, Flaw> {
         let value = self.value.open(&self.unwrap(at, key)?, &at.value());
-        value
-            .map(|value| Secret::new(&value))
-            .map_err(|_| Flaw::Unauthentic)
+        value.map(Secret::from).map_err(|_| Flaw::Unauthentic)
     }
 
     /// Wraps the data key under `new` instead of `old`; the value's ciphertext stays.
@@ -250,7 +248,7 @@ impl Parts<'_> {
     /// Opens the body, and with it authenticates the header.
     pub(super) fn open(&self, root: &KeyBytes) -> Result<Body, Flaw> {
         let sealed = Sealed::from_bytes(self.sealed.to_vec()).ok_or(Flaw::Unauthentic)?;
-        let text = sealed.open(root, &body_place(self.clear));
+        let text = sealed.open_document(root, &body_place(self.clear));
         let text = text.map_err(|_| Flaw::Unauthentic)?;
         let body: Body =
             serde_json::from_slice(&text).map_err(|_| Flaw::Body("its content does not parse"))?;

@@ -248,3 +248,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_password_that_is_looked_up_with_a_name_is_in_no_record() {
+    for (asked, recorded) in [
+        ("user:canary@api.example", "…@api.example"),
+        ("canary@evil.example", "…@evil.example"),
+        ("user:canary", "user:…"),
+    ] {
+        let (refused, _) = ask(&query(asked, TYPE::A)).refused.expect("a record");
+        assert_eq!(refused.as_deref(), Some(recorded));
+    }
+}

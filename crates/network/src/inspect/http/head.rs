@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::{Target, not_http};
 use crate::{
+    inspect::without_userinfo,
     name::HostName,
     reason::{Reason, ReasonCode},
 };
@@ -250,7 +251,8 @@ impl Known<'_> {
             Reason::new(
                 ReasonCode::HostMismatch,
                 format!(
-                    "a request is for `{authority}`, not for the declared `{}`",
+                    "a request is for `{}`, not for the declared `{}`",
+                    without_userinfo(authority),
                     self.to
                 ),
             )

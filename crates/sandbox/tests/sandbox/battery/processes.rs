@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{
-    Probe,
+    Probe, Refusal,
     call::{call, done, holds, numbered},
     probe,
 };
@@ -72,10 +72,21 @@ fn shares() -> Vec<Probe> {
             done(call!(SYS_prlimit64, 0, libc::RLIMIT_RTPRIO, &mut limit, 0))
         }),
         probe("leave a dump of its memory", |_| {
-            let mut limit = [u64::MAX, u64::MAX];
-            done(call!(SYS_prlimit64, 0, libc::RLIMIT_CORE, &mut limit, 0))
+            holds(limit_of_dumps(u64::MAX)? > 1)
+        }),
+        // At 1 the kernel takes the program that `core_pattern` names for what is being dumped.
+        probe("have its memory piped to a program of the host", |_| {
+            holds(limit_of_dumps(0)? == 0)
         }),
     ]
+}
+
+/// The limit of dumps after it was set, or said to be.
+fn limit_of_dumps(wanted: u64) -> Result<u64, Refusal> {
+    let mut limit = [wanted, wanted];
+    call!(SYS_prlimit64, 0, libc::RLIMIT_CORE, &mut limit, 0)?;
+    call!(SYS_prlimit64, 0, libc::RLIMIT_CORE, 0, &mut limit)?;
+    Ok(limit[0])
 }
 
 /// Going first, and holding what others wait for.

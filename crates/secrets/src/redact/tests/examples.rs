@@ -21,8 +21,9 @@ fn text_without_a_secret_is_not_even_copied() {
     let line = "nothing to see here: 100% of s3cr3t\\n %20 \\u0041\n";
     assert!(matches!(redactor.redact_str(line), Cow::Borrowed(same) if same == line));
     let mut stream = redactor.stream();
-    let given = stream.push(b"a line of a log\n");
-    assert!(matches!(given, Cow::Borrowed(b"a line of a log\n")));
+    // No digit at its end, with which one of the encodings could begin.
+    let given = stream.push(b"a line of a log.\n");
+    assert!(matches!(given, Cow::Borrowed(b"a line of a log.\n")));
 }
 
 #[test]

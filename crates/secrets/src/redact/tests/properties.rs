@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::encodings::{Choices, in_lines, json, percent};
 use super::{in_parts, redactor, text};
 
-fn value() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn value() -> impl Strategy<Value = Vec<u8>> {
     let bytes = prop::collection::vec(any::<u8>(), 4..150);
     let ascii = "[ -~]{4,40}".prop_map(String::into_bytes);
     let unicode = "\\PC{4,40}".prop_map(String::into_bytes);
@@ -136,15 +136,33 @@ proptest! {
     fn what_is_held_back_is_bounded(
         value in value(),
         stream in prop::collection::vec(
-            prop::sample::select(vec!["%5", "\\u00", "5c", "a", "\n"]),
-            0..400,
+            prop::sample::select(vec![
+                "%5", "\\u00", "5c", "a", "\n", "\n  ", "\0", "&#x26;", "&", "#0000", "\\U000000", "''",
+            ]),
+            0..2000,
         ),
     ) {
         let redactor = redactor(&[("a", &value)]);
         let mut open = redactor.stream();
         for part in stream {
             open.push(part.as_bytes());
-            prop_assert!(open.held_back() <= 64 * 24 + 24, "{}", open.held_back());
+            // Symbols, the longest escape of escapes, and line feeds with their indentation.
+            prop_assert!(open.held_back() <= 64 * (12 * 12 + 64), "{}", open.held_back());
+        }
+    }
+}
+
+/// One who prints nothing but what stands for nothing is not held in memory.
+#[test]
+fn an_endless_run_of_line_feeds_or_zeros_is_given() {
+    for filler in ["\n", "\0", "\\n", "\n ", "\r\n"] {
+        let redactor = redactor(&[("a", b"hunter22")]);
+        let mut open = redactor.stream();
+        open.push(b"hunt");
+        let block = filler.repeat(1000);
+        for _ in 0..100 {
+            open.push(block.as_bytes());
+            assert!(open.held_back() <= 2000, "{filler:?}: {}", open.held_back());
         }
     }
 }
