@@ -6,8 +6,8 @@
 //! to read.
 //!
 //! One difference cannot be written away: a server that does not read a body takes it for the next
-//! request. So a method that has none by its meaning may have none, and any other request with a
-//! body is the last of its connection, and says so.
+//! request. So a method that has none by its meaning may have none, and any other request is the
+//! last of its connection, and says so, if its body is long or has blanks or line ends in it.
 
 mod head;
 
@@ -40,6 +40,8 @@ pub struct Requests {
     place: Place,
     /// How many of the bytes that were offered and not taken have been looked at.
     seen: usize,
+    /// How many have to be there before it is worth looking again.
+    awaited: usize,
 }
 
 impl Requests {
@@ -50,6 +52,7 @@ impl Requests {
             port,
             place: Place::Head,
             seen: 0,
+            awaited: 0,
         }
     }
 
@@ -66,7 +69,7 @@ impl Requests {
             if step == 0 {
                 break;
             }
-            self.seen = 0;
+            (self.seen, self.awaited) = (0, 0);
             taken += step;
         }
         Ok(taken)
@@ -97,7 +100,7 @@ impl Requests {
                 [b'\r'] => Ok(0),
                 _ => Err(not_http(
                     "a request comes after one that is the last of its connection: one with a \
-                     body, of HTTP/1.0, or with `Connection: close`",
+                     body of several words, of HTTP/1.0, or with `Connection: close`",
                 )),
             },
         }
@@ -162,10 +165,10 @@ impl Requests {
     }
 
     fn head(&mut self, bytes: &[u8], forward: &mut Vec<u8>) -> Result<usize, Reason> {
-        let new = &bytes[self.seen.min(bytes.len())..];
-        if new.iter().any(|b| is_control(*b)) {
-            return Err(not_http("a request head has control characters"));
+        if bytes.len() < self.awaited {
+            return Ok(0);
         }
+        let new = &bytes[self.seen.min(bytes.len())..];
         // Only whole lines are read, and again only when there is another: who sends a head byte by
         // byte does not have it read as often.
         let last_line = new.iter().rposition(|b| *b == b'\n');
@@ -179,6 +182,9 @@ impl Requests {
         };
         let length = match parsed {
             Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
+            Ok(httparse::Status::Partial) if new.iter().any(|b| is_control(*b)) => {
+                return Err(not_http("a request head has control characters"));
+            }
             Ok(httparse::Status::Partial) if bytes.len() < MAX_HEAD => return Ok(0),
             Ok(_) => {
                 let text = format!("a request head is longer than {MAX_HEAD} bytes");
@@ -190,10 +196,27 @@ impl Requests {
             }
             Err(fault) => return Err(not_http(format!("a request is malformed: {fault}"))),
         };
+        if bytes[..length].iter().any(|b| is_control(*b)) {
+            return Err(not_http("a request head has control characters"));
+        }
         if has_lone_line_end(&bytes[..length]) {
             return Err(not_http("a line of a request head ends without CRLF"));
         }
-        let head = head::Head::read(&request, &self.target, self.port)?;
+        let mut head = head::Head::read(&request, &self.target, self.port)?;
+        let body = match short_body(&head, length) {
+            Some(end) if bytes.len() < end => {
+                (self.seen, self.awaited) = (0, end);
+                return Ok(0);
+            }
+            Some(end) => &bytes[length..end],
+            None => &[],
+        };
+        if !body.is_empty() && body.iter().all(u8::is_ascii_graphic) {
+            head.is_last = false;
+            head.write(&mut *forward);
+            forward.extend_from_slice(body);
+            return Ok(length + body.len());
+        }
         head.write(&mut *forward);
         self.place = match head.framing {
             Framing::Length(length) if length > 0 => Place::Body(length),
@@ -202,6 +225,19 @@ impl Requests {
             Framing::None | Framing::Length(_) => Place::Head,
         };
         Ok(length)
+    }
+}
+
+/// Where the body of a request ends that is short enough to be looked at as a whole, before any of it
+/// is passed on. One without blanks and line ends, as forms are sent, leaves a server that does not
+/// read it nothing to misread but the method of the next request; so another may follow.
+fn short_body(head: &head::Head<'_>, length: usize) -> Option<usize> {
+    match head.framing {
+        Framing::Length(body) if head.is_last_by_body => usize::try_from(body)
+            .ok()
+            .and_then(|body| length.checked_add(body))
+            .filter(|end| *end <= MAX_HEAD),
+        _ => None,
     }
 }
 

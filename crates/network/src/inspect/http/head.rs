@@ -65,6 +65,8 @@ pub(super) struct Head<'r> {
     pub(super) framing: Framing,
     /// Whether no other request may follow.
     pub(super) is_last: bool,
+    /// Whether that is so for its body alone, which comes without being asked for.
+    pub(super) is_last_by_body: bool,
 }
 
 impl<'r> Head<'r> {
@@ -99,7 +101,10 @@ impl<'r> Head<'r> {
             )));
         }
         expectation(&fields, has_body)?;
-        let is_last = closes(&fields)? || has_body || minor_version == 0;
+        let is_last = closes(&fields)? || minor_version == 0;
+        let expects = fields
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("expect"));
         Ok(Self {
             method,
             target,
@@ -107,7 +112,8 @@ impl<'r> Head<'r> {
             host,
             fields,
             framing,
-            is_last,
+            is_last: is_last || has_body,
+            is_last_by_body: has_body && !is_last && !expects,
         })
     }
 

@@ -119,7 +119,7 @@ fn a_later_request_of_the_connection_is_held_to_the_same_host() {
 #[test]
 fn nothing_comes_after_a_request_that_is_the_last_of_its_connection() {
     let last = [
-        "POST / HTTP/1.1\r\nHost: api.example\r\nContent-Length: 5\r\n\r\nhello",
+        "POST / HTTP/1.1\r\nHost: api.example\r\nContent-Length: 9\r\n\r\nhello you",
         "POST / HTTP/1.1\r\nHost: api.example\r\nTransfer-Encoding: chunked\r\n\r\n\
          5;x=y\r\nhello\r\n0\r\n\r\n",
         "GET / HTTP/1.0\r\nHost: api.example\r\nConnection: keep-alive\r\n\r\n",
@@ -137,6 +137,41 @@ fn nothing_comes_after_a_request_that_is_the_last_of_its_connection() {
             let refusal = code(&format!("{last}{next}"));
             assert_eq!(refusal, Err(ReasonCode::NotHttp), "{last}{next}");
         }
+    }
+}
+
+#[test]
+fn another_request_may_follow_a_body_that_no_server_can_take_for_one() {
+    let post = |body: &str| {
+        let length = body.len();
+        format!("POST /t HTTP/1.1\r\nHost: api.example\r\nContent-Length: {length}\r\n\r\n{body}")
+    };
+    let next = get("api.example");
+    let form = post("grant_type=client_credentials&scope=a+b%20c&to=http://evil.example/");
+    for pieces in [form.len() + next.len(), 7, 1] {
+        let (mut requests, mut forward) = (requests(), Vec::new());
+        let bytes = format!("{form}{next}").into_bytes();
+        let (mut taken, mut offered) = (0, 0);
+        while offered < bytes.len() {
+            offered = (offered + pieces).min(bytes.len());
+            let advanced = requests.advance(&bytes[taken..offered], &mut forward);
+            taken += advanced.expect("both are for the declared host");
+        }
+        assert_eq!(taken, bytes.len(), "in pieces of {pieces}");
+        let told = String::from_utf8(forward).expect("text");
+        assert!(!told.contains("Connection: close"), "{told}");
+    }
+    // White space, also that of other alphabets, or more than is looked at.
+    let long = "x".repeat(MAX_HEAD);
+    for body in [
+        "a b", "a\tb", "a\nb", "a\r\nb", "a\u{a0}b", "a\u{85}b", "a\u{1c}b", &long,
+    ] {
+        let refused = code(&format!("{}{next}", post(body)));
+        assert_eq!(refused, Err(ReasonCode::NotHttp), "{body:?}");
+        assert!(
+            forwarded(&post(body)).contains("Connection: close"),
+            "{body:?}"
+        );
     }
 }
 
