@@ -108,6 +108,15 @@ impl Task {
             .split_first()
             .ok_or_else(|| Failure::new(name, "it has no command"))?;
         let mut command = Command::new(program);
+        // What cargo says of this program would be taken for a change by build scripts that look at it
+        // (ring's does): everything above them would be compiled anew after each build by hand.
+        let own =
+            |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(own) {
+                command.env_remove(name);
+            }
+        }
         command
             .args(arguments)
             .envs(self.env.iter().map(|(key, value)| (key, value)))
