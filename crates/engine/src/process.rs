@@ -1,13 +1,15 @@
 //! The engine as a process of its own: a request in, a result out, one exit status.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use barecount_dataset::stage::{Limits, decode_parquet};
+use barecount_dataset::stage::{Limits, StageError, decode_parquet};
+use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::acceptance::{AcceptanceSpec, TestResult, check_acceptance};
@@ -180,11 +182,27 @@ fn carry_out(request: &Request) -> Result<Response, EngineError> {
 }
 
 fn decode(files: &DecodeSpec) -> Result<Response, EngineError> {
-    let rows = fs::OpenOptions::new().write(true).open(&files.rows);
-    let rows = BufWriter::with_capacity(PIPE_BYTES, rows.map_err(setup)?);
-    decode_parquet(&files.folder, &files.files, &files.limits, rows)
-        .map_err(|source| EngineError::Decoding { source })?;
+    let failed = |source| EngineError::Decoding { source };
+    let rows = open_rows(&files.rows).map_err(|source| {
+        let path = files.rows.clone();
+        failed(StageError::Write { path, source })
+    })?;
+    let rows = BufWriter::with_capacity(PIPE_BYTES, rows);
+    decode_parquet(&files.folder, &files.files, &files.limits, rows).map_err(failed)?;
     Ok(Response::Decoded)
+}
+
+/// Opens what rows are written to. A pipe that nobody reads any more is not waited for: its reader was
+/// there before this process.
+fn open_rows(path: &Path) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let rows = match open(path, flags, Mode::empty()) {
+        Err(Errno::NXIO) => return Err(io::ErrorKind::BrokenPipe.into()),
+        rows => File::from(rows?),
+    };
+    // Whoever reads sets the pace.
+    fcntl_setfl(&rows, OFlags::WRONLY)?;
+    Ok(rows)
 }
 
 fn setup(error: io::Error) -> EngineError {

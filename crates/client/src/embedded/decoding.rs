@@ -24,6 +24,7 @@ use rustix::{
     fs::{CWD, FileType, Mode, OFlags, mknodat, open},
     io::Errno,
 };
+use tokio::sync::Notify;
 
 use super::{
     blocking::blocking,
@@ -35,6 +36,8 @@ use super::{
 const PIPE: &str = ".rows";
 /// Longer than rows are staged; a stop ends it at once.
 const TIMEOUT: Duration = Duration::from_secs(6 * 3600);
+/// How long an engine may go on when its rows are not read any more.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// Decodes what work wrote.
 pub(super) struct Decoding {
@@ -90,21 +93,42 @@ impl Decoding {
         };
         let (asked, (rows, alive)) = self.engine.ask(&question, Rows::begin).await?;
         let into = into.to_owned();
-        let staging = blocking(move || stage::stage_decoded(&files, rows, &into, &spec, &watched));
+        let failed = Notify::new();
+        let staging = async {
+            let staged =
+                blocking(move || stage::stage_decoded(&files, rows, &into, &spec, &watched)).await;
+            if !matches!(staged, Ok(Ok(_))) {
+                failed.notify_one();
+            }
+            staged
+        };
+        // An engine whose rows nobody takes any more ends by itself, and says why if it was the
+        // first to fail.
+        let unread = async {
+            failed.notified().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        let unanswered = |message: &str| DataError::Host {
+            code: codes::STAGING_FAILED.id,
+            message: message.to_owned(),
+        };
         let answered = async {
             let answered = tokio::select! {
                 answered = asked.answer() => answered,
-                () = from.watch.stopped() => Err(DataError::Host {
-                    code: codes::STAGING_FAILED.id,
-                    message: "the decoding was stopped".to_owned(),
-                }),
+                () = from.watch.stopped() => Err(unanswered("the decoding was stopped")),
+                () = unread => Err(unanswered("the decoding went on when its rows were not read")),
             };
             asked.end().await;
             drop(alive);
             answered
         };
         let (answered, staged) = tokio::join!(answered, staging);
-        conclude(output, memory_bytes, answered?, staged?)
+        let staged = staged?;
+        match (answered, staged) {
+            // What ended it says more than that it was ended.
+            (Err(_), Err(error)) => Err(letters::stage_error(output, &error)),
+            (answered, staged) => conclude(output, memory_bytes, answered?, staged),
+        }
     }
 }
 

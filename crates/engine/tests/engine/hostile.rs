@@ -279,3 +279,23 @@ fn requests_that_are_none_are_a_matter_of_configuration() -> Outcome {
     );
     Ok(())
 }
+
+#[test]
+fn rows_that_nobody_reads_end_their_decoding_at_once() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let (rows, result) = (folder.path().join("rows"), folder.path().join("result"));
+    let fifo = rustix::fs::FileType::Fifo;
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &rows, fifo, mode, 0)?;
+    let request = serde_json::json!({ "decode": {
+        "folder": folder.path(), "files": [], "limits": {}, "rows": rows,
+    }});
+    // It may not wait for a reader, who was there before and has gone.
+    engine_main(request.to_string().as_bytes(), &result);
+    let response: Response = serde_json::from_slice(&fs::read(&result)?)?;
+    let Response::Failed { kind, .. } = response else {
+        return Err(format!("nobody had the rows: {response:?}").into());
+    };
+    assert_eq!(kind, FailureKind::Write);
+    Ok(())
+}
