@@ -124,6 +124,21 @@ fn a_table_whose_log_was_forged_as_well_does_not_verify() -> Outcome {
     Ok(())
 }
 
+#[test]
+fn a_table_that_is_gone_with_its_log_does_not_verify_and_one_that_was_dropped_does() -> Outcome {
+    let place = place();
+    NUMBERS.runs(&place, "CAST(3 AS BIGINT) AS n");
+    told(&place, &["datasets", "drop", "kpi.rows", "--yes"]).exits_with(0);
+    told(&place, &["evidence", "verify", "--data"])
+        .exits_with(0)
+        .tells("the rows of 2 commits are those that were signed");
+    fs_err::remove_dir_all(place.state().join("datasets/demo/kpi/rows"))?;
+    told(&place, &["evidence", "verify", "--data"])
+        .exits_with(7)
+        .tells("datasets of demo: kpi.rows, entry");
+    Ok(())
+}
+
 fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest as _;
     format!("{:x}", sha2::Sha256::digest(bytes))
