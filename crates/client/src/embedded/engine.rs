@@ -28,6 +28,9 @@ const MAX_RESULT_BYTES: u64 = 1 << 20;
 /// Where the engine leaves its result, in its output folder.
 pub(super) const RESULT: &str = ".engine.json";
 
+/// How an engine ends that is refused memory, where the host has no control groups that end it.
+const ABORTED: End = End::Signalled { signal: 6 };
+
 /// Memory of an engine process that is not for rows: code, plans, read buffers.
 const ENGINE_OVERHEAD_BYTES: u64 = 160 << 20;
 /// Memory for rows that an engine gets at the least.
@@ -199,7 +202,9 @@ impl Asked {
         let ended = ended.map_err(|error| unasked(self.question, &error))?;
         match read(&self.launch.places.output.join(RESULT)) {
             Some(response) => Ok(Answer::Told(response)),
-            None if ended.end == End::OutOfMemory => Ok(Answer::OutOfMemory),
+            None if ended.end == End::OutOfMemory || ended.end == ABORTED => {
+                Ok(Answer::OutOfMemory)
+            }
             None => Err(DataError::Host {
                 code,
                 message: format!("{what} came to no result: {:?}", ended.end),

@@ -14,6 +14,8 @@ use parquet::{
     file::properties::WriterProperties,
 };
 
+use crate::ordinary::Home;
+
 /// A Parquet file of one text, which so many rows have.
 fn repeated(text: &str, rows: usize) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
     let keys = Int32Array::from(vec![0; rows]);
@@ -88,6 +90,16 @@ fn a_file_that_unpacks_to_more_than_its_stage_may_use_fails_that_stage_alone() -
     place.nothing_is_left();
     let shown = place.barecount(["outputs", "show", "raw.rows"]).finish();
     shown.exits_with(0);
+    Ok(())
+}
+
+#[test]
+fn where_there_are_no_control_groups_it_fails_that_stage_as_well() -> Outcome {
+    let home = Home::of(place(&repeated(&"x".repeat(700 << 10), 2048)?));
+    home.barecount(&["run", "pipeline.yaml"])
+        .fails_with(1, "BC0703")
+        .tells("take more memory to decode than the");
+    home.place.nothing_is_left();
     Ok(())
 }
 
