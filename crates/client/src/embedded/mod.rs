@@ -401,6 +401,12 @@ fn ledger(
             .with_help(help)
     })?;
     let mark = HighWater::of(state);
+    if mark.is_none() {
+        tracing::warn!(
+            "there is no folder for this user's keys: it would not be noticed if the state folder \
+             were put back to an older copy; set HOME"
+        );
+    }
     let runtime = tokio::runtime::Handle::current();
     ledger::spawn(log, mark, control.ledger_port(), entries, runtime)
         .map_err(|error| unusable("the ledger's thread cannot be started", &error))
