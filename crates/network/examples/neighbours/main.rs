@@ -10,18 +10,21 @@ mod floods;
 #[expect(dead_code, reason = "the other examples use the rest")]
 #[path = "../measuring/mod.rs"]
 mod measuring;
+#[expect(dead_code, reason = "another example uses the rest")]
+#[path = "../measuring/role.rs"]
+mod role;
 mod roles;
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use barecount_network::{NameServer, resolver::Resolver};
 use floods::Flood;
 use measuring::Outcome;
+use role::{Role, raise_descriptor_limit};
 
 /// Where the insides of the brokers are in place of sandboxes: of the steady stage and of the other.
 const INSIDES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 64, 0, 1), Ipv4Addr::new(127, 65, 0, 1)];
@@ -47,61 +50,16 @@ fn main() -> Outcome<()> {
     }
 }
 
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    // Where that is not allowed, what does not fit fails, and says so.
-    let _ = setrlimit(Resource::Nofile, limit);
-}
-
-/// A process of this program in another role, ended when dropped.
-struct Role {
-    child: Child,
-    said: String,
-}
-
-impl Role {
-    fn start(arguments: &[&str]) -> Outcome<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut said = String::new();
-        let output = child.stdout.take().ok_or("no output")?;
-        BufReader::new(output).read_line(&mut said)?;
-        Ok(Self { child, said })
-    }
-
-    /// Seconds of processor time so far.
-    fn processor_time(&self) -> Outcome<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let (_, after) = stat.rsplit_once(')').ok_or("no name")?;
-        let fields: Vec<&str> = after.split_whitespace().collect();
-        let (user, system): (u32, u32) = (fields[11].parse()?, fields[12].parse()?);
-        Ok(f64::from(user + system) / 100.0)
-    }
-}
-
-impl Drop for Role {
-    fn drop(&mut self) {
-        // It is gone already if this fails.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn measure() -> Outcome<()> {
     let service = Role::start(&["service"])?;
-    let service: (SocketAddr, Role) = (service.said.trim().parse()?, service);
-    let agent = Role::start(&["agent", &service.0.to_string()])?;
+    let reached = service.address()?;
+    let agent = Role::start(&["agent", &reached.to_string()])?;
     let name_servers: Vec<SocketAddr> = agent
         .said
         .split_whitespace()
         .map(str::parse)
         .collect::<Result<_, _>>()?;
-    let port = service.0.port();
+    let port = reached.port();
     let steady = SocketAddr::new(look_up(name_servers[0])?, port);
     let other = SocketAddr::new(look_up(name_servers[1])?, port);
     let mut stream = TcpStream::connect(steady)?;

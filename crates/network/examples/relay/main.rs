@@ -8,19 +8,22 @@
 mod beside;
 #[path = "../measuring/mod.rs"]
 mod measuring;
+#[expect(dead_code, reason = "another example uses the rest")]
+#[path = "../measuring/role.rs"]
+mod role;
 mod roles;
 
 use std::{
     error::Error,
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use barecount_network::{NameServer, resolver::Resolver};
 use beside::Attached;
 use measuring::{Outcome, ROUNDS};
+use role::{Role, raise_descriptor_limit};
 
 const OPEN_FLOWS: usize = 1_000;
 /// The ways that are made of nothing but what is built here.
@@ -45,74 +48,21 @@ fn main() -> Outcome<()> {
     }
 }
 
-/// A thousand flows are two thousand descriptors.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    // Where that is not allowed, the flows that do not fit fail, and say so.
-    let _ = setrlimit(Resource::Nofile, limit);
-}
-
-/// A process of this program in another role, ended when dropped.
-struct Role {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Role {
-    fn start(arguments: &[&str]) -> Outcome<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        let output = child.stdout.take().ok_or("no output")?;
-        BufReader::new(output).read_line(&mut line)?;
-        let address = line.trim().parse()?;
-        Ok(Self { child, address })
-    }
-
-    /// Ends it by itself, and waits until it has.
-    fn let_go(mut self) -> Outcome<()> {
-        drop(self.child.stdin.take());
-        self.child.wait()?;
-        Ok(())
-    }
-
-    fn resident_kib(&self) -> Outcome<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-        let digits = line
-            .and_then(|line| line.split_whitespace().nth(1))
-            .ok_or("no VmRSS")?;
-        Ok(digits.parse()?)
-    }
-}
-
-impl Drop for Role {
-    fn drop(&mut self) {
-        // It is gone already if this fails.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn measure(mebibytes: u64) -> Outcome<()> {
     let service = Role::start(&["service"])?;
-    let at = service.address.to_string();
+    let reached = service.address()?;
+    let at = reached.to_string();
     let plain = Role::start(&["plain", &at])?;
-    let port = service.address.port().to_string();
+    let port = reached.port().to_string();
     let broker = Role::start(&["broker", &at, &port])?;
-    let inside = SocketAddr::new(look_up(broker.address)?, service.address.port());
+    let inside = SocketAddr::new(look_up(broker.address()?)?, reached.port());
     let (slirp4netns, pasta) = (Attached::slirp4netns(), Attached::pasta());
     let mut ways = vec![
-        Way::here("direct", service.address),
-        Way::here("plain_splice", plain.address),
+        Way::here("direct", reached),
+        Way::here("plain_splice", plain.address()?),
         Way::here("broker", inside),
     ];
-    let by_gateway = Attached::by_gateway(service.address);
+    let by_gateway = Attached::by_gateway(reached);
     match &slirp4netns {
         Ok(attached) => ways.push(Way::within("slirp4netns", attached, by_gateway)),
         Err(error) => missing("slirp4netns", error.as_ref())?,
@@ -120,7 +70,7 @@ fn measure(mebibytes: u64) -> Outcome<()> {
     match &pasta {
         Ok(attached) => {
             ways.push(Way::within("pasta", attached, by_gateway));
-            ways.push(Way::within("pasta_loopback", attached, service.address));
+            ways.push(Way::within("pasta_loopback", attached, reached));
         }
         Err(error) => missing("pasta", error.as_ref())?,
     }
