@@ -35,6 +35,7 @@ pub(crate) fn limits(assignment: &Assignment) -> Limits {
         pids: resources.pids,
         open_files: resources.open_files,
         scratch_bytes: resources.scratch_bytes,
+        file_bytes: resources.disk_bytes,
         log_bytes: resources.log_bytes,
     }
 }

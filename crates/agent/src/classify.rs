@@ -1,6 +1,9 @@
 //! What an attempt's end means: whose failure it is, under which code.
 
-use barecount_model::run::outcome::{Failure, FailureKind, Metrics};
+use barecount_model::{
+    codes,
+    run::outcome::{Failure, FailureKind, Metrics},
+};
 use barecount_runner::launch::{End, Ended};
 
 /// Exit statuses that mean something beyond "failed", as `sysexits.h` numbers them.
@@ -42,6 +45,9 @@ mod status {
     }
 }
 
+/// `SIGXFSZ` of signal(7): a file was to become larger than `RLIMIT_FSIZE`.
+const FILE_TOO_LARGE: i32 = 25;
+
 /// Whose exit statuses they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -63,6 +69,16 @@ pub(crate) fn failure(end: &End, work: Kind, memory_bytes: u64) -> (Option<Failu
             (Some(failure), Some(*code))
         }
         End::Answered { .. } | End::Stopped => (None, None),
+        End::Signalled {
+            signal: FILE_TOO_LARGE,
+        } => {
+            let message = "the program was ended when a file of its own grew larger than all that its \
+                           size has on disk; write less, or choose a larger size";
+            (
+                Some(application(codes::DISK_USED_UP.id, message.to_owned())),
+                None,
+            )
+        }
         End::Signalled { signal } => {
             let message = format!("the program was ended by signal {signal}");
             (Some(application("BC0602", message)), None)

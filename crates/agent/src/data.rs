@@ -8,6 +8,8 @@ use std::{
 use async_trait::async_trait;
 use barecount_api::assignment::Assignment;
 use barecount_model::{
+    codes,
+    lack::is_of_host,
     pipeline::Output,
     plan::{InputPlan, Pin, WorkPlan},
     run::outcome::{Failure, FailureKind, StagedCheckpoint, StagedDataset},
@@ -57,6 +59,20 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// The same, as this host's failure where that is what brought it about ([`is_of_host`]).
+    #[must_use]
+    pub fn unless_of_host(self, cause: &(dyn std::error::Error + 'static)) -> Self {
+        match self {
+            Self::Data { message, .. } | Self::Work { message, .. } if is_of_host(cause) => {
+                Self::Host {
+                    code: codes::FOLDERS_FAILED.id,
+                    message,
+                }
+            }
+            other => other,
+        }
+    }
+
     /// The code of what happened, which has a page.
     pub fn code(&self) -> &'static str {
         match self {

@@ -98,7 +98,7 @@ impl Agent {
     }
 
     async fn attempt(&self, assignment: &Assignment, live: &Live, found: Option<Found>) {
-        let (outcome, set_aside) = self.carry_out(assignment, live, found).await;
+        let (outcome, set_aside) = self.carry_out_within_budget(assignment, live, found).await;
         let attempt = assignment.attempt.clone();
         let (outcome, set_aside) = self.keep_end(assignment, outcome, set_aside).await;
         let outcome = Box::new(outcome);

@@ -444,7 +444,7 @@ impl Agent {
     }
 }
 
-fn failed(failure: Failure, detail: Value) -> Outcome {
+pub(crate) fn failed(failure: Failure, detail: Value) -> Outcome {
     Outcome {
         result: AttemptResult::Failed(failure),
         exit_code: None,

@@ -8,7 +8,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use barecount_tree::{Aside, Stop};
+use barecount_tree::{Amount, Aside, Linked, Measured, Stop};
+
+/// What a disk has and has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// What this user may still put there.
+    pub left: Amount,
+    /// All of it.
+    pub total: Amount,
+}
 
 /// What is asked of a disk. Each call blocks.
 ///
@@ -87,6 +96,19 @@ pub trait Files: Send + Sync + Debug {
     /// # Errors
     /// Any error of the file system.
     fn names(&self, path: &Path) -> io::Result<Vec<String>>;
+
+    /// The room on the disk that has a folder, or what is to be there.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    fn room(&self, path: &Path) -> io::Result<Room>;
+
+    /// What lies in a folder that somebody else may be filling; looks no further once it is more than
+    /// `most`. One that is not there has nothing.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    fn measure(&self, path: &Path, linked: Linked, most: Amount) -> io::Result<Measured>;
 }
 
 /// The host's own files.
@@ -145,5 +167,29 @@ impl Files for HostFiles {
         entries
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
             .collect()
+    }
+
+    fn room(&self, path: &Path) -> io::Result<Room> {
+        let found = rustix::fs::statvfs(path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        // Some file systems have no number of files that would be the most.
+        let files = |files: u64| match found.f_files {
+            0 => u64::MAX,
+            _ => files,
+        };
+        Ok(Room {
+            left: Amount {
+                bytes: bytes(found.f_bavail),
+                files: files(found.f_favail),
+            },
+            total: Amount {
+                bytes: bytes(found.f_blocks),
+                files: files(found.f_files),
+            },
+        })
+    }
+
+    fn measure(&self, path: &Path, linked: Linked, most: Amount) -> io::Result<Measured> {
+        barecount_tree::measure(path, linked, most)
     }
 }

@@ -13,6 +13,7 @@
 
 mod access;
 mod bounds;
+mod budget;
 mod chain;
 mod classify;
 mod config;
@@ -36,7 +37,7 @@ pub use access::IdentityVerifier;
 pub use config::{Agent, AgentConfig};
 pub use data::{Artifacts, DataError, DataPlane, Located, StagedOutput};
 pub use disk::Disk;
-pub use files::{Files, HostFiles};
+pub use files::{Files, HostFiles, Room};
 pub use letters::{Letters, LettersFull};
 pub use live::StagingWatch;
 pub use places::{StagingFolders, Swept};

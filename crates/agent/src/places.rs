@@ -2,18 +2,18 @@
 //! is removed with that folder is everything the attempt ever wrote outside its commit.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use barecount_runner::launch::{AttemptToken, Places};
-use barecount_tree::{Aside, Left, Stop};
+use barecount_tree::{Amount, Aside, Left, Linked, Measured, Stop};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::files::{Files, HostFiles};
+use crate::files::{Files, HostFiles, Room};
 
 /// The file in an attempt's folder that tells of its launch.
 const NOTE: &str = "launch.json";
@@ -36,7 +36,7 @@ pub struct StagingFolders {
     files: Arc<dyn Files>,
 }
 
-/// What came of removing attempts' folders.
+/// What came of removing attempts' folders, or caches.
 #[derive(Debug, Default)]
 pub struct Swept {
     /// How many were removed.
@@ -232,6 +232,75 @@ impl StagingFolders {
             now: self.files.set_aside(folder, &self.aside).ok(),
             why,
         })
+    }
+
+    /// The room on the disk that they are on.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub(crate) fn room(&self) -> io::Result<Room> {
+        self.files
+            .room(self.root.parent().unwrap_or(Path::new(".")))
+    }
+
+    /// What an attempt has on the disk, and how much of that is its cache; looks no further once it is
+    /// more than `most`. Blocks.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub(crate) fn measure(
+        &self,
+        token: &AttemptToken,
+        cache: &str,
+        most: Amount,
+    ) -> io::Result<(Measured, Amount)> {
+        let folder = self.of(token);
+        let own =
+            ["output", "checkpoint", "staged"].map(|name| (folder.join(name), Linked::Counted));
+        // Inputs may be other names of committed files.
+        let input = (folder.join("input"), Linked::LeftOut);
+        let cache = self
+            .files
+            .measure(&self.caches.join(cache), Linked::Counted, most)?;
+        let mut all = cache;
+        for (place, linked) in own.into_iter().chain([input]) {
+            if all.amount.exceeds(most) {
+                break;
+            }
+            let found = self.files.measure(&place, linked, most)?;
+            all.amount = all.amount.and(found.amount);
+            all.whole &= found.whole;
+        }
+        Ok((all, cache.amount))
+    }
+
+    /// Removes every cache but those of these keys. Blocks. Nothing may be running.
+    ///
+    /// # Errors
+    /// If it is not known what there is.
+    pub fn sweep_caches(&self, keep: &BTreeSet<String>) -> io::Result<Swept> {
+        let names = match self.files.names(&self.caches) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            names => names?,
+        };
+        let mut swept = Swept::default();
+        for name in names.into_iter().filter(|name| !keep.contains(name)) {
+            match self.clear(&self.caches.join(name), &barecount_tree::to_the_end) {
+                Ok(()) => swept.removed += 1,
+                Err(left) => swept.left.push(left),
+            }
+        }
+        Ok(swept)
+    }
+
+    /// Removes a cache. Blocks.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    pub(crate) fn clear_cache(&self, key: &str) -> io::Result<()> {
+        let cache = self.caches.join(key);
+        self.files
+            .remove_folder(&cache, &barecount_tree::to_the_end)
     }
 
     /// The names of all attempts' folders.

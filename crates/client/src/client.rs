@@ -18,7 +18,7 @@ pub use self::{
     pipelines::{Checked, DryRun, Fate, Pipelines},
     runs::Runs,
     secrets::{KeyPlace, Secrets},
-    upkeep::{Removed, Upkeep},
+    upkeep::{Kept, Removed, Upkeep},
 };
 
 /// Everything that a verb asks of the platform. An identifier may be the beginning of one, as long

@@ -5,7 +5,7 @@ use barecount_api::{
     assignment::{Assignment, Event, Order, SetAside},
     attempt::AttemptRef,
 };
-use barecount_model::{digest::Digest, identity::SignedIdentity};
+use barecount_model::identity::SignedIdentity;
 
 use crate::{
     reconcile::{Input, Report},
@@ -29,16 +29,6 @@ impl Update {
         let (run, plan) = (&self.run, &self.plan);
         let task = run.tasks.get(fenced.task)?;
         let stage = plan.stage(&task.stage)?.clone();
-        // The boundary too: what a warm process or a cache holds is of the data that it worked on.
-        let boundary = serde_json::to_string(&stage.boundary).ok()?;
-        let shared = [
-            &plan.tenant,
-            &plan.pipeline,
-            &plan.lock_digest,
-            &stage.name,
-            &boundary,
-        ]
-        .map(String::as_str);
         let work = task.work.as_ref();
         Some(Assignment {
             attempt: self.attempt(fenced)?,
@@ -49,7 +39,7 @@ impl Update {
             partition: task.partition.clone(),
             identity,
             window: run.window.clone(),
-            reuse: Digest::of(shared.join("\n").as_bytes()).hex(),
+            reuse: plan.reuse_key(&stage)?,
             path: None,
             reads: work.map_or_else(Default::default, |work| work.reads.clone()),
             stage,

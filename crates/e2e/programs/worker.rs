@@ -170,6 +170,11 @@ fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
                 return Err(1);
             }
         }
+        "fill the output" => fill(output, 1 << 20),
+        "fill the output with empty files" => fill(output, 0),
+        "fill the checkpoint" => fill(Path::new(&variable("BARECOUNT_CHECKPOINT_DIR")), 1 << 20),
+        "fill the cache" => fill(Path::new(&variable("BARECOUNT_CACHE_DIR")), 1 << 20),
+        "write one large file" => write_large(output),
         other => match other.strip_prefix("exit ").and_then(|status| status.parse().ok()) {
             Some(status) => return Err(status),
             None => panic!("unknown behaviour `{other}`"),
@@ -384,6 +389,22 @@ fn eat_memory() -> ! {
     let mut eaten: Vec<Vec<u8>> = Vec::new();
     loop {
         eaten.push(vec![eaten.len() as u8 | 1; 1 << 20]);
+    }
+}
+
+/// Writes files of so many bytes until it is ended.
+fn fill(folder: &Path, bytes: usize) -> ! {
+    for number in 0.. {
+        fs::write(folder.join(format!("filling-{number}")), vec![7; bytes]).expect("a file is written");
+    }
+    unreachable!("nobody counts that far")
+}
+
+/// Writes one file until it is ended.
+fn write_large(output: &Path) -> ! {
+    let mut file = fs::File::create(output.join("large")).expect("a file can be made");
+    loop {
+        file.write_all(&[7; 1 << 20]).expect("a file can be written");
     }
 }
 

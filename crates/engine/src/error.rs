@@ -1,6 +1,7 @@
 //! What can go wrong in a job, and whose fault it is.
 
 use barecount_dataset::stage::StageError;
+use barecount_model::lack::is_of_host;
 use datafusion::common::DataFusionError;
 use serde::{Deserialize, Serialize};
 
@@ -283,6 +284,11 @@ pub(crate) fn statement_error(place: Place, error: &DataFusionError) -> EngineEr
         };
     }
     match error.find_root() {
+        root if is_of_host(root) => EngineError::Write {
+            number,
+            line,
+            reason,
+        },
         DataFusionError::ParquetError(_) | DataFusionError::ObjectStore(_) => {
             EngineError::Malformed {
                 number,

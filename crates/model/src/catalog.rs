@@ -27,6 +27,9 @@ pub struct Profile {
     pub open_files: u32,
     /// The scratch folder.
     pub scratch: ByteSize,
+    /// What an attempt may have on disk beside that: inputs that it was given unpacked, outputs,
+    /// checkpoint, cache, and what of them is staged.
+    pub disk: ByteSize,
     /// What is kept of an attempt's log.
     pub log: ByteSize,
     /// Workers that a job is priced for, and that a distributed engine starts.
@@ -59,6 +62,9 @@ pub struct ProfileOverride {
     /// The scratch folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch: Option<ByteSize>,
+    /// What an attempt may have on disk beside that: outputs, checkpoint, cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<ByteSize>,
     /// What is kept of an attempt's log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<ByteSize>,
@@ -88,6 +94,7 @@ impl Profile {
             pids: change.pids.unwrap_or(self.pids),
             open_files: change.open_files.unwrap_or(self.open_files),
             scratch: change.scratch.unwrap_or(self.scratch),
+            disk: change.disk.unwrap_or(self.disk),
             log: change.log.unwrap_or(self.log),
             workers: change.workers.unwrap_or(self.workers),
             concurrency: change.concurrency.unwrap_or(self.concurrency),
@@ -210,6 +217,12 @@ const BUILTIN: &[(RunnerClass, [(Size, Row); 4])] = &[
     ),
 ];
 
+/// How much more may lie on disk than in scratch.
+const DISK_TO_SCRATCH: u64 = 4;
+/// The least that any attempt may have on disk: what Lambda gives at most, and half of what Fargate
+/// gives unasked.
+const LEAST_DISK_MIB: u64 = 10 << 10;
+
 fn profile(class: RunnerClass, row: Row) -> Profile {
     let (vcpu_millis, memory, scratch, pids, workers, concurrency) = row;
     let grace_seconds = match class {
@@ -223,6 +236,7 @@ fn profile(class: RunnerClass, row: Row) -> Profile {
         pids,
         open_files: 1_024,
         scratch: ByteSize::from_mib(scratch),
+        disk: ByteSize::from_mib(scratch.saturating_mul(DISK_TO_SCRATCH).max(LEAST_DISK_MIB)),
         log: ByteSize::from_mib(16),
         workers,
         concurrency,

@@ -139,6 +139,8 @@ codes! {
     FOLDERS_FAILED = "BC0612", "attempt's folders cannot be made", "The folders of an attempt cannot be made, filled or removed.";
     LAUNCHER_FAILED = "BC0613", "launcher cannot be started", "The process that starts sandboxes could not be started.";
     RUNNER_UNFIT = "BC0614", "no runner can carry the stage out", "No runner here can carry a stage out as it is declared.";
+    DISK_USED_UP = "BC0615", "attempt used up its disk", "An attempt wrote more to its folders than its size has.";
+    DISK_FULL = "BC0616", "host's disk is full", "The disk under the state folder has no room left for attempts.";
 
     // BC07xx: data
     DATASET_UNAVAILABLE = "BC0701", "dataset cannot be read", "A dataset has no committed version, or its table cannot be read.";

@@ -16,6 +16,7 @@ pub mod environment;
 pub mod evidence;
 pub mod id;
 pub mod identity;
+pub mod lack;
 pub mod lock;
 pub mod manifest;
 pub mod meter;

@@ -13,6 +13,7 @@ use crate::{
     boundary::{Boundary, Crossing},
     catalog::Profile,
     class::{NetworkProfile, Phase, RunnerClass, Size},
+    digest::Digest,
     manifest::{Egress, EgressMode, Format, SecretSpec},
     pipeline::{Column, Output, PartitionFilter},
     text::{ByteSize, DatasetName, Duration, Name},
@@ -58,6 +59,22 @@ impl Plan {
     /// The stage of that name.
     pub fn stage(&self, name: &str) -> Option<&StagePlan> {
         self.stages.iter().find(|stage| stage.name == name)
+    }
+
+    /// What attempts have to have in common that share a cache or a warm process; none for a boundary
+    /// that cannot be written down.
+    pub fn reuse_key(&self, stage: &StagePlan) -> Option<String> {
+        // The boundary too: what a warm process or a cache holds is of the data that it worked on.
+        let boundary = serde_json::to_string(&stage.boundary).ok()?;
+        let shared = [
+            &self.tenant,
+            &self.pipeline,
+            &self.lock_digest,
+            &stage.name,
+            &boundary,
+        ]
+        .map(String::as_str);
+        Some(Digest::of(shared.join("\n").as_bytes()).hex())
     }
 
     /// The datasets of other pipelines that it reads, by the stage that does.
@@ -174,6 +191,9 @@ pub struct Resources {
     pub open_files: u32,
     /// The scratch folder's size, in bytes.
     pub scratch_bytes: u64,
+    /// What it may have on disk beside that, in bytes. Plans of earlier versions bound it not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
     /// How much log is kept, in bytes.
     pub log_bytes: u64,
     /// Workers that a job is priced for.
@@ -189,6 +209,7 @@ impl Resources {
             pids: profile.pids,
             open_files: profile.open_files,
             scratch_bytes: profile.scratch.as_bytes(),
+            disk_bytes: Some(profile.disk.as_bytes()),
             log_bytes: profile.log.as_bytes(),
             workers: profile.workers,
         }
@@ -202,6 +223,7 @@ impl Resources {
             pids: self.pids,
             open_files: self.open_files,
             scratch: ByteSize::from_bytes(self.scratch_bytes),
+            disk: ByteSize::from_bytes(self.disk_bytes.unwrap_or_default()),
             log: ByteSize::from_bytes(self.log_bytes),
             workers: self.workers,
             concurrency: 0,

@@ -106,6 +106,8 @@ pub struct Limits {
     pub open_files: u32,
     /// The size of the scratch folder, in bytes.
     pub scratch_bytes: u64,
+    /// The size of any one file that it writes, in bytes, if that is bounded.
+    pub file_bytes: Option<u64>,
     /// How much of what is printed is kept, in bytes; the rest is counted and dropped.
     pub log_bytes: u64,
 }

@@ -8,8 +8,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use barecount_agent::Files;
-use barecount_tree::{Aside, Stop};
+use barecount_agent::{Files, Room};
+use barecount_tree::{Amount, Aside, Linked, Measured, Stop};
 
 use crate::dice::Dice;
 
@@ -316,5 +316,25 @@ impl Files for WorldDisk {
         }
         let names = children(&state.seen, text(path)).map(|(path, _)| name(path).to_owned());
         Ok(names.collect())
+    }
+
+    /// Without end, or none.
+    fn room(&self, _path: &Path) -> io::Result<Room> {
+        let left = match self.state().full {
+            true => Amount::default(),
+            false => Amount::ENDLESS,
+        };
+        Ok(Room {
+            left,
+            total: Amount::ENDLESS,
+        })
+    }
+
+    /// Work writes nothing here.
+    fn measure(&self, _path: &Path, _linked: Linked, _most: Amount) -> io::Result<Measured> {
+        Ok(Measured {
+            amount: Amount::default(),
+            whole: true,
+        })
     }
 }

@@ -204,6 +204,7 @@ fn stage(number: usize, index: usize, Of(class, partitions, at_once, secrets): O
             pids: 1,
             open_files: 1,
             scratch_bytes: 1,
+            disk_bytes: None,
             log_bytes: 1,
             workers: 1,
         },

@@ -5,6 +5,7 @@ mod asides;
 mod grown;
 mod hostile;
 mod limits;
+mod measured;
 mod owned;
 
 use std::{

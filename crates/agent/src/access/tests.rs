@@ -178,6 +178,7 @@ fn stage(name: &str, reads: &[&str], writes: &str) -> StagePlan {
             pids: 1,
             open_files: 1,
             scratch_bytes: 1,
+            disk_bytes: None,
             log_bytes: 1,
             workers: 1,
         },

@@ -33,6 +33,7 @@ use crate::{
 use barecount_api::activity::Phase;
 
 mod backends;
+mod budget;
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 

@@ -3,7 +3,7 @@
 use std::{io::IsTerminal, time::Duration};
 
 use barecount_client::{
-    client::{Removed, Upkeep as _},
+    client::{Kept, Removed, Upkeep as _},
     failure::{Failure, Status},
     words::bytes,
 };
@@ -13,13 +13,17 @@ use serde_json::json;
 use crate::{global::Global, printer::Printer};
 
 /// Remove what nobody needs any more: staging of ended attempts, artifacts that no run kept names,
-/// data files that no version names, dead letters that no run has on record.
+/// data files that no version names, caches that no pipeline's latest run has, dead letters that no
+/// run has on record.
 #[derive(Debug, Args)]
 pub(crate) struct Gc {
     /// Keep data files that fell out of their dataset's latest version for so many hours, for
     /// those who still read an older one.
     #[arg(long, default_value_t = 168, value_name = "HOURS")]
     retention: u64,
+    /// Remove the other caches as well: what the next runs would have found there they make anew.
+    #[arg(long)]
+    caches: bool,
     /// Do not ask before every older version is removed at once (`--retention 0`).
     #[arg(long)]
     yes: bool,
@@ -36,24 +40,29 @@ impl Gc {
             )
             .with_help("Say `--yes` if that is meant, or keep some hours with `--retention`.")),
         };
-        let removed = global.client().collect(retention, &agreed, printer)?;
+        let kept = Kept {
+            data: retention,
+            caches: !self.caches,
+        };
+        let removed = global.client().collect(kept, &agreed, printer)?;
         let Removed {
             staging,
             artifacts,
             data_files: files,
             data_bytes: freed,
+            caches,
             letters,
             left,
         } = removed;
         let value = json!({
             "schema": "barecount/gc/v1", "staging_folders": staging, "artifacts": artifacts,
-            "data_files": files, "data_bytes": freed, "dead_letter_files": letters,
+            "data_files": files, "data_bytes": freed, "caches": caches, "dead_letter_files": letters,
             "left": left,
         });
         printer.data(&value, || {
             format!(
                 "removed {staging} staging folders, {} artifacts ({}), {} unpacked artifacts, \
-                 {files} data files ({}), {letters} files of dead letters\n",
+                 {files} data files ({}), {caches} caches, {letters} files of dead letters\n",
                 artifacts.blobs,
                 bytes(artifacts.blob_bytes),
                 artifacts.trees,

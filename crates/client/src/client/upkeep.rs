@@ -6,6 +6,15 @@ use barecount_artifact::store::Collected;
 
 use crate::{failure::Failure, reporter::Reporter};
 
+/// What is kept though nobody needs it now.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// Data files that fell out of their dataset's latest version less long ago.
+    pub data: Duration,
+    /// Caches that the next run of a pipeline would find.
+    pub caches: bool,
+}
+
 /// What was removed.
 #[derive(Debug)]
 pub struct Removed {
@@ -17,6 +26,8 @@ pub struct Removed {
     pub data_files: u64,
     /// Their bytes.
     pub data_bytes: u64,
+    /// Caches of stages.
+    pub caches: u64,
     /// Files of dead letters.
     pub letters: u64,
     /// What could not be removed, and was told of.
@@ -25,16 +36,16 @@ pub struct Removed {
 
 /// Looking after what is kept.
 pub trait Upkeep {
-    /// Removes staging of ended attempts, artifacts that no run names, data files that fell out of
-    /// their dataset's latest version longer than `retention` ago, and dead letters that no run has
-    /// on record. If `agreed` agrees.
+    /// Removes staging of ended attempts, artifacts that no run names, data files that no latest
+    /// version of a dataset has, caches, and dead letters that no run has on record, but for what is
+    /// `kept`. If `agreed` agrees.
     ///
     /// # Errors
     /// If another process works on the state for longer than is waited, and if something cannot be
     /// removed; and what `agreed` fails with.
     fn collect(
         &self,
-        retention: Duration,
+        kept: Kept,
         agreed: &dyn Fn() -> Result<(), Failure>,
         reporter: &dyn Reporter,
     ) -> Result<Removed, Failure>;

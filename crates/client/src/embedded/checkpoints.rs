@@ -251,9 +251,12 @@ fn bounded(path: &Path) -> io::Result<Vec<u8>> {
 
 /// The folder as an archive that depends on names and contents alone, and how many files it has.
 fn pack(folder: &Path) -> Result<(Vec<u8>, u64), DataError> {
-    let refused = |error: &InputError| DataError::Work {
-        code: "BC0708",
-        message: format!("the checkpoint cannot be kept: {}", chain(error)),
+    let refused = |error: &InputError| {
+        DataError::Work {
+            code: "BC0708",
+            message: format!("the checkpoint cannot be kept: {}", chain(error)),
+        }
+        .unless_of_host(error)
     };
     let limits = Limits {
         max_files: MAX_FILES,

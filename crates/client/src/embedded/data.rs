@@ -95,11 +95,13 @@ impl DataPlane for StateData {
                 let written =
                     self.boundaries
                         .let_read(tables.tenant(), dataset, &assignment.stage)?;
-                let unprovided =
-                    |code, error: &(dyn std::error::Error + 'static)| DataError::Data {
+                let unprovided = |code, error: &(dyn std::error::Error + 'static)| {
+                    DataError::Data {
                         code,
                         message: format!("input {dataset} cannot be provided: {}", chain(error)),
-                    };
+                    }
+                    .unless_of_host(error)
+                };
                 let unavailable = codes::DATASET_UNAVAILABLE.id;
                 let version = version_of(dataset, from.as_ref(), assignment);
                 let snapshot = tables

@@ -106,7 +106,7 @@ impl Decoding {
         // first to fail.
         let unread = async {
             failed.notified().await;
-            tokio::time::sleep(GRACE).await;
+            self.engine.clock().sleep(GRACE).await;
         };
         let unanswered = |message: &str| DataError::Host {
             code: codes::STAGING_FAILED.id,

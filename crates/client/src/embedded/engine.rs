@@ -17,6 +17,7 @@ use barecount_engine::{
 use barecount_model::{class::Size, digest::Digest, id::TaskId, pipeline::Output};
 use barecount_runner::{
     Handle, Runner, RunnerError,
+    clock::Clock,
     launch::{AttemptToken, End, Isolation, Launch, Limits, Places, Work},
 };
 
@@ -44,6 +45,7 @@ const SPILL_DIR: &str = "/barecount/output/.spill";
 pub(crate) struct Engine {
     runner: Arc<dyn Runner>,
     folder: PathBuf,
+    clock: Arc<dyn Clock>,
 }
 
 /// What an engine is asked, and with what it may answer.
@@ -84,8 +86,17 @@ pub(super) enum Answer {
 
 impl Engine {
     /// Engines run on `runner`, which serves jobs; `folder` is for their files alone.
-    pub(crate) fn new(runner: Arc<dyn Runner>, folder: PathBuf) -> Self {
-        Self { runner, folder }
+    pub(crate) fn new(runner: Arc<dyn Runner>, folder: PathBuf, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            runner,
+            folder,
+            clock,
+        }
+    }
+
+    /// The time, as whoever waits for an engine has it.
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.clock
     }
 
     /// Asks, once `prepare` has put into the engine's output folder what has to be there. Whatever
@@ -154,6 +165,7 @@ impl Engine {
                 pids: 256,
                 open_files: 1_024,
                 scratch_bytes: 64 << 20,
+                file_bytes: None,
                 log_bytes: 1 << 20,
             },
             places,

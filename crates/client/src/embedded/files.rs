@@ -18,9 +18,12 @@ pub(crate) fn describe(path: &Path) -> io::Result<(String, u64)> {
 /// Copies a file into a new folder, and makes sure that it is the one that the run was submitted
 /// with.
 pub(super) fn provide(from: &Path, folder: &Path, expected: &str) -> Result<(), DataError> {
-    let failed = |error: io::Error| DataError::Data {
-        code: "BC0702",
-        message: format!("the input file {} cannot be read: {error}", from.display()),
+    let failed = |error: io::Error| {
+        DataError::Data {
+            code: "BC0702",
+            message: format!("the input file {} cannot be read: {error}", from.display()),
+        }
+        .unless_of_host(&error)
     };
     std::fs::create_dir_all(folder).map_err(failed)?;
     let name = from.file_name().unwrap_or(from.as_os_str());

@@ -20,7 +20,7 @@ use barecount_tree::{Aside, Left};
 
 use super::{Embedded, hold::Purpose, leftovers, runners};
 use crate::{
-    client::{Removed, Upkeep},
+    client::{Kept, Removed, Upkeep},
     details::letters_token,
     failure::{Failure, Status, chain},
     reporter::Reporter,
@@ -31,7 +31,7 @@ use crate::{
 impl Upkeep for Embedded {
     fn collect(
         &self,
-        retention: Duration,
+        kept: Kept,
         agreed: &dyn Fn() -> Result<(), Failure>,
         reporter: &dyn Reporter,
     ) -> Result<Removed, Failure> {
@@ -51,8 +51,17 @@ impl Upkeep for Embedded {
             staging: keep_staging,
             artifacts: keep_artifacts,
             versions: keep_versions,
+            caches: keep_caches,
         } = Needed::find(&reader, &folder)?;
         let (staging, mut left) = sweep_attempts(&folder, &keep_staging)?;
+        let keep_caches = if kept.caches {
+            keep_caches
+        } else {
+            BTreeSet::new()
+        };
+        let caches = StagingFolders::new(&folder).sweep_caches(&keep_caches);
+        let mut caches = caches.map_err(|error| failed("caches", &error))?;
+        left.append(&mut caches.left);
         let store = artifact_store(&folder)?;
         let collected = store
             .collect(&keep_artifacts)
@@ -67,12 +76,13 @@ impl Upkeep for Embedded {
         left.append(&mut collected.left);
         leftovers::tell(&left, reporter);
         let letters = sweep_letters(&reader, &folder)?;
-        let (files, freed) = sweep_tables(&folder, retention, &keep_versions)?;
+        let (files, freed) = sweep_tables(&folder, kept.data, &keep_versions)?;
         Ok(Removed {
             staging,
             artifacts: collected,
             data_files: files,
             data_bytes: freed,
+            caches: caches.removed,
             letters,
             left: left.len() as u64,
         })
@@ -157,15 +167,25 @@ struct Needed {
     /// What those that have not ended read of other pipelines: a run that was interrupted goes on
     /// with the versions that it was accepted with.
     versions: Versions,
+    /// The caches of each pipeline's latest run, and of those that have not ended.
+    caches: BTreeSet<String>,
 }
 
 impl Needed {
     fn find(reader: &Reader, folder: &Path) -> Result<Self, Failure> {
         let store = artifact_store(folder)?;
         let mut needed = Self::default();
+        let mut seen = BTreeSet::new();
         for (run, plan) in reader.runs(u32::MAX).map_err(state::store_failure)? {
             needed.staging.extend(decided(&run));
             needed.artifacts_of(&plan, &store);
+            let is_latest = seen.insert((plan.tenant.clone(), plan.pipeline.clone()));
+            if is_latest || !run.state.is_final() {
+                let stages = plan.stages.iter();
+                needed
+                    .caches
+                    .extend(stages.filter_map(|stage| plan.reuse_key(stage)));
+            }
             if run.state.is_final() {
                 continue;
             }

@@ -142,7 +142,7 @@ pub(super) fn take_own(
         message,
     };
     let unreadable = |error: &(dyn std::error::Error + 'static)| {
-        bad(format!("the dead letters cannot be read: {}", chain(error)))
+        bad(format!("the dead letters cannot be read: {}", chain(error))).unless_of_host(error)
     };
     let limits = Limits {
         max_files: 1_000,

@@ -379,6 +379,7 @@ fn datasets(
     let engine = Engine::new(
         Arc::clone(&runners.tests),
         state.join("runners/acceptance/files"),
+        Arc::new(barecount_runner::clock::SystemClock::start()),
     );
     let answers = Answers::new(state.to_owned(), tables.clone());
     let data = StateData::new(state.to_owned(), tables, artifacts.clone(), engine);

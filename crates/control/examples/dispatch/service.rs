@@ -321,6 +321,7 @@ fn stage() -> StagePlan {
             pids: 64,
             open_files: 1_024,
             scratch_bytes: 1 << 30,
+            disk_bytes: None,
             log_bytes: 1 << 20,
             workers: 1,
         },

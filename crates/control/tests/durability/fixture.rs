@@ -230,6 +230,7 @@ fn stage() -> StagePlan {
             pids: 1,
             open_files: 1,
             scratch_bytes: 1,
+            disk_bytes: None,
             log_bytes: 1,
             workers: 1,
         },

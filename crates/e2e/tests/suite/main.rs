@@ -3,6 +3,7 @@
 mod approvals;
 mod battery;
 mod boundary;
+mod budgets;
 mod crossings;
 mod datasets;
 mod documentation;

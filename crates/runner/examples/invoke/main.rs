@@ -256,6 +256,7 @@ fn launch(
             pids: 32,
             open_files: 256,
             scratch_bytes: 16 << 20,
+            file_bytes: None,
             log_bytes: 1 << 20,
         },
         places: Places {

@@ -31,6 +31,7 @@ fn launch(number: u32) -> Launch {
             pids: 10,
             open_files: 10,
             scratch_bytes: 1 << 20,
+            file_bytes: None,
             log_bytes: 1 << 20,
         },
         places: Places {

@@ -248,6 +248,7 @@ mod tests {
                 pids: 8,
                 open_files: 64,
                 scratch_bytes: 1 << 20,
+                file_bytes: None,
                 log_bytes: 1 << 20,
             },
             places: Places {

@@ -302,7 +302,7 @@ pub(crate) fn limits(limits: &launch::Limits) -> barecount_sandbox::Limits {
         cpus: None,
         pids: Some(limits.pids),
         open_files: Some(limits.open_files.into()),
-        file_size_bytes: None,
+        file_size_bytes: limits.file_bytes,
         tmp_bytes: Some(limits.scratch_bytes),
     }
 }

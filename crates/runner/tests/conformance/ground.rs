@@ -79,6 +79,7 @@ impl Ground {
                 pids: 32,
                 open_files: 256,
                 scratch_bytes: 16 << 20,
+                file_bytes: None,
                 log_bytes: 1 << 20,
             },
             places: Places {
