@@ -6,11 +6,11 @@
 use std::{convert::Infallible, io, sync::Arc};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Request, Response, StatusCode,
-    body::Incoming,
-    header::{CONTENT_TYPE, HeaderName, HeaderValue},
+    body::{Body, Incoming},
+    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
     server::conn::http1,
     service::service_fn,
 };
@@ -165,11 +165,7 @@ impl Endpoint {
         {
             return refused(refusal);
         }
-        let header = request
-            .headers()
-            .get(ERROR_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned);
+        let header = error_type(request.headers());
         let header = header.as_deref();
         let _one_at_a_time = self.reading.lock().await;
         let body = match read(request.into_body(), ERROR_BODY_MAX).await {
@@ -197,29 +193,38 @@ enum Unread {
     Broken,
 }
 
-async fn read(body: Incoming, limit: usize) -> Result<Read, Unread> {
-    let mut body = body;
-    match Limited::new(&mut body, limit).collect().await {
-        Ok(collected) => {
-            let failed = collected
-                .trailers()
-                .and_then(|trailers| trailers.get(ERROR_TYPE))
-                .and_then(|value| value.to_str().ok())
-                .map(str::to_owned);
-            Ok(Read {
-                bytes: collected.to_bytes(),
-                failed,
-            })
+/// Reads a body into one piece of memory: each piece in which it comes keeps what it was received in,
+/// so that a body that comes byte by byte would take many times its size.
+async fn read<B>(mut body: B, limit: usize) -> Result<Read, Unread>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut bytes = Vec::new();
+    let mut failed = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Unread::Broken)?;
+        match frame.into_data() {
+            Ok(data) if data.len() > limit - bytes.len() => {
+                discard(body).await;
+                return Err(Unread::TooLarge);
+            }
+            Ok(data) => bytes.extend_from_slice(&data),
+            Err(frame) => failed = frame.trailers_ref().and_then(error_type).or(failed),
         }
-        Err(error) if error.is::<LengthLimitError>() => {
-            discard(body).await;
-            Err(Unread::TooLarge)
-        }
-        Err(_) => Err(Unread::Broken),
     }
+    Ok(Read {
+        bytes: bytes.into(),
+        failed,
+    })
 }
 
-async fn discard(mut body: Incoming) {
+/// The type of an error that a function reports in a header or a trailer.
+fn error_type(headers: &HeaderMap) -> Option<String> {
+    let told = headers.get(ERROR_TYPE)?.to_str();
+    told.ok().map(str::to_owned)
+}
+
+async fn discard<B: Body<Data = Bytes> + Unpin>(mut body: B) {
     let mut left = DISCARD_MAX;
     while let Some(Ok(frame)) = body.frame().await {
         let size = frame.data_ref().map_or(0, Bytes::len);
@@ -314,11 +319,64 @@ fn json(status: StatusCode, body: Bytes) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{
+        pin::Pin,
+        sync::atomic::{AtomicUsize, Ordering},
+        task::{Context, Poll},
+        time::Duration,
+    };
 
+    use hyper::body::Frame;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    /// A body that comes in these pieces, each of which is received in its own kibibyte.
+    struct Pieces(usize, Arc<AtomicUsize>);
+
+    /// What a piece was received in; counts how many of these there are at once.
+    struct Received([u8; 1024], Arc<AtomicUsize>);
+
+    impl AsRef<[u8]> for Received {
+        fn as_ref(&self) -> &[u8] {
+            &self.0[..1]
+        }
+    }
+
+    impl Drop for Received {
+        fn drop(&mut self) {
+            self.1.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let Some(left) = self.0.checked_sub(1) else {
+                return Poll::Ready(None);
+            };
+            self.0 = left;
+            let before = self.1.fetch_add(1, Ordering::Relaxed);
+            assert!(before < 16, "what came is kept as it came");
+            let piece = Bytes::from_owner(Received([b'7'; 1024], self.1.clone()));
+            Poll::Ready(Some(Ok(Frame::data(piece))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_takes_the_memory_of_its_bytes_however_it_comes() {
+        let body = Pieces(1 << 16, Arc::default());
+        let read = read(body, 1 << 16).await;
+        assert!(read.is_ok_and(|read| read.bytes == vec![b'7'; 1 << 16]));
+        let body = Pieces(1 << 16, Arc::default());
+        let read = super::read(body, (1 << 16) - 1).await;
+        assert!(matches!(read, Err(Unread::TooLarge)));
+    }
 
     async fn exchange(stream: &mut TcpStream, request: String) -> io::Result<String> {
         stream.write_all(request.as_bytes()).await?;
