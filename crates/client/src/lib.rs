@@ -16,6 +16,7 @@ pub mod manifest;
 mod preparation;
 pub mod reporter;
 mod requester;
+mod reserve;
 mod rules;
 mod runtime;
 mod state;

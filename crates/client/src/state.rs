@@ -9,6 +9,7 @@ use barecount_model::{codes, plan::Plan, run::Run};
 use crate::{
     embedded::layout,
     failure::{Failure, Status},
+    reserve,
 };
 
 /// The state folder that a verb looks at, named absolutely. Looking makes nothing.
@@ -20,23 +21,25 @@ pub(crate) fn folder(path: &Path) -> Result<PathBuf, Failure> {
     let entered = path
         .canonicalize()
         .and_then(|folder| std::fs::read_dir(&folder).map(|_| folder));
-    entered.map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            let what = format!("there is no state folder at {}", path.display());
-            Failure::new(Status::NotFound, what).with_help(
+    entered
+        .inspect(|folder| reserve::give_up_if_full(folder))
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                let what = format!("there is no state folder at {}", path.display());
+                Failure::new(Status::NotFound, what).with_help(
                 "`barecount run FILE` makes one; `--state` names another, from where it is called.",
             )
-        }
-        _ => {
-            let what = format!("the state folder {} cannot be looked into", path.display());
-            Failure::new(Status::Unavailable, what)
+            }
+            _ => {
+                let what = format!("the state folder {} cannot be looked into", path.display());
+                Failure::new(Status::Unavailable, what)
                 .because(&error)
                 .with_code(codes::STATE_CLOSED.id)
                 .with_help(
                     "Look as the account that ran the pipelines, or name another with `--state`.",
                 )
-        }
-    })
+            }
+        })
 }
 
 /// The store of a state folder; `None` where nothing has ever run. One that an older program wrote

@@ -14,6 +14,7 @@ use super::open_failure;
 use crate::{
     failure::{Failure, Status},
     reporter::Reporter,
+    reserve,
 };
 
 /// How long to wait for another process that works on the state folder.
@@ -45,6 +46,7 @@ pub(super) fn take(
     wait: Wait,
     reporter: &dyn Reporter,
 ) -> Result<FolderLock, Failure> {
+    reserve::give_up_if_full(folder);
     let mut lock = match FolderLock::take(folder) {
         Err(OpenError::Locked { .. }) => waited(folder, wait, reporter)?,
         taken => taken.map_err(|error| open_failure(&error))?,
@@ -58,6 +60,7 @@ pub(super) fn take(
     let described = serde_json::to_vec(&holder).map_err(std::io::Error::from);
     let described = described.and_then(|text| lock.describe(&text));
     described.map_err(|error| super::unusable("nobody could be told who works here", &error))?;
+    reserve::keep(folder);
     Ok(lock)
 }
 

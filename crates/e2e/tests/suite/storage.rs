@@ -108,3 +108,33 @@ fn a_full_disk_loses_nothing_once_there_is_room_again() {
         .exits_with(0);
     assert_eq!(verified.json("verification")["valid"], true);
 }
+
+#[test]
+fn on_a_disk_that_others_have_filled_one_can_look_and_make_room() {
+    let place = pipelines::container("");
+    let state = place.state();
+    fs_err::create_dir(&state).expect("a folder to mount on");
+    let mut namespace = MountNamespace::new();
+    let at = state.display();
+    namespace.run(&format!("mount -t tmpfs -o size=128m,mode=0700 tmpfs {at}"));
+    run(&place, &namespace).exits_with(0);
+    namespace.run(&format!("cat /dev/zero >{at}/others 2>/dev/null || true"));
+    let asked = |verb: &[&str]| {
+        let asked = place.barecount(verb).behind(&namespace.entry(place.path()));
+        asked.finish()
+    };
+    // Nothing can be worked on, and it is the host that lacks something.
+    let more = ["run", "pipeline.yaml", "--force", "work"];
+    asked(&more).fails_with(1, "BC0616").tells("barecount gc");
+    for verb in [
+        ["runs", "ls"].as_slice(),
+        &["outputs", "ls"],
+        &["evidence", "verify"],
+        &["gc", "--caches"],
+    ] {
+        asked(verb).exits_with(0);
+    }
+    namespace.run(&format!("rm {at}/others"));
+    asked(&more).exits_with(0);
+    namespace.run(&format!("[ $(stat -c %s {at}/reserve) = 4194304 ]"));
+}
