@@ -61,6 +61,12 @@ fn serve(api: &str, behaviour: &str) {
             let header = format!("Lambda-Runtime-Function-Error-Type: {kind}\r\n");
             post(api, &format!("{path}/error"), &header, &body);
         }
+        "steer and report" => {
+            let words = steering(5 << 20).chars();
+            let words: String = words.map(|c| format!("\\u{:04x}", c as u32)).collect();
+            let body = format!("{{\"errorType\":\"{0}\",\"errorMessage\":\"{0}\"}}", &words[..600_000]);
+            post(api, &format!("{path}/error"), "", &body);
+        }
         _ => match work(behaviour, Path::new(&output)) {
             Ok(()) => post(api, &format!("{path}/response"), "", "{}"),
             Err(status) => process::exit(status),
@@ -163,6 +169,18 @@ fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
             if behaviour.ends_with("fail once") && variable("BARECOUNT_ATTEMPT") == "1" {
                 return Err(75);
             }
+        }
+        "steer" => steer(output),
+        "steer and fail" => {
+            println!("{}", steering(5 << 20));
+            eprintln!("{}", steering(100));
+            return Err(65);
+        }
+        "steer by columns" => steer_rows(output, &format!("id,{}", column())),
+        "steer by a file" => {
+            steer_rows(output, "id,text");
+            let folder = output.join(variable("DATASET"));
+            fs::write(folder.join(format!("{}.csv", name())), "id,text\nodd,x\n").expect("it can be written");
         }
         "carry" | "carry and fail" => {
             carry(output);
@@ -338,6 +356,61 @@ fn leak(secrets: &Path, output: &Path) {
     fs::write(letters.join("own.jsonl"), letter).expect("dead letters can be written");
     // A lookup is refused, and recorded by name.
     let _ = look_up(&format!("{value}.example"));
+}
+
+/// What a terminal would obey, what turns text around and what is not seen; then a line that looks
+/// like one of the platform's, and more of the kind up to so many bytes.
+fn steering(bytes: usize) -> String {
+    let mut text = "\x1b]0;owned\x07\x1b[2J\u{9b}31m\u{202e}evil\u{2066}\u{200b}\u{2028}\x08\r\nstate     forged\n".to_owned();
+    while text.len() < bytes {
+        text.push_str("\x1b[31mmore\u{9d}\u{202d}");
+    }
+    text
+}
+
+/// The same as the name of a file.
+fn name() -> String {
+    steering(100).replace('/', "")
+}
+
+/// The same as the name of a column.
+fn column() -> String {
+    format!("\"{}\"", steering(2 << 10))
+}
+
+/// Says it wherever work can say something and succeed.
+fn steer(output: &Path) {
+    println!("{}", steering(5 << 20));
+    eprintln!("{}", steering(100));
+    steer_rows(output, "id,text");
+    fs::create_dir_all(output.join(name())).expect("a folder can be made");
+    fs::create_dir_all(output.join(format!("{}{}", name(), "x".repeat(100)))).expect("a folder can be made");
+    let letters = output.join("_dead_letters");
+    fs::create_dir_all(&letters).expect("a folder can be made");
+    let long: String = steering(60_000).chars().map(|c| format!("\\u{:04x}", c as u32)).collect();
+    let own = format!(
+        "{{\"record\": \"{long}\", \"error\": \"{long}\", \"dataset\": \"{long}\", \"schema_hash\": \"{long}\"}}\n"
+    );
+    fs::write(letters.join("own.jsonl"), own).expect("dead letters can be written");
+    for label in ["\x1b]0;owned\x07\x1b[2J", "\u{202e}evil\u{9b}2J", "line\nstate     forged"] {
+        let _ = look_up(&format!("{label}.example"));
+    }
+    // What names another host than the one that is declared is refused before anybody is asked.
+    if let Ok(address) = look_up("api.example") {
+        if let Ok(mut stream) = TcpStream::connect((address, 80)) {
+            let _ = write!(stream, "GET /\u{202e} HTTP/1.1\r\nHost: evil\u{202e}.example\r\n\r\n");
+            let _ = stream.read_to_string(&mut String::new());
+        }
+    }
+}
+
+/// Rows of which a cell, and one that does not fit, say it.
+fn steer_rows(output: &Path, header: &str) {
+    let folder = output.join(variable("DATASET"));
+    fs::create_dir_all(&folder).expect("the output folder can be written");
+    let cell = steering(500_000);
+    let rows = format!("{header}\n1,\"{cell}\"\n\"{cell}\",\"{cell}\"\n2,plain\n");
+    fs::write(folder.join("part.csv"), rows).expect("rows can be written");
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -21,7 +21,7 @@ pub type Label = Untrusted<256>;
 pub type Message = Untrusted<{ 16 << 10 }>;
 /// What records are set aside for, which they are grouped by: a line or two, since a stage may have
 /// a thousand.
-pub type Reason = Untrusted<1_024>;
+pub type Reason = Untrusted<2_048>;
 /// A cell, or a record that was set aside: what a person looks at. All of it is where it came from.
 pub type Sample = Untrusted<4_096>;
 /// What an attempt wrote to standard output and standard error, as far as it is shown at once.
@@ -37,9 +37,25 @@ const MARK_BYTES: usize = 40;
 pub struct Untrusted<const MAX: usize>(String);
 
 impl<const MAX: usize> Untrusted<MAX> {
-    /// The text of bytes, of which those that are no UTF-8 are replaced.
+    /// The text of bytes, of which those that are no UTF-8 are replaced. What is cut is not copied.
     pub fn of_bytes(bytes: &[u8]) -> Self {
-        String::from_utf8_lossy(bytes).into_owned().into()
+        let most = bytes.len().min(MAX + 1);
+        let text = String::from_utf8_lossy(&bytes[..most]);
+        Self::cut(text.into_owned(), bytes.len())
+    }
+
+    /// The beginning of a text of so many bytes, if that is too many.
+    fn cut(mut text: String, length: usize) -> Self {
+        const { assert!(MAX > MARK_BYTES) };
+        if text.len() > MAX {
+            let kept = text.floor_char_boundary(MAX - MARK_BYTES);
+            // The sign alone says to a redactor that something is left out here.
+            let mark = format!("… ({} more bytes)", length.saturating_sub(kept));
+            text.truncate(kept);
+            text.push_str(&mark);
+            text.shrink_to_fit();
+        }
+        Self(text)
     }
 
     /// The text as it was written. Not for people.
@@ -66,17 +82,9 @@ impl<const MAX: usize> Untrusted<MAX> {
 }
 
 impl<const MAX: usize> From<String> for Untrusted<MAX> {
-    fn from(mut text: String) -> Self {
-        const { assert!(MAX > MARK_BYTES) };
-        if text.len() > MAX {
-            let kept = text.floor_char_boundary(MAX - MARK_BYTES);
-            // The sign alone says to a redactor that something is left out here.
-            let mark = format!("… ({} more bytes)", text.len() - kept);
-            text.truncate(kept);
-            text.push_str(&mark);
-            text.shrink_to_fit();
-        }
-        Self(text)
+    fn from(text: String) -> Self {
+        let length = text.len();
+        Self::cut(text, length)
     }
 }
 
@@ -231,8 +239,14 @@ mod tests {
         // What was cut stays what it is, however often it is kept and read.
         let again: Label = serde_json::from_str(&serde_json::to_string(&made)?)?;
         assert_eq!(again, made);
+        assert_eq!(Label::of_bytes(long.as_bytes()), made);
         let longest = Label::from("x".repeat(256));
         assert_eq!(longest.raw().len(), 256);
+        let broken = Label::of_bytes(&[0xff; 200]);
+        assert_eq!(
+            broken.raw(),
+            format!("{}… (0 more bytes)", "\u{fffd}".repeat(72))
+        );
         assert!(Label::from("x".repeat(100 << 20)).raw().len() <= 256);
         Ok(())
     }

@@ -17,7 +17,11 @@ fn read(bytes: &[u8]) {
         for diagnostic in diagnostics {
             assert!(barecount_model::codes::find(diagnostic.code).is_some());
             assert!(diagnostic.line >= 1 && diagnostic.column >= 1);
-            assert!(!diagnostic.message.raw().contains('\n'), "{}", diagnostic.message);
+            assert!(
+                !diagnostic.message.raw().contains('\n'),
+                "{}",
+                diagnostic.message
+            );
             let schema_gap = diagnostic.message.raw().contains("does not fit its schema");
             assert!(!schema_gap, "{}\n{source}", diagnostic.message);
         }

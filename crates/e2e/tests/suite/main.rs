@@ -42,3 +42,4 @@ mod trees;
 mod variables;
 mod verbs;
 mod windows;
+mod words;
