@@ -9,7 +9,7 @@ use barecount_model::{
     identity::SignedIdentity,
     plan::{Pin, StagePlan},
     run::{Window, outcome::Outcome},
-    untrusted::{Label, Reason, Sample},
+    untrusted::{Label, Message, Reason, Sample},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -111,7 +111,7 @@ pub enum Event {
         /// What the runner calls it.
         runner: String,
         /// What is waited for, for a person.
-        waits_for: String,
+        waits_for: Message,
     },
     /// A runner has started the attempt.
     Started {

@@ -1,6 +1,6 @@
 //! Output: data on standard output, everything else on standard error. Only this file prints.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, LineWriter, Write};
 
 use barecount_client::{
     failure::{Failure, Status},
@@ -171,6 +171,30 @@ impl Reporter for Printer {
     }
 }
 
+/// Standard output for data of somebody else: byte for byte, unless a terminal would obey it.
+pub(crate) fn stream() -> Box<dyn Write + Send> {
+    let stdout = io::stdout();
+    match stdout.is_terminal() {
+        true => Box::new(LineWriter::new(Screen(stdout))),
+        false => Box::new(stdout),
+    }
+}
+
+/// Shows what is written to it as text of lines.
+struct Screen<W>(W);
+
+impl<W: Write> Write for Screen<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        self.0.write_all(untrusted::text(&text).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// Asks a person something, who answers on the same line.
 pub(crate) fn ask(question: &str) {
     let question = untrusted::text(question);
@@ -280,5 +304,36 @@ impl Table {
                 format!("{}\n", cells.join("  ").trim_end())
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_does_not_obey_what_is_exported_to_it() -> io::Result<()> {
+        let mut shown = Vec::new();
+        let mut screen = LineWriter::new(Screen(&mut shown));
+        for piece in ["id,text\n1,a\x1b[2J\u{c3}", "\u{202e}\n"] {
+            screen.write_all(piece.as_bytes())?;
+        }
+        screen.flush()?;
+        drop(screen);
+        let shown = String::from_utf8_lossy(&shown);
+        assert_eq!(shown, "id,text\n1,a\\u{1b}[2JÃ\\u{202e}\n");
+        Ok(())
+    }
+
+    #[test]
+    fn a_cell_of_megabytes_is_cut_and_its_table_is_printed() {
+        let mut table = Table::new(&["name", "what"], "nothing");
+        table.row(["x".repeat(5 << 20), "\u{1b}\n".to_owned()]);
+        let text = table.render();
+        assert!(text.len() < 2_000, "{} bytes", text.len());
+        assert!(
+            text.contains("more bytes)") && text.contains("\\u{1b}\\n"),
+            "{text}"
+        );
     }
 }

@@ -4,7 +4,7 @@
 use std::{error::Error, fmt, io, path::Path};
 
 use barecount_api::problem::{Problem, ProblemKind};
-use barecount_model::untrusted::Message;
+use barecount_model::untrusted::Report;
 
 /// Exit statuses, as the command-line page lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,9 +48,9 @@ impl Status {
 pub struct Failure {
     status: Status,
     code: Option<&'static str>,
-    what: Message,
-    causes: Vec<Message>,
-    help: Option<Message>,
+    what: Report,
+    causes: Vec<Report>,
+    help: Option<Report>,
     reported: bool,
 }
 
@@ -200,15 +200,15 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     let causes = causes(Some(error));
     causes
         .iter()
-        .map(Message::raw)
+        .map(Report::raw)
         .collect::<Vec<_>>()
         .join(": ")
 }
 
-fn causes(mut error: Option<&(dyn Error + 'static)>) -> Vec<Message> {
-    let mut causes: Vec<Message> = Vec::new();
+fn causes(mut error: Option<&(dyn Error + 'static)>) -> Vec<Report> {
+    let mut causes: Vec<Report> = Vec::new();
     while let Some(cause) = error {
-        let text = Message::from(cause.to_string());
+        let text = Report::from(cause.to_string());
         // A transparent wrapper says the same twice.
         if causes.last() != Some(&text) {
             causes.push(text);

@@ -62,9 +62,8 @@ fn serve(api: &str, behaviour: &str) {
             post(api, &format!("{path}/error"), &header, &body);
         }
         "steer and report" => {
-            let words = steering(5 << 20).chars();
-            let words: String = words.map(|c| format!("\\u{:04x}", c as u32)).collect();
-            let body = format!("{{\"errorType\":\"{0}\",\"errorMessage\":\"{0}\"}}", &words[..600_000]);
+            let words = in_json(&steering(100_000));
+            let body = format!("{{\"errorType\":\"{words}\",\"errorMessage\":\"{words}\"}}");
             post(api, &format!("{path}/error"), "", &body);
         }
         _ => match work(behaviour, Path::new(&output)) {
@@ -339,8 +338,7 @@ fn leak(secrets: &Path, output: &Path) {
     println!("raw <{value}>");
     println!("hex <{}>", hex(value.as_bytes()));
     println!("base64 <{}>", base64(format!("user:{value}").as_bytes()));
-    let escaped: String = value.chars().map(|c| format!("\\u{:04x}", c as u32)).collect();
-    println!("{{\"json\": \"{escaped}\"}}");
+    println!("{{\"json\": \"{}\"}}", in_json(&value));
     let mut out = io::stdout().lock();
     let (first, second) = value.split_at(value.len() / 2);
     for part in ["split <", first, second, ">\n"] {
@@ -387,20 +385,13 @@ fn steer(output: &Path) {
     fs::create_dir_all(output.join(format!("{}{}", name(), "x".repeat(100)))).expect("a folder can be made");
     let letters = output.join("_dead_letters");
     fs::create_dir_all(&letters).expect("a folder can be made");
-    let long: String = steering(60_000).chars().map(|c| format!("\\u{:04x}", c as u32)).collect();
+    let long = in_json(&steering(30_000));
     let own = format!(
         "{{\"record\": \"{long}\", \"error\": \"{long}\", \"dataset\": \"{long}\", \"schema_hash\": \"{long}\"}}\n"
     );
     fs::write(letters.join("own.jsonl"), own).expect("dead letters can be written");
     for label in ["\x1b]0;owned\x07\x1b[2J", "\u{202e}evil\u{9b}2J", "line\nstate     forged"] {
         let _ = look_up(&format!("{label}.example"));
-    }
-    // What names another host than the one that is declared is refused before anybody is asked.
-    if let Ok(address) = look_up("api.example") {
-        if let Ok(mut stream) = TcpStream::connect((address, 80)) {
-            let _ = write!(stream, "GET /\u{202e} HTTP/1.1\r\nHost: evil\u{202e}.example\r\n\r\n");
-            let _ = stream.read_to_string(&mut String::new());
-        }
     }
 }
 
@@ -411,6 +402,10 @@ fn steer_rows(output: &Path, header: &str) {
     let cell = steering(500_000);
     let rows = format!("{header}\n1,\"{cell}\"\n\"{cell}\",\"{cell}\"\n2,plain\n");
     fs::write(folder.join("part.csv"), rows).expect("rows can be written");
+}
+
+fn in_json(text: &str) -> String {
+    text.chars().map(|c| format!("\\u{:04x}", c as u32)).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -19,6 +19,8 @@ pub type Label = Untrusted<256>;
 /// Why something failed, or what was found. Some paragraphs: a function's message is whole, and a
 /// store can keep one with each attempt.
 pub type Message = Untrusted<{ 16 << 10 }>;
+/// What a verb fails by, which may end with forty lines of a compiler.
+pub type Report = Untrusted<{ 128 << 10 }>;
 /// What records are set aside for, which they are grouped by: a line or two, since a stage may have
 /// a thousand.
 pub type Reason = Untrusted<2_048>;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use barecount_e2e::{Outcome, place::Place, process::Finished, programs};
+use barecount_e2e::{Outcome, binary, place::Place, process::Finished, programs};
 use serde_json::Value;
 
 /// Stages, by what their work does; the first succeeds.
@@ -34,7 +34,6 @@ fn stage(name: &str, behaviour: &str) -> String {
         "    - name: {name}
       phase: ingestion
       runner: {{ class: serverless, size: small, network_profile: private_vpc, package: worker.zip }}
-      egress: [{{ host: api.example, port: 80, protocol: http }}]
       env: {{ BEHAVIOUR: {behaviour}, DATASET: raw.{name} }}
       outputs:
         - dataset: raw.{name}
@@ -158,6 +157,89 @@ fn stored(folder: &Path) -> u64 {
     sizes.sum()
 }
 
+/// Where the types are that people are told things with.
+const TYPES: [&str; 5] = [
+    "crates/api/src",
+    "crates/client/src/client",
+    "crates/model/src/run/outcome.rs",
+    "crates/model/src/run/provisioned.rs",
+    "crates/network/src/record.rs",
+];
+
+/// Fields of theirs that are plain texts, since nobody else chooses what is in them: names that
+/// were parsed from a manifest, what a user says by a command, digests, times, and words of ours.
+/// Those that elsewhere could be anybody's are named with their file.
+const OURS: &[&str] = &[
+    "amount",
+    "at",
+    "backend",
+    "code",
+    "committed_at",
+    "currency",
+    "dataset",
+    "digest",
+    "environment",
+    "force",
+    "key",
+    "kind",
+    "leaf_hash",
+    "partition",
+    "partition_by",
+    "pattern",
+    "pipeline",
+    "reads",
+    "rendered",
+    "reuse",
+    "run",
+    "run_token",
+    "runner",
+    "schema",
+    "stage",
+    "task",
+    "tenant",
+    "token",
+    "uri",
+    "version",
+    "approvals.rs reason",
+    "evidence.rs text",
+];
+
+/// The fields of types in a file or folder that are plain texts.
+fn plain_texts(path: &Path, found: &mut Vec<String>) -> Outcome {
+    if path.is_dir() {
+        for entry in fs_err::read_dir(path)? {
+            plain_texts(&entry?.path(), found)?;
+        }
+        return Ok(());
+    }
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    for line in fs_err::read_to_string(path)?.lines() {
+        let line = line.trim_start().trim_start_matches("pub ");
+        let field = line.split_once(": ").filter(|_| line.ends_with(','));
+        if let Some((name, _)) = field.filter(|(_, kind)| kind.contains("String"))
+            && !OURS.contains(&name)
+        {
+            found.push(format!("{file} {name}"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_people_are_told_with_has_texts_of_others_as_untrusted_alone() -> Outcome {
+    let mut found = Vec::new();
+    for path in TYPES {
+        plain_texts(&binary::workspace().join(path), &mut found)?;
+    }
+    found.retain(|field| !OURS.contains(&field.as_str()));
+    assert!(
+        found.is_empty(),
+        "of {found:?} nobody has said that the platform alone chooses the text: make it \
+         `Untrusted`, or name it above"
+    );
+    Ok(())
+}
+
 #[test]
 fn nothing_that_others_write_steers_a_terminal_forges_a_line_or_fills_the_store() -> Outcome {
     let place = place();
@@ -175,7 +257,10 @@ fn nothing_that_others_write_steers_a_terminal_forges_a_line_or_fills_the_store(
                 .map(|fault| format!("{verb:?} -o {format}: {fault}")),
         );
     };
-    let finished = place.barecount(["run", "pipeline.yaml"]).finish();
+    let finished = place
+        .barecount(["run", "pipeline.yaml"])
+        .finish()
+        .exits_with(1);
     note(&["run"], "table", &finished);
     let listed = place.barecount(["runs", "ls", "-o", "json"]).finish();
     let listed = listed.exits_with(0).json("runs");
