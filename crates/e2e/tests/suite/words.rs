@@ -15,8 +15,9 @@ const STAGES: [(&str, &str); 5] = [
     ("ends", "steer and fail"),
 ];
 
-/// What the store, the ledger and all records but logs may take, in bytes.
-const STORED_BYTES: u64 = 2 << 20;
+/// What the store, the ledger and all records but logs may take, in bytes: of the tens of megabytes
+/// that are said.
+const STORED_BYTES: u64 = 4 << 20;
 /// What a verb may print that prints no log, in bytes.
 const PRINTED_BYTES: usize = 512 << 10;
 
