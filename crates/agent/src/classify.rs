@@ -87,7 +87,7 @@ pub(crate) fn failure(end: &End, work: Kind, memory_bytes: u64) -> (Option<Failu
         End::HandlerError {
             error_type,
             message,
-        } => (Some(of_function(error_type, message)), None),
+        } => (Some(of_function(error_type.raw(), message.raw())), None),
     }
 }
 
@@ -103,7 +103,7 @@ fn of_job(status: i32, memory_bytes: u64) -> Failure {
     let failure = |kind, code: &str, message: &str| Failure {
         kind,
         code: code.to_owned(),
-        message: format!("{message} (exit status {status})"),
+        message: format!("{message} (exit status {status})").into(),
     };
     match status {
         status::DATA => failure(FailureKind::Data, "BC0605", "the job's data is bad"),
@@ -131,7 +131,7 @@ fn application(code: &str, message: String) -> Failure {
     Failure {
         kind: FailureKind::Application,
         code: code.to_owned(),
-        message,
+        message: message.into(),
     }
 }
 
@@ -140,7 +140,7 @@ fn of_program(status: i32) -> Failure {
         Some((kind, code, says)) => Failure {
             kind,
             code: code.to_owned(),
-            message: format!("the program {says} (exit status {status})"),
+            message: format!("the program {says} (exit status {status})").into(),
         },
         None => application("BC0601", format!("the program exited with status {status}")),
     }
@@ -150,8 +150,8 @@ fn of_program(status: i32) -> Failure {
 pub(crate) fn without_words(error_type: &str) -> End {
     let known = status::named(error_type).is_some();
     End::HandlerError {
-        error_type: if known { error_type } else { "an error" }.to_owned(),
-        message: "what it says is in its log alone".to_owned(),
+        error_type: if known { error_type } else { "an error" }.into(),
+        message: "what it says is in its log alone".into(),
     }
 }
 
@@ -166,7 +166,7 @@ fn of_function(error_type: &str, message: &str) -> Failure {
         Some((kind, code, says)) => Failure {
             kind,
             code: code.to_owned(),
-            message: format!("the function {says} ({error_type}): {message}"),
+            message: format!("the function {says} ({error_type}): {message}").into(),
         },
         None => application(
             "BC0601",
@@ -219,8 +219,8 @@ mod tests {
 
     fn reported(error_type: &str) -> End {
         End::HandlerError {
-            error_type: error_type.to_owned(),
-            message: "row 7 has no date".to_owned(),
+            error_type: error_type.into(),
+            message: "row 7 has no date".into(),
         }
     }
 
@@ -244,7 +244,7 @@ mod tests {
         );
         let odd = of("account 4711 is overdrawn").expect("it has failed");
         assert_eq!(odd.code, "BC0604");
-        assert!(!odd.message.contains("4711"), "{}", odd.message);
+        assert!(!odd.message.raw().contains("4711"), "{}", odd.message);
     }
 
     #[test]
@@ -300,8 +300,8 @@ mod tests {
             assert_eq!(judged(&function), judged(&End::Exited { code }), "{name}");
             let (failure, status) = failure(&function, Kind::Program, MEMORY);
             let message = failure.map(|failure| failure.message).unwrap_or_default();
-            assert!(message.contains(name), "{message}");
-            assert!(message.contains("row 7 has no date"), "{message}");
+            assert!(message.raw().contains(name), "{message}");
+            assert!(message.raw().contains("row 7 has no date"), "{message}");
             assert_eq!(status, None, "a function has no exit status");
         }
     }
@@ -327,13 +327,13 @@ mod tests {
         let signalled = End::Signalled { signal: 9 };
         let (killed, _) = failure(&signalled, Kind::Program, MEMORY);
         assert_eq!(judged(&signalled), is(FailureKind::Application, "BC0602"));
-        assert!(killed.is_some_and(|failure| failure.message.contains("signal 9")));
+        assert!(killed.is_some_and(|failure| failure.message.raw().contains("signal 9")));
         let (starved, _) = failure(&End::OutOfMemory, Kind::Program, MEMORY);
         assert_eq!(
             judged(&End::OutOfMemory),
             is(FailureKind::Application, "BC0603")
         );
-        assert!(starved.is_some_and(|failure| failure.message.contains("256 MiB")));
+        assert!(starved.is_some_and(|failure| failure.message.raw().contains("256 MiB")));
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl From<DataError> for Failure {
         Self {
             kind,
             code: code.to_owned(),
-            message,
+            message: message.into(),
         }
     }
 }

@@ -312,7 +312,7 @@ fn not_kept(outcome: Outcome, error: &io::Error) -> Outcome {
         result: AttemptResult::Failed(Failure {
             kind: FailureKind::Infrastructure,
             code: codes::FOLDERS_FAILED.id.to_owned(),
-            message,
+            message: message.into(),
         }),
         ..outcome
     }

@@ -346,7 +346,7 @@ impl Agent {
         runner.cloned().map_err(|unfit| Failure {
             kind: FailureKind::Infrastructure,
             code: unfit.code().id.to_owned(),
-            message: format!("{unfit}; {}", unfit.remedy()),
+            message: format!("{unfit}; {}", unfit.remedy()).into(),
         })
     }
 
@@ -472,7 +472,8 @@ fn overdue(assignment: &Assignment) -> Failure {
         code: codes::TIMEOUT.id.to_owned(),
         message: format!(
             "the attempt took longer than its {seconds} s; raise `timeout`, or choose a larger size"
-        ),
+        )
+        .into(),
     }
 }
 
@@ -484,7 +485,7 @@ fn infrastructure(error: &RunnerError) -> Failure {
     Failure {
         kind: FailureKind::Infrastructure,
         code: "BC0611".to_owned(),
-        message,
+        message: message.into(),
     }
 }
 
@@ -492,6 +493,6 @@ fn host(what: &str, error: &std::io::Error) -> Failure {
     Failure {
         kind: FailureKind::Infrastructure,
         code: "BC0612".to_owned(),
-        message: format!("{what}: {error}"),
+        message: format!("{what}: {error}").into(),
     }
 }

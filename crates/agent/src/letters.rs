@@ -15,7 +15,10 @@ use std::{
 };
 
 use barecount_api::{assignment::SetAside, letter::Letter};
-use barecount_model::digest::{Digest, Digesting};
+use barecount_model::{
+    digest::{Digest, Digesting},
+    untrusted::{Label, Reason, Untrusted},
+};
 use barecount_secrets::Redactor;
 
 use crate::{files::HostFiles, places};
@@ -58,7 +61,7 @@ struct Writer {
     file: Option<BufWriter<File>>,
     digesting: Digesting,
     kept: KeptLetters,
-    places: HashMap<(Option<String>, String), usize>,
+    places: HashMap<(Option<Label>, Reason), usize>,
 }
 
 impl Letters {
@@ -95,7 +98,8 @@ impl Letters {
     pub fn count_for(&self, dataset: &str) -> u64 {
         let writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let groups = writer.kept.groups.iter();
-        let of_dataset = groups.filter(|group| group.dataset.as_deref() == Some(dataset));
+        let of_dataset =
+            groups.filter(|group| group.dataset.as_ref().map(Label::raw) == Some(dataset));
         of_dataset.map(|group| group.count).sum()
     }
 
@@ -134,7 +138,7 @@ impl Writer {
         }
         let group = (letter.dataset.clone(), letter.reason.clone());
         if self.kept.groups.len() >= MAX_GROUPS && !self.places.contains_key(&group) {
-            letter.reason = OTHER_REASONS.to_owned();
+            letter.reason = OTHER_REASONS.into();
         }
         let mut line = serde_json::to_vec(&letter)?;
         line.push(b'\n');
@@ -180,11 +184,21 @@ impl Writer {
 }
 
 fn redact(redactor: &Redactor, letter: &mut Letter) {
-    for text in [&mut letter.record, &mut letter.error, &mut letter.reason] {
-        *text = redactor.redact_excerpt(text);
+    fn hide<const MAX: usize>(redactor: &Redactor, text: &mut Untrusted<MAX>) {
+        *text = redactor.redact_excerpt(text.raw()).into();
     }
-    for text in [&mut letter.dataset, &mut letter.schema_hash] {
-        *text = text.take().map(|text| redactor.redact_excerpt(&text));
+    let Letter {
+        dataset,
+        reason,
+        error,
+        record,
+        schema_hash,
+    } = letter;
+    hide(redactor, reason);
+    hide(redactor, error);
+    hide(redactor, record);
+    for name in [dataset, schema_hash].into_iter().flatten() {
+        hide(redactor, name);
     }
 }
 
@@ -194,10 +208,10 @@ mod tests {
 
     fn letter(number: u32, reason: &str) -> Letter {
         Letter {
-            dataset: Some("raw.rows".to_owned()),
-            reason: reason.to_owned(),
-            error: format!("{reason}, found {number}"),
-            record: number.to_string(),
+            dataset: Some("raw.rows".into()),
+            reason: reason.into(),
+            error: format!("{reason}, found {number}").into(),
+            record: number.to_string().into(),
             schema_hash: None,
         }
     }
@@ -221,7 +235,7 @@ mod tests {
         let told: Vec<_> = kept
             .groups
             .iter()
-            .map(|group| (group.reason.as_str(), group.count, group.record.as_str()))
+            .map(|group| (group.reason.raw(), group.count, group.record.raw()))
             .collect();
         assert_eq!(told, [("three", 1_000, "0"), ("any", 2_000, "1")]);
         Ok(())
@@ -239,7 +253,7 @@ mod tests {
         let last = kept
             .groups
             .last()
-            .map(|group| (&*group.reason, group.count));
+            .map(|group| (group.reason.raw(), group.count));
         assert_eq!(last, Some((OTHER_REASONS, 500)));
         Ok(())
     }

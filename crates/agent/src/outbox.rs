@@ -146,7 +146,7 @@ mod tests {
         let failed = AttemptResult::Failed(Failure {
             kind: FailureKind::Infrastructure,
             code: "BC0611".to_owned(),
-            message: "the backend did not answer".to_owned(),
+            message: "the backend did not answer".into(),
         });
         let done = AttemptResult::Done(Staged::default());
         for (number, result) in (1..).zip([done, failed, AttemptResult::Stopped]) {

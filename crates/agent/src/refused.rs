@@ -63,7 +63,7 @@ impl From<AccessError> for Failure {
         Self {
             kind: FailureKind::Policy,
             code: error.code().id.to_owned(),
-            message: error.to_string(),
+            message: error.to_string().into(),
         }
     }
 }

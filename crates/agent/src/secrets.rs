@@ -87,7 +87,7 @@ pub(crate) async fn give(
         return Err(Failure {
             kind: FailureKind::Policy,
             code: codes::SECRETS_UNAVAILABLE.id.to_owned(),
-            message: "there is no service here that secrets could be fetched from".to_owned(),
+            message: "there is no service here that secrets could be fetched from".into(),
         });
     };
     let (given_to, clock) = (assignment.clone(), Arc::clone(clock));
@@ -231,7 +231,7 @@ fn reuse(shared: &str, run: &RunId, references: &[(Name, Reference)]) -> ReuseKe
 /// Redacts what is told of an attempt. What it set aside was redacted before it was written.
 pub(crate) fn redact(redactor: &Redactor, outcome: &mut Outcome) {
     if let AttemptResult::Failed(failure) = &mut outcome.result {
-        failure.message = redactor.redact_excerpt(&failure.message);
+        failure.message = redactor.redact_excerpt(failure.message.raw()).into();
     }
     redactor.redact_json(&mut outcome.detail);
 }
@@ -243,8 +243,8 @@ pub(crate) fn redact_end(redactor: &Redactor, end: &mut launch::End) {
         message,
     } = end
     {
-        *error_type = redactor.redact_excerpt(error_type);
-        *message = redactor.redact_excerpt(message);
+        *error_type = redactor.redact_excerpt(error_type.raw()).into();
+        *message = redactor.redact_excerpt(message.raw()).into();
     }
 }
 
@@ -372,7 +372,7 @@ fn failure(kind: FailureKind, code: Code, message: String) -> Failure {
     Failure {
         kind,
         code: code.id.to_owned(),
-        message,
+        message: message.into(),
     }
 }
 

@@ -33,11 +33,11 @@ pub(crate) fn told<'e>(
             error_type,
             message,
         } if are_kept(stage) => {
-            let line = format!("{error_type}: {message}\n");
+            let line = format!("{}: {}\n", error_type.raw(), message.raw());
             if let Err(error) = append(log, &line, summary) {
                 tracing::warn!(%error, "what a function said of its failure is lost");
             }
-            Cow::Owned(classify::without_words(error_type))
+            Cow::Owned(classify::without_words(error_type.raw()))
         }
         end => Cow::Borrowed(end),
     }
@@ -74,7 +74,7 @@ pub(crate) fn last(log: &Path) -> String {
         .collect();
     lines.truncate(LINES);
     lines.reverse();
-    let words = lines.join(" | ").replace(char::is_control, " ");
+    let words = lines.join(" | ");
     if words.is_empty() {
         return words;
     }

@@ -9,6 +9,7 @@ use barecount_model::{
     identity::SignedIdentity,
     plan::{Pin, StagePlan},
     run::{Window, outcome::Outcome},
+    untrusted::{Label, Message, Reason, Sample},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -110,7 +111,7 @@ pub enum Event {
         /// What the runner calls it.
         runner: String,
         /// What is waited for, for a person.
-        waits_for: String,
+        waits_for: Message,
     },
     /// A runner has started the attempt.
     Started {
@@ -159,16 +160,16 @@ impl Event {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAside {
     /// The dataset they were meant for, if that is known.
-    pub dataset: Option<String>,
+    pub dataset: Option<Label>,
     /// What they were set aside for, in words that all of them share.
     #[serde(default)]
-    pub reason: String,
+    pub reason: Reason,
     /// The first of them, or a bounded sample of it.
-    pub record: String,
+    pub record: Sample,
     /// Why the first was set aside.
-    pub error: String,
+    pub error: Reason,
     /// A hash of the schema that they did not fit.
-    pub schema_hash: Option<String>,
+    pub schema_hash: Option<Label>,
     /// How many they are.
     #[serde(default = "one")]
     pub count: u64,

@@ -1,6 +1,9 @@
 //! Datasets as they are listed and shown.
 
-use barecount_model::text::ColumnType;
+use barecount_model::{
+    text::ColumnType,
+    untrusted::{Label, Sample},
+};
 use serde::{Deserialize, Serialize};
 
 /// A dataset that is asked for.
@@ -84,7 +87,7 @@ impl std::fmt::Display for ReadBy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColumnView {
     /// Its name.
-    pub name: String,
+    pub name: Label,
     /// Its type.
     #[serde(rename = "type")]
     pub column_type: ColumnType,
@@ -147,7 +150,7 @@ pub struct Preview {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rows {
     /// Column names.
-    pub columns: Vec<String>,
+    pub columns: Vec<Label>,
     /// Cells, none for null.
-    pub rows: Vec<Vec<Option<String>>>,
+    pub rows: Vec<Vec<Option<Sample>>>,
 }

@@ -1,5 +1,6 @@
 //! Who holds a state folder.
 
+use barecount_model::untrusted::Label;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -9,10 +10,10 @@ pub struct Holder {
     /// Its number.
     pub process: u32,
     /// What it was started for, as on its command line: `run`, `datasets restore`.
-    pub verb: String,
+    pub verb: Label,
     /// The pipeline that this is about, if it is about one.
     #[serde(default)]
-    pub pipeline: Option<String>,
+    pub pipeline: Option<Label>,
     /// Since when it holds the folder.
     pub since: Timestamp,
 }

@@ -1,6 +1,7 @@
 //! Why something was not done, as the pages of errors have it. As JSON it is a problem of RFC 9457
 //! with members of its own.
 
+use barecount_model::untrusted::Report;
 use serde::{Deserialize, Serialize};
 
 /// Why something was not done.
@@ -12,13 +13,13 @@ pub struct Problem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// What happened, as one fragment.
-    pub detail: String,
+    pub detail: Report,
     /// Why, from the nearest cause to the farthest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub causes: Vec<String>,
+    pub causes: Vec<Report>,
     /// What to do, as a whole sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub remedy: Option<String>,
+    pub remedy: Option<Report>,
 }
 
 /// The kinds of problems: what exit statuses are made of, and statuses of HTTP.

@@ -10,6 +10,7 @@ use barecount_model::{
         Answered, AttemptState, Held, Provisioning, RunState, TaskState, Window,
         outcome::{Failure, Metrics},
     },
+    untrusted::{Label, Message, Transcript},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -82,7 +83,7 @@ pub struct RunView {
     /// Whether it has not ended, and nobody works on it.
     pub interrupted: bool,
     /// What it waits for, if nothing of it is under way.
-    pub waiting_reason: Option<String>,
+    pub waiting_reason: Option<Message>,
     /// Why it was refused, if it was: governance's explanation.
     pub refusal: Option<Value>,
     /// When it was submitted.
@@ -216,7 +217,7 @@ pub struct Undeclared {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partition: Option<String>,
     /// What it is called.
-    pub name: String,
+    pub name: Label,
 }
 
 /// What an attempt wrote to standard output and standard error.
@@ -231,7 +232,7 @@ pub struct Log {
     /// The attempt's number.
     pub attempt: u32,
     /// The text.
-    pub log: String,
+    pub log: Transcript,
 }
 
 /// An entry's place in the ledger.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use barecount_model::untrusted::Label;
+
 use crate::limits::{Exceeded, Limits, exceeded};
 use crate::tree::{FileError, TreeError};
 
@@ -243,18 +245,9 @@ fn text<'a>(raw: &'a [u8], limits: &Limits) -> Result<&'a str, NameFault> {
     Ok(name)
 }
 
-/// A name as it stands in an archive, made fit for a message: escaped and cut.
+/// A name as it stands in an archive, made fit for a message.
 pub(crate) fn shown(raw: &[u8]) -> String {
-    let text = String::from_utf8_lossy(raw);
-    let mut shown: String = text
-        .chars()
-        .take(200)
-        .flat_map(char::escape_debug)
-        .collect();
-    if text.chars().count() > 200 {
-        shown.push('…');
-    }
-    shown
+    Label::of_bytes(raw).to_string()
 }
 
 #[cfg(test)]

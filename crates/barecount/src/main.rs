@@ -14,8 +14,9 @@ mod verbs;
 mod view;
 mod window;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{io, process::ExitCode};
 
+use barecount_model::untrusted;
 use tracing_subscriber::{EnvFilter, fmt};
 
 fn main() -> ExitCode {
@@ -54,7 +55,25 @@ fn log_to_stderr(verbose: u8) {
     };
     fmt()
         .with_env_filter(EnvFilter::new(filter))
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        // An escape of ours could not be told from one of somebody else's.
+        .with_ansi(false)
+        .with_writer(|| EventLog)
         .init();
+}
+
+/// Writes each event on a line of its own, whoever the texts in it are from.
+struct EventLog;
+
+impl io::Write for EventLog {
+    /// Takes one whole event, as the subscriber hands them over.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let line = untrusted::line(text.trim_end_matches('\n'));
+        writeln!(io::stderr(), "{line}")?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }

@@ -1,12 +1,12 @@
 //! Output: data on standard output, everything else on standard error. Only this file prints.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, LineWriter, Write};
 
 use barecount_client::{
     failure::{Failure, Status},
-    harmless::{self, Harmless},
     reporter::Reporter,
 };
+use barecount_model::untrusted::{self, Untrusted};
 use serde_json::{Value, json};
 
 /// How data is printed.
@@ -60,27 +60,20 @@ impl Printer {
     /// Prints data: as JSON or YAML if asked for, else as the text for people.
     pub(crate) fn data(&self, value: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
         let rendered = match self.format {
-            Format::Table => harmless::text(&text()).into_owned(),
-            Format::Json => harmless::json(format!("{value:#}\n")),
-            Format::Yaml => serde_saphyr::to_string(value).map_err(|error| {
-                Failure::new(Status::Bug, "the data cannot be written as YAML").because(&error)
-            })?,
+            Format::Table => untrusted::text(&text()).into_owned(),
+            Format::Json => untrusted::json(&format!("{value:#}\n")).into_owned(),
+            Format::Yaml => yaml(value)?,
         };
         write_all(&mut io::stdout().lock(), &rendered)
     }
 
-    /// Prints what somebody else wrote, byte for byte if `raw`; for people who look at a terminal
-    /// it does nothing to that otherwise. JSON and YAML have it as it is.
-    pub(crate) fn foreign(
-        &self,
-        value: &Value,
-        raw: bool,
-        text: impl FnOnce() -> String,
-    ) -> Result<(), Failure> {
-        if self.format == Format::Table && (raw || !io::stdout().is_terminal()) {
-            return write_all(&mut io::stdout().lock(), &text());
+    /// Prints data whose text for people is printed as it is: a terminal obeys what is in it. JSON
+    /// and YAML are what they always are.
+    pub(crate) fn raw(&self, value: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
+        match self.format {
+            Format::Table => write_all(&mut io::stdout().lock(), &text()),
+            Format::Json | Format::Yaml => self.data(value, text),
         }
-        self.data(value, text)
     }
 
     /// Prints a document of one form, whatever was asked for.
@@ -90,7 +83,8 @@ impl Printer {
 
     /// Prints one of many values on a line of its own, as JSON whatever was asked for.
     pub(crate) fn line(&self, value: &Value) -> Result<(), Failure> {
-        let rendered = harmless::json(format!("{value}\n"));
+        let text = format!("{value}\n");
+        let rendered = untrusted::json(&text);
         write_all(&mut io::stdout().lock(), &rendered)
     }
 
@@ -108,7 +102,7 @@ impl Printer {
     /// Tells a person something; nothing that a program would want.
     pub(crate) fn note(&self, line: &str) {
         if !self.quiet {
-            eprint_line(&harmless::text(line));
+            eprint_line(&untrusted::text(line));
         }
     }
 
@@ -129,7 +123,7 @@ impl Printer {
         }
         text.push_str("\x1b[?7l");
         for line in lines {
-            text.push_str(&harmless::text(line));
+            text.push_str(&untrusted::text(line));
             text.push('\n');
         }
         text.push_str("\x1b[?7h");
@@ -140,13 +134,13 @@ impl Printer {
     /// Tells a person who asked for details (`--verbose`) something.
     pub(crate) fn detail(&self, line: &str) {
         if self.verbose && !self.quiet {
-            eprint_line(&harmless::text(line));
+            eprint_line(&untrusted::text(line));
         }
     }
 
     /// Tells a person something that `--quiet` does not hide.
     pub(crate) fn warn(&self, text: &str) {
-        eprint_line(&harmless::text(text.trim_end()));
+        eprint_line(&untrusted::text(text.trim_end()));
     }
 
     /// Prints the failure that ends the program.
@@ -177,8 +171,33 @@ impl Reporter for Printer {
     }
 }
 
+/// Standard output for data of somebody else: byte for byte, unless a terminal would obey it.
+pub(crate) fn stream() -> Box<dyn Write + Send> {
+    let stdout = io::stdout();
+    match stdout.is_terminal() {
+        true => Box::new(LineWriter::new(Screen(stdout))),
+        false => Box::new(stdout),
+    }
+}
+
+/// Shows what is written to it as text of lines.
+struct Screen<W>(W);
+
+impl<W: Write> Write for Screen<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        self.0.write_all(untrusted::text(&text).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// Asks a person something, who answers on the same line.
 pub(crate) fn ask(question: &str) {
+    let question = untrusted::text(question);
     let mut stderr = io::stderr().lock();
     // Without a standard error there is nobody to ask; then the answer is no.
     let _ = stderr
@@ -204,6 +223,21 @@ fn write_all(out: &mut impl Write, text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Data as YAML 1.2, which has every JSON document: what a terminal would obey needs its escapes.
+fn yaml(value: &Value) -> Result<String, Failure> {
+    let text = serde_saphyr::to_string(value).map_err(|error| {
+        Failure::new(Status::Bug, "the data cannot be written as YAML").because(&error)
+    })?;
+    let json = untrusted::json(&text);
+    match *json == *text {
+        true => Ok(text),
+        false => Ok(untrusted::json(&format!("{value:#}\n")).into_owned()),
+    }
+}
+
+/// A cell of a table. One that is longer is read in JSON: a line of it fills a screen.
+type Cell = Untrusted<320>;
+
 /// Rows under headings, aligned.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
@@ -227,7 +261,7 @@ impl Table {
         self.rows.push(
             cells
                 .into_iter()
-                .map(|cell| Harmless(&cell.into()).to_string())
+                .map(|cell| Cell::from(cell.into()).to_string())
                 .collect(),
         );
     }
@@ -270,5 +304,36 @@ impl Table {
                 format!("{}\n", cells.join("  ").trim_end())
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_does_not_obey_what_is_exported_to_it() -> io::Result<()> {
+        let mut shown = Vec::new();
+        let mut screen = LineWriter::new(Screen(&mut shown));
+        for piece in ["id,text\n1,a\x1b[2J\u{c3}", "\u{202e}\n"] {
+            screen.write_all(piece.as_bytes())?;
+        }
+        screen.flush()?;
+        drop(screen);
+        let shown = String::from_utf8_lossy(&shown);
+        assert_eq!(shown, "id,text\n1,a\\u{1b}[2JÃ\\u{202e}\n");
+        Ok(())
+    }
+
+    #[test]
+    fn a_cell_of_megabytes_is_cut_and_its_table_is_printed() {
+        let mut table = Table::new(&["name", "what"], "nothing");
+        table.row(["x".repeat(5 << 20), "\u{1b}\n".to_owned()]);
+        let text = table.render();
+        assert!(text.len() < 2_000, "{} bytes", text.len());
+        assert!(
+            text.contains("more bytes)") && text.contains("\\u{1b}\\n"),
+            "{text}"
+        );
     }
 }

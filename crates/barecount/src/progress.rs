@@ -8,11 +8,13 @@ use std::{
 
 use barecount_api::activity::{Activity, Phase};
 use barecount_client::{
-    harmless::Harmless,
     reporter::{Reporter, Watcher},
     words::{bytes, counted},
 };
-use barecount_model::run::{Attempt, AttemptState, Run, Task, TaskState, WaitingReason};
+use barecount_model::{
+    run::{Attempt, AttemptState, Run, Task, TaskState, WaitingReason},
+    untrusted,
+};
 use jiff::Timestamp;
 
 use crate::{printer::Printer, view};
@@ -185,7 +187,7 @@ impl<'a> Progress<'a> {
         self.printer.draw(self.drawn, &[]);
         self.drawn = 0;
         let elapsed = Timestamp::now().duration_since(self.began).as_secs_f64();
-        let text = Harmless(text);
+        let text = untrusted::line(text);
         self.printer.note(&format!("{elapsed:7.2}s  {text}"));
     }
 }

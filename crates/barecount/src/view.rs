@@ -6,7 +6,6 @@ use barecount_api::{
 };
 use barecount_client::{
     failure::Failure,
-    harmless::{Harmless, SetOff},
     words::{bytes, short},
 };
 use barecount_control::governance::{Explanation, explain};
@@ -86,8 +85,7 @@ fn tasks_text(run: &RunView) -> String {
             let name = names::task(task);
             text.push_str(&format!(
                 "\n{name}: [{}] {}\n",
-                failure.code,
-                Harmless(&failure.message)
+                failure.code, failure.message
             ));
         }
     }
@@ -116,10 +114,7 @@ fn left_text(run: &RunView) -> String {
         (&one.stage, &one.partition) == (&other.stage, &other.partition)
     };
     for left in run.undeclared.chunk_by(of_one) {
-        let names: Vec<String> = left
-            .iter()
-            .map(|left| format!("`{}`", SetOff(&left.name)))
-            .collect();
+        let names: Vec<String> = left.iter().map(|left| format!("`{}`", left.name)).collect();
         let of = left
             .first()
             .map(|left| names::name(&left.stage, &left.partition));
@@ -219,10 +214,10 @@ pub(crate) fn columns(columns: &[ColumnView], partition_by: &[String]) -> Table 
     let mut table = Table::new(&["column", "type", "null", "partition"], "no columns");
     for column in columns {
         table.row([
-            column.name.clone(),
+            column.name.to_string(),
             column.column_type.to_string(),
             if column.nullable { "yes" } else { "no" }.to_owned(),
-            if partition_by.contains(&column.name) {
+            if partition_by.iter().any(|name| name == column.name.raw()) {
                 "yes"
             } else {
                 "-"
@@ -237,25 +232,25 @@ pub(crate) fn columns(columns: &[ColumnView], partition_by: &[String]) -> Table 
 pub(crate) fn first_rows(rows: &Rows) -> String {
     const COLUMNS: usize = 8;
     const WIDTH: usize = 24;
-    let cut = |text: &str| {
-        let plain = Harmless(text).to_string();
-        match plain.char_indices().nth(WIDTH) {
-            Some((at, _)) => format!("{}…", &plain[..at]),
-            None => plain,
-        }
+    let cut = |text: String| match text.char_indices().nth(WIDTH) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
     };
     let mut lines = vec![
         rows.columns
             .iter()
             .take(COLUMNS)
-            .map(|name| cut(name))
+            .map(|name| cut(name.to_string()))
             .collect::<Vec<_>>(),
     ];
     for row in &rows.rows {
         let cells = row.iter().take(COLUMNS);
         lines.push(
             cells
-                .map(|cell| cell.as_deref().map_or("null".to_owned(), cut))
+                .map(|cell| {
+                    cell.as_ref()
+                        .map_or("null".to_owned(), |cell| cut(cell.to_string()))
+                })
                 .collect(),
         );
     }
@@ -308,7 +303,7 @@ fn state_text(state: TaskState) -> &'static str {
 pub(crate) fn undeclared(staged: &Staged) -> String {
     let names = staged.undeclared.iter();
     let mut text = names
-        .map(|name| format!("`{}`", SetOff(name)))
+        .map(|name| format!("`{name}`"))
         .collect::<Vec<_>>()
         .join(", ");
     if staged.undeclared_left_out > 0 {

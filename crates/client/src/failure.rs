@@ -4,8 +4,7 @@
 use std::{error::Error, fmt, io, path::Path};
 
 use barecount_api::problem::{Problem, ProblemKind};
-
-use crate::harmless::SetOff;
+use barecount_model::untrusted::Report;
 
 /// Exit statuses, as the command-line page lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,9 +48,9 @@ impl Status {
 pub struct Failure {
     status: Status,
     code: Option<&'static str>,
-    what: String,
-    causes: Vec<String>,
-    help: Option<String>,
+    what: Report,
+    causes: Vec<Report>,
+    help: Option<Report>,
     reported: bool,
 }
 
@@ -61,7 +60,7 @@ impl Failure {
         Self {
             status,
             code: None,
-            what: what.into(),
+            what: what.into().into(),
             causes: Vec::new(),
             help: None,
             reported: false,
@@ -89,7 +88,7 @@ impl Failure {
         self.causes = causes(Some(error));
         if let Some(remedy) = remedy_of_disk(error) {
             self.status = Status::Unavailable;
-            self.help.get_or_insert_with(|| remedy.to_owned());
+            self.help.get_or_insert_with(|| remedy.into());
         }
         self
     }
@@ -100,7 +99,7 @@ impl Failure {
         let remedy = remedy_of_name(path, error);
         let mut failure = self.because(error);
         if let Some(remedy) = remedy {
-            failure.help.get_or_insert(remedy);
+            failure.help.get_or_insert_with(|| remedy.into());
         }
         failure
     }
@@ -113,13 +112,13 @@ impl Failure {
 
     /// Adds what to do, as a whole sentence.
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(help.into().into());
         self
     }
 
     /// Adds what to do where nothing better is known yet.
     pub fn or_help(mut self, help: &str) -> Self {
-        self.help.get_or_insert_with(|| help.to_owned());
+        self.help.get_or_insert_with(|| help.into());
         self
     }
 
@@ -198,13 +197,18 @@ fn remedy_of_name(path: &Path, error: &io::Error) -> Option<String> {
 
 /// An error and its causes in one line.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
-    causes(Some(error)).join(": ")
+    let causes = causes(Some(error));
+    causes
+        .iter()
+        .map(Report::raw)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
-fn causes(mut error: Option<&(dyn Error + 'static)>) -> Vec<String> {
-    let mut causes: Vec<String> = Vec::new();
+fn causes(mut error: Option<&(dyn Error + 'static)>) -> Vec<Report> {
+    let mut causes: Vec<Report> = Vec::new();
     while let Some(cause) = error {
-        let text = cause.to_string();
+        let text = Report::from(cause.to_string());
         // A transparent wrapper says the same twice.
         if causes.last() != Some(&text) {
             causes.push(text);
@@ -217,14 +221,14 @@ fn causes(mut error: Option<&(dyn Error + 'static)>) -> Vec<String> {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.code {
-            Some(code) => writeln!(f, "error[{code}]: {}", SetOff(&self.what))?,
-            None => writeln!(f, "error: {}", SetOff(&self.what))?,
+            Some(code) => writeln!(f, "error[{code}]: {}", self.what.lines())?,
+            None => writeln!(f, "error: {}", self.what.lines())?,
         }
         for cause in &self.causes {
-            writeln!(f, "  because {}", SetOff(cause))?;
+            writeln!(f, "  because {}", cause.lines())?;
         }
         if let Some(help) = &self.help {
-            writeln!(f, "  help: {}", SetOff(help))?;
+            writeln!(f, "  help: {}", help.lines())?;
         }
         Ok(())
     }
@@ -245,14 +249,11 @@ mod tests {
         let read: Problem = serde_json::from_str(&serde_json::to_string(&problem)?)?;
         assert_eq!(read, problem);
         let shown = failure.to_string();
-        let told = [
-            Some(&problem.detail),
-            problem.code.as_ref(),
-            problem.remedy.as_ref(),
-        ];
-        for text in told.into_iter().flatten().chain(&problem.causes) {
-            assert!(shown.contains(text.as_str()), "{text}");
+        let told = std::iter::once(&problem.detail).chain(&problem.remedy);
+        for text in told.chain(&problem.causes) {
+            assert!(shown.contains(text.raw()), "{text}");
         }
+        assert!(shown.contains("BC0802"), "{shown}");
         assert_eq!(problem.kind, ProblemKind::NotFound);
         Ok(())
     }

@@ -10,7 +10,6 @@ pub mod details;
 pub mod embedded;
 mod environment;
 pub mod failure;
-pub mod harmless;
 mod log;
 pub mod manifest;
 mod preparation;

@@ -23,6 +23,7 @@ use barecount_model::{
         Abandonment, Answered, Moment, Run, WaitingReason,
         outcome::{CommittedDataset, Outcome},
     },
+    untrusted::Message,
     work::Work,
 };
 use jiff::Timestamp;
@@ -59,7 +60,7 @@ pub(crate) enum Command {
     Approve {
         id: ApprovalId,
         act: Act,
-        reason: String,
+        reason: Message,
         by: Arc<Explanation>,
         rules: Value,
     },
@@ -92,7 +93,7 @@ pub(crate) enum Verb {
         task: usize,
         number: u32,
         runner: String,
-        waits_for: String,
+        waits_for: Message,
     },
     Started {
         task: usize,

@@ -6,6 +6,7 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType,
 };
+pub(crate) use barecount_model::diagnostic::quoted;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -92,13 +93,6 @@ fn expected(column_type: ColumnType) -> Refusal {
         other => other.to_string(),
     };
     Refusal::new(format!("{expectation} expected"))
-}
-
-/// Text in quotes for a message, cut short.
-pub(crate) fn quoted(text: &str) -> String {
-    let short: String = text.chars().take(64).collect();
-    let more = if short.len() < text.len() { "…" } else { "" };
-    format!("`{}{more}`", short.escape_debug())
 }
 
 /// Bytes as text: base64 with padding, in every format that is text.

@@ -1,15 +1,13 @@
 //! Rows that were refused, each with the reason and a bounded sample.
 
+use barecount_model::untrusted::Sample;
 use serde::{Deserialize, Serialize};
-
-/// The longest sample of a refused row that is kept, in bytes.
-pub const MAX_SAMPLE_BYTES: usize = 4096;
 
 /// One refused row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BadRecord {
-    /// The row as it was written, at most [`MAX_SAMPLE_BYTES`], invalid UTF-8 replaced.
-    pub record: String,
+    /// The row as it was written.
+    pub record: Sample,
     /// What is wrong, in words that all rows share where it is: the column, what was expected.
     pub reason: String,
     /// The reason, and what was found in this row.
@@ -69,14 +67,4 @@ impl std::fmt::Display for Refusal {
             None => Ok(()),
         }
     }
-}
-
-/// Cuts a record to a sample.
-pub(crate) fn sample(record: &[u8]) -> String {
-    let cut = &record[..record.len().min(MAX_SAMPLE_BYTES)];
-    let mut text = String::from_utf8_lossy(cut).into_owned();
-    if record.len() > MAX_SAMPLE_BYTES {
-        text.push('…');
-    }
-    text
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchReader as _, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
+use barecount_model::untrusted::Sample;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde::{Deserialize, Serialize};
@@ -134,7 +135,7 @@ pub struct FirstRows {
     /// Column names.
     pub columns: Vec<String>,
     /// Cells, `None` for null.
-    pub rows: Vec<Vec<Option<String>>>,
+    pub rows: Vec<Vec<Option<Sample>>>,
 }
 
 impl Snapshot {
@@ -233,7 +234,7 @@ impl Snapshot {
             let batch = batch?;
             for row in 0..batch.num_rows().min(count - rows.len()) {
                 let cell = |(column, array): (&Column, &ArrayRef)| {
-                    to_text(&value_at(array.as_ref(), row), column.column_type)
+                    to_text(&value_at(array.as_ref(), row), column.column_type).map(Sample::from)
                 };
                 rows.push(columns.iter().zip(batch.columns()).map(cell).collect());
             }

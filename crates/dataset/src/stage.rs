@@ -20,9 +20,10 @@ use std::fs;
 use std::io::{self, BufWriter, Read};
 use std::path::{Path, PathBuf};
 
+use barecount_model::untrusted::Sample;
 use serde::{Deserialize, Serialize};
 
-use crate::dead_letter::{BadRecord, Refusal, sample};
+use crate::dead_letter::{BadRecord, Refusal};
 use crate::decision::{PartitionValues, StagedFile};
 use crate::digest::RowsHash;
 use crate::input::{InputError, InputFile, InputFolder};
@@ -493,7 +494,7 @@ impl<'a> Stage<'a, '_> {
         self.dead_letters += 1;
         self.observer
             .set_aside(BadRecord {
-                record: sample(record),
+                record: Sample::of_bytes(record),
                 reason: refusal.reason.clone(),
                 error: refusal.to_string(),
                 schema_hash: self.schema_hash.clone(),

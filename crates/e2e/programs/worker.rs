@@ -61,6 +61,11 @@ fn serve(api: &str, behaviour: &str) {
             let header = format!("Lambda-Runtime-Function-Error-Type: {kind}\r\n");
             post(api, &format!("{path}/error"), &header, &body);
         }
+        "steer and report" => {
+            let words = in_json(&steering(100_000));
+            let body = format!("{{\"errorType\":\"{words}\",\"errorMessage\":\"{words}\"}}");
+            post(api, &format!("{path}/error"), "", &body);
+        }
         _ => match work(behaviour, Path::new(&output)) {
             Ok(()) => post(api, &format!("{path}/response"), "", "{}"),
             Err(status) => process::exit(status),
@@ -163,6 +168,18 @@ fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
             if behaviour.ends_with("fail once") && variable("BARECOUNT_ATTEMPT") == "1" {
                 return Err(75);
             }
+        }
+        "steer" => steer(output),
+        "steer and fail" => {
+            println!("{}", steering(5 << 20));
+            eprintln!("{}", steering(100));
+            return Err(65);
+        }
+        "steer by columns" => steer_rows(output, &format!("id,{}", column())),
+        "steer by a file" => {
+            steer_rows(output, "id,text");
+            let folder = output.join(variable("DATASET"));
+            fs::write(folder.join(format!("{}.csv", name())), "id,text\nodd,x\n").expect("it can be written");
         }
         "carry" | "carry and fail" => {
             carry(output);
@@ -326,8 +343,7 @@ fn leak(secrets: &Path, output: &Path) {
     println!("raw <{value}>");
     println!("hex <{}>", hex(value.as_bytes()));
     println!("base64 <{}>", base64(format!("user:{value}").as_bytes()));
-    let escaped: String = value.chars().map(|c| format!("\\u{:04x}", c as u32)).collect();
-    println!("{{\"json\": \"{escaped}\"}}");
+    println!("{{\"json\": \"{}\"}}", in_json(&value));
     let mut out = io::stdout().lock();
     let (first, second) = value.split_at(value.len() / 2);
     for part in ["split <", first, second, ">\n"] {
@@ -343,6 +359,58 @@ fn leak(secrets: &Path, output: &Path) {
     fs::write(letters.join("own.jsonl"), letter).expect("dead letters can be written");
     // A lookup is refused, and recorded by name.
     let _ = look_up(&format!("{value}.example"));
+}
+
+/// What a terminal would obey, what turns text around and what is not seen; then a line that looks
+/// like one of the platform's, and more of the kind up to so many bytes.
+fn steering(bytes: usize) -> String {
+    let mut text = "\x1b]0;owned\x07\x1b[2J\u{9b}31m\u{202e}evil\u{2066}\u{200b}\u{2028}\x08\r\nstate     forged\n".to_owned();
+    while text.len() < bytes {
+        text.push_str("\x1b[31mmore\u{9d}\u{202d}");
+    }
+    text
+}
+
+/// The same as the name of a file.
+fn name() -> String {
+    steering(100).replace('/', "")
+}
+
+/// The same as the name of a column.
+fn column() -> String {
+    format!("\"{}\"", steering(2 << 10))
+}
+
+/// Says it wherever work can say something and succeed.
+fn steer(output: &Path) {
+    println!("{}", steering(5 << 20));
+    eprintln!("{}", steering(100));
+    steer_rows(output, "id,text");
+    fs::create_dir_all(output.join(name())).expect("a folder can be made");
+    fs::create_dir_all(output.join(format!("{}{}", name(), "x".repeat(100)))).expect("a folder can be made");
+    let letters = output.join("_dead_letters");
+    fs::create_dir_all(&letters).expect("a folder can be made");
+    let long = in_json(&steering(30_000));
+    let own = format!(
+        "{{\"record\": \"{long}\", \"error\": \"{long}\", \"dataset\": \"{long}\", \"schema_hash\": \"{long}\"}}\n"
+    );
+    fs::write(letters.join("own.jsonl"), own).expect("dead letters can be written");
+    for label in ["\x1b]0;owned\x07\x1b[2J", "\u{202e}evil\u{9b}2J", "line\nstate     forged"] {
+        let _ = look_up(&format!("{label}.example"));
+    }
+}
+
+/// Rows of which a cell, and one that does not fit, say it.
+fn steer_rows(output: &Path, header: &str) {
+    let folder = output.join(variable("DATASET"));
+    fs::create_dir_all(&folder).expect("the output folder can be written");
+    let cell = steering(500_000);
+    let rows = format!("{header}\n1,\"{cell}\"\n\"{cell}\",\"{cell}\"\n2,plain\n");
+    fs::write(folder.join("part.csv"), rows).expect("rows can be written");
+}
+
+fn in_json(text: &str) -> String {
+    text.chars().map(|c| format!("\\u{:04x}", c as u32)).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

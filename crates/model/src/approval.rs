@@ -17,6 +17,7 @@ use crate::{
     class::{NetworkProfile, RunnerClass, Size},
     digest::Digest,
     id::{ApprovalId, RunId},
+    untrusted::Message,
 };
 
 /// Most runs that an approval may be granted for, where it is granted for a number of them.
@@ -135,7 +136,7 @@ pub struct Signed {
     /// When.
     pub at: Timestamp,
     /// Why.
-    pub reason: String,
+    pub reason: Message,
     /// The entry of the ledger that has the act.
     pub entry: u64,
 }

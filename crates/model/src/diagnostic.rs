@@ -8,7 +8,10 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::codes::Code;
+use crate::{
+    codes::Code,
+    untrusted::{Message, is_unprintable, line},
+};
 
 /// How much a diagnostic weighs: errors stop, warnings do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -64,9 +67,9 @@ pub struct Diagnostic {
     /// Column in characters, from 1.
     pub column: usize,
     /// What is wrong, in one line, without a final full stop.
-    pub message: String,
+    pub message: Message,
     /// What would help, if there is advice.
-    pub help: Option<String>,
+    pub help: Option<Message>,
     /// How many characters the caret marks.
     #[serde(skip)]
     pub length: usize,
@@ -81,7 +84,7 @@ impl Diagnostic {
             file: file.to_owned(),
             line: span.line,
             column: span.column,
-            message: message.into(),
+            message: message.into().into(),
             help: None,
             length: span.length.max(1),
         }
@@ -98,7 +101,7 @@ impl Diagnostic {
     /// The same diagnostic with advice.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(help.into().into());
         self
     }
 
@@ -117,12 +120,12 @@ impl Diagnostic {
             text,
             "{:gutter$}--> {}:{}:{}",
             "",
-            printable(&self.file),
+            line(&self.file),
             self.line,
             self.column
         );
-        if let Some(line) = source.lines().nth(self.line - 1) {
-            let (shown, caret) = excerpt(line, self.column, self.length);
+        if let Some(found) = source.lines().nth(self.line - 1) {
+            let (shown, caret) = excerpt(found, self.column, self.length);
             let _ = writeln!(text, "{:gutter$} |", "");
             let _ = writeln!(text, "{} | {shown}", self.line);
             let _ = writeln!(text, "{:gutter$} | {caret}", "");
@@ -168,7 +171,9 @@ pub fn report(diagnostics: &[Diagnostic]) -> Value {
 /// Text from a document, fit for a message: in backticks, control and direction characters
 /// escaped, shortened to 60 characters.
 pub fn quoted(text: &str) -> String {
-    let mut shown = printable(text);
+    // Of a long text only what is shown is looked at.
+    let begin: String = text.chars().take(61).collect();
+    let mut shown = line(&begin).into_owned();
     if let Some((cut, _)) = shown.char_indices().nth(60) {
         shown.truncate(cut);
         shown.push('…');
@@ -192,23 +197,6 @@ pub fn suggestion<'a>(
         .filter(|(distance, candidate)| *distance <= limit && *distance < candidate.len())
         .min()
         .map(|(_, candidate)| candidate)
-}
-
-/// Whether a character could fake or disturb what a reader sees.
-pub(crate) fn is_unprintable(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-}
-
-fn printable(text: &str) -> String {
-    let escape = |c: char| -> String {
-        if is_unprintable(c) {
-            c.escape_unicode().to_string()
-        } else {
-            c.to_string()
-        }
-    };
-    text.chars().map(escape).collect()
 }
 
 /// The part of a line around a column, and a line of carets under it. Tabs and unprintable

@@ -14,7 +14,8 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use crate::codes;
-use crate::diagnostic::{Diagnostic, Span, is_unprintable, quoted};
+use crate::diagnostic::{Diagnostic, Span, quoted};
+use crate::untrusted::is_steering;
 
 /// The largest document, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -153,7 +154,7 @@ fn decode(file: &str, bytes: &[u8]) -> Result<String, Box<Diagnostic>> {
                 .with_help("save the file as UTF-8"),
         )
     })?;
-    let allowed = |c: char| !is_unprintable(c) || matches!(c, '\n' | '\r' | '\t');
+    let allowed = |c: char| !is_steering(c) || matches!(c, '\n' | '\r' | '\t');
     if let Some((index, c)) = text.char_indices().find(|(_, c)| !allowed(*c)) {
         let message = format!(
             "the character {} is not allowed here",

@@ -27,5 +27,6 @@ pub mod run;
 pub mod schema;
 pub mod share;
 pub mod text;
+pub mod untrusted;
 pub mod version;
 pub mod work;

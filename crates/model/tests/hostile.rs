@@ -17,8 +17,12 @@ fn read(bytes: &[u8]) {
         for diagnostic in diagnostics {
             assert!(barecount_model::codes::find(diagnostic.code).is_some());
             assert!(diagnostic.line >= 1 && diagnostic.column >= 1);
-            assert!(!diagnostic.message.contains('\n'), "{}", diagnostic.message);
-            let schema_gap = diagnostic.message.contains("does not fit its schema");
+            assert!(
+                !diagnostic.message.raw().contains('\n'),
+                "{}",
+                diagnostic.message
+            );
+            let schema_gap = diagnostic.message.raw().contains("does not fit its schema");
             assert!(!schema_gap, "{}\n{source}", diagnostic.message);
         }
         let text = diagnostic::render(diagnostics, &source);

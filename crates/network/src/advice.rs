@@ -25,7 +25,8 @@ pub fn advise<'a>(records: impl IntoIterator<Item = &'a FlowRecord>) -> Vec<Egre
             _ => continue,
         };
         let address = || record.address.map(|address| address.to_string());
-        let host = record.name.clone().or_else(address);
+        let name = record.name.as_ref().map(|name| name.raw().to_owned());
+        let host = name.or_else(address);
         // What a record names was a name or an address when it was dialled.
         let Some(Ok(host)) = host.map(|host| host.parse()) else {
             continue;

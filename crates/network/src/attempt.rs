@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use barecount_model::manifest::EgressProtocol;
+use barecount_model::{manifest::EgressProtocol, untrusted::Label};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
@@ -286,7 +286,7 @@ impl AttemptState {
         let text = "nothing but TCP and lookups gets anywhere";
         let name = self.names.name_of(destination.ip());
         self.refused(FlowRecord {
-            name: name.map(|name| name.to_string()),
+            name: name.map(|name| name.as_str().into()),
             address: Some(destination.ip()),
             port: destination.port(),
             protocol,
@@ -307,7 +307,7 @@ impl AttemptState {
     /// Writes down a lookup that found nothing, and which name server it was sent to.
     pub(crate) fn refuse_lookup(
         &self,
-        name: Option<String>,
+        name: Option<Label>,
         asked: Option<IpAddr>,
         code: ReasonCode,
     ) {

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use barecount_model::{class::NetworkProfile, manifest::EgressProtocol};
+use barecount_model::{class::NetworkProfile, manifest::EgressProtocol, untrusted::Label};
 use rustix::{io::Errno, net::RecvFlags};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
@@ -28,7 +28,7 @@ const EARLY: usize = 1_024;
 /// What is known of a connection.
 #[derive(Debug)]
 pub(crate) struct Flow {
-    name: Option<String>,
+    name: Option<Label>,
     /// The one that the work used.
     address: IpAddr,
     port: u16,
@@ -113,7 +113,7 @@ pub(crate) async fn serve(attempt: Arc<AttemptState>, shared: Arc<Shared>, accep
     };
     let flow = Arc::new(Flow {
         name: match &target {
-            Target::Name(name) => Some(name.to_string()),
+            Target::Name(name) => Some(name.as_str().into()),
             Target::Address(_) => None,
         },
         address: destination.ip(),

@@ -1,8 +1,7 @@
 //! Why a flow was refused, or how it ended.
 
+use barecount_model::untrusted::Label;
 use serde::{Deserialize, Serialize};
-
-use crate::name::printable;
 
 /// Why a flow was refused, or how it ended if not by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -10,15 +9,15 @@ use crate::name::printable;
 pub struct Reason {
     /// For programs.
     pub code: ReasonCode,
-    /// For people: a fragment in lower case.
-    pub text: String,
+    /// For people: a fragment in lower case, mostly with words of the work or of a server.
+    pub text: Label,
 }
 
 impl Reason {
-    pub(crate) fn new(code: ReasonCode, text: impl AsRef<str>) -> Self {
+    pub(crate) fn new(code: ReasonCode, text: impl Into<String>) -> Self {
         Self {
             code,
-            text: printable(text.as_ref()),
+            text: text.into().into(),
         }
     }
 }

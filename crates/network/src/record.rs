@@ -6,7 +6,9 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use barecount_model::{class::NetworkProfile, digest::Digest, manifest::EgressProtocol};
+use barecount_model::{
+    class::NetworkProfile, digest::Digest, manifest::EgressProtocol, untrusted::Label,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{path::PathKind, policy::Mode, reason::Reason};
@@ -18,7 +20,7 @@ use crate::{path::PathKind, policy::Mode, reason::Reason};
 pub struct FlowRecord {
     /// The name, as the work asked for it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    pub name: Option<Label>,
     /// The address that was dialled; of what was refused before, the one that the work used: of a
     /// lookup, that of the name server that was asked, whichever that was.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -178,7 +180,7 @@ impl Meter {
 /// What makes two flows one record.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Kind {
-    name: Option<String>,
+    name: Option<Label>,
     address: Option<IpAddr>,
     port: u16,
     protocol: FlowProtocol,
@@ -274,7 +276,7 @@ mod tests {
 
     fn refusal(name: &str, port: u16, at: u64) -> FlowRecord {
         FlowRecord {
-            name: Some(name.to_owned()),
+            name: Some(name.into()),
             address: None,
             port,
             protocol: FlowProtocol::Tcp,

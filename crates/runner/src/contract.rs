@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use barecount_model::{capability::Capabilities, id::RunId};
+use barecount_model::{capability::Capabilities, id::RunId, untrusted::Message};
 use serde::{Deserialize, Serialize};
 
 use crate::launch::{AttemptToken, Ended, Launch};
@@ -48,7 +48,7 @@ pub enum Phase {
     /// The backend has it, and what carries it out is being made or waited for.
     Provisioning {
         /// What is waited for, for a person.
-        waits_for: String,
+        waits_for: Message,
     },
     /// Its work runs.
     Running {

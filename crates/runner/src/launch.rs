@@ -3,7 +3,12 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 pub use barecount_api::attempt::AttemptToken;
-use barecount_model::{class::Size, id::RunId, meter::Metered};
+use barecount_model::{
+    class::Size,
+    id::RunId,
+    meter::Metered,
+    untrusted::{Label, Message},
+};
 use barecount_network::{policy::Policy, record::FlowLog};
 use barecount_secrets::{Redactor, Secret};
 use serde::{Deserialize, Serialize};
@@ -252,9 +257,9 @@ pub enum End {
     /// The function reported an error, or broke the protocol.
     HandlerError {
         /// The error's type, in the function's words.
-        error_type: String,
-        /// The message, in the function's words, bounded.
-        message: String,
+        error_type: Label,
+        /// The message, in the function's words.
+        message: Message,
     },
     /// It was told to stop and did.
     Stopped,

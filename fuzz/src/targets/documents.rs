@@ -116,7 +116,11 @@ fn answer(diagnostics: &[Diagnostic], input: &[u8]) -> String {
     let source = String::from_utf8_lossy(input);
     for diagnostic in diagnostics {
         assert!(diagnostic.line >= 1 && diagnostic.column >= 1);
-        assert!(!diagnostic.message.contains('\n'), "{}", diagnostic.message);
+        assert!(
+            !diagnostic.message.raw().contains('\n'),
+            "{}",
+            diagnostic.message
+        );
     }
     let text = diagnostic::render(diagnostics, &source);
     let printable = |character: char| character == '\n' || !character.is_control();
@@ -129,7 +133,12 @@ fn codes(diagnostics: &[Diagnostic]) -> String {
     let mut codes: Vec<_> = diagnostics
         .iter()
         .map(|diagnostic| {
-            let words: Vec<_> = diagnostic.message.split(['`', '"', '\'']).take(1).collect();
+            let words: Vec<_> = diagnostic
+                .message
+                .raw()
+                .split(['`', '"', '\''])
+                .take(1)
+                .collect();
             format!("{} {}", diagnostic.code, words.concat())
         })
         .collect();

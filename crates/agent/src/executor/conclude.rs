@@ -15,6 +15,7 @@ use barecount_model::{
     pipeline::Output,
     plan::WorkPlan,
     run::outcome::{AttemptResult, Failure, FailureKind, Outcome, Staged},
+    untrusted::Label,
 };
 use barecount_network::record::{FlowLog, Verdict};
 use barecount_runner::launch::End;
@@ -31,8 +32,6 @@ use crate::{
 const SHOWN_FLOWS: usize = 32;
 /// So many names in an attempt's output folder that no output has are told; all are counted.
 const SHOWN_UNDECLARED: usize = 20;
-/// The longest of them that is told whole, in characters.
-const UNDECLARED_CHARS: usize = 120;
 
 impl Agent {
     /// What an attempt came to whose work has ended: what it wrote is staged, or it has failed.
@@ -68,7 +67,8 @@ impl Agent {
             Some(mut failure) => {
                 let has_log = matches!(ended.end, End::Exited { .. } | End::Signalled { .. });
                 if has_log && !words::are_kept(&assignment.stage) {
-                    failure.message.push_str(&words::last(&log));
+                    failure.message =
+                        format!("{}{}", failure.message.raw(), words::last(&log)).into();
                 }
                 if failure.code == codes::TRY_AGAIN.id || ended.saved {
                     failure = self.handed_on(assignment, gate, failure).await;
@@ -117,7 +117,7 @@ impl Agent {
                 outcome.result = AttemptResult::Failed(Failure {
                     kind: FailureKind::Infrastructure,
                     code: codes::STAGING_FAILED.id.to_owned(),
-                    message: format!("records that do not fit cannot be kept: {error}"),
+                    message: format!("records that do not fit cannot be kept: {error}").into(),
                 });
                 return Vec::new();
             }
@@ -241,7 +241,7 @@ impl Agent {
 /// What work wrote beside its outputs, by name, and how many more there are. What begins with `_` or
 /// `.` is left out, as it is of an output's files. A folder that cannot be read has nothing: that its
 /// outputs were read says that it can.
-fn undeclared(written: &Path, outputs: &[Output]) -> (Vec<String>, u64) {
+fn undeclared(written: &Path, outputs: &[Output]) -> (Vec<Label>, u64) {
     let Ok(entries) = std::fs::read_dir(written) else {
         return (Vec::new(), 0);
     };
@@ -253,9 +253,8 @@ fn undeclared(written: &Path, outputs: &[Output]) -> (Vec<String>, u64) {
     names.sort();
     let left_out = names.len().saturating_sub(SHOWN_UNDECLARED);
     names.truncate(SHOWN_UNDECLARED);
-    let short = |name: String| match name.char_indices().nth(UNDECLARED_CHARS) {
-        Some((end, _)) => format!("{}…", &name[..end]),
-        None => name,
-    };
-    (names.into_iter().map(short).collect(), left_out as u64)
+    (
+        names.into_iter().map(Label::from).collect(),
+        left_out as u64,
+    )
 }

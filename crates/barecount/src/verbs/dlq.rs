@@ -1,7 +1,7 @@
 //! `barecount dlq`.
 
 use barecount_api::{letter::StoredDeadLetter, page::PageRequest};
-use barecount_client::{client::DeadLetters as _, failure::Failure, harmless::SetOff};
+use barecount_client::{client::DeadLetters as _, failure::Failure};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -62,16 +62,15 @@ fn list(
             "no dead letters",
         );
         for stored in &letters {
-            let dataset = stored.letter.dataset.as_deref().unwrap_or("-");
             let run = stored.run.get(..12).unwrap_or(&stored.run);
             table.row([
-                &stored.id.to_string(),
-                stored.tenant.as_str(),
-                run,
-                &stored.stage,
-                dataset,
-                &stored.letter.count.to_string(),
-                stored.letter.told(),
+                stored.id.to_string(),
+                stored.tenant.clone(),
+                run.to_owned(),
+                stored.stage.clone(),
+                dataset_of(stored),
+                stored.letter.count.to_string(),
+                stored.letter.told().to_string(),
             ]);
         }
         match several(letters.iter().map(|stored| stored.tenant.as_str())) {
@@ -97,15 +96,20 @@ fn show(global: &Global, printer: &Printer, id: u64, records: bool) -> Result<()
             stored.run,
             stored.stage,
             stored.attempt,
-            stored.letter.dataset.as_deref().unwrap_or("-"),
+            dataset_of(&stored),
             stored.letter.count,
-            SetOff(stored.letter.told()),
-            SetOff(&stored.letter.error),
+            stored.letter.told().lines(),
+            stored.letter.error.lines(),
             stored.at,
-            stored.letter.record,
+            stored.letter.record.lines(),
             more(&stored),
         )
     })
+}
+
+fn dataset_of(stored: &StoredDeadLetter) -> String {
+    let dataset = stored.letter.dataset.as_ref();
+    dataset.map_or("-".to_owned(), ToString::to_string)
 }
 
 /// Where the rest of a group is.

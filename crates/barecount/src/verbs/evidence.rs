@@ -9,6 +9,7 @@ use barecount_client::{
     failure::{Failure, Status, chain},
     words::short,
 };
+use barecount_model::untrusted;
 use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -266,6 +267,8 @@ fn problem_line(file: &str, byte: Option<String>, entry: Option<u64>, what: &str
     let byte = byte.unwrap_or_default();
     let entry = entry.map(|entry| format!(", entry {entry}"));
     let entry = entry.unwrap_or_default();
+    // Whoever made the log chose names in it.
+    let (file, what) = (untrusted::line(file), untrusted::line(what));
     format!("problem   {file}{byte}{entry}: {what}\n")
 }
 

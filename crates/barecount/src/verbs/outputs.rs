@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     global::Global,
-    printer::{Printer, Table},
+    printer::{self, Printer, Table},
     tenant::{OfTenant, several},
     view,
 };
@@ -82,10 +82,11 @@ impl Outputs {
                 format,
                 to,
             } => {
+                let mut stream = printer::stream();
                 let export = Export {
                     format: format.into(),
                     to: to.as_deref(),
-                    stream: &mut std::io::stdout(),
+                    stream: &mut *stream,
                 };
                 let which = dataset.of.dataset(&dataset.name);
                 let written = global.client().export(&which, dataset.version, export)?;

@@ -54,7 +54,8 @@ pub(crate) enum Runs {
         /// Only this stage.
         #[arg(long, value_name = "STAGE")]
         stage: Option<String>,
-        /// Byte for byte also on a terminal, which will obey what is in it.
+        /// Character for character: a terminal obeys what is in it. Without, everything that it
+        /// would obey is escaped, wherever the output goes.
         #[arg(long)]
         raw: bool,
     },
@@ -121,7 +122,11 @@ fn logs(
 ) -> Result<(), Failure> {
     let logs = global.client().logs(run, stage)?;
     let value = json!({ "schema": "barecount/logs/v1", "items": logs });
-    printer.foreign(&value, raw, || {
+    let print = match raw {
+        true => Printer::raw,
+        false => Printer::data,
+    };
+    print(printer, &value, &|| {
         let mut text = String::new();
         for Log {
             stage,
@@ -132,8 +137,8 @@ fn logs(
         } in &logs
         {
             let name = names::name(stage, partition);
-            text.push_str(&format!("==> {name}, attempt {attempt}\n{log}"));
-            if !log.is_empty() && !log.ends_with('\n') {
+            text.push_str(&format!("==> {name}, attempt {attempt}\n{}", log.raw()));
+            if !log.is_empty() && !log.raw().ends_with('\n') {
                 text.push('\n');
             }
         }

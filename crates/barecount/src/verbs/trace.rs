@@ -5,6 +5,7 @@ use barecount_client::{
     failure::{Failure, Status},
     words::{counted, short},
 };
+use barecount_model::untrusted;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -47,8 +48,9 @@ fn named(text: &str) -> Result<(&str, Option<u64>), Failure> {
     Ok((name, Some(version)))
 }
 
-/// A line of the text, indented.
+/// A line of the text, indented. Evidence has what others wrote as they wrote it.
 fn line(text: &mut String, depth: usize, label: &str, what: &str) {
+    let what = untrusted::line(what);
     text.push_str(&format!(
         "{:width$}{label:<12}{what}\n",
         "",

@@ -251,7 +251,7 @@ impl Asking<'_> {
         let signed = Signed {
             by: requester::name(),
             at: Timestamp::now(),
-            reason: self.request.reason.clone(),
+            reason: self.request.reason.as_str().into(),
             entry: 0,
         };
         let approval = Approval::requested(approvals::new_id()?, asked, signed);
@@ -307,7 +307,7 @@ impl Answer<'_> {
         let (control, text) = (&recorder.control, self.found.text.as_deref());
         let asked = preparation::ask(control, self.folder, text, &question, self.reporter);
         let (permit, rules) = asked.await?;
-        let reason = self.reason.to_owned();
+        let reason = self.reason.into();
         let put = control.approve(&approval.id, self.act, reason, &permit, json!(rules));
         put.await.map_err(|error| match error {
             CommandError::NoSuchApproval(_) | CommandError::Approval(NotDone::Over { .. }) => {

@@ -195,7 +195,7 @@ pub(super) fn columns(schema: &TableSchema) -> Vec<ColumnView> {
     let columns = schema.columns().iter();
     columns
         .map(|column| ColumnView {
-            name: column.name.clone(),
+            name: column.name.as_str().into(),
             column_type: column.column_type,
             nullable: column.nullable,
             pattern: column.pattern.clone(),

@@ -72,7 +72,7 @@ fn records_of(
     let Some(digest) = &letter.digest else {
         return each(&Letter {
             dataset: letter.dataset.clone(),
-            reason: stored.letter.told().to_owned(),
+            reason: stored.letter.told().clone(),
             error: letter.error.clone(),
             record: letter.record.clone(),
             schema_hash: letter.schema_hash.clone(),

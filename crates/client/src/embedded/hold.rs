@@ -7,7 +7,7 @@ use barecount_control::store::{
     OpenError,
     lock::{self, FolderLock},
 };
-use barecount_model::codes;
+use barecount_model::{codes, untrusted::Label};
 use jiff::Timestamp;
 
 use super::open_failure;
@@ -53,8 +53,8 @@ pub(super) fn take(
     };
     let holder = Holder {
         process: std::process::id(),
-        verb: purpose.verb.to_owned(),
-        pipeline: purpose.pipeline.map(str::to_owned),
+        verb: purpose.verb.into(),
+        pipeline: purpose.pipeline.map(Label::from),
         since: Timestamp::now(),
     };
     let described = serde_json::to_vec(&holder).map_err(std::io::Error::from);

@@ -14,7 +14,11 @@ use barecount_dataset::{
     input::InputFolder,
     stage::{Limits, StageError, StageObserver},
 };
-use barecount_model::{codes, pipeline::Output};
+use barecount_model::{
+    codes,
+    pipeline::Output,
+    untrusted::{Label, Reason},
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -22,15 +26,11 @@ use crate::failure::chain;
 
 /// One line of an attempt's own dead letters.
 const MAX_LINE_BYTES: u64 = 1 << 20;
-/// What is kept of each of its parts.
-const MAX_RECORD_BYTES: usize = 4096;
-const MAX_ERROR_BYTES: usize = 1024;
-const MAX_NAME_BYTES: usize = 128;
 
 /// Watches the staging of one output: tells the agent how far it is, ends it when the agent says so,
 /// and keeps what it refuses.
 pub(super) struct Watched {
-    dataset: String,
+    dataset: Label,
     watch: StagingWatch,
     letters: Letters,
 }
@@ -38,7 +38,7 @@ pub(super) struct Watched {
 impl Watched {
     pub(super) fn new(output: &Output, watch: &StagingWatch, letters: &Letters) -> Self {
         Self {
-            dataset: output.dataset.to_string(),
+            dataset: output.dataset.as_str().into(),
             watch: watch.clone(),
             letters: letters.clone(),
         }
@@ -65,10 +65,10 @@ impl StageObserver for Watched {
         } = record;
         self.letters.keep(Letter {
             dataset: Some(self.dataset.clone()),
-            reason,
-            error: format!("{error} ({file}, line {line})"),
+            reason: reason.into(),
+            error: format!("{error} ({file}, line {line})").into(),
             record,
-            schema_hash: Some(schema_hash),
+            schema_hash: Some(schema_hash.into()),
         })
     }
 }
@@ -120,11 +120,11 @@ fn unkept(error: &io::Error) -> DataError {
 #[derive(Deserialize)]
 struct OwnLetter {
     record: Value,
-    error: String,
+    error: Reason,
     #[serde(default)]
-    dataset: Option<String>,
+    dataset: Option<Label>,
     #[serde(default)]
-    schema_hash: Option<String>,
+    schema_hash: Option<Label>,
 }
 
 /// Keeps all records that an attempt set aside itself in a folder, which need not be there, by the
@@ -184,30 +184,21 @@ fn own_letter(letter: OwnLetter, declared: &BTreeSet<String>) -> Letter {
         Value::String(text) => text,
         other => other.to_string(),
     };
-    let reason = bounded(letter.error, MAX_ERROR_BYTES);
     // Names of the work's own making are words: by dataset, there are no more groups than outputs.
     let (dataset, error) = match letter.dataset {
-        Some(name) if !declared.contains(&name) => {
-            let name = bounded(name, MAX_NAME_BYTES);
-            (None, format!("{reason} (meant for `{name}`)"))
+        Some(name) if !declared.contains(name.raw()) => {
+            let error = format!("{} (meant for `{}`)", letter.error.raw(), name.raw());
+            (None, error.into())
         }
-        dataset => (dataset, reason.clone()),
+        dataset => (dataset, letter.error.clone()),
     };
     Letter {
         dataset,
-        reason,
-        record: bounded(record, MAX_RECORD_BYTES),
+        reason: letter.error,
+        record: record.into(),
         error,
-        schema_hash: letter.schema_hash.map(|hash| bounded(hash, MAX_NAME_BYTES)),
+        schema_hash: letter.schema_hash,
     }
-}
-
-fn bounded(mut text: String, bytes: usize) -> String {
-    if text.len() > bytes {
-        text.truncate(text.floor_char_boundary(bytes));
-        text.push('…');
-    }
-    text
 }
 
 #[cfg(test)]

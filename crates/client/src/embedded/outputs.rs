@@ -11,7 +11,7 @@ use barecount_dataset::{
     read::{InputFormat, ReadError},
     table::{Snapshot, StateTables, TableError},
 };
-use barecount_model::{codes, text::DatasetName};
+use barecount_model::{codes, text::DatasetName, untrusted::Label};
 
 use super::{
     Embedded,
@@ -130,7 +130,7 @@ pub(super) fn preview(snapshot: &Snapshot, rows: u16) -> Result<Preview, Failure
         columns: columns(&snapshot.schema),
         partition_by: snapshot.schema.partition_by().to_vec(),
         first_rows: Rows {
-            columns: first.columns,
+            columns: first.columns.into_iter().map(Label::from).collect(),
             rows: first.rows,
         },
     })

@@ -53,7 +53,7 @@ impl PathGate {
                     .find(|destination| destination.reason.is_some());
                 let found = match of {
                     Some(to) => format!("{}:{}: {}", to.host, to.port, reason.text),
-                    None => reason.text.clone(),
+                    None => reason.text.to_string(),
                 };
                 Err(WaitingReason::PathDown { profile, found })
             }

@@ -145,7 +145,11 @@ pub(crate) fn of_scopes(approval: &approval::Approval, run: Option<&RunId>) -> V
         question: asked.question,
         requester: approval.requested.by.clone(),
         approver: granted.map(|granted| granted.by.clone()),
-        justification: granted.unwrap_or(&approval.requested).reason.clone(),
+        justification: granted
+            .unwrap_or(&approval.requested)
+            .reason
+            .raw()
+            .to_owned(),
         expires_at: approval.term.map(|term| term.until),
         runs_left: approval.runs_left(run),
     };

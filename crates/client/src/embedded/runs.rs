@@ -17,6 +17,7 @@ use barecount_model::{
     manifest::Egress,
     plan::Plan,
     run::{Attempt, AttemptState, Held, Run, RunState, Task, TaskState, outcome::Staged},
+    untrusted::{Message, Transcript},
 };
 
 use serde_json::Value;
@@ -129,7 +130,7 @@ impl Embedded {
                 stage: task.stage.to_string(),
                 partition: task.partition.clone(),
                 attempt: attempt.number,
-                log: String::from_utf8_lossy(&bytes).into_owned(),
+                log: Transcript::of_bytes(&bytes),
             });
         }
         Ok(logs)
@@ -194,7 +195,7 @@ impl Found<'_> {
             window: run.window.clone(),
             state: run.state,
             interrupted: self.interrupted,
-            waiting_reason: self.waiting_reason(run),
+            waiting_reason: self.waiting_reason(run).map(Message::from),
             refusal: refusal(run, plan),
             submitted_at: run.submitted_at,
             ended_at: run.ended_at,

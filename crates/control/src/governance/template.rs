@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use barecount_model::untrusted::Label;
+
 /// Names that a sentence may use.
 const PLACEHOLDERS: [&str; 17] = [
     "approval",
@@ -22,9 +24,6 @@ const PLACEHOLDERS: [&str; 17] = [
     "stage",
     "tenant",
 ];
-
-/// Longest value filled in, in characters; longer ones are cut.
-const MAX_VALUE_CHARS: usize = 160;
 
 /// What a case fills in, by placeholder.
 pub(super) type Names = BTreeMap<&'static str, String>;
@@ -88,26 +87,7 @@ impl Template {
     }
 }
 
-/// Foreign text made fit for a line that people read: control and direction characters escaped, so
-/// that it can neither move the cursor nor pretend to be several lines, and cut where too long.
+/// Text that a question brings, within a line that people read.
 pub(super) fn excerpt(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len().min(MAX_VALUE_CHARS));
-    for (position, character) in text.chars().enumerate() {
-        if position == MAX_VALUE_CHARS {
-            shown.push('…');
-            break;
-        }
-        if character.is_control() || reorders(character) {
-            shown.extend(character.escape_unicode());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
-}
-
-/// Unicode characters that change the order or the lines of the text around them.
-fn reorders(character: char) -> bool {
-    matches!(character,
-        '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    Label::from(text).to_string()
 }

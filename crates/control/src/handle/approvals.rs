@@ -3,6 +3,7 @@
 use barecount_model::{
     approval::{Act, Approval},
     id::ApprovalId,
+    untrusted::Message,
 };
 
 use super::Control;
@@ -43,7 +44,7 @@ impl Control {
         &self,
         id: &ApprovalId,
         act: Act,
-        reason: String,
+        reason: Message,
         permit: &Permit,
         rules: serde_json::Value,
     ) -> Result<(), CommandError> {

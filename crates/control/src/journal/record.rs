@@ -8,6 +8,7 @@ use barecount_model::{
     evidence,
     id::RunId,
     run::{Run, TaskState},
+    untrusted::Label,
 };
 use serde::Serialize;
 
@@ -365,12 +366,12 @@ impl Sink {
             sink.text(&task.id.printed());
             sink.number(of.number.into());
             sink.text(&task.stage);
-            sink.perhaps(letter.dataset.as_deref());
-            sink.text(&letter.reason);
+            sink.perhaps(letter.dataset.as_ref().map(Label::raw));
+            sink.text(letter.reason.raw());
             sink.number(letter.count);
-            sink.text(&letter.record);
-            sink.text(&letter.error);
-            sink.perhaps(letter.schema_hash.as_deref());
+            sink.text(letter.record.raw());
+            sink.text(letter.error.raw());
+            sink.perhaps(letter.schema_hash.as_ref().map(Label::raw));
             sink.perhaps(letter.digest.as_deref());
         });
     }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use barecount_model::run::outcome::{CommittedDataset, Outcome};
+use barecount_model::{
+    run::outcome::{CommittedDataset, Outcome},
+    untrusted::Message,
+};
 use jiff::Timestamp;
 
 use super::{Reconciler, Todo, Trouble, turn::after};
@@ -24,7 +27,7 @@ pub enum Report {
         /// What the backend calls it.
         runner: String,
         /// What is waited for.
-        waits_for: String,
+        waits_for: Message,
     },
     /// A runner has started it.
     Started {

@@ -5,6 +5,7 @@ use barecount_model::{
     approval::{Act, Approval, NotDone, Signed, USED},
     evidence,
     id::{ApprovalId, RunId},
+    untrusted::Message,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -22,7 +23,7 @@ impl Shard {
     pub(super) fn signed(
         &self,
         by: &Explanation,
-        reason: String,
+        reason: Message,
         at: Timestamp,
         batch: &Batch,
     ) -> Signed {
@@ -118,7 +119,7 @@ impl Shard {
             if !before.is_some_and(|approval| approval.lacks(run)) {
                 continue;
             }
-            let signed = self.signed(by.0, String::new(), now, batch);
+            let signed = self.signed(by.0, Message::default(), now, batch);
             let statement = evidence::of_approval(&approval, USED, &signed, by, Some(run));
             batch.entries.push(Entry {
                 kind: statement.kind,

@@ -8,6 +8,7 @@ use barecount_model::{
         Effects, Moment, Run,
         outcome::{AttemptResult, FailureKind, Outcome},
     },
+    untrusted::Sample,
 };
 
 use super::Active;
@@ -48,10 +49,10 @@ fn letter_of_failure(outcome: &Outcome) -> Option<DeadLetter> {
     match &outcome.result {
         AttemptResult::Failed(failure) if failure.kind == FailureKind::Data => Some(DeadLetter {
             dataset: None,
-            reason: format!("the whole attempt failed [{}]", failure.code),
+            reason: format!("the whole attempt failed [{}]", failure.code).into(),
             count: 1,
-            record: String::new(),
-            error: failure.message.clone(),
+            record: Sample::default(),
+            error: failure.message.raw().into(),
             schema_hash: None,
             digest: None,
         }),

@@ -13,6 +13,7 @@ use barecount_model::{
     id::RunId,
     plan::Plan,
     run::{Run, StageName, Task},
+    untrusted::Label,
 };
 use rusqlite::{Connection, OptionalExtension, Params, params};
 
@@ -467,11 +468,11 @@ fn dead_letter(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredDeadLetter> {
         attempt: row.get(3)?,
         stage: row.get(4)?,
         letter: DeadLetter {
-            dataset: row.get(5)?,
-            record: row.get(6)?,
-            error: row.get(7)?,
-            schema_hash: row.get(8)?,
-            reason: row.get(11)?,
+            dataset: row.get::<_, Option<String>>(5)?.map(Label::from),
+            record: row.get::<_, String>(6)?.into(),
+            error: row.get::<_, String>(7)?.into(),
+            schema_hash: row.get::<_, Option<String>>(8)?.map(Label::from),
+            reason: row.get::<_, String>(11)?.into(),
             count: row.get(12)?,
             digest: row.get(13)?,
         },

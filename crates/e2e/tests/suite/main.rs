@@ -43,3 +43,4 @@ mod trees;
 mod variables;
 mod verbs;
 mod windows;
+mod words;

@@ -12,6 +12,7 @@ use crate::{
     digest::Digest,
     evidence::EvidenceKind,
     id::{ApprovalId, RunId},
+    untrusted::Message,
 };
 
 /// What cannot have happened as an entry says.
@@ -63,7 +64,7 @@ struct ActPredicate {
     at: Timestamp,
     by: String,
     decision: Decision,
-    reason: String,
+    reason: Message,
     run: Option<RunId>,
     term: Option<Term>,
 }

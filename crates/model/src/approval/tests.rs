@@ -16,7 +16,7 @@ fn signed(by: &str, second: i64) -> Signed {
     Signed {
         by: by.to_owned(),
         at: at(second),
-        reason: "the year-end close".to_owned(),
+        reason: "the year-end close".into(),
         entry: 0,
     }
 }

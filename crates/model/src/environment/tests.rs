@@ -247,7 +247,7 @@ fn a_tunnel_that_cannot_be_is_refused() {
     ] {
         let found = tunnel(from, to).expect_err(to);
         assert!(
-            found.iter().any(|d| d.message.contains(says)),
+            found.iter().any(|d| d.message.raw().contains(says)),
             "{to}: {found:?}"
         );
     }

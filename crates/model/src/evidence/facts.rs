@@ -553,7 +553,7 @@ impl<'a> FailureFacts<'a> {
         Self {
             code: &failure.code,
             kind: failure.kind,
-            message_digest: Digest::of(failure.message.as_bytes()),
+            message_digest: Digest::of(failure.message.raw().as_bytes()),
         }
     }
 }

@@ -51,7 +51,8 @@ impl Run {
                         attempt.failure = Some(Failure {
                             kind: FailureKind::Data,
                             code: codes::COMMIT_ABANDONED.id.to_owned(),
-                            message: format!("the commit decision was given up by {by}: {reason}"),
+                            message: format!("the commit decision was given up by {by}: {reason}")
+                                .into(),
                         });
                         struck.push((index, attempt.number));
                     }

@@ -31,7 +31,7 @@ impl Run {
         attempt.failure = Some(Failure {
             kind: FailureKind::Infrastructure,
             code: "BC0801".to_owned(),
-            message: "the platform's process ended while the attempt was under way".to_owned(),
+            message: "the platform's process ended while the attempt was under way".into(),
         });
         let task = &mut self.tasks[index];
         task.budget.interruptions_spent = task.budget.interruptions_spent.saturating_add(1);

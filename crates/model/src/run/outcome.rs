@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::meter::Metered;
+use crate::{
+    meter::Metered,
+    untrusted::{Label, Message},
+};
 
 /// How an attempt ended, as the agent reports it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,7 +56,7 @@ pub struct Staged {
     pub dead_letters: u64,
     /// What the work wrote beside its declared outputs, by name: nobody takes it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub undeclared: Vec<String>,
+    pub undeclared: Vec<Label>,
     /// How many more of these there are.
     #[serde(default)]
     pub undeclared_left_out: u64,
@@ -121,8 +124,8 @@ pub struct Failure {
     pub kind: FailureKind,
     /// The error code, which has a page.
     pub code: String,
-    /// What happened, for a person.
-    pub message: String,
+    /// What happened, for a person; mostly in words of the work.
+    pub message: Message,
 }
 
 /// Whose failure it is.

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{AttemptState, Effects, Moment, Rejection, Run};
+use crate::untrusted::Message;
 
 /// That what carries an attempt out is being made, or waited for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,7 +12,7 @@ pub struct Provisioning {
     /// What the backend calls the attempt: what it is recovered and cleaned up by.
     pub runner: String,
     /// What is waited for, for a person.
-    pub waits_for: String,
+    pub waits_for: Message,
     /// Since when.
     pub since: Timestamp,
 }
@@ -28,7 +29,7 @@ impl Run {
         index: usize,
         number: u32,
         runner: &str,
-        waits_for: &str,
+        waits_for: &Message,
         moment: &Moment,
     ) -> Result<Effects, Rejection> {
         let mut effects = Effects::default();
@@ -38,7 +39,7 @@ impl Run {
                 let before = attempt.provisioning.as_ref();
                 let now = Provisioning {
                     runner: runner.to_owned(),
-                    waits_for: waits_for.to_owned(),
+                    waits_for: waits_for.clone(),
                     since: before.map_or(moment.now, |before| before.since),
                 };
                 attempt.state = AttemptState::Provisioning;
@@ -88,8 +89,9 @@ mod tests {
         let mut run = placed()?;
         let launch = Pending::Launch { task: 0, number: 1 };
         assert_eq!(run.pending(), [launch]);
-        let told =
-            |run: &mut Run, what, second| run.provisioning(0, 1, "arn:1", what, &moment(second));
+        let told = |run: &mut Run, what: &str, second| {
+            run.provisioning(0, 1, "arn:1", &what.into(), &moment(second))
+        };
         told(&mut run, "a host", 2).expect("it is the current attempt");
         let awaited = Pending::Await { task: 0, number: 1 };
         assert_eq!(run.pending(), [awaited]);
@@ -99,7 +101,7 @@ mod tests {
         let attempt = &run.tasks[0].attempts[0];
         assert_eq!(attempt.state, AttemptState::Provisioning);
         let found = attempt.provisioning.as_ref().expect("it is provisioned");
-        assert_eq!(found.waits_for, "an image");
+        assert_eq!(found.waits_for.raw(), "an image");
         assert_eq!(found.since, moment(2).now);
         run.started(0, 1, "host-1", &moment(9)).expect("it runs");
         let late = told(&mut run, "a host", 10).expect("late changes nothing");
@@ -115,9 +117,9 @@ mod tests {
         let mut run = placed()?;
         run.lost(0, 1, &moment(2))
             .expect("it is the current attempt");
-        let late = run.provisioning(0, 1, "arn:1", "a host", &moment(3));
+        let late = run.provisioning(0, 1, "arn:1", &"a host".into(), &moment(3));
         assert!(matches!(late, Err(Rejection::AlreadyEnded { .. })));
-        let other = run.provisioning(0, 7, "arn:1", "a host", &moment(3));
+        let other = run.provisioning(0, 7, "arn:1", &"a host".into(), &moment(3));
         assert!(matches!(other, Err(Rejection::Stale { .. })));
         Ok(())
     }

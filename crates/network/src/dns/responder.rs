@@ -4,16 +4,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use barecount_model::untrusted::Label;
 use simple_dns::{
     CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE,
     rdata::{A, AAAA, OPT, PTR, RData},
 };
 
-use crate::{
-    inspect::without_userinfo,
-    name::{HostName, printable},
-    reason::ReasonCode,
-};
+use crate::{inspect::without_userinfo, name::HostName, reason::ReasonCode};
 
 /// How long an answer may be kept, in seconds. The address stays the same in any case; a name is
 /// resolved when it is dialled.
@@ -59,7 +56,7 @@ pub struct Response {
     /// The message to send; nothing for what is no query.
     pub bytes: Option<Vec<u8>>,
     /// The name that was refused, as it was asked for, and why.
-    pub refused: Option<(Option<String>, ReasonCode)>,
+    pub refused: Option<(Option<Label>, ReasonCode)>,
 }
 
 /// Answers a message.
@@ -110,7 +107,7 @@ pub fn respond(message: &[u8], transport: Transport, zone: &impl Zone) -> Respon
 struct Answered<'a> {
     code: RCODE,
     records: Vec<RData<'a>>,
-    refused: Option<(Option<String>, ReasonCode)>,
+    refused: Option<(Option<Label>, ReasonCode)>,
 }
 
 impl Answered<'_> {
@@ -127,7 +124,7 @@ impl Answered<'_> {
             code,
             records: Vec::new(),
             refused: Some((
-                Some(printable(&without_userinfo(&question.qname.to_string()))),
+                Some(without_userinfo(&question.qname.to_string()).into()),
                 reason,
             )),
         }

@@ -270,7 +270,7 @@ fn is_control(b: u8) -> bool {
     b.is_ascii_control() && !matches!(b, b'\r' | b'\n' | b'\t')
 }
 
-fn not_http(what: impl AsRef<str>) -> Reason {
+fn not_http(what: impl Into<String>) -> Reason {
     Reason::new(ReasonCode::NotHttp, what)
 }
 

@@ -1,6 +1,6 @@
 //! Policy and records belong to the attempt, sockets to the sandbox.
 
-use barecount_model::{class::NetworkProfile, manifest::EgressProtocol};
+use barecount_model::{class::NetworkProfile, manifest::EgressProtocol, untrusted::Label};
 use barecount_network::{
     advice::advise,
     broker::BeginError,
@@ -142,7 +142,7 @@ async fn an_audited_attempt_reaches_what_is_not_declared_and_learns_the_lines() 
     let audited = log
         .records
         .iter()
-        .find(|flow| flow.name.as_deref() == Some("undeclared.example"));
+        .find(|flow| flow.name.as_ref().map(Label::raw) == Some("undeclared.example"));
     let audited = audited.ok_or("no record")?;
     assert_eq!(
         (audited.verdict, audited.protocol),

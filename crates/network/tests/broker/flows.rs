@@ -2,7 +2,7 @@
 
 use std::{io::Write, net::IpAddr};
 
-use barecount_model::{digest::Digest, manifest::EgressProtocol};
+use barecount_model::{digest::Digest, manifest::EgressProtocol, untrusted::Label};
 use barecount_network::{
     path::PathKind,
     reason::ReasonCode,
@@ -30,7 +30,7 @@ async fn a_declared_name_is_reached_and_written_down() -> TestResult {
     drop(work);
     let log = attempt.end().await;
     let record = only(&log);
-    assert_eq!(record.name.as_deref(), Some("api.example"));
+    assert_eq!(record.name.as_ref().map(Label::raw), Some("api.example"));
     assert_eq!(record.address, Some(IpAddr::from([127, 0, 0, 1])));
     assert_eq!(
         (record.port, record.protocol),
@@ -213,7 +213,7 @@ async fn a_port_that_is_not_declared_is_reset_and_written_down() -> TestResult {
     assert_reset(&mut work).await;
     let log = attempt.end().await;
     let record = only(&log);
-    assert_eq!(record.name.as_deref(), Some("api.example"));
+    assert_eq!(record.name.as_ref().map(Label::raw), Some("api.example"));
     assert_eq!(
         (record.address, record.port),
         (Some(address), rig.other_port)

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use barecount_model::{class::NetworkProfile, manifest::EgressProtocol};
+use barecount_model::{class::NetworkProfile, manifest::EgressProtocol, untrusted::Label};
 use barecount_network::{
     broker::{Attempt, Broker, BrokerOptions},
     capture::{Capture, InsideSockets},
@@ -106,7 +106,7 @@ async fn a_flow_is_recorded_with_the_way_it_took() -> TestResult {
     drop(work);
     let log = rig.attempt.end().await;
     let record = log.records.first().ok_or("no record")?;
-    assert_eq!(record.name.as_deref(), Some(HOST_NAME));
+    assert_eq!(record.name.as_ref().map(Label::raw), Some(HOST_NAME));
     assert_eq!(record.path, Some(barecount_network::path::PathKind::Tunnel));
     assert_eq!((record.bytes_up, record.bytes_down), (1, 1));
     assert_eq!(record.verdict, Verdict::Allowed);

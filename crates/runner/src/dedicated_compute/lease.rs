@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use barecount_model::untrusted::Label;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::{clock::Clock, local::records::blocking};
@@ -39,15 +40,15 @@ pub(super) struct CpuLease {
 
 /// A processor that somebody else has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("processor {cpu} is leased{}", by(holder.as_deref()))]
+#[error("processor {cpu} is leased{}", by(holder.as_ref()))]
 pub(super) struct Taken {
     /// Which.
     pub(super) cpu: u32,
     /// Who says to have it, if it has been written down already.
-    pub(super) holder: Option<String>,
+    pub(super) holder: Option<Label>,
 }
 
-fn by(holder: Option<&str>) -> String {
+fn by(holder: Option<&Label>) -> String {
     holder.map_or_else(String::new, |holder| format!(" by {holder}"))
 }
 
@@ -155,15 +156,11 @@ fn try_all(
     Ok(Ok(locks))
 }
 
-/// What a holder wrote, as far as it is plain text.
-fn written(file: &mut File) -> io::Result<Option<String>> {
+/// What a holder wrote.
+fn written(file: &mut File) -> io::Result<Option<Label>> {
     let mut bytes = Vec::new();
     file.take(HOLDER_MAX).read_to_end(&mut bytes)?;
-    let text: String = String::from_utf8_lossy(&bytes)
-        .chars()
-        .filter(|character| !character.is_control())
-        .collect();
-    Ok((!text.is_empty()).then_some(text))
+    Ok((!bytes.is_empty()).then(|| Label::of_bytes(&bytes)))
 }
 
 #[cfg(test)]

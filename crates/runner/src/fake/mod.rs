@@ -225,7 +225,7 @@ impl Attempt {
                 on: BACKEND.to_owned(),
             }),
             None => Ok(Phase::Provisioning {
-                waits_for: "the time that its script says".to_owned(),
+                waits_for: "the time that its script says".into(),
             }),
             Some(Phase::Provisioning { .. }) => {
                 let stopped = self.ends_at.filter(|at| *at < self.runs_at);

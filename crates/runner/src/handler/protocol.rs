@@ -3,6 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use barecount_model::untrusted::{Label, Message};
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio::sync::{Notify, oneshot, watch};
@@ -10,8 +11,6 @@ use tokio::sync::{Notify, oneshot, watch};
 /// The largest event and the largest answer, in bytes.
 pub(super) const PAYLOAD_MAX: usize = 6 * 1024 * 1024;
 /// The longest error type and error message kept, in bytes.
-const ERROR_TYPE_MAX: usize = 256;
-const ERROR_MESSAGE_MAX: usize = 16 * 1024;
 
 /// One event for the function.
 #[derive(Debug, Clone)]
@@ -34,8 +33,8 @@ pub(super) enum Outcome {
     Answered(serde_json::Value),
     /// The function's error, or one of ours in its place.
     Failed {
-        error_type: String,
-        message: String,
+        error_type: Label,
+        message: Message,
     },
 }
 
@@ -278,11 +277,7 @@ fn reported(header: Option<&str>, body: &[u8]) -> Outcome {
 
 pub(super) fn failed(error_type: &str, message: &str) -> Outcome {
     Outcome::Failed {
-        error_type: bounded(error_type, ERROR_TYPE_MAX),
-        message: bounded(message, ERROR_MESSAGE_MAX),
+        error_type: error_type.into(),
+        message: message.into(),
     }
-}
-
-fn bounded(text: &str, limit: usize) -> String {
-    text[..text.floor_char_boundary(limit)].to_owned()
 }

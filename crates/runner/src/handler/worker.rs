@@ -210,7 +210,7 @@ impl Worker {
         };
         self.process.kill();
         self.process.exited().await?;
-        Ok(matches!(answered, Outcome::Failed { error_type, .. } if error_type == SAVED))
+        Ok(matches!(answered, Outcome::Failed { error_type, .. } if error_type.raw() == SAVED))
     }
 
     fn ended(
@@ -229,8 +229,8 @@ impl Worker {
         let saved = matches!(happened, Happened::Stopped { saved: true });
         let end = match (happened, replaced) {
             (Happened::Settled(Outcome::Answered(_)), Some(replaced)) => End::HandlerError {
-                error_type: "Runtime.FolderReplaced".to_owned(),
-                message: replaced.to_string(),
+                error_type: "Runtime.FolderReplaced".into(),
+                message: replaced.to_string().into(),
             },
             (Happened::Settled(Outcome::Answered(response)), None) => End::Answered { response },
             (
@@ -390,8 +390,8 @@ fn exited(exit: &Exit) -> End {
     match exit.status {
         _ if exit.oom_killed => End::OutOfMemory,
         ExitStatus::Code(0) => End::HandlerError {
-            error_type: "Runtime.ExitError".to_owned(),
-            message: "the function exited with status 0 without answering".to_owned(),
+            error_type: "Runtime.ExitError".into(),
+            message: "the function exited with status 0 without answering".into(),
         },
         ExitStatus::Code(code) => End::Exited { code },
         ExitStatus::Signal(signal) => End::Signalled { signal },

@@ -158,7 +158,7 @@ impl Attempt {
         let phase = |state: &State| match (state, seen) {
             (State::Launching, _) => None,
             (State::Provisioning(what), _) => Some(Phase::Provisioning {
-                waits_for: what.clone(),
+                waits_for: what.as_str().into(),
             }),
             (State::Ended(..), Some(Phase::Running { .. } | Phase::Ended)) => Some(Phase::Ended),
             (State::Running(on) | State::Ended(on, _), _) => {

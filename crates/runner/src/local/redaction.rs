@@ -14,9 +14,8 @@ pub(super) fn redact(ended: &mut Ended, redactor: &Redactor) {
             error_type,
             message,
         } => {
-            // Both were cut where they were too long.
-            *error_type = redactor.redact_beginning(error_type);
-            *message = redactor.redact_beginning(message);
+            *error_type = told(redactor, error_type.raw()).into();
+            *message = told(redactor, message.raw()).into();
         }
         End::Answered { response } => {
             // As it is written: a number may be a secret, too.
@@ -30,12 +29,17 @@ pub(super) fn redact(ended: &mut Ended, redactor: &Redactor) {
     }
     for record in ended.flows.iter_mut().flat_map(|flows| &mut flows.records) {
         if let Some(name) = &mut record.name {
-            *name = redactor.redact_excerpt(name);
+            *name = redactor.redact_excerpt(name.raw()).into();
         }
         if let Some(reason) = &mut record.reason {
-            reason.text = redactor.redact_excerpt(&reason.text);
+            reason.text = redactor.redact_excerpt(reason.text.raw()).into();
         }
     }
+}
+
+/// What a function said: cut by us where a mark says so, or by the function at its end.
+fn told(redactor: &Redactor, text: &str) -> String {
+    redactor.redact_beginning(&redactor.redact_excerpt(text))
 }
 
 #[cfg(test)]
@@ -70,12 +74,12 @@ mod tests {
         let response = Value::from(expected);
         assert_eq!(answered, End::Answered { response });
         let failed = End::HandlerError {
-            error_type: "canary-token".to_owned(),
-            message: "refused: Y2FuYXJ5LXRva2Vu, then canary-tok".to_owned(),
+            error_type: "canary-token".into(),
+            message: "refused: Y2FuYXJ5LXRva2Vu, then canary-tok".into(),
         };
         let expected = End::HandlerError {
-            error_type: "[redacted:token]".to_owned(),
-            message: "refused: [redacted:token], then [redacted]".to_owned(),
+            error_type: "[redacted:token]".into(),
+            message: "refused: [redacted:token], then [redacted]".into(),
         };
         assert_eq!(redacted(failed)?, expected);
         Ok(())

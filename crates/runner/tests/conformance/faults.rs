@@ -154,8 +154,8 @@ async fn fails(
             error_type,
             message,
         } => {
-            check(error_type == expected, &ended)?;
-            check(message.contains(words), &ended)?;
+            check(error_type.raw() == expected, &ended)?;
+            check(message.raw().contains(words), &ended)?;
         }
         _ => check(false, &ended)?,
     }
@@ -300,7 +300,7 @@ async fn replaced_output(shared: Arc<Shared>) -> TestResult {
     match &ended.end {
         End::Answered { response } => check(*response == json!(false), &ended)?,
         End::HandlerError { error_type, .. } => {
-            check(error_type == "Runtime.FolderReplaced", &ended)?;
+            check(error_type.raw() == "Runtime.FolderReplaced", &ended)?;
         }
         _ => check(false, &ended)?,
     }
@@ -313,8 +313,8 @@ async fn reports(shared: Arc<Shared>) -> TestResult {
         let launch = bench.event(number, json!({ REPORT: error_type }));
         let ended = bench.carry_out(&launch).await?;
         let expected = End::HandlerError {
-            error_type: error_type.to_owned(),
-            message: REPORTED.to_owned(),
+            error_type: error_type.into(),
+            message: REPORTED.into(),
         };
         check(ended.end == expected, &ended)?;
         // To report an error is to keep to the protocol.

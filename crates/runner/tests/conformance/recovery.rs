@@ -198,7 +198,7 @@ async fn killed(shared: Arc<Shared>, with_launcher: bool) -> TestResult {
 /// Holds that an attempt does not run, and says for whom it waits.
 async fn provisioned(runner: &dyn Runner, handle: &Handle, holder: &str) -> TestResult {
     match runner.progress(handle, None).await? {
-        Phase::Provisioning { waits_for } => check(waits_for.contains(holder), &waits_for),
+        Phase::Provisioning { waits_for } => check(waits_for.raw().contains(holder), &waits_for),
         other => check(false, &other),
     }
 }

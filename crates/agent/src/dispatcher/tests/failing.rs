@@ -256,7 +256,7 @@ fn a_success_that_cannot_be_kept_is_none_for_the_next_process_either() -> TestRe
         assert_eq!(failure.kind, FailureKind::Infrastructure);
         assert_eq!(failure.code, "BC0612");
         let message = failure.message;
-        assert!(message.contains("free space"), "{message}");
+        assert!(message.raw().contains("free space"), "{message}");
         // Two ends of one attempt might meet on their way.
         assert!(matches!(next, Event::Lost { .. }), "{next:?}");
     }

@@ -50,11 +50,11 @@ fn rows(folder: &Path) -> Result<Vec<String>, Box<dyn std::error::Error>> {
 
 fn letter(number: u64) -> DeadLetter {
     DeadLetter {
-        dataset: (number > 1).then(|| "raw.example".to_owned()),
-        reason: format!("reason {number}"),
+        dataset: (number > 1).then(|| "raw.example".into()),
+        reason: format!("reason {number}").into(),
         count: number,
-        record: "{}".to_owned(),
-        error: "it does not fit".to_owned(),
+        record: "{}".into(),
+        error: "it does not fit".into(),
         schema_hash: None,
         digest: (number > 2).then(|| "sha256:00".to_owned()),
     }
@@ -103,7 +103,7 @@ fn published(run: RunId, version: u64) -> Published {
         run,
         task: 0,
         outputs: vec![CommittedDataset {
-            dataset: "raw.example".to_owned(),
+            dataset: "raw.example".into(),
             uri: "file:///of/raw/example".to_owned(),
             version,
             rows: 1,

@@ -279,7 +279,7 @@ impl<'t> Expected<'t> {
         match cells.collect::<Result<Vec<_>, _>>() {
             Ok(row) => self.rows.push(row),
             Err(error) => {
-                let letter = (line, error, sample(record.as_bytes()));
+                let letter = (line, error, Sample::of_bytes(record.as_bytes()));
                 self.letters.push(letter);
             }
         }
