@@ -154,7 +154,7 @@ impl Nursery {
                 give(source, map.outside).step_at(Step::GiveSource, source)?;
             }
         }
-        init::open_sources(spec, &self.host).map(Some)
+        init::open_sources(spec, &self.host, true).map(Some)
     }
 }
 

@@ -3,11 +3,17 @@
 use std::collections::BTreeMap;
 
 use crate::network::Network;
-use crate::report::{Availability, Control, Controller, Enforcement, HostReport, Level};
+use crate::report::{Availability, Control, Controller, Enforcement, Exposed, HostReport, Level};
 use crate::spec::{Isolation, Spec};
 
-/// States the level of every control for a specification; `landlock` as the init found it.
-pub(super) fn enforcement(spec: &Spec, host: &HostReport, landlock: bool) -> Enforcement {
+/// States the level of every control for a specification; `landlock` and `exposed` as the init found
+/// them.
+pub(super) fn enforcement(
+    spec: &Spec,
+    host: &HostReport,
+    landlock: bool,
+    exposed: &Exposed,
+) -> Enforcement {
     let mut controls = BTreeMap::new();
     match spec.isolation {
         Isolation::Sandbox => {
@@ -23,6 +29,7 @@ pub(super) fn enforcement(spec: &Spec, host: &HostReport, landlock: bool) -> Enf
             }
             controls.insert(Control::SupplementaryGroups, groups(host));
             controls.insert(Control::Landlock, landlocked(host, landlock));
+            controls.insert(Control::Inodes, own_inodes(exposed));
             if spec.network != Network::Loopback {
                 controls.insert(Control::NetworkCapture, captured(host));
             }
@@ -36,6 +43,7 @@ pub(super) fn enforcement(spec: &Spec, host: &HostReport, landlock: bool) -> Enf
                 Control::Network,
                 Control::Landlock,
                 Control::SupplementaryGroups,
+                Control::Inodes,
             ] {
                 controls.insert(
                     control,
@@ -119,6 +127,29 @@ fn groups(host: &HostReport) -> Level {
                   the mounts is in sight.";
     Level::Degraded {
         reason: reason.to_owned(),
+    }
+}
+
+fn own_inodes(exposed: &Exposed) -> Level {
+    let mut reasons = Vec::new();
+    if exposed.devices {
+        reasons.push(
+            "Root alone makes device nodes: those in /dev are the host's, and who has them open \
+             notices who else does, by locks and watches."
+                .to_owned(),
+        );
+    }
+    if !exposed.places.is_empty() {
+        reasons.push(format!(
+            "Locks and watches are shared with whoever has these open: {}.",
+            exposed.places.join(", ")
+        ));
+    }
+    match reasons.is_empty() {
+        true => Level::Enforced,
+        false => Level::Degraded {
+            reason: reasons.join(" "),
+        },
     }
 }
 

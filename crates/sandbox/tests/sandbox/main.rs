@@ -20,6 +20,8 @@ mod kills;
 mod launched;
 mod life;
 mod limits;
+mod meeting;
+mod neighbours;
 mod network;
 mod ordinary;
 mod probe;
@@ -93,6 +95,7 @@ fn main() -> ExitCode {
         kills::TESTS,
         life::TESTS,
         limits::TESTS,
+        neighbours::TESTS,
         network::TESTS,
         ordinary::TESTS,
         resolver::TESTS,

@@ -21,6 +21,7 @@ pub(crate) fn main(words: &[String]) -> ExitCode {
         Some("eat-memory") => eat_memory(),
         Some("fork-until-refused") => fork_until_refused(),
         Some("connect-abstract") => connect_abstract(&words[1]),
+        Some("meet") => crate::meeting::main(),
         Some("spin") => spin(),
         Some("hold-tree") => hold_tree(&words[1]),
         _ => return ExitCode::from(2),
