@@ -21,6 +21,21 @@ const MASKED: [&str; 11] = [
 ];
 /// Below `/proc`, read-only: the same as runc and Docker make so.
 const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+/// What is counted for the user who made a user namespace, as well as for the one in it, with where the
+/// namespace's own limit is set. Of what the host gives a user, a sandbox gets [a share](SHARE), so that
+/// none takes it all from the others and from that user.
+const SHARED: [(&str, &str); 2] = [
+    (
+        "fs/inotify/max_user_instances",
+        "sys/user/max_inotify_instances",
+    ),
+    (
+        "fs/inotify/max_user_watches",
+        "sys/user/max_inotify_watches",
+    ),
+];
+/// One part in so many.
+pub(super) const SHARE: u64 = 8;
 /// Top directories that hold programs and libraries.
 const SYSTEM_DIRECTORIES: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 /// Parts of `/etc` that programs need and that say nothing of the host's people.
@@ -47,6 +62,8 @@ pub(crate) struct HostSystem {
     pub(super) binds: Vec<SystemBind>,
     pub(super) masked: Vec<(&'static str, FileType)>,
     pub(super) read_only: Vec<&'static str>,
+    /// Settings below `/proc` of a user namespace, with what they are set to in a sandbox.
+    pub(super) shares: Vec<(&'static str, u64)>,
 }
 
 /// A path of the host that appears at the same place inside.
@@ -126,8 +143,19 @@ impl HostSystem {
                 .filter(|name| file_type(name).is_some())
                 .copied()
                 .collect(),
+            shares: SHARED
+                .iter()
+                .filter_map(|(whole, place)| Some((*place, share_of(whole)?)))
+                .collect(),
         }
     }
+}
+
+/// A sandbox's share of a setting; `None` where the kernel does not have it.
+fn share_of(setting: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(Path::new("/proc/sys").join(setting)).ok()?;
+    let whole: u64 = text.trim().parse().ok()?;
+    Some((whole / SHARE).max(1))
 }
 
 /// Finds the folder that each is laid from, the top one if that can be, and returns all of them.

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal};
 use rustix::thread::CpuSet;
 
+use super::host::SHARE;
 use super::{Plan, devices};
 use crate::error::{Failure, InStep, Step};
 use crate::spec::{Isolation, Limits, OWN_PIDS};
@@ -169,6 +170,9 @@ fn resource_limits(plan: &Plan<'_>) -> Vec<(Resource, Rlimit)> {
         (Resource::Core, both(CORE_BYTES)),
         (Resource::Nofile, both(plan.spec.limits.open_files())),
     ];
+    // Counted for the user who made the user namespace, too.
+    let signals = rustix::process::getrlimit(Resource::Sigpending).current;
+    limits.extend(signals.map(|all| (Resource::Sigpending, both((all / SHARE).max(1)))));
     limits.extend(file_size_bytes.map(|bytes| (Resource::Fsize, both(bytes))));
     if plan.memory_by_rlimit {
         limits.extend(memory_bytes.map(|bytes| (Resource::Data, both(bytes))));

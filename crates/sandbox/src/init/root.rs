@@ -266,6 +266,14 @@ impl NewRoot {
             Ok(proc)
         };
         let proc = mount().step(Step::MountProc)?;
+        for (setting, share) in &host.shares {
+            let set = || {
+                let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+                let file = rustix::fs::openat(&proc, *setting, flags, Mode::empty())?;
+                rustix::io::write(file, share.to_string().as_bytes())
+            };
+            set().step_at(Step::ResourceLimits, Path::new("/proc").join(setting))?;
+        }
         for name in &host.read_only {
             let seal = || {
                 let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use barecount_sandbox::{LauncherConfig, Mount, Root, Spec};
+use barecount_sandbox::{LauncherConfig, Mount, Root, Spec, Stdio};
 use tempfile::TempDir;
 
-use crate::launched::{Held, bind, hold, own_program, probing, spec};
+use crate::launched::{Held, bind, hold, output_of, own_program, probing, shell, spec};
 use crate::meeting::KINDS;
 use crate::roots::system_binds;
 use crate::{TestResult, launcher};
@@ -17,6 +18,12 @@ use crate::{TestResult, launcher};
 tests!(
     two_sandboxes_meet_by_no_lock_lease_or_watch,
     two_sandboxes_of_one_image_meet_by_no_lock_lease_or_watch,
+    who_takes_all_the_watches_it_gets_leaves_some_to_others,
+    who_queues_all_the_signals_it_can_leaves_some_to_others,
+    no_stream_is_the_hosts_null_device,
+    locks_of_others_are_not_listed,
+    programs_lock_and_watch_what_is_their_own,
+    reading_leaves_no_trace_at_the_file,
 );
 
 type Error = Box<dyn std::error::Error>;
@@ -228,5 +235,140 @@ fn two_sandboxes_of_one_image_meet_by_no_lock_lease_or_watch() -> TestResult {
         let paths = present(&[&DEVICES, &PLACES, &image, &MOUNTED]);
         assert_eq!(meetings(&spec, &paths)?, expected(&paths));
     }
+    Ok(())
+}
+
+/// What a sandbox gets of something, and what another gets that starts meanwhile.
+fn taken(what: &str) -> Result<(Held, u64), Error> {
+    let mut one = hold(&probing(&["take", what]))?;
+    let first: u64 = one.line()?.parse()?;
+    let mut other = hold(&probing(&["take", what]))?;
+    let second: u64 = other.line()?.parse()?;
+    other.finish()?;
+    assert!(first > 0, "it got none");
+    assert_eq!(first, second, "the second got less");
+    Ok((one, first))
+}
+
+/// They are counted for the user who made the sandboxes, and not only for the one inside.
+fn who_takes_all_the_watches_it_gets_leaves_some_to_others() -> TestResult {
+    let (held, _) = taken("watches")?;
+    // SAFETY: an integer; the descriptor ends with the test.
+    let ours = unsafe { libc::inotify_init1(libc::IN_CLOEXEC) };
+    assert!(ours >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: it is ours, and nobody else has it.
+    unsafe { libc::close(ours) };
+    held.finish()?;
+    Ok(())
+}
+
+fn who_queues_all_the_signals_it_can_leaves_some_to_others() -> TestResult {
+    let (held, count) = taken("signals")?;
+    let mut most = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: it fills the struct.
+    unsafe { libc::getrlimit(libc::RLIMIT_SIGPENDING, &raw mut most) };
+    assert!(count <= most.rlim_cur / 8, "{count} of {}", most.rlim_cur);
+    held.finish()?;
+    Ok(())
+}
+
+/// A lock on it would be felt by whoever has that device open on this machine.
+fn no_stream_is_the_hosts_null_device() -> TestResult {
+    let null = fs::File::open("/dev/null")?;
+    // SAFETY: integers; the lock goes with the descriptor.
+    let locked = unsafe { libc::flock(null.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    assert_eq!(locked, 0, "{}", std::io::Error::last_os_error());
+    let script = "import fcntl, os
+fcntl.flock(0, fcntl.LOCK_EX | fcntl.LOCK_NB)
+os.write(2, b'lost')
+print(os.read(0, 1))";
+    let (stdout, write) = std::io::pipe()?;
+    let mut stdio = Stdio::null()?;
+    stdio.stdout = write.into();
+    let sandbox = launcher().launch(&spec(&["/usr/bin/python3", "-c", script]), stdio)?;
+    let mut text = String::new();
+    std::io::BufReader::new(stdout).read_to_string(&mut text)?;
+    let own = launcher().host().root;
+    assert_eq!(text, if own { "b''\n" } else { "" });
+    assert_eq!(sandbox.wait()?.status.success(), own);
+    Ok(())
+}
+
+/// The kernel lists locks of open file descriptions in every process namespace.
+fn locks_of_others_are_not_listed() -> TestResult {
+    let mut one = Neighbour::start(&probing(&["meet"]))?;
+    assert_eq!(one.ask("prepare open-description /tmp")?, "alone");
+    let listed = fs::read_to_string("/proc/locks")?;
+    assert!(listed.contains(" 40 41"), "the host sees it: {listed}");
+    assert_eq!(output_of(&shell("cat /proc/locks"))?, "");
+    one.0.finish()?;
+    Ok(())
+}
+
+fn programs_lock_and_watch_what_is_their_own() -> TestResult {
+    const SCRIPT: &str = "
+import ctypes, fcntl, multiprocessing, os, sqlite3, struct, sys
+for folder in ('/tmp', '/dev/shm', '/out'):
+    place = folder + '/own'
+    one, other = open(place, 'w'), open(place, 'w')
+    fcntl.flock(one, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        print('not locked')
+    except BlockingIOError:
+        fcntl.flock(one, fcntl.LOCK_UN)
+    fcntl.lockf(one, fcntl.LOCK_EX)
+    libc = ctypes.CDLL(None)
+    watch = libc.inotify_init1(os.O_NONBLOCK)
+    assert libc.inotify_add_watch(watch, folder.encode(), 0x100) > 0
+    open(folder + '/new', 'w').close()
+    print(folder, b'new' in os.read(watch, 4096))
+    database = sqlite3.connect(folder + '/database')
+    database.execute('pragma journal_mode = wal')
+    database.execute('create table t (a)')
+    database.execute('insert into t values (1)')
+    database.commit()
+    print(database.execute('select a from t').fetchall())
+with multiprocessing.Pool(2) as pool:
+    print(pool.map(abs, [-1, -2]))
+# What is given can be locked too, which nobody else feels.
+for given in ('/in/given', '/usr/bin/env'):
+    fcntl.flock(open(given), fcntl.LOCK_EX)
+";
+    let (input, output) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    for folder in [&input, &output] {
+        fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))?;
+    }
+    fs::write(input.path().join("given"), "given")?;
+    let mut spec = spec(&["/usr/bin/python3", "-c", SCRIPT]);
+    spec.mounts = vec![
+        bind(input.path(), "/in", true),
+        bind(output.path(), "/out", false),
+    ];
+    let own = "True\n[(1,)]\n";
+    let expected = format!("/tmp {own}/dev/shm {own}/out {own}[1, 2]");
+    assert_eq!(output_of(&spec)?, expected);
+    Ok(())
+}
+
+/// When a file was read, another could ask; its attributes, another could look at.
+fn reading_leaves_no_trace_at_the_file() -> TestResult {
+    let shared = Shared::make()?;
+    let file = shared.at("input/given");
+    let long_ago = fs::FileTimes::new().set_accessed(std::time::SystemTime::UNIX_EPOCH);
+    fs::File::open(&file)?.set_times(long_ago)?;
+    let script = "import os, sys
+print(open(sys.argv[1]).read())
+try: os.setxattr(sys.argv[1], 'user.trace', b'1')
+except OSError as error: print(error.strerror)";
+    let mut spec = spec(&["/usr/bin/python3", "-c", script, "/barecount/input/given"]);
+    spec.mounts = shared.mounts();
+    let text = output_of(&spec)?;
+    assert_eq!(text, "more than eight bytes\nRead-only file system");
+    let accessed = fs::metadata(&file)?.accessed()?;
+    assert_eq!(accessed, std::time::SystemTime::UNIX_EPOCH);
     Ok(())
 }

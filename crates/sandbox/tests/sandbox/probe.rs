@@ -22,6 +22,7 @@ pub(crate) fn main(words: &[String]) -> ExitCode {
         Some("fork-until-refused") => fork_until_refused(),
         Some("connect-abstract") => connect_abstract(&words[1]),
         Some("meet") => crate::meeting::main(),
+        Some("take") => take(&words[1]),
         Some("spin") => spin(),
         Some("hold-tree") => hold_tree(&words[1]),
         _ => return ExitCode::from(2),
@@ -181,6 +182,31 @@ fn connect_abstract(name: &str) {
         Err(error) => error.raw_os_error().unwrap_or(0).to_string(),
     };
     println!("{told}");
+}
+
+/// Takes as much of something as it gets, says how much, and keeps it until its input ends.
+fn take(what: &str) {
+    // SAFETY: a set of signals is a plain array, filled before it is used; the rest are integers.
+    let another: fn() -> i32 = match what {
+        "watches" => || unsafe { libc::inotify_init1(0) },
+        "signals" => || unsafe {
+            let value = std::mem::zeroed();
+            libc::sigqueue(libc::getpid(), libc::SIGRTMIN(), value)
+        },
+        _ => panic!("there is no taking {what}"),
+    };
+    // SAFETY: as above.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+    }
+    let mut count = 0;
+    while another() >= 0 {
+        count += 1;
+    }
+    println!("{count}");
+    std::io::stdin().lines().for_each(drop);
 }
 
 /// Uses 60 milliseconds of processor time, however long that takes.
