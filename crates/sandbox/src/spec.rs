@@ -276,8 +276,8 @@ pub struct Identity {
     pub uid: u32,
     /// Group id inside; never 0.
     pub gid: u32,
-    /// Who it is on the host when the launcher runs as root; `None` takes the launcher's
-    /// [`crate::LauncherConfig::payload_identity`]. As an ordinary user the payload is that user.
+    /// Who it is on the host when the launcher runs as root; `None` takes one of the launcher's
+    /// [`crate::LauncherConfig::payload_identities`]. As an ordinary user the payload is that user.
     pub host: Option<HostIdentity>,
 }
 

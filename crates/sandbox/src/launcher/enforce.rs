@@ -34,40 +34,7 @@ pub(super) fn enforcement(
                 controls.insert(Control::NetworkCapture, captured(host));
             }
         }
-        Isolation::Process => {
-            let reason = "Isolation 'process' was asked for.";
-            for control in [
-                Control::Namespaces,
-                Control::RootFileSystem,
-                Control::Seccomp,
-                Control::Network,
-                Control::Landlock,
-                Control::SupplementaryGroups,
-                Control::Inodes,
-            ] {
-                controls.insert(
-                    control,
-                    Level::Absent {
-                        reason: reason.to_owned(),
-                    },
-                );
-            }
-            let reason = "The payload runs as the agent's user and only gains no further rights.";
-            controls.insert(
-                Control::Privileges,
-                Level::Degraded {
-                    reason: reason.to_owned(),
-                },
-            );
-            let reason = "A process that leaves the tree on purpose is found only by its control \
-                          group, if there is one.";
-            controls.insert(
-                Control::DiesWithAgent,
-                Level::Degraded {
-                    reason: reason.to_owned(),
-                },
-            );
-        }
+        Isolation::Process => without_sandbox(&mut controls),
     }
     controls.insert(Control::Files, Level::Enforced);
     limits(spec, host, &mut controls);
@@ -75,6 +42,41 @@ pub(super) fn enforcement(
         kernel: host.kernel.clone(),
         controls,
     }
+}
+
+fn without_sandbox(controls: &mut BTreeMap<Control, Level>) {
+    let reason = "Isolation 'process' was asked for.";
+    for control in [
+        Control::Namespaces,
+        Control::RootFileSystem,
+        Control::Seccomp,
+        Control::Network,
+        Control::Landlock,
+        Control::SupplementaryGroups,
+        Control::Inodes,
+    ] {
+        controls.insert(
+            control,
+            Level::Absent {
+                reason: reason.to_owned(),
+            },
+        );
+    }
+    let reason = "The payload runs as the agent's user and only gains no further rights.";
+    controls.insert(
+        Control::Privileges,
+        Level::Degraded {
+            reason: reason.to_owned(),
+        },
+    );
+    let reason = "A process that leaves the tree on purpose is found only by its control \
+                  group, if there is one.";
+    controls.insert(
+        Control::DiesWithAgent,
+        Level::Degraded {
+            reason: reason.to_owned(),
+        },
+    );
 }
 
 fn limits(spec: &Spec, host: &HostReport, controls: &mut BTreeMap<Control, Level>) {

@@ -9,6 +9,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Pid, Signal};
 
 use super::birth::{Born, Nursery};
+use super::identities::Identities;
 use super::{LauncherConfig, enforce, host, readable, tunnel};
 use crate::cgroup::{Cgroups, Group};
 use crate::error::{Failure, Step};
@@ -133,7 +134,7 @@ impl Server {
             host: HostSystem::find(!privileged),
             filter: seccomp::compile(),
             privileged,
-            payload_identity: config.payload_identity,
+            identities: Identities::new(&config),
             // Version 1 forbids every rename between directories.
             landlock: sys::landlock_abi() >= 2,
             // Until the host has been tried.

@@ -85,7 +85,7 @@ fn main() -> ExitCode {
     }
     let launchers = Launchers::start().expect("the launchers start");
     assert!(LAUNCHERS.set(launchers).is_ok(), "they are set once");
-    let as_root = [battery::AS_ROOT, ordinary::AS_ROOT].concat();
+    let as_root = [battery::AS_ROOT, neighbours::AS_ROOT, ordinary::AS_ROOT].concat();
     let root = launcher().host().root;
     let mut trials = Vec::new();
     for list in [

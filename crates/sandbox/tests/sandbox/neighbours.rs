@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use barecount_sandbox::{LauncherConfig, Mount, Root, Spec, Stdio};
+use barecount_sandbox::{HostIdentity, LauncherConfig, Mount, Root, Spec, Stdio};
 use tempfile::TempDir;
 
 use crate::launched::{Held, bind, hold, output_of, own_program, probing, shell, spec};
@@ -20,11 +20,19 @@ tests!(
     two_sandboxes_of_one_image_meet_by_no_lock_lease_or_watch,
     who_takes_all_the_watches_it_gets_leaves_some_to_others,
     who_queues_all_the_signals_it_can_leaves_some_to_others,
+    what_is_counted_for_a_user_is_each_sandboxs_own,
+    a_folder_that_stays_is_one_users_in_all_its_sandboxes,
     no_stream_is_the_hosts_null_device,
     locks_of_others_are_not_listed,
     programs_lock_and_watch_what_is_their_own,
     reading_leaves_no_trace_at_the_file,
 );
+
+/// What an ordinary user has for all sandboxes together.
+pub(crate) const AS_ROOT: &[&str] = &[
+    "what_is_counted_for_a_user_is_each_sandboxs_own",
+    "a_folder_that_stays_is_one_users_in_all_its_sandboxes",
+];
 
 type Error = Box<dyn std::error::Error>;
 
@@ -69,6 +77,13 @@ const MOUNTED: [&str; 7] = [
     "/engine",
 ];
 
+/// Whose the shared files are, and the payloads that have them, so that a lease on them is theirs to
+/// take.
+fn owner() -> Option<HostIdentity> {
+    let payload = LauncherConfig::new("x").payload_identity;
+    launcher().host().root.then_some(payload)
+}
+
 /// Inputs, a package, a driver and a program, which belong to the payload's user.
 struct Shared(TempDir);
 
@@ -86,8 +101,7 @@ impl Shared {
             fs::create_dir_all(folder.path().join(place))?;
             let file = folder.path().join(place).join(file);
             fs::write(&file, "more than eight bytes")?;
-            if launcher().host().root {
-                let payload = LauncherConfig::new("x").payload_identity;
+            if let Some(payload) = owner() {
                 chown(&file, Some(payload.uid), Some(payload.gid))?;
             }
         }
@@ -199,6 +213,7 @@ fn present(paths: &[&[&'static str]]) -> Vec<&'static str> {
 fn two_sandboxes_meet_by_no_lock_lease_or_watch() -> TestResult {
     let shared = Shared::make()?;
     let mut spec = probing(&["meet"]);
+    spec.identity.host = owner();
     spec.mounts.extend(shared.mounts());
     let paths = present(&[&DEVICES, &PLACES, &SYSTEM, &MOUNTED]);
     assert_eq!(meetings(&spec, &paths)?, expected(&paths));
@@ -221,6 +236,7 @@ fn two_sandboxes_of_one_image_meet_by_no_lock_lease_or_watch() -> TestResult {
             fs::write(shared.at("image/probe"), "")?;
         }
         let mut spec = spec(&["/probe", "--probe", "meet"]);
+        spec.identity.host = owner();
         spec.root = Root::Directory(shared.at("image"));
         spec.mounts = system_binds();
         spec.mounts.extend(shared.mounts());
@@ -275,14 +291,49 @@ fn who_queues_all_the_signals_it_can_leaves_some_to_others() -> TestResult {
     Ok(())
 }
 
+/// Pages of pipes, and descriptors on their way through sockets.
+fn what_is_counted_for_a_user_is_each_sandboxs_own() -> TestResult {
+    for what in ["pipes", "descriptors"] {
+        taken(what)?.0.finish()?;
+    }
+    Ok(())
+}
+
+fn a_folder_that_stays_is_one_users_in_all_its_sandboxes() -> TestResult {
+    let (cache, output) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let mut users = BTreeSet::new();
+    let mut owners = BTreeSet::new();
+    for _ in 0..3 {
+        let mut with_cache = shell("echo x >> /cache/kept; cat /cache/kept | wc -l");
+        with_cache.mounts = vec![bind(cache.path(), "/cache", false)];
+        users.insert(output_of(&with_cache)?);
+        owners.insert(fs::metadata(cache.path().join("kept"))?.uid());
+        let mut without = shell("echo x > /out/new");
+        without.mounts = vec![bind(output.path(), "/out", false)];
+        chown(output.path(), Some(0), Some(0))?;
+        output_of(&without)?;
+        owners.insert(fs::metadata(output.path().join("new"))?.uid());
+        fs::remove_file(output.path().join("new"))?;
+    }
+    assert_eq!(users.len(), 3, "each added a line: {users:?}");
+    assert_eq!(owners.len(), 4, "one for the cache, and three: {owners:?}");
+    Ok(())
+}
+
 /// A lock on it would be felt by whoever has that device open on this machine.
 fn no_stream_is_the_hosts_null_device() -> TestResult {
     let null = fs::File::open("/dev/null")?;
-    // SAFETY: integers; the lock goes with the descriptor.
-    let locked = unsafe { libc::flock(null.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    // SAFETY: an all-zero `flock` is a valid value; the lock goes with the descriptor.
+    let locked = unsafe {
+        let mut lock: libc::flock = std::mem::zeroed();
+        lock.l_type = libc::F_RDLCK as i16;
+        lock.l_start = 700;
+        lock.l_len = 1;
+        libc::fcntl(null.as_raw_fd(), libc::F_OFD_SETLK, &raw mut lock)
+    };
     assert_eq!(locked, 0, "{}", std::io::Error::last_os_error());
     let script = "import fcntl, os
-fcntl.flock(0, fcntl.LOCK_EX | fcntl.LOCK_NB)
+fcntl.lockf(0, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 700)
 os.write(2, b'lost')
 print(os.read(0, 1))";
     let (stdout, write) = std::io::pipe()?;
