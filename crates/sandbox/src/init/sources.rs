@@ -18,6 +18,9 @@ use crate::sys::{attr, mount_setattr};
 /// Attributes of what is not to be written.
 pub(super) const SEALED: u64 = attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV;
 
+/// The last part of a path may be no link, which somebody may have put there in the meantime.
+const NO_LINK: OpenTreeFlags = OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+
 /// Detached copies of the mounts that go into a sandbox.
 pub(crate) struct Sources {
     /// A `/dev` with nodes of the sandbox's own, where they could be made.
@@ -84,13 +87,13 @@ pub(crate) fn open_sources(
     privileged: bool,
 ) -> Result<Sources, Failure> {
     let image = match &spec.root {
-        Root::Directory(path) => Some(layer(path, SEALED)?),
+        Root::Directory(path) => Some(layer(path, SEALED, NO_LINK)?),
         Root::HostSystem | Root::Empty => None,
     };
     let (mut layers, mut system) = (Vec::new(), Vec::new());
     if spec.root == Root::HostSystem {
         for path in &host.layers {
-            layers.push(layer(path, SEALED)?);
+            layers.push(layer(path, SEALED, NO_LINK)?);
         }
         for bind in host.binds.iter().filter(|bind| bind.layer.is_none()) {
             system.push(copy_tree(&bind.path, SEALED)?);
@@ -132,7 +135,7 @@ fn open_source(mount: &Mount, privileged: bool) -> Result<Source, Failure> {
     if !read_only || *changes {
         return Ok(source(copy_tree(path, attributes)?, Kind::Bound));
     }
-    let tree = layer(path, attributes)?;
+    let tree = layer(path, attributes, NO_LINK)?;
     if file_type(tree.as_fd()).step_at(Step::OpenSource, path)? == FileType::Directory {
         return Ok(source(tree, Kind::Folder));
     }
@@ -140,7 +143,8 @@ fn open_source(mount: &Mount, privileged: bool) -> Result<Source, Failure> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Failure::at(Step::OpenSource, path, Errno::INVAL));
     };
-    let folder = layer(folder, attributes)?;
+    // Wherever that is by now: it is the file in it that has to be the same.
+    let folder = layer(folder, attributes, OpenTreeFlags::empty())?;
     let look = || {
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         let there = rustix::fs::statat(&folder, name, flags)?;
@@ -165,25 +169,23 @@ fn open_source(mount: &Mount, privileged: bool) -> Result<Source, Failure> {
 
 /// A detached copy of what is mounted at a path, to be laid under an overlay, without what is mounted
 /// below, which no overlay shows.
-fn layer(path: &Path, attributes: u64) -> Result<OwnedFd, Failure> {
-    match copy(path, attributes, OpenTreeFlags::empty()) {
+fn layer(path: &Path, attributes: u64, links: OpenTreeFlags) -> Result<OwnedFd, Failure> {
+    match copy(path, attributes, links) {
         // Who did not mount what is below cannot leave it out.
-        Err(failure) if failure.errno == Errno::INVAL.raw_os_error() => copy_tree(path, attributes),
+        Err(failure) if failure.errno == Errno::INVAL.raw_os_error() => {
+            copy(path, attributes, links | OpenTreeFlags::AT_RECURSIVE)
+        }
         other => other,
     }
 }
 
 /// A detached copy of what is mounted at a path and below.
 fn copy_tree(path: &Path, attributes: u64) -> Result<OwnedFd, Failure> {
-    copy(path, attributes, OpenTreeFlags::AT_RECURSIVE)
+    copy(path, attributes, NO_LINK | OpenTreeFlags::AT_RECURSIVE)
 }
 
-/// The last part of the path may not be a link, which somebody may have put there in the meantime.
-fn copy(path: &Path, attributes: u64, depth: OpenTreeFlags) -> Result<OwnedFd, Failure> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW
-        | depth;
+fn copy(path: &Path, attributes: u64, how: OpenTreeFlags) -> Result<OwnedFd, Failure> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | how;
     let tree = rustix::mount::open_tree(CWD, path, flags).step_at(Step::OpenSource, path)?;
     if file_type(tree.as_fd()).step_at(Step::OpenSource, path)? == FileType::Symlink {
         return Err(Failure::at(Step::OpenSource, path, Errno::LOOP));

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use barecount_sandbox::{HostIdentity, LauncherConfig, Mount, Root, Spec, Stdio};
+use barecount_sandbox::{Control, HostIdentity, LauncherConfig, Level, Mount, Root, Spec, Stdio};
 use tempfile::TempDir;
 
 use crate::launched::{Held, bind, hold, output_of, own_program, probing, shell, spec};
@@ -22,6 +22,7 @@ tests!(
     who_queues_all_the_signals_it_can_leaves_some_to_others,
     what_is_counted_for_a_user_is_each_sandboxs_own,
     a_folder_that_stays_is_one_users_in_all_its_sandboxes,
+    what_can_be_no_layer_is_bound_and_named,
     no_stream_is_the_hosts_null_device,
     locks_of_others_are_not_listed,
     programs_lock_and_watch_what_is_their_own,
@@ -317,6 +318,23 @@ fn a_folder_that_stays_is_one_users_in_all_its_sandboxes() -> TestResult {
     }
     assert_eq!(users.len(), 3, "each added a line: {users:?}");
     assert_eq!(owners.len(), 4, "one for the cache, and three: {owners:?}");
+    Ok(())
+}
+
+/// No overlay takes what the kernel makes names up for.
+fn what_can_be_no_layer_is_bound_and_named() -> TestResult {
+    let mut spec = shell("cat /given/ostype");
+    spec.mounts = vec![bind(Path::new("/proc/sys/kernel"), "/given", true)];
+    let held = hold(&spec)?;
+    let level = held.sandbox.enforcement().controls[&Control::Inodes].clone();
+    assert_eq!(held.finish()?.stdout, "Linux\n");
+    let Level::Degraded { reason } = level else {
+        return Err(format!("{level:?}").into());
+    };
+    assert!(
+        reason.contains("/proc/sys/kernel (no overlay: "),
+        "{reason}"
+    );
     Ok(())
 }
 

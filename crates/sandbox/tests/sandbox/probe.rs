@@ -189,10 +189,7 @@ fn take(what: &str) {
     let another: fn() -> i32 = match what {
         // SAFETY: an integer.
         "watches" => || unsafe { libc::inotify_init1(0) },
-        // SAFETY: an all-zero value is a valid one; it goes to this process, which lets it wait.
-        "signals" => {
-            || unsafe { libc::sigqueue(libc::getpid(), libc::SIGRTMIN(), std::mem::zeroed()) }
-        }
+        "signals" => queue_signal,
         "pipes" => large_pipe,
         "descriptors" => send_descriptors,
         _ => panic!("there is no taking {what}"),
@@ -209,6 +206,12 @@ fn take(what: &str) {
     }
     println!("{count}");
     std::io::stdin().lines().for_each(drop);
+}
+
+/// Queues a signal for this process, which lets it wait; -1 where that is refused.
+fn queue_signal() -> i32 {
+    // SAFETY: an all-zero value is a valid one, and the signal is for this process.
+    unsafe { libc::sigqueue(libc::getpid(), libc::SIGRTMIN(), std::mem::zeroed()) }
 }
 
 /// Opens a pipe of a megabyte; -1 where that is refused.

@@ -57,13 +57,14 @@ fn a_writable_bind_takes_files_and_a_read_only_one_does_not() -> TestResult {
 fn a_file_can_be_bound() -> TestResult {
     let folder = folder()?;
     fs::write(folder.path().join("secret"), "s3")?;
-    let mut spec = shell("cat /run/secrets/one");
-    spec.mounts = vec![bind(
-        &folder.path().join("secret"),
-        "/run/secrets/one",
-        true,
-    )];
-    assert_eq!(output_of(&spec)?, "s3");
+    fs::write(folder.path().join("beside"), "not this")?;
+    symlink(folder.path(), folder.path().join("link"))?;
+    let mut spec = shell("cat /run/secrets/*; ls /run/secrets");
+    spec.mounts = vec![
+        bind(&folder.path().join("secret"), "/run/secrets/one", true),
+        bind(&folder.path().join("link/secret"), "/run/secrets/two", true),
+    ];
+    assert_eq!(output_of(&spec)?, "s3s3one\ntwo");
     Ok(())
 }
 
