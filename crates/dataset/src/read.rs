@@ -107,8 +107,8 @@ pub enum ReadError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InputFormat {
-    /// The table's own files, by hard link, in folders `column=value`; partition columns are in
-    /// the folders' names only, as Hive and Spark have it.
+    /// The table's own files, or copies of them, in folders `column=value`; partition columns are
+    /// in the folders' names only, as Hive and Spark have it.
     Parquet,
     /// One file, `<name>.csv`, with a header row (RFC 4180, lines end with LF).
     Csv,
@@ -116,6 +116,17 @@ pub enum InputFormat {
     Ndjson,
     /// The files of a table of files.
     Files,
+}
+
+/// How a task gets data files that it reads as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataFiles {
+    /// By hard link. For who has them under an overlay, or is trusted: what is locked or leased in
+    /// one place is in the other.
+    Linked,
+    /// As files of the task's own, which share their blocks with the table's where the file system
+    /// has that.
+    Copied,
 }
 
 /// What was handed out.
@@ -256,6 +267,7 @@ impl Snapshot {
     pub fn materialize(
         &self,
         format: InputFormat,
+        data_files: DataFiles,
         into: &Path,
         partitions: &[PartitionValues],
     ) -> Result<Materialized, ReadError> {
@@ -263,7 +275,7 @@ impl Snapshot {
         let wanted = self.files_of(partitions);
         let (rows, digest) = self.digest_of(&wanted)?;
         let files = match format {
-            InputFormat::Parquet => self.link_files(into, &wanted)?,
+            InputFormat::Parquet => self.place_files(data_files, into, &wanted)?,
             InputFormat::Csv | InputFormat::Ndjson => self.write_text(format, into, partitions)?,
             InputFormat::Files => self.export_files(into)?,
         };
@@ -274,7 +286,12 @@ impl Snapshot {
         })
     }
 
-    fn link_files(&self, into: &Path, files: &[&DataFile]) -> Result<Vec<PathBuf>, ReadError> {
+    fn place_files(
+        &self,
+        how: DataFiles,
+        into: &Path,
+        files: &[&DataFile],
+    ) -> Result<Vec<PathBuf>, ReadError> {
         let mut linked = Vec::with_capacity(files.len());
         for (number, file) in files.iter().enumerate() {
             let mut relative: PathBuf = folder(self.schema.partition_by(), &file.partition_values)
@@ -283,11 +300,10 @@ impl Snapshot {
             create_dir(&into.join(&relative))?;
             relative.push(format!("part-{number:05}.parquet"));
             let to = into.join(&relative);
-            // Another file system cannot be linked to; data files never change, so a copy is as good.
-            let placed = fs::hard_link(&file.path, &to).or_else(|error| match error.kind() {
-                io::ErrorKind::CrossesDevices => fs::copy(&file.path, &to).map(drop),
-                _ => Err(error),
-            });
+            let placed = match how {
+                DataFiles::Linked => link(&file.path, &to),
+                DataFiles::Copied => fs::copy(&file.path, &to).map(drop),
+            };
             let write = |source| ReadError::Write {
                 path: to.clone(),
                 source,
@@ -356,6 +372,14 @@ impl Snapshot {
             .map_err(write)?;
         Ok(vec![relative])
     }
+}
+
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    // Another file system cannot be linked to; data files never change, so a copy is as good.
+    fs::hard_link(from, to).or_else(|error| match error.kind() {
+        io::ErrorKind::CrossesDevices => fs::copy(from, to).map(drop),
+        _ => Err(error),
+    })
 }
 
 fn create_dir(path: &Path) -> Result<(), ReadError> {

@@ -6,7 +6,7 @@ use std::{
     fs,
     io::{self, BufRead, BufReader, Read, Write},
     net::{IpAddr, TcpStream, UdpSocket},
-    os::unix::process::CommandExt,
+    os::{fd::AsRawFd, unix::process::CommandExt},
     path::{Path, PathBuf},
     process::{self, Command},
     thread,
@@ -24,10 +24,12 @@ fn main() {
         Ok(api) => loop {
             serve(&api, &behaviour);
         },
-        Err(_) => match work(&behaviour, &PathBuf::from(variable("BARECOUNT_OUTPUT_DIR"))) {
-            Ok(()) => {}
-            Err(status) => process::exit(status),
-        },
+        Err(_) => {
+            let [input, output] = ["BARECOUNT_INPUT_DIR", "BARECOUNT_OUTPUT_DIR"].map(variable);
+            if let Err(status) = work(&behaviour, Path::new(&input), Path::new(&output)) {
+                process::exit(status);
+            }
+        }
     }
 }
 
@@ -61,19 +63,23 @@ fn serve(api: &str, behaviour: &str) {
             let header = format!("Lambda-Runtime-Function-Error-Type: {kind}\r\n");
             post(api, &format!("{path}/error"), &header, &body);
         }
+<<<<<<< HEAD
         "steer and report" => {
             let words = in_json(&steering(100_000));
             let body = format!("{{\"errorType\":\"{words}\",\"errorMessage\":\"{words}\"}}");
             post(api, &format!("{path}/error"), "", &body);
         }
         _ => match work(behaviour, Path::new(&output)) {
+=======
+        _ => match work(behaviour, Path::new(&field(&event, "input_dir")), Path::new(&output)) {
+>>>>>>> inodes
             Ok(()) => post(api, &format!("{path}/response"), "", "{}"),
             Err(status) => process::exit(status),
         },
     }
 }
 
-fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
+fn work(behaviour: &str, input: &Path, output: &Path) -> Result<(), i32> {
     let secrets = PathBuf::from(env::var("BARECOUNT_SECRETS_DIR").unwrap_or_default());
     match behaviour {
         "" => copy_rows(output),
@@ -134,6 +140,14 @@ fn work(behaviour: &str, output: &Path) -> Result<(), i32> {
             if behaviour.ends_with("linger") {
                 linger();
             }
+        }
+        "lease inputs and linger" => {
+            let leases = lease_all(input);
+            println!("{} of {} leased", leases.iter().flatten().count(), leases.len());
+            linger();
+            let folder = output.join(variable("DATASET"));
+            fs::create_dir_all(&folder).expect("an output can be made");
+            fs::write(folder.join("part.csv"), "id,amount\n1,1.50\n").expect("it can be written");
         }
         "count" => {
             let found = count_up();
@@ -322,6 +336,29 @@ fn copy(from: &Path, to: &Path) {
 fn linger() {
     let mut sleeper = Command::new("/proc/self/exe");
     let _ = sleeper.arg0("sleeper").env("BEHAVIOUR", "sleep").status();
+}
+
+unsafe extern "C" {
+    fn fcntl(descriptor: i32, command: i32, argument: i32) -> i32;
+}
+
+/// Asks for a lease on every file below: whoever opened one would have to wait.
+fn lease_all(folder: &Path) -> Vec<Option<fs::File>> {
+    const F_SETLEASE: i32 = 1024;
+    const F_WRLCK: i32 = 1;
+    let mut leases = Vec::new();
+    for entry in fs::read_dir(folder).expect("inputs can be listed") {
+        let path = entry.expect("it can be listed").path();
+        if path.is_dir() {
+            leases.extend(lease_all(&path));
+            continue;
+        }
+        let file = fs::File::open(&path).expect("an input can be read");
+        // SAFETY: integers; the descriptor is open.
+        let leased = unsafe { fcntl(file.as_raw_fd(), F_SETLEASE, F_WRLCK) } == 0;
+        leases.push(leased.then_some(file));
+    }
+    leases
 }
 
 fn list(folder: &Path) -> Vec<String> {

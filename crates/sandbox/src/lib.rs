@@ -15,6 +15,10 @@
 //! the agent dies, its sockets close, and the launcher ends everything; when the launcher dies, the
 //! kernel kills each init, and with it the process namespace.
 //!
+//! # Files
+//! What a sandbox shares with others (system directories, images, packages, inputs) lies under
+//! read-only overlays, and devices are its own, so that no lock, lease or watch is felt elsewhere.
+//!
 //! # Network
 //! A sandbox has a network namespace of its own without a way out. With [`Network::Brokered`], the
 //! init makes every address local to it, redirects all TCP and DNS to sockets that it opens there,

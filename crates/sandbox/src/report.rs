@@ -38,6 +38,10 @@ pub enum Control {
     Files,
     /// Nothing of the sandbox outlives the agent.
     DiesWithAgent,
+    /// Devices, system directories, and what is mounted read-only or is the root have inodes of the
+    /// sandbox's own: no lock, lease or watch in one sandbox is felt in another, or on the host. Pages
+    /// of files, and futexes in them, are shared all the same.
+    Inodes,
 }
 
 /// How far a control holds.
@@ -72,6 +76,15 @@ impl Enforcement {
     pub fn is_enforced(&self, control: Control) -> bool {
         self.controls.get(&control) == Some(&Level::Enforced)
     }
+}
+
+/// What a sandbox sees by the inodes of the host, and should not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Exposed {
+    /// The devices.
+    pub(crate) devices: bool,
+    /// Paths, each with the reason.
+    pub(crate) places: Vec<String>,
 }
 
 /// Whether a facility is there.

@@ -229,6 +229,12 @@ pub enum Mount {
         read_only: bool,
         /// Whether programs in it may be run.
         executable: bool,
+        /// Whether what changes in it while the sandbox runs is to be seen. What does not change, and
+        /// is read-only, gets inodes of the sandbox's own, by an overlay, under which nothing may
+        /// change that was looked at; and file systems that are mounted below are not seen. What
+        /// changes is bound itself, and should be this sandbox's alone: by its locks, leases and
+        /// watches others would be met. Nothing where it is writable.
+        changes: bool,
     },
     /// An empty file system in memory, which counts against the memory limit.
     Tmpfs {
@@ -270,8 +276,8 @@ pub struct Identity {
     pub uid: u32,
     /// Group id inside; never 0.
     pub gid: u32,
-    /// Who it is on the host when the launcher runs as root; `None` takes the launcher's
-    /// [`crate::LauncherConfig::payload_identity`]. As an ordinary user the payload is that user.
+    /// Who it is on the host when the launcher runs as root; `None` takes one of the launcher's
+    /// [`crate::LauncherConfig::payload_identities`]. As an ordinary user the payload is that user.
     pub host: Option<HostIdentity>,
 }
 

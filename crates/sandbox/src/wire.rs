@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::Directory;
 use crate::error::Failure;
 use crate::network::Layout;
-use crate::report::{Enforcement, Exit, ExitStatus, HostReport, Usage};
+use crate::report::{Enforcement, Exit, ExitStatus, Exposed, HostReport, Usage};
 use crate::spec::Spec;
 use crate::tunnel::{InternetFamily, TunnelNetwork};
 
@@ -95,6 +95,7 @@ pub(crate) enum InitReport {
     /// The payload runs; the listeners are beside it, then what is intercepted.
     Ready {
         landlock: bool,
+        exposed: Exposed,
         intercepted: Option<Layout>,
     },
     Failed(Failure),

@@ -11,7 +11,7 @@ use barecount_api::assignment::Assignment;
 use barecount_artifact::{Limits as ArtifactLimits, Store, job};
 use barecount_dataset::{
     decision::{AppTransaction, Committed, DatasetCommit, Decision, PartitionValues},
-    read::{InputFormat, ReadError},
+    read::{DataFiles, InputFormat, ReadError},
     stage::{self, Limits, OutputFormat, OutputSpec, Staged as StagedFiles},
     table::{StateTables, Tables},
 };
@@ -23,7 +23,7 @@ use barecount_model::{
     boundary::Boundary,
     codes, manifest,
     pipeline::Output,
-    plan::{InputPlan, Pinned, WorkPlan},
+    plan::{InputPlan, Pinned, StagePlan, WorkPlan},
     run::outcome::{CommittedDataset, Staged, StagedCheckpoint, StagedDataset},
     text::DatasetName,
 };
@@ -110,9 +110,12 @@ impl DataPlane for StateData {
                     .map_err(|error| unprovided(unavailable, &error))?;
                 let wanted = schema::partitions(partitions, own_partition(assignment));
                 let format = handed_over(*format, &assignment.stage.work);
+                let data_files = data_files(&assignment.stage);
                 let into = into.join(dataset.as_str());
                 let version = snapshot.version;
-                let done = blocking(move || snapshot.materialize(format, &into, &wanted)).await?;
+                let done =
+                    blocking(move || snapshot.materialize(format, data_files, &into, &wanted))
+                        .await?;
                 let done = done.map_err(|error| match error {
                     ReadError::Altered { .. } => unprovided(codes::DATA_ALTERED.id, &error),
                     _ => unprovided(unavailable, &error),
@@ -372,6 +375,21 @@ fn handed_over(format: manifest::Format, work: &WorkPlan) -> InputFormat {
     match work {
         WorkPlan::Job { .. } => InputFormat::Parquet,
         _ => schema::input_format(format),
+    }
+}
+
+/// How an attempt gets data files. One in a sandbox of its own has its inputs under an overlay; a warm
+/// process has them in a folder that changes, which no overlay shows, and who has no sandbox sees the
+/// files themselves. A lease on those would stop everybody who reads the table.
+fn data_files(stage: &StagePlan) -> DataFiles {
+    let warm = matches!(
+        stage.work,
+        WorkPlan::Handler { .. } | WorkPlan::ImageHandler { .. }
+    );
+    if warm || stage.isolation == "process" {
+        DataFiles::Copied
+    } else {
+        DataFiles::Linked
     }
 }
 

@@ -15,7 +15,7 @@ use crate::decision::{AppTransaction, PartitionValues};
 use crate::disk::LocalDisk;
 use crate::evolution::SchemaEvolution;
 use crate::name::Tenant;
-use crate::read::InputFormat;
+use crate::read::{DataFiles, InputFormat};
 use crate::schema::{Column, ColumnType, TableSchema};
 use crate::stage::{Limits, OutputFormat, OutputSpec, Staged, stage_output};
 use crate::table::StateTables;
@@ -94,7 +94,7 @@ fn tables_in(state: &Path) -> Tables {
 fn csv_of(tables: &Tables, snapshot: &Snapshot) -> TestResult<String> {
     let into = tables.state().join(format!("out-{}", snapshot.version));
     let _ = fs::remove_dir_all(&into);
-    snapshot.materialize(InputFormat::Csv, &into, &[])?;
+    snapshot.materialize(InputFormat::Csv, DataFiles::Linked, &into, &[])?;
     Ok(fs::read_to_string(into.join("rates.csv"))?)
 }
 

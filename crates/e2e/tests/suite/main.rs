@@ -22,6 +22,7 @@ mod functions;
 mod images;
 mod imports;
 mod interruptions;
+mod leases;
 mod letters;
 mod manifests;
 mod messages;

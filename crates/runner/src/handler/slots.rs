@@ -96,7 +96,7 @@ impl Slots {
     pub(super) fn mounts(&self) -> Vec<Mount> {
         let bind = |name: &str, inside: &str, access| bind(&self.folder.join(name), inside, access);
         vec![
-            bind("input", inside::INPUT, Access::Read),
+            bind("input", inside::INPUT, Access::ReadChanging),
             bind("output", inside::OUTPUT, Access::Write),
             bind("checkpoint", inside::CHECKPOINT, Access::Write),
         ]

@@ -125,7 +125,7 @@ pub(crate) fn mounts(launch: &Launch) -> Vec<Mount> {
 pub(crate) fn lasting_mounts(launch: &Launch, secrets: Option<&Path>) -> Vec<Mount> {
     let places = &launch.places;
     let mut mounts = vec![match secrets {
-        Some(secrets) => bind(secrets, inside::SECRETS, Access::Read),
+        Some(secrets) => bind(secrets, inside::SECRETS, Access::ReadChanging),
         None => Mount::Tmpfs {
             target: inside::SECRETS.into(),
             size_bytes: NO_SECRETS_BYTES,
@@ -144,8 +144,10 @@ pub(crate) fn lasting_mounts(launch: &Launch, secrets: Option<&Path>) -> Vec<Mou
 /// What may be done with a mounted folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Read only.
+    /// Read only. Nothing changes in it while it is mounted.
     Read,
+    /// Read only, and seen as it changes: a folder that nobody else has mounted.
+    ReadChanging,
     /// Read, and run programs in it.
     Run,
     /// Read and write.
@@ -158,5 +160,6 @@ pub(crate) fn bind(source: &Path, target: impl Into<PathBuf>, access: Access) ->
         target: target.into(),
         read_only: access != Access::Write,
         executable: access == Access::Run,
+        changes: access == Access::ReadChanging,
     }
 }

@@ -5,15 +5,19 @@
 //! program, and the payload cannot reach it: its memory belongs to the host's user namespace and is
 //! marked as not dumpable before the payload runs.
 
+mod devices;
 mod host;
 mod inside;
 mod intercept;
 mod landlocked;
 mod overlay;
 mod payload;
+mod pieces;
 mod resolver;
 mod root;
 mod sockets;
+mod sources;
+mod staging;
 mod supervise;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -25,13 +29,14 @@ use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
 use crate::error::{Failure, InStep, Step};
 use crate::network::{Intercepted, Network};
+use crate::report::Exposed;
 use crate::spec::{Isolation, Spec, Stdio};
 use crate::sys;
 use crate::wire::{self, InitOrder, InitReport};
 pub(crate) use host::HostSystem;
 pub(crate) use intercept::{Lacking, Means, probe as probe_interception};
-pub(crate) use root::{Sources, open_sources};
 use sockets::Sharing;
+pub(crate) use sources::{Sources, open_sources};
 
 /// The highest capability number asked about; the kernel refuses those that it does not know.
 const CAPABILITY_NUMBERS: std::ops::Range<u32> = 0..64;
@@ -77,6 +82,7 @@ struct Started {
     listeners: Vec<OwnedFd>,
     intercepted: Option<Intercepted>,
     landlock: bool,
+    exposed: Exposed,
 }
 
 fn start(plan: &Plan<'_>) -> Result<Started, Failure> {
@@ -97,7 +103,7 @@ fn start_sandbox(plan: &Plan<'_>) -> Result<Started, Failure> {
     // Sources are opened as the launcher's user: the payload's may not pass the folders above.
     let opened = match plan.sources {
         Some(_) => None,
-        None => Some(open_sources(plan.spec, plan.host)?),
+        None => Some(open_sources(plan.spec, plan.host, false)?),
     };
     let sources = plan
         .sources
@@ -105,7 +111,7 @@ fn start_sandbox(plan: &Plan<'_>) -> Result<Started, Failure> {
         .ok_or_else(|| Failure::new(Step::OpenSource, rustix::io::Errno::INVAL))?;
     become_payload_user(plan)?;
     rustix::system::sethostname(plan.spec.name.as_str().as_bytes()).step(Step::HostName)?;
-    root::enter(plan.spec, plan.host, sources)?;
+    let exposed = root::enter(plan.spec, plan.host, sources)?;
     let ruleset = if plan.landlock {
         Some(landlocked::ruleset(plan.spec)?)
     } else {
@@ -122,6 +128,7 @@ fn start_sandbox(plan: &Plan<'_>) -> Result<Started, Failure> {
         listeners,
         intercepted,
         landlock: ruleset.is_some(),
+        exposed,
     })
 }
 
@@ -138,6 +145,7 @@ fn start_process(plan: &Plan<'_>) -> Result<Started, Failure> {
         listeners,
         intercepted,
         landlock: false,
+        exposed: Exposed::default(),
     })
 }
 

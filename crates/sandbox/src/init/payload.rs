@@ -8,7 +8,8 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal};
 use rustix::thread::CpuSet;
 
-use super::Plan;
+use super::host::SHARE;
+use super::{Plan, devices};
 use crate::error::{Failure, InStep, Step};
 use crate::spec::{Isolation, Limits, OWN_PIDS};
 use crate::sys;
@@ -41,6 +42,10 @@ struct Payload<'a> {
 /// Starts the payload and returns once it runs its program.
 pub(super) fn spawn(plan: &Plan<'_>, ruleset: Option<&OwnedFd>) -> Result<Pid, Failure> {
     let spec = plan.spec;
+    let streams = [&plan.stdio.stdin, &plan.stdio.stdout, &plan.stdio.stderr];
+    let own = streams.map(|stream| own_stream(stream, spec.isolation));
+    let [stdin, stdout, stderr] = own;
+    let own = [stdin?, stdout?, stderr?];
     let mut payload = Payload {
         candidates: candidates(plan)?,
         argv: sys::StringList::new(strings(spec.argv.iter().cloned())?),
@@ -48,11 +53,7 @@ pub(super) fn spawn(plan: &Plan<'_>, ruleset: Option<&OwnedFd>) -> Result<Pid, F
             spec.env.iter().map(|(key, value)| format!("{key}={value}")),
         )?),
         cwd: string(spec.cwd.as_os_str().as_encoded_bytes())?,
-        streams: [
-            plan.stdio.stdin.as_fd(),
-            plan.stdio.stdout.as_fd(),
-            plan.stdio.stderr.as_fd(),
-        ],
+        streams: std::array::from_fn(|at| own[at].as_ref().unwrap_or(streams[at]).as_fd()),
         limits: resource_limits(plan),
         cpus: spec.limits.cpus.as_ref().map(|cpus| cpu_set(cpus)),
         ruleset: ruleset.map(AsFd::as_fd),
@@ -73,6 +74,14 @@ pub(super) fn spawn(plan: &Plan<'_>, ruleset: Option<&OwnedFd>) -> Result<Pid, F
         Some((step @ Step::Execute, errno)) => Err(Failure::at(step, &spec.argv[0], errno)),
         Some((step @ Step::WorkingDirectory, errno)) => Err(Failure::at(step, &spec.cwd, errno)),
         Some((step, errno)) => Err(Failure::new(step, errno)),
+    }
+}
+
+/// What a stream is replaced by: the null device of the host by the sandbox's own.
+fn own_stream(stream: &OwnedFd, isolation: Isolation) -> Result<Option<OwnedFd>, Failure> {
+    match isolation {
+        Isolation::Sandbox => devices::own_null(stream).step(Step::Streams),
+        Isolation::Process => Ok(None),
     }
 }
 
@@ -161,6 +170,9 @@ fn resource_limits(plan: &Plan<'_>) -> Vec<(Resource, Rlimit)> {
         (Resource::Core, both(CORE_BYTES)),
         (Resource::Nofile, both(plan.spec.limits.open_files())),
     ];
+    // Counted for the user who made the user namespace, too.
+    let signals = rustix::process::getrlimit(Resource::Sigpending).current;
+    limits.extend(signals.map(|all| (Resource::Sigpending, both((all / SHARE).max(1)))));
     limits.extend(file_size_bytes.map(|bytes| (Resource::Fsize, both(bytes))));
     if plan.memory_by_rlimit {
         limits.extend(memory_bytes.map(|bytes| (Resource::Data, both(bytes))));

@@ -4,7 +4,7 @@
 //! Nothing is looked up by a path that could lead outside: sources are opened once, targets are
 //! resolved inside the new root (`openat2` with `RESOLVE_IN_ROOT`).
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags};
@@ -13,126 +13,44 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
 
+use super::devices;
 use super::host::{HostSystem, SystemBind};
 use super::inside::make_inside;
-use super::overlay;
+use super::pieces::Pieces;
 use super::resolver::{self, Generated};
+use super::sources::{SEALED, Sources};
 use crate::error::{Failure, InStep, Step};
+use crate::report::Exposed;
 use crate::spec::{Identity, Mount, Root, Spec};
 use crate::sys::{attr, mount_setattr};
 
-/// What a payload may see of the host's devices.
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
-/// Links in `/dev`.
-const DEVICE_LINKS: [(&str, &str); 5] = [
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-    ("ptmx", "pts/ptmx"),
-];
-/// Detached copies of the mounts that go into a sandbox, ready to be attached.
-pub(crate) struct Sources {
-    /// The image, for a root that is a directory.
-    image: Option<OwnedFd>,
-    /// The host's system directories, in the order of [`HostSystem::binds`].
-    system: Vec<OwnedFd>,
-    /// In the order of the specification's mounts; `None` for those that are no bind.
-    mounts: Vec<Option<OwnedFd>>,
-}
-
-impl Sources {
-    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        let mounts = self.mounts.iter().flatten();
-        self.image
-            .iter()
-            .chain(&self.system)
-            .chain(mounts)
-            .map(AsRawFd::as_raw_fd)
-    }
-}
-
-/// Opens everything that is bound. Needs the right to mount in the mount namespace it runs in.
-pub(crate) fn open_sources(spec: &Spec, host: &HostSystem) -> Result<Sources, Failure> {
-    let read_only = attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV;
-    let image = match &spec.root {
-        Root::Directory(path) => Some(copy_tree(path, read_only)?),
-        Root::HostSystem | Root::Empty => None,
-    };
-    let system = match spec.root {
-        Root::HostSystem => host
-            .binds
-            .iter()
-            .map(|bind| copy_tree(&bind.path, read_only))
-            .collect::<Result<_, _>>()?,
-        Root::Directory(_) | Root::Empty => Vec::new(),
-    };
-    let mounts = spec.mounts.iter().map(|mount| match mount {
-        Mount::Bind {
-            source,
-            read_only,
-            executable,
-            ..
-        } => {
-            let mut attributes = attr::NO_SUID | attr::NO_DEV;
-            attributes |= if *read_only { attr::READ_ONLY } else { 0 };
-            attributes |= if *executable { 0 } else { attr::NO_EXEC };
-            copy_tree(source, attributes).map(Some)
-        }
-        Mount::Tmpfs { .. } => Ok(None),
-    });
-    Ok(Sources {
-        image,
-        system,
-        mounts: mounts.collect::<Result<_, _>>()?,
-    })
-}
-
-/// A detached copy of what is mounted at a path and below. The last part of the path may not be a
-/// link, which somebody may have put there in the meantime.
-fn copy_tree(path: &Path, attributes: u64) -> Result<OwnedFd, Failure> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE
-        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    let tree = rustix::mount::open_tree(CWD, path, flags).step_at(Step::OpenSource, path)?;
-    if file_type(tree.as_fd()).step_at(Step::OpenSource, path)? == FileType::Symlink {
-        return Err(Failure::at(Step::OpenSource, path, Errno::LOOP));
-    }
-    mount_setattr(tree.as_fd(), attributes, true).step_at(Step::OpenSource, path)?;
-    Ok(tree)
-}
-
-/// Builds the root of a specification and makes it the root of this process.
-pub(crate) fn enter(spec: &Spec, host: &HostSystem, sources: &Sources) -> Result<(), Failure> {
+/// Builds the root of a specification, makes it the root of this process, and says what in it has the
+/// inodes of the host.
+pub(crate) fn enter(spec: &Spec, host: &HostSystem, sources: &Sources) -> Result<Exposed, Failure> {
     let generated = resolver::generated(spec);
-    let root = match &sources.image {
-        Some(image) => overlay::attach_image(spec, image, &sources.mounts, &generated)?,
-        None => {
-            let root = memory_file_system("size=1m,nr_inodes=2k,mode=755").step(Step::MakeRoot)?;
-            attach_at_root(root.as_fd()).step(Step::MakeRoot)?;
-            root
-        }
+    let pieces = Pieces::make(spec, host, sources, &generated)?;
+    let fresh = pieces.image.is_none();
+    let root = match pieces.image {
+        Some(image) => image,
+        None => memory_file_system("size=1m,nr_inodes=2k,mode=755").step(Step::MakeRoot)?,
     };
-    let root = NewRoot {
-        fd: root,
-        fresh: sources.image.is_none(),
-    };
+    attach_at_root(root.as_fd()).step(Step::MakeRoot)?;
+    let root = NewRoot { fd: root, fresh };
     if spec.root == Root::HostSystem {
-        root.add_host_system(host, sources, spec.identity)?;
+        root.add_host_system(host, &pieces.system, spec.identity)?;
     }
-    root.add_devices(spec)?;
-    root.add_proc(host)?;
+    let dev = root.add_devices(spec, sources.devices.as_ref())?;
+    root.add_proc(host, &dev)?;
     let tmp = format!("size={},mode=1777", spec.limits.tmp_size());
     root.add_memory("tmp", &tmp).step_at(Step::Mount, "/tmp")?;
     root.add_generated(&generated)?;
-    for (mount, source) in spec.mounts.iter().zip(&sources.mounts) {
+    for (mount, source) in spec.mounts.iter().zip(&pieces.mounts) {
         root.add(mount, source.as_ref())
             .step_at(Step::Mount, mount.target())?;
     }
-    let sealed = attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV;
-    mount_setattr(root.fd.as_fd(), sealed, false).step(Step::MakeRoot)?;
-    root.take_place().step(Step::PivotRoot)
+    mount_setattr(root.fd.as_fd(), SEALED, false).step(Step::MakeRoot)?;
+    root.take_place().step(Step::PivotRoot)?;
+    Ok(pieces.exposed)
 }
 
 /// Attaches a mount over the old root: it is there for whoever holds its descriptor, and needs no
@@ -144,6 +62,15 @@ pub(super) fn attach_at_root(mount: BorrowedFd<'_>) -> rustix::io::Result<()> {
 
 /// A new, detached file system in memory.
 pub(super) fn memory_file_system(options: &str) -> rustix::io::Result<OwnedFd> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    memory_file_system_with(options, attributes)
+}
+
+/// The same with attributes of the caller's choice.
+pub(super) fn memory_file_system_with(
+    options: &str,
+    attributes: MountAttrFlags,
+) -> rustix::io::Result<OwnedFd> {
     let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in options
         .split(',')
@@ -151,12 +78,7 @@ pub(super) fn memory_file_system(options: &str) -> rustix::io::Result<OwnedFd> {
     {
         rustix::mount::fsconfig_set_string(context.as_fd(), key, value)?;
     }
-    finish(&context)
-}
-
-pub(super) fn finish(context: &OwnedFd) -> rustix::io::Result<OwnedFd> {
     rustix::mount::fsconfig_create(context.as_fd())?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
@@ -216,7 +138,7 @@ impl NewRoot {
     fn add_host_system(
         &self,
         host: &HostSystem,
-        sources: &Sources,
+        system: &[OwnedFd],
         identity: Identity,
     ) -> Result<(), Failure> {
         for (name, target) in &host.links {
@@ -247,7 +169,7 @@ impl NewRoot {
             self.add_file(name, text.as_bytes())
                 .step_at(Step::MakeRoot, name)?;
         }
-        for (bind, source) in host.binds.iter().zip(&sources.system) {
+        for (bind, source) in host.binds.iter().zip(system) {
             self.add_at(bind, source)
                 .step_at(Step::MakeRoot, &bind.path)?;
         }
@@ -304,55 +226,34 @@ impl NewRoot {
     }
 
     /// A small `/dev`: an image may hold anything there, so it gets one of its own.
-    fn add_devices(&self, spec: &Spec) -> Result<(), Failure> {
-        let place =
-            make_inside(self.fd.as_fd(), Path::new("dev"), true).step_at(Step::MakeDev, "/dev")?;
-        let own;
-        let dev = if matches!(spec.root, Root::Directory(_)) {
-            own = memory_file_system("size=64k,nr_inodes=64,mode=755")
-                .step_at(Step::MakeDev, "/dev")?;
-            attach(own.as_fd(), place.as_fd()).step_at(Step::MakeDev, "/dev")?;
-            &own
-        } else {
-            &place
-        };
-        for name in DEVICES {
-            let path = Path::new("/dev").join(name);
-            let add = || {
-                let device = open_node(&path)?;
-                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-                drop(rustix::fs::openat(dev, name, flags, Mode::from(0o666))?);
-                move_to(device.as_fd(), dev.as_fd(), name)
+    fn add_devices(&self, spec: &Spec, made: Option<&OwnedFd>) -> Result<OwnedFd, Failure> {
+        let add = || {
+            let place = make_inside(self.fd.as_fd(), Path::new("dev"), true)?;
+            let own = match made {
+                Some(made) => Some(made.try_clone().map_err(|_| Errno::MFILE)?),
+                None if self.fresh => None,
+                None => Some(memory_file_system("size=64k,nr_inodes=64,mode=755")?),
             };
-            add().step_at(Step::MakeDev, &path)?;
-        }
-        for (name, target) in DEVICE_LINKS {
-            rustix::fs::symlinkat(target, dev, name).step_at(Step::MakeDev, name)?;
-        }
-        let add_rest = || {
-            rustix::fs::mkdirat(dev, "shm", Mode::from(0o755))?;
+            if let Some(own) = &own {
+                attach(own.as_fd(), place.as_fd())?;
+            }
+            let sealed = own.is_some();
+            let dev = own.unwrap_or(place);
+            if made.is_none() {
+                devices::bind_host(&dev)?;
+            }
             let shm = memory_file_system(&format!("size={},mode=1777", spec.limits.tmp_size()))?;
-            move_to(shm.as_fd(), dev.as_fd(), "shm")?;
-            rustix::fs::mkdirat(dev, "pts", Mode::from(0o755))?;
-            let context = rustix::mount::fsopen("devpts", FsOpenFlags::FSOPEN_CLOEXEC)?;
-            for (key, value) in [("ptmxmode", "0666"), ("mode", "0620")] {
-                rustix::mount::fsconfig_set_string(context.as_fd(), key, value)?;
+            devices::add_file_systems(&dev, &shm)?;
+            if sealed {
+                devices::seal(&dev)?;
             }
-            rustix::mount::fsconfig_create(context.as_fd())?;
-            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-            let flags = FsMountFlags::FSMOUNT_CLOEXEC;
-            let pts = rustix::mount::fsmount(context.as_fd(), flags, attributes)?;
-            move_to(pts.as_fd(), dev.as_fd(), "pts")?;
-            if matches!(spec.root, Root::Directory(_)) {
-                mount_setattr(dev.as_fd(), attr::READ_ONLY | attr::NO_SUID, false)?;
-            }
-            Ok(())
+            Ok(dev)
         };
-        add_rest().step_at(Step::MakeDev, "/dev")
+        add().step_at(Step::MakeDev, "/dev")
     }
 
     /// A `/proc` of the sandbox's own process namespace, with kernel paths out of reach.
-    fn add_proc(&self, host: &HostSystem) -> Result<(), Failure> {
+    fn add_proc(&self, host: &HostSystem, dev: &OwnedFd) -> Result<(), Failure> {
         let mount = || {
             let context = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
             rustix::mount::fsconfig_create(context.as_fd())?;
@@ -365,6 +266,14 @@ impl NewRoot {
             Ok(proc)
         };
         let proc = mount().step(Step::MountProc)?;
+        for (setting, share) in &host.shares {
+            let set = || {
+                let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+                let file = rustix::fs::openat(&proc, *setting, flags, Mode::empty())?;
+                rustix::io::write(file, share.to_string().as_bytes())
+            };
+            set().step_at(Step::ResourceLimits, Path::new("/proc").join(setting))?;
+        }
         for name in &host.read_only {
             let seal = || {
                 let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
@@ -381,11 +290,7 @@ impl NewRoot {
                     mount_setattr(empty.as_fd(), attr::READ_ONLY, false)?;
                     move_to(empty.as_fd(), proc.as_fd(), *name)
                 }
-                _ => move_to(
-                    open_node(Path::new("/dev/null"))?.as_fd(),
-                    proc.as_fd(),
-                    *name,
-                ),
+                _ => move_to(devices::null(dev)?.as_fd(), proc.as_fd(), *name),
             };
             mask().step_at(Step::MaskPath, Path::new("/proc").join(name))?;
         }
@@ -412,14 +317,8 @@ impl NewRoot {
     }
 }
 
-/// A detached copy of a device of the host.
-fn open_node(path: &Path) -> rustix::io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    rustix::mount::open_tree(CWD, path, flags)
-}
-
 /// Puts a mount on a direct child, which we have just made or which the kernel provides.
-fn move_to(
+pub(super) fn move_to(
     mount: BorrowedFd<'_>,
     parent: BorrowedFd<'_>,
     name: impl rustix::path::Arg,

@@ -21,11 +21,13 @@ pub(super) fn supervise(plan: &Plan<'_>, started: Started) -> i32 {
         listeners,
         intercepted,
         landlock,
+        exposed,
     } = started;
     let mut descriptors: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
     descriptors.extend(intercepted.iter().flat_map(Intercepted::descriptors));
     let ready = InitReport::Ready {
         landlock,
+        exposed,
         intercepted: intercepted.as_ref().map(Intercepted::layout),
     };
     report(plan, &ready, &descriptors);

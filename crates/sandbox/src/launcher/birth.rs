@@ -7,6 +7,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::process::Pid;
 
+use super::identities::Identities;
 use super::readable;
 use crate::cgroup::Group;
 use crate::error::{Failure, InStep, Step};
@@ -57,7 +58,7 @@ pub(super) struct Nursery {
     pub(super) host: HostSystem,
     pub(super) filter: Vec<sys::Instruction>,
     pub(super) privileged: bool,
-    pub(super) payload_identity: HostIdentity,
+    pub(super) identities: Identities,
     pub(super) landlock: bool,
     pub(super) interception: Means,
 }
@@ -73,7 +74,9 @@ pub(super) struct Born {
 impl Nursery {
     pub(super) fn identity(&self, spec: &Spec) -> IdentityMap {
         let outside = if self.privileged {
-            spec.identity.host.unwrap_or(self.payload_identity)
+            spec.identity
+                .host
+                .unwrap_or_else(|| self.identities.choose(spec))
         } else {
             HostIdentity {
                 uid: rustix::process::geteuid().as_raw(),
@@ -154,7 +157,7 @@ impl Nursery {
                 give(source, map.outside).step_at(Step::GiveSource, source)?;
             }
         }
-        init::open_sources(spec, &self.host).map(Some)
+        init::open_sources(spec, &self.host, true).map(Some)
     }
 }
 

@@ -3,11 +3,17 @@
 use std::collections::BTreeMap;
 
 use crate::network::Network;
-use crate::report::{Availability, Control, Controller, Enforcement, HostReport, Level};
+use crate::report::{Availability, Control, Controller, Enforcement, Exposed, HostReport, Level};
 use crate::spec::{Isolation, Spec};
 
-/// States the level of every control for a specification; `landlock` as the init found it.
-pub(super) fn enforcement(spec: &Spec, host: &HostReport, landlock: bool) -> Enforcement {
+/// States the level of every control for a specification; `landlock` and `exposed` as the init found
+/// them.
+pub(super) fn enforcement(
+    spec: &Spec,
+    host: &HostReport,
+    landlock: bool,
+    exposed: &Exposed,
+) -> Enforcement {
     let mut controls = BTreeMap::new();
     match spec.isolation {
         Isolation::Sandbox => {
@@ -23,43 +29,12 @@ pub(super) fn enforcement(spec: &Spec, host: &HostReport, landlock: bool) -> Enf
             }
             controls.insert(Control::SupplementaryGroups, groups(host));
             controls.insert(Control::Landlock, landlocked(host, landlock));
+            controls.insert(Control::Inodes, own_inodes(exposed));
             if spec.network != Network::Loopback {
                 controls.insert(Control::NetworkCapture, captured(host));
             }
         }
-        Isolation::Process => {
-            let reason = "Isolation 'process' was asked for.";
-            for control in [
-                Control::Namespaces,
-                Control::RootFileSystem,
-                Control::Seccomp,
-                Control::Network,
-                Control::Landlock,
-                Control::SupplementaryGroups,
-            ] {
-                controls.insert(
-                    control,
-                    Level::Absent {
-                        reason: reason.to_owned(),
-                    },
-                );
-            }
-            let reason = "The payload runs as the agent's user and only gains no further rights.";
-            controls.insert(
-                Control::Privileges,
-                Level::Degraded {
-                    reason: reason.to_owned(),
-                },
-            );
-            let reason = "A process that leaves the tree on purpose is found only by its control \
-                          group, if there is one.";
-            controls.insert(
-                Control::DiesWithAgent,
-                Level::Degraded {
-                    reason: reason.to_owned(),
-                },
-            );
-        }
+        Isolation::Process => without_sandbox(&mut controls),
     }
     controls.insert(Control::Files, Level::Enforced);
     limits(spec, host, &mut controls);
@@ -67,6 +42,41 @@ pub(super) fn enforcement(spec: &Spec, host: &HostReport, landlock: bool) -> Enf
         kernel: host.kernel.clone(),
         controls,
     }
+}
+
+fn without_sandbox(controls: &mut BTreeMap<Control, Level>) {
+    let reason = "Isolation 'process' was asked for.";
+    for control in [
+        Control::Namespaces,
+        Control::RootFileSystem,
+        Control::Seccomp,
+        Control::Network,
+        Control::Landlock,
+        Control::SupplementaryGroups,
+        Control::Inodes,
+    ] {
+        controls.insert(
+            control,
+            Level::Absent {
+                reason: reason.to_owned(),
+            },
+        );
+    }
+    let reason = "The payload runs as the agent's user and only gains no further rights.";
+    controls.insert(
+        Control::Privileges,
+        Level::Degraded {
+            reason: reason.to_owned(),
+        },
+    );
+    let reason = "A process that leaves the tree on purpose is found only by its control \
+                  group, if there is one.";
+    controls.insert(
+        Control::DiesWithAgent,
+        Level::Degraded {
+            reason: reason.to_owned(),
+        },
+    );
 }
 
 fn limits(spec: &Spec, host: &HostReport, controls: &mut BTreeMap<Control, Level>) {
@@ -119,6 +129,29 @@ fn groups(host: &HostReport) -> Level {
                   the mounts is in sight.";
     Level::Degraded {
         reason: reason.to_owned(),
+    }
+}
+
+fn own_inodes(exposed: &Exposed) -> Level {
+    let mut reasons = Vec::new();
+    if exposed.devices {
+        reasons.push(
+            "Root alone makes device nodes: those in /dev are the host's, and who has them open \
+             notices who else does, by locks and watches."
+                .to_owned(),
+        );
+    }
+    if !exposed.places.is_empty() {
+        reasons.push(format!(
+            "Locks and watches are shared with whoever has these open: {}.",
+            exposed.places.join(", ")
+        ));
+    }
+    match reasons.is_empty() {
+        true => Level::Enforced,
+        false => Level::Degraded {
+            reason: reasons.join(" "),
+        },
     }
 }
 

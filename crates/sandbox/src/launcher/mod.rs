@@ -3,6 +3,7 @@
 mod birth;
 mod enforce;
 mod host;
+mod identities;
 mod readable;
 mod server;
 mod tunnel;
@@ -28,8 +29,12 @@ pub struct LauncherConfig {
     /// this one, and for no other. 1 to 64 lower-case letters, digits, hyphens.
     pub cgroup_prefix: String,
     /// Who payloads are on the host when the launcher runs as root, unless a specification says
-    /// otherwise. Not used as an ordinary user.
+    /// otherwise: the last of [`Self::payload_identities`]. Not used as an ordinary user.
     pub payload_identity: HostIdentity,
+    /// How many identities there are for payloads, so that what the kernel counts for a user is each
+    /// sandbox's own: pages of pipes, descriptors on their way. A sandbox gets the next one, or the
+    /// one to which a writable source of its own belongs already.
+    pub payload_identities: u32,
     /// Whether brokered networks are redirected by nf_tables where the kernel has them; without,
     /// only declared ports are listened on.
     pub use_nf_tables: bool,
@@ -38,7 +43,7 @@ pub struct LauncherConfig {
 }
 
 impl LauncherConfig {
-    /// A configuration with a prefix and a payload identity that nothing else should have: above
+    /// A configuration with a prefix and payload identities that nothing else should have: above
     /// the ranges of users, of subordinate ids and of systemd.
     pub fn new(cgroup_prefix: impl Into<String>) -> Self {
         let payload_identity = HostIdentity {
@@ -48,6 +53,7 @@ impl LauncherConfig {
         Self {
             cgroup_prefix: cgroup_prefix.into(),
             payload_identity,
+            payload_identities: 1 << 20,
             use_nf_tables: true,
             use_packet_log: true,
         }

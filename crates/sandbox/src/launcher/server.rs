@@ -9,6 +9,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Pid, Signal};
 
 use super::birth::{Born, Nursery};
+use super::identities::Identities;
 use super::{LauncherConfig, enforce, host, readable, tunnel};
 use crate::cgroup::{Cgroups, Group};
 use crate::error::{Failure, Step};
@@ -128,11 +129,12 @@ impl Server {
 
         let own = std::process::id() as i32;
         let cgroups = Cgroups::establish(&config.cgroup_prefix, &[agent, own]);
+        let privileged = host::is_privileged();
         let mut nursery = Nursery {
-            host: HostSystem::find(),
+            host: HostSystem::find(!privileged),
             filter: seccomp::compile(),
-            privileged: host::is_privileged(),
-            payload_identity: config.payload_identity,
+            privileged,
+            identities: Identities::new(&config),
             // Version 1 forbids every rename between directories.
             landlock: sys::landlock_abi() >= 2,
             // Until the host has been tried.
@@ -375,12 +377,13 @@ impl Server {
             Ok(Some((
                 InitReport::Ready {
                     landlock,
+                    exposed,
                     intercepted,
                 },
                 sockets,
             ))) => {
                 live.phase = Phase::Running;
-                let enforcement = enforce::enforcement(&live.spec, &self.host, landlock);
+                let enforcement = enforce::enforcement(&live.spec, &self.host, landlock, &exposed);
                 let (group, mut beside) = match &live.group {
                     Some(group) => group.directories(),
                     None => (Vec::new(), Vec::new()),

@@ -56,6 +56,7 @@ enum Verdict {
     Personality,
     SetLimit,
     AskOrSetLimit,
+    Control,
 }
 
 fn verdict(number: u32) -> Verdict {
@@ -68,6 +69,7 @@ fn verdict(number: u32) -> Verdict {
         libc::SYS_socketpair => Verdict::SocketPair,
         libc::SYS_ioctl => Verdict::Ioctl,
         libc::SYS_personality => Verdict::Personality,
+        libc::SYS_fcntl => Verdict::Control,
         libc::SYS_setrlimit => Verdict::SetLimit,
         libc::SYS_prlimit64 => Verdict::AskOrSetLimit,
         _ if ALLOWED.contains(&number_long) || LEGACY.contains(&number_long) => Verdict::Allow,
@@ -156,6 +158,15 @@ fn leaf(verdict: Verdict) -> Vec<Instruction> {
             jump(libc::BPF_JEQ, 0, 2, 0),
             // Asking what it is.
             jump(libc::BPF_JEQ, u32::MAX, 1, 0),
+            deny,
+            allow,
+        ],
+        Verdict::Control => vec![
+            load(argument(1)),
+            // A lease has whoever opens the file wait, and a signal tell of it; what changes in a
+            // directory is told by a signal, where programs have watches.
+            jump(libc::BPF_JEQ, libc::F_SETLEASE as u32, 1, 0),
+            jump(libc::BPF_JEQ, libc::F_NOTIFY as u32, 0, 1),
             deny,
             allow,
         ],
@@ -302,6 +313,16 @@ mod tests {
         assert!(!call(libc::SYS_ioctl, [0, libc::TIOCSTI as u32, 0]));
         assert!(call(libc::SYS_ioctl, [0, libc::TIOCGWINSZ as u32, 0]));
         assert!(!call(libc::SYS_personality, [0x0004_0000, 0, 0]));
+        assert!(!call(libc::SYS_fcntl, [3, libc::F_SETLEASE as u32, 0]));
+        assert!(!call(libc::SYS_fcntl, [3, libc::F_NOTIFY as u32, 1]));
+        for command in [
+            libc::F_SETLK,
+            libc::F_OFD_SETLKW,
+            libc::F_GETFL,
+            libc::F_GETLEASE,
+        ] {
+            assert!(call(libc::SYS_fcntl, [3, command as u32, 0]), "{command}");
+        }
         for resource in 0..16 {
             let free = resource != libc::RLIMIT_CORE;
             assert_eq!(call(libc::SYS_setrlimit, [resource, 0x1000, 0]), free);

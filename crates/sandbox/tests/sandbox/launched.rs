@@ -81,6 +81,7 @@ pub(crate) fn probing(words: &[&str]) -> Spec {
         target: PathBuf::from("/probe"),
         read_only: true,
         executable: true,
+        changes: false,
     });
     spec
 }
@@ -131,5 +132,6 @@ pub(crate) fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
         target: target.into(),
         read_only,
         executable: false,
+        changes: false,
     }
 }

@@ -20,6 +20,8 @@ mod kills;
 mod launched;
 mod life;
 mod limits;
+mod meeting;
+mod neighbours;
 mod network;
 mod ordinary;
 mod probe;
@@ -83,7 +85,7 @@ fn main() -> ExitCode {
     }
     let launchers = Launchers::start().expect("the launchers start");
     assert!(LAUNCHERS.set(launchers).is_ok(), "they are set once");
-    let as_root = [battery::AS_ROOT, ordinary::AS_ROOT].concat();
+    let as_root = [battery::AS_ROOT, neighbours::AS_ROOT, ordinary::AS_ROOT].concat();
     let root = launcher().host().root;
     let mut trials = Vec::new();
     for list in [
@@ -93,6 +95,7 @@ fn main() -> ExitCode {
         kills::TESTS,
         life::TESTS,
         limits::TESTS,
+        neighbours::TESTS,
         network::TESTS,
         ordinary::TESTS,
         resolver::TESTS,

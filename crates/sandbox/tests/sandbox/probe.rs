@@ -21,6 +21,8 @@ pub(crate) fn main(words: &[String]) -> ExitCode {
         Some("eat-memory") => eat_memory(),
         Some("fork-until-refused") => fork_until_refused(),
         Some("connect-abstract") => connect_abstract(&words[1]),
+        Some("meet") => crate::meeting::main(),
+        Some("take") => take(&words[1]),
         Some("spin") => spin(),
         Some("hold-tree") => hold_tree(&words[1]),
         _ => return ExitCode::from(2),
@@ -180,6 +182,68 @@ fn connect_abstract(name: &str) {
         Err(error) => error.raw_os_error().unwrap_or(0).to_string(),
     };
     println!("{told}");
+}
+
+/// Takes as much of something as it gets, says how much, and keeps it until its input ends.
+fn take(what: &str) {
+    let another: fn() -> i32 = match what {
+        // SAFETY: an integer.
+        "watches" => || unsafe { libc::inotify_init1(0) },
+        "signals" => queue_signal,
+        "pipes" => large_pipe,
+        "descriptors" => send_descriptors,
+        _ => panic!("there is no taking {what}"),
+    };
+    // SAFETY: a set of signals is a plain array; it is filled before it is used.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+    }
+    let mut count = 0;
+    while another() >= 0 {
+        count += 1;
+    }
+    println!("{count}");
+    std::io::stdin().lines().for_each(drop);
+}
+
+/// Queues a signal for this process, which lets it wait; -1 where that is refused.
+fn queue_signal() -> i32 {
+    // SAFETY: an all-zero value is a valid one, and the signal is for this process.
+    unsafe { libc::sigqueue(libc::getpid(), libc::SIGRTMIN(), std::mem::zeroed()) }
+}
+
+/// Opens a pipe of a megabyte; -1 where that is refused.
+fn large_pipe() -> i32 {
+    let mut ends = [0; 2];
+    // SAFETY: it fills both; then integers.
+    unsafe {
+        if libc::pipe(ends.as_mut_ptr()) < 0 {
+            return -1;
+        }
+        libc::fcntl(ends[0], libc::F_SETPIPE_SZ, 1 << 20)
+    }
+}
+
+/// Has a hundred descriptors on their way through a socket; -1 where that is refused.
+fn send_descriptors() -> i32 {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+    let Ok((ours, theirs)) = std::os::unix::net::UnixDatagram::pair() else {
+        return -1;
+    };
+    let many = [std::os::fd::AsFd::as_fd(&theirs); 100];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(100))];
+    let mut beside = SendAncillaryBuffer::new(&mut space);
+    assert!(
+        beside.push(SendAncillaryMessage::ScmRights(&many)),
+        "there is room"
+    );
+    let text = [std::io::IoSlice::new(b"x")];
+    let sent = rustix::net::sendmsg(&ours, &text, &mut beside, SendFlags::empty());
+    // What is on its way stays so while somebody could receive it.
+    std::mem::forget((ours, theirs));
+    if sent.is_ok() { 0 } else { -1 }
 }
 
 /// Uses 60 milliseconds of processor time, however long that takes.

@@ -246,6 +246,7 @@ fn image(script: &str) -> Result<(TempDir, Spec), Error> {
             target: path,
             read_only: true,
             executable: true,
+            changes: false,
         });
     }
     Ok((image, spec))

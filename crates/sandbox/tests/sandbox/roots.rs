@@ -17,7 +17,7 @@ tests!(
     mounts_nest_in_their_order,
     an_empty_root_holds_nothing_but_the_mounts,
     a_directory_is_a_root_and_stays_as_it_was,
-    a_directory_with_every_place_needs_no_layer,
+    a_directory_with_every_place_is_laid_under_an_overlay_too,
     links_in_a_root_lead_nowhere_outside,
     links_are_followed_while_others_mount,
     a_source_that_is_a_link_is_refused,
@@ -57,13 +57,14 @@ fn a_writable_bind_takes_files_and_a_read_only_one_does_not() -> TestResult {
 fn a_file_can_be_bound() -> TestResult {
     let folder = folder()?;
     fs::write(folder.path().join("secret"), "s3")?;
-    let mut spec = shell("cat /run/secrets/one");
-    spec.mounts = vec![bind(
-        &folder.path().join("secret"),
-        "/run/secrets/one",
-        true,
-    )];
-    assert_eq!(output_of(&spec)?, "s3");
+    fs::write(folder.path().join("beside"), "not this")?;
+    symlink(folder.path(), folder.path().join("link"))?;
+    let mut spec = shell("cat /run/secrets/*; ls /run/secrets");
+    spec.mounts = vec![
+        bind(&folder.path().join("secret"), "/run/secrets/one", true),
+        bind(&folder.path().join("link/secret"), "/run/secrets/two", true),
+    ];
+    assert_eq!(output_of(&spec)?, "s3s3one\ntwo");
     Ok(())
 }
 
@@ -102,7 +103,7 @@ fn an_empty_root_holds_nothing_but_the_mounts() -> TestResult {
 }
 
 /// What it takes to run a program of the host.
-fn system_binds() -> Vec<Mount> {
+pub(crate) fn system_binds() -> Vec<Mount> {
     ["bin", "lib", "lib64", "usr"]
         .map(|name| Path::new("/").join(name))
         .into_iter()
@@ -113,6 +114,7 @@ fn system_binds() -> Vec<Mount> {
                 target: path,
                 read_only: true,
                 executable: true,
+                changes: false,
             })
         })
         .collect()
@@ -162,14 +164,15 @@ fn a_directory_is_a_root_and_stays_as_it_was() -> TestResult {
     Ok(())
 }
 
-fn a_directory_with_every_place_needs_no_layer() -> TestResult {
+fn a_directory_with_every_place_is_laid_under_an_overlay_too() -> TestResult {
     let (image, mut spec) = image()?;
     for name in ["proc", "dev", "tmp"] {
         fs::create_dir(image.path().join(name))?;
     }
-    spec.argv[2] = "grep -c overlay /proc/self/mountinfo; cat /var/file; echo x > /x".to_owned();
+    spec.argv[2] =
+        "grep -c ' / / .*overlay' /proc/self/mountinfo; cat /var/file; echo x > /x".to_owned();
     let output = run(&spec)?;
-    assert_eq!(output.stdout, "0\nof the image");
+    assert_eq!(output.stdout, "1\nof the image");
     assert!(
         output.stderr.contains("Read-only file system"),
         "{}",

@@ -143,6 +143,7 @@ fn a_missing_interpreter_is_a_missing_program() -> TestResult {
         target: "/script".into(),
         read_only: true,
         executable: true,
+        changes: false,
     }];
     let told = error_of(&spec)?;
     assert!(

@@ -37,7 +37,7 @@ fn swap(file: &DataFile, bytes: &[u8]) -> TestResult {
 /// Every way in which rows leave a table.
 fn ways(snapshot: &Snapshot, into: &Path) -> Vec<(&'static str, Result<(), ReadError>)> {
     let materialized = |format, folder: &str| {
-        let made = snapshot.materialize(format, &into.join(folder), &[]);
+        let made = snapshot.materialize(format, DataFiles::Linked, &into.join(folder), &[]);
         made.map(drop)
     };
     vec![

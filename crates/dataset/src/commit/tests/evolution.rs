@@ -206,7 +206,7 @@ async fn a_task_finds_every_column_in_every_file() -> TestResult {
     }
     let (snapshot, _) = now(&tables).await?;
     let into = state.path().join("given");
-    let given = snapshot.materialize(InputFormat::Parquet, &into, &[])?;
+    let given = snapshot.materialize(InputFormat::Parquet, DataFiles::Linked, &into, &[])?;
     assert_eq!((given.files.len(), given.rows), (2, 2));
     for file in given.files {
         let file = fs::File::open(into.join(file))?;

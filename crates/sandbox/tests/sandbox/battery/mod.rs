@@ -18,6 +18,7 @@ mod privileges;
 mod processes;
 mod run;
 mod runc;
+mod shared;
 mod table;
 
 use std::collections::BTreeMap;
@@ -80,6 +81,7 @@ fn probes() -> Vec<Probe> {
         devices::probes(),
         kernel_paths::probes(),
         files::probes(),
+        shared::probes(),
         network::probes(),
         processes::probes(),
     ]

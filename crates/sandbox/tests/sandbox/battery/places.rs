@@ -29,6 +29,7 @@ use super::{
     mounts::path,
     network::GREETING,
     privileges::RAISED,
+    shared::HeldOutside,
 };
 use crate::launched::{bind, fresh_name, hold_by, own_program};
 
@@ -56,6 +57,7 @@ pub(super) struct Outside {
     queue: String,
     port: u16,
     abstract_name: String,
+    _held: HeldOutside,
 }
 
 impl Outside {
@@ -72,6 +74,7 @@ impl Outside {
             open_to_all(&folder.path().join(file), 0o644)?;
         }
         root_file_system(&folder.path().join("root"))?;
+        let held = HeldOutside::hold(folder.path())?;
         let shared_file = Path::new("/dev/shm").join(&name);
         fs::write(&shared_file, CANARY)?;
         let segment = call!(SYS_shmget, libc::IPC_PRIVATE, 4096, libc::IPC_CREAT | 0o666);
@@ -100,6 +103,7 @@ impl Outside {
             queue: name.clone(),
             port,
             abstract_name: name,
+            _held: held,
         })
     }
 

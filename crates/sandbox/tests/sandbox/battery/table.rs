@@ -71,7 +71,7 @@ pub(super) fn page(rows: &Rows) -> String {
     );
     let named = |wanted: &dyn Fn(&[Cell; 5]) -> bool| {
         let names = ordered().filter(|name| rows.get(name).is_some_and(wanted));
-        names.map(|name| format!("- {name}\n")).collect::<String>()
+        names.map(|name| line(rows, &name)).collect::<String>()
     };
     let ours = |row: &[Cell; 5]| row[..2].contains(&Cell::Possible);
     for (title, list) in [
@@ -115,6 +115,15 @@ pub(super) fn page(rows: &Rows) -> String {
         }
     }
     page
+}
+
+/// A line of a list.
+fn line(rows: &Rows, name: &str) -> String {
+    let row = rows.get(name);
+    match row.is_some_and(|row| row[..2] == [Cell::Refused, Cell::Possible]) {
+        true => format!("- {name} (where an ordinary user starts it)\n"),
+        false => format!("- {name}\n"),
+    }
 }
 
 fn ordered() -> impl Iterator<Item = String> {
