@@ -63,6 +63,9 @@ pub enum Level {
 pub struct Enforcement {
     /// Release of the kernel, as `uname -r` prints it.
     pub kernel: String,
+    /// Where its control group of version 2 is, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
     /// Level by control.
     pub controls: BTreeMap<Control, Level>,
 }
@@ -128,6 +131,28 @@ pub enum CgroupLayout {
     Absent,
 }
 
+/// Where the control groups of sandboxes are, in version 2. Groups are named as in
+/// `/proc/self/cgroup`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "place", rename_all = "snake_case")]
+pub enum Placement {
+    /// In the agent's own group: whatever limits that one limits them.
+    Own {
+        /// The group.
+        group: String,
+    },
+    /// In a group above the agent's own, which was not the agent's to divide. What the group above
+    /// limits holds for them. The limits of memory, processor time, cores and processes of the
+    /// groups that were left hold for the sandboxes of one agent together, apart from the agent;
+    /// their other limits do not.
+    Above {
+        /// The group.
+        group: String,
+        /// The agent's own group, which they left.
+        left: String,
+    },
+}
+
 /// What this host can enforce, found by trying at start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostReport {
@@ -141,6 +166,8 @@ pub struct HostReport {
     pub cgroup_layout: CgroupLayout,
     /// Which controllers can be used.
     pub controllers: BTreeMap<Controller, Availability>,
+    /// Where control groups of version 2 are made, `None` where none are.
+    pub placement: Option<Placement>,
     /// Version of Landlock, `None` where the kernel has none.
     pub landlock_abi: Option<u32>,
     /// System call filters.

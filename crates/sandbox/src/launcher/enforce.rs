@@ -65,6 +65,7 @@ pub(super) fn enforcement(spec: &Spec, host: &HostReport, landlock: bool) -> Enf
     limits(spec, host, &mut controls);
     Enforcement {
         kernel: host.kernel.clone(),
+        placement: host.placement.clone(),
         controls,
     }
 }
