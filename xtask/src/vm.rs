@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     setup::for_machines(&project)?;
     let binary = asked.binary(&project)?;
     let artifacts = Artifacts::prepare(&project, &binary)?;
-    let mut differences = Vec::new();
+    let mut differing = Vec::new();
     for boot in Boot::all(&artifacts.kernels) {
         let rows = asked.rows_of(&boot);
         if rows.is_empty() {
@@ -55,11 +55,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         for row in rows {
             let told = row.hold_against(&folder.join(row.name), &binary, &boot);
             report(&boot, row, &told);
-            differences.extend(told.iter().map(|what| format!("{} {what}", row.name)));
+            if !told.is_empty() {
+                differing.push(format!("{} on {}", row.name, boot.name));
+            }
         }
     }
-    if !differences.is_empty() {
-        let reason = format!("{} differ from the table", differences.len());
+    if !differing.is_empty() {
+        let reason = format!("not as in the table: {}", differing.join(", "));
         return Err(Failure::new("vm", reason));
     }
     table::write(&project.root)

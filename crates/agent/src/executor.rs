@@ -482,7 +482,7 @@ fn infrastructure(error: &RunnerError) -> Failure {
         RunnerError::Unlaunchable { remedy, .. } => Failure {
             kind: FailureKind::Policy,
             code: codes::RUNNER_UNFIT.id.to_owned(),
-            message: format!("{}; {remedy}", chain(error)),
+            message: format!("{}; {remedy}", chain(error).trim_end_matches('.')),
         },
         _ => Failure {
             kind: FailureKind::Infrastructure,

@@ -224,3 +224,92 @@ impl Found {
         told
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::vm::rows::ROWS;
+
+    fn row(name: &str) -> Result<&'static Row, String> {
+        let found = ROWS.iter().find(|row| row.name == name);
+        found.ok_or_else(|| format!("there is no row {name}"))
+    }
+
+    fn of_service() -> Found {
+        let enforced = || json!({ "level": "enforced" });
+        Found {
+            status: "1".to_owned(),
+            stderr: "run submitted\n".to_owned(),
+            log: "forks 39\ncpu 1.010 of 2.001\neaters 1 of 4 held\n".to_owned(),
+            left: String::new(),
+            attempts: vec![json!({
+                "placement": { "place": "above", "group": "/system.slice", "left": "/a.service" },
+                "controls": {
+                    "memory": enforced(),
+                    "cpu": enforced(),
+                    "pids": enforced(),
+                    "namespaces": enforced(),
+                },
+            })],
+        }
+    }
+
+    #[test]
+    fn whatever_differs_from_the_table_is_told() -> Result<(), String> {
+        let row = row("root-service")?;
+        assert_eq!(of_service().of_outcome(row), [""; 0]);
+        type Change = fn(&mut Found);
+        let changes: [(&str, Change); 8] = [
+            ("memory is", |found| {
+                found.attempts[0]["controls"]["memory"]["level"] = json!("degraded");
+            }),
+            ("its place is", |found| {
+                found.attempts[0]["placement"]["group"] = json!("/user.slice");
+            }),
+            ("the hints are", |found| {
+                found.stderr.push_str("hint: limits\n")
+            }),
+            ("attempts, not", |found| found.attempts.clear()),
+            ("the probe said", |found| found.log.clear()),
+            ("processes were there", |found| {
+                found.log = found.log.replace("forks 39", "forks 200");
+            }),
+            ("of processor time", |found| {
+                found.log = found.log.replace("cpu 1.010", "cpu 3.900");
+            }),
+            ("were held within", |found| {
+                found.log = found.log.replace("eaters 1", "eaters 4");
+            }),
+        ];
+        for (words, change) in changes {
+            let mut found = of_service();
+            change(&mut found);
+            let told = found.of_outcome(row);
+            assert!(
+                told.iter().any(|what| what.contains(words)),
+                "{words}: {told:?}"
+            );
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_refusal_is_told_with_its_remedy_and_made_once() -> Result<(), String> {
+        let row = row("no-overlay")?;
+        let mut found = of_service();
+        found.log = String::new();
+        found.stderr = "no overlay file system; as root: modprobe overlay".to_owned();
+        assert_eq!(found.of_outcome(row), [""; 0]);
+        found.attempts = vec![Value::Null, Value::Null];
+        found.stderr = "No such device".to_owned();
+        assert_eq!(
+            found.of_outcome(row).len(),
+            3,
+            "{:?}",
+            found.of_outcome(row)
+        );
+        Ok(())
+    }
+}

@@ -117,11 +117,13 @@ with_setting() {
 
 as_user() { setpriv --reuid $user --regid $user --clear-groups "$@"; }
 
-# A hard limit of the process.
+# A hard limit of the process, as `ulimit` has it.
 with_limit() {
-  local limit=$1
-  shift
-  prlimit --$limit "$@"
+  (
+    ulimit $1 $2
+    shift 2
+    "$@"
+  )
 }
 
 # A home on a file system from which nothing is run.

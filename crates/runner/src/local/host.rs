@@ -226,8 +226,6 @@ fn chain(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Error as IoError, path::PathBuf};
-
     use super::*;
 
     fn told(error: LaunchError) -> Result<String, RunnerError> {
@@ -259,15 +257,14 @@ mod tests {
         Ok(())
     }
 
+    /// `cargo xtask vm` has the other case: this machine may have no such file system.
     #[test]
-    fn a_program_on_a_file_system_without_programs_is_told_as_such() -> Result<(), RunnerError> {
-        // Nothing is ever run from `/proc`, wherever it is mounted as it should be.
-        let refused = |program: &str| LaunchError::Execute {
-            program: PathBuf::from(program).display().to_string(),
-            source: IoError::from(ErrorKind::PermissionDenied),
+    fn a_program_that_cannot_be_run_where_others_can_is_told_as_such() -> Result<(), RunnerError> {
+        let refused = LaunchError::Execute {
+            program: "/bin/sh".to_owned(),
+            source: std::io::Error::from(ErrorKind::PermissionDenied),
         };
-        assert!(told(refused("/proc/version"))?.contains("noexec"));
-        assert!(told(refused("/bin/sh"))?.contains("is executable"));
+        assert!(told(refused)?.contains("is executable"));
         Ok(())
     }
 }

@@ -37,6 +37,8 @@ pub(crate) enum Version {
 struct Hierarchy {
     version: Version,
     controllers: Vec<Controller>,
+    /// Where it is mounted.
+    mount: PathBuf,
     /// The group that our launcher's directory is in.
     parent: PathBuf,
     /// Our launcher's directory, locked.
@@ -201,8 +203,17 @@ impl Cgroups {
     pub(crate) fn sweep(&self) -> (u32, Vec<String>) {
         let mut removed = 0;
         let mut left = Vec::new();
+        let uid = rustix::process::geteuid().as_raw();
         for hierarchy in &self.hierarchies {
-            sweep::sweep(&hierarchy.parent, &self.prefix, &mut removed, &mut left);
+            let mut places = vec![hierarchy.parent.clone()];
+            if hierarchy.version == Version::V2 {
+                places.extend(parent::elsewhere(&Mounted, &hierarchy.mount, uid));
+                places.sort();
+                places.dedup();
+            }
+            for place in places {
+                sweep::sweep(&place, &self.prefix, &mut removed, &mut left);
+            }
         }
         (removed, left)
     }
@@ -330,6 +341,7 @@ fn make_directory(
     let directory =
         locked_directory(&parent.join(name)).map_err(|error| refused(parent, &error))?;
     Ok(Hierarchy {
+        mount: place.mount.clone(),
         version: place.version,
         controllers: place.controllers.clone(),
         parent: parent.to_owned(),

@@ -27,6 +27,8 @@ const SYSTEMD_CONTROL: &str = ".control";
 /// Units of systemd that hold processes.
 const UNITS: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".swap"];
 const SLICE: &str = ".slice";
+/// Begins the unit of systemd that manages the units of a user.
+const USER_MANAGER: &str = "user@";
 
 /// Who looks for a place.
 #[derive(Clone, Copy)]
@@ -154,6 +156,26 @@ pub(super) fn give_back(tree: &dyn Tree, group: &Path) -> std::io::Result<()> {
         }
     }
     tree.remove(&leaf)
+}
+
+/// Every group that [`choose`] could have taken for a launcher that the same user had started
+/// elsewhere on this host: what it left when it was killed is there.
+pub(super) fn elsewhere(tree: &dyn Tree, mount: &Path, uid: u32) -> Vec<PathBuf> {
+    let mut found = vec![mount.to_owned()];
+    let mut next = 0;
+    while let Some(group) = found.get(next).cloned() {
+        next += 1;
+        // What cannot be read holds nothing of ours.
+        for child in tree.children(&group).unwrap_or_default() {
+            let is_manager =
+                child.starts_with(USER_MANAGER) && has_ending(Path::new(&child), &UNITS);
+            if is_manager || child.ends_with(SLICE) {
+                found.push(group.join(child));
+            }
+        }
+    }
+    found.retain(|group| tree.owner(group).ok() == Some(uid));
+    found
 }
 
 /// Why the own group is not the place.
@@ -396,7 +418,7 @@ impl Refusal {
                 )
             }
             (_, Some(_)) => scope(uid).to_owned(),
-            (_, None) if place.own == place.mount => {
+            (Self::Others | Self::Threaded, None) if place.own == place.mount => {
                 "Have the container run the agent as its first process, with no shell or other \
                  process beside it, or start the agent in a control group of its own."
                     .to_owned()
@@ -421,7 +443,7 @@ fn scope(uid: u32) -> &'static str {
 /// Why a controller cannot be used though there is a place for groups.
 pub(super) fn not_given(controller: Controller, place: &Place, parent: &Path) -> Availability {
     let (group, name) = (shown(parent, &place.mount), name(controller));
-    let by_user_manager = group.contains("/user@");
+    let by_user_manager = group.contains(&format!("/{USER_MANAGER}"));
     Availability::Unavailable {
         reason: format!("The control group {group} is not given the {name} controller."),
         remedy: if by_user_manager {

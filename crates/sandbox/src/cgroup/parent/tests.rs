@@ -301,7 +301,8 @@ fn a_group_that_was_made_for_a_user_by_hand_is_divided() -> TestResult {
     assert_eq!(parent.placement, own("/eve"));
     assert_eq!(controllers, [Controller::Memory, Controller::Pids]);
     let kernel = Kernel::host(USER, true).group("/", 0, &[1, AGENT, LAUNCHER], "");
-    let (reason, _) = refused(&kernel, "/", USER)?;
+    let (reason, remedy) = refused(&kernel, "/", USER)?;
     assert!(reason.contains("does not belong to this user"), "{reason}");
+    assert!(remedy.contains("belongs to its user"), "{remedy}");
     Ok(())
 }

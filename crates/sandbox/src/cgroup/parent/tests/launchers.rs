@@ -87,3 +87,26 @@ fn an_agent_that_another_one_started_divides_the_same_group() -> TestResult {
     assert_eq!(members.lines().count(), 4, "{members}");
     Ok(())
 }
+
+#[test]
+fn what_was_left_in_any_slice_of_the_same_user_is_looked_for() {
+    let session = "/user.slice/user-1000.slice/session-3.scope";
+    let groups = |uid| -> Vec<String> {
+        let kernel = systemd(uid, session, 0, &[]);
+        let found = elsewhere(&kernel, Path::new("/cg"), uid);
+        found
+            .iter()
+            .map(|group| shown(group, Path::new("/cg")))
+            .collect()
+    };
+    let of_user = [MANAGER.to_owned(), format!("{MANAGER}/app.slice")];
+    assert_eq!(groups(USER), of_user);
+    let of_root = groups(0);
+    assert!(of_root.contains(&"/system.slice".to_owned()), "{of_root:?}");
+    assert!(
+        of_root.contains(&"/user.slice/user-0.slice".to_owned()),
+        "{of_root:?}"
+    );
+    assert!(!of_root.contains(&session.to_owned()), "{of_root:?}");
+    assert!(!of_root.contains(&MANAGER.to_owned()), "another user's");
+}
