@@ -11,6 +11,7 @@ mod setup;
 mod steps;
 mod supervise;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,8 @@ usage: cargo xtask <task>
   break [NAME…]  break each guarantee in a copy of the project, and hold that a test notices
   coverage       say how much of the control plane and of the agent their own tests and the
                  simulation go through; compiles cargo-llvm-cov first
+  vm [ROW…]      boot Debian's kernels with Debian's systemd, start runs there in each way that the
+                 table of hosts has, and hold what they are held to against it
   dist           build a static binary, pack it as an archive, a Debian package, a wheel and an
                  OCI image in target/dist, and try each of them
   docs           make the pages of docs/ a site; compiles mdBook first
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
             "walk" => test::run_walk(rest).map(Some),
             "figures" => test::run_figures(rest).map(Some),
             "break" => breaks::run(rest).map(Some),
+            "vm" => vm::run(rest).map(Some),
             "deny" if rest.is_empty() => Project::find()
                 .and_then(|project| dependencies::with_cargo_deny(&project))
                 .map(Some),

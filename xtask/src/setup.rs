@@ -47,12 +47,14 @@ const UNSHARE: Tool = Tool {
 
 const PYTHON_TOOLS: &[Tool] = &[PYTHON];
 
+const STATIC_C: Tool = Tool {
+    what: "a C compiler with the C library to link statically",
+    probe: &["sh", "-c", "test -f \"$(cc -print-file-name=libc.a)\""],
+    packages: &["gcc", "libc6-dev"],
+};
+
 const TEST_TOOLS: &[Tool] = &[
-    Tool {
-        what: "a C compiler with the C library to link statically",
-        probe: &["sh", "-c", "test -f \"$(cc -print-file-name=libc.a)\""],
-        packages: &["gcc", "libc6-dev"],
-    },
+    STATIC_C,
     PYTHON,
     UNSHARE,
     Tool {
@@ -135,6 +137,45 @@ const NETWORK_BENCH_TOOLS: &[Tool] = &[
         packages: &["passt"],
     },
 ];
+
+const MACHINE_TOOLS: &[Tool] = &[
+    Tool {
+        what: "qemu, which hosts are emulated with",
+        probe: &["qemu-system-x86_64", "--version"],
+        packages: &["qemu-system-x86"],
+    },
+    Tool {
+        what: "debootstrap, which makes a Debian",
+        probe: &["debootstrap", "--version"],
+        packages: &["debootstrap"],
+    },
+    Tool {
+        what: "busybox, linked statically, which finds a guest's disk",
+        probe: &["busybox", "true"],
+        packages: &["busybox-static"],
+    },
+    Tool {
+        what: "mke2fs",
+        probe: &["mke2fs", "-V"],
+        packages: &["e2fsprogs"],
+    },
+    Tool {
+        what: "cpio",
+        probe: &["cpio", "--version"],
+        packages: &["cpio"],
+    },
+    Tool {
+        what: "xz",
+        probe: &["xz", "--version"],
+        packages: &["xz-utils"],
+    },
+    STATIC_C,
+];
+
+/// Makes sure of what emulated hosts are made with.
+pub(crate) fn for_machines(project: &Project) -> Result<(), Failure> {
+    tools(MACHINE_TOOLS, project)
+}
 
 /// Makes sure of what the tests need.
 pub(crate) fn for_tests(project: &Project) -> Result<(), Failure> {
@@ -336,7 +377,8 @@ pub(crate) fn node(project: &Project) -> Result<PathBuf, Failure> {
     })
 }
 
-fn text(path: &Path) -> Result<String, Failure> {
+/// A path as an argument.
+pub(crate) fn text(path: &Path) -> Result<String, Failure> {
     path.to_str()
         .map(str::to_owned)
         .ok_or_else(|| Failure::new("setup", format!("{} is not UTF-8", path.display())))

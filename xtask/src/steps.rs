@@ -89,6 +89,19 @@ impl Task {
         self
     }
 
+    pub(crate) fn arguments(
+        mut self,
+        arguments: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        self.command.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// The command.
+    pub(crate) fn words(&self) -> Vec<String> {
+        self.command.clone()
+    }
+
     pub(crate) fn env(mut self, key: &'static str, value: impl Into<String>) -> Self {
         self.env.push((key, value.into()));
         self

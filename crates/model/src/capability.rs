@@ -105,12 +105,31 @@ impl Unfit {
             Self::NoBackend { .. } => {
                 "Name a backend of the class in the environment file that this agent has."
             }
-            Self::Above { .. } => {
-                "Choose a smaller size, or a backend or host that gives more to one attempt."
-            }
+            Self::Above { what, .. } => above(what),
             Self::Profile { .. } => "Choose another network profile, or another backend.",
             Self::Sandboxed { .. } => "Use `isolation: sandbox`, or another class.",
         }
+    }
+}
+
+/// What [`Unfit::Above`] calls open files of a process.
+pub const OPEN_FILES: &str = "open files";
+/// What it calls processes and threads.
+pub const PROCESSES: &str = "processes";
+
+/// What to do where a backend gives less than a stage asks for, as a whole sentence.
+pub fn above(what: &str) -> &'static str {
+    match what {
+        // No size has fewer by itself.
+        OPEN_FILES => {
+            "Raise the agent's hard limit of open files (ulimit -Hn; LimitNOFILE= in its unit), or \
+             give the size fewer `open_files` in the environment's `catalog`."
+        }
+        PROCESSES => {
+            "Choose a smaller size, give it fewer `pids` in the environment's `catalog`, or raise \
+             the agent's hard limit of processes (ulimit -Hu; LimitNPROC= in its unit)."
+        }
+        _ => "Choose a smaller size, or a backend or host that gives more to one attempt.",
     }
 }
 
@@ -137,8 +156,8 @@ impl Capabilities {
             ),
             ("milliseconds", stage.timeout_ms, most.time_ms),
             ("bytes of scratch", asked.scratch_bytes, most.disk_bytes),
-            ("processes", asked.pids.into(), most.pids),
-            ("open files", asked.open_files.into(), most.open_files),
+            (PROCESSES, asked.pids.into(), most.pids),
+            (OPEN_FILES, asked.open_files.into(), most.open_files),
         ];
         for (what, asked, most) in bounds {
             if let Some(most) = most.filter(|most| asked > *most) {

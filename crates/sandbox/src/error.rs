@@ -63,6 +63,12 @@ pub enum LaunchError {
         /// The reason.
         source: io::Error,
     },
+    /// The kernel has no overlay file system, and the root lacks places that something is mounted on.
+    #[error(
+        "cannot make the root file system: this kernel has no overlay file system, and the image \
+         lacks folders that something is mounted on"
+    )]
+    NoOverlay(#[source] io::Error),
     /// A step of setting the sandbox up failed.
     #[error("cannot {step}{}", at(path.as_ref()))]
     SetUp {
@@ -295,6 +301,12 @@ impl Failure {
                 program: path.display().to_string(),
                 source,
             },
+            // Nothing else of the root is a file system that a kernel may lack.
+            Self {
+                step: Step::MakeRoot,
+                errno: libc::ENODEV,
+                ..
+            } => LaunchError::NoOverlay(source),
             Self { step, path, .. } => LaunchError::SetUp { step, path, source },
         }
     }
@@ -313,5 +325,20 @@ impl<T> InStep<T> for rustix::io::Result<T> {
 
     fn step_at(self, step: Step, path: impl Into<PathBuf>) -> Result<T, Failure> {
         self.map_err(|errno| Failure::at(step, path, errno))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_overlays_is_told_as_such() {
+        let failure = Failure::new(Step::MakeRoot, rustix::io::Errno::NODEV);
+        let error = failure.into_error();
+        assert!(matches!(error, LaunchError::NoOverlay(_)), "{error}");
+        assert!(error.to_string().contains("overlay"), "{error}");
+        let failure = Failure::new(Step::MakeRoot, rustix::io::Errno::NOMEM);
+        assert!(matches!(failure.into_error(), LaunchError::SetUp { .. }));
     }
 }

@@ -69,7 +69,7 @@ pub use network::{Brokered, Capture, Intercepted, Network};
 pub use refusal::{RefusedPacket, parse_refusals};
 pub use report::{
     Availability, CgroupLayout, Control, Controller, Enforcement, Exit, ExitStatus, HostReport,
-    Level, Source, Usage,
+    Level, Placement, Source, Usage,
 };
 pub use rustix::process::Signal;
 pub use sandbox::Sandbox;

@@ -54,12 +54,34 @@ pub enum Level {
     Degraded {
         /// What is weaker, and why.
         reason: String,
+        /// What to do about it, where something can be done; a whole sentence.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        remedy: Option<String>,
     },
     /// Not at all.
     Absent {
         /// Why.
         reason: String,
+        /// What to do about it, where something can be done; a whole sentence.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        remedy: Option<String>,
     },
+}
+
+impl Level {
+    pub(crate) fn degraded(reason: impl Into<String>, remedy: Option<&str>) -> Self {
+        Self::Degraded {
+            reason: reason.into(),
+            remedy: remedy.map(str::to_owned),
+        }
+    }
+
+    pub(crate) fn absent(reason: impl Into<String>, remedy: Option<&str>) -> Self {
+        Self::Absent {
+            reason: reason.into(),
+            remedy: remedy.map(str::to_owned),
+        }
+    }
 }
 
 /// What a sandbox was held to. Limits that were not asked for are not listed.
@@ -67,6 +89,9 @@ pub enum Level {
 pub struct Enforcement {
     /// Release of the kernel, as `uname -r` prints it.
     pub kernel: String,
+    /// Where its control group of version 2 is, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
     /// Level by control.
     pub controls: BTreeMap<Control, Level>,
 }
@@ -141,6 +166,28 @@ pub enum CgroupLayout {
     Absent,
 }
 
+/// Where the control groups of sandboxes are, in version 2. Groups are named as in
+/// `/proc/self/cgroup`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "place", rename_all = "snake_case")]
+pub enum Placement {
+    /// In the agent's own group: whatever limits that one limits them.
+    Own {
+        /// The group.
+        group: String,
+    },
+    /// In a group above the agent's own, which was not the agent's to divide. What the group above
+    /// limits holds for them. The limits of memory, processor time, cores and processes of the
+    /// groups that were left hold for the sandboxes of one agent together, apart from the agent;
+    /// their other limits do not.
+    Above {
+        /// The group.
+        group: String,
+        /// The agent's own group, which they left.
+        left: String,
+    },
+}
+
 /// What this host can enforce, found by trying at start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostReport {
@@ -154,6 +201,8 @@ pub struct HostReport {
     pub cgroup_layout: CgroupLayout,
     /// Which controllers can be used.
     pub controllers: BTreeMap<Controller, Availability>,
+    /// Where control groups of version 2 are made, `None` where none are.
+    pub placement: Option<Placement>,
     /// Version of Landlock, `None` where the kernel has none.
     pub landlock_abi: Option<u32>,
     /// System call filters.
@@ -164,6 +213,34 @@ pub struct HostReport {
     pub packet_log: Availability,
     /// What says that we run in a container ourselves, if anything does.
     pub container: Option<String>,
+}
+
+impl HostReport {
+    /// What somebody who runs work here is to know of limits that do not hold for all processes of
+    /// a sandbox together, and what to do about it, in one line; `None` where they do.
+    pub fn hint(&self) -> Option<String> {
+        let limits = [
+            (Controller::Memory, "memory"),
+            (Controller::Cpu, "processor time"),
+            (Controller::Pids, "processes"),
+        ];
+        let lacking = limits.iter().filter_map(|(controller, limit)| {
+            match self.controllers.get(controller) {
+                Some(Availability::Unavailable { reason, remedy }) => {
+                    Some((*limit, reason, remedy))
+                }
+                Some(Availability::Available) | None => None,
+            }
+        });
+        let lacking: Vec<_> = lacking.collect();
+        let (_, reason, remedy) = lacking.first()?;
+        let limits: Vec<&str> = lacking.iter().map(|(limit, ..)| *limit).collect();
+        Some(format!(
+            "hint: limits of {} do not hold for all processes of a stage together here. {reason} \
+             {remedy}",
+            limits.join(", ")
+        ))
+    }
 }
 
 /// How a payload ended.
@@ -225,4 +302,58 @@ pub struct Usage {
     pub pids_peak: Option<u64>,
     /// Periods in which the tree was held back by its processor time limit.
     pub cpu_throttled_periods: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(lacking: &[Controller]) -> HostReport {
+        let unavailable = || Availability::Unavailable {
+            reason: "It is not delegated.".to_owned(),
+            remedy: "Delegate it.".to_owned(),
+        };
+        let all = [
+            Controller::Memory,
+            Controller::Cpu,
+            Controller::Pids,
+            Controller::Cpuset,
+        ];
+        let controllers = all.map(|controller| {
+            let is_there = !lacking.contains(&controller);
+            let there = || Availability::Available;
+            (controller, if is_there { there() } else { unavailable() })
+        });
+        HostReport {
+            kernel: "6.1.0".to_owned(),
+            root: false,
+            user_namespaces: Availability::Available,
+            cgroup_layout: CgroupLayout::V2,
+            controllers: controllers.into(),
+            placement: None,
+            landlock_abi: None,
+            seccomp: Availability::Available,
+            redirection: Availability::Available,
+            packet_log: Availability::Available,
+            container: None,
+        }
+    }
+
+    #[test]
+    fn a_host_that_limits_in_part_is_told_in_one_line_with_the_remedy() {
+        let all = [Controller::Memory, Controller::Cpu, Controller::Pids];
+        let told = host(&all).hint().unwrap_or_default();
+        assert_eq!(
+            told,
+            "hint: limits of memory, processor time, processes do not hold for all processes of a \
+             stage together here. It is not delegated. Delegate it."
+        );
+        let told = host(&[Controller::Cpu]).hint().unwrap_or_default();
+        assert!(
+            told.starts_with("hint: limits of processor time do not"),
+            "{told}"
+        );
+        // Few stages are pinned, and evidence says it of those.
+        assert_eq!(host(&[Controller::Cpuset]).hint(), None);
+    }
 }

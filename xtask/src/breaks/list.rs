@@ -534,4 +534,20 @@ pub(super) const BREAKS: &[Break] = &[
         to: "payload_identities: 1,",
         tests: "--test sandbox -- what_is_counted",
     },
+    Break {
+        name: "delegation",
+        guarantee: "a unit's control group is divided only if systemd has delegated it",
+        file: "crates/sandbox/src/cgroup/parent.rs",
+        from: "unit.is_some_and(|unit| !tree.is_delegated(unit))",
+        to: "false",
+        tests: "--lib -- cgroup::parent::",
+    },
+    Break {
+        name: "undivided",
+        guarantee: "what was enabled in the agent's control group is disabled at its end",
+        file: "crates/sandbox/src/cgroup/parent.rs",
+        from: "&format!(\"-{word}\")",
+        to: "&format!(\"+{word}\")",
+        tests: "--lib -- cgroup::parent::",
+    },
 ];

@@ -182,6 +182,8 @@ pub(crate) struct Platform {
     pub(crate) caps: Caps,
     /// What makes commit decisions versions of tables.
     pub(crate) committer: Arc<dyn Committer>,
+    /// What a person is to know of limits that this host gives in part.
+    pub(crate) host_hint: Option<String>,
     follow: mpsc::UnboundedSender<Followed>,
     working: Mutex<Working>,
     agent: Agent,
@@ -253,6 +255,7 @@ impl Platform {
             ledger,
             caps,
             committer: data,
+            host_hint: runners.host_hint.clone(),
             follow,
             working: Mutex::new(working),
             agent,

@@ -100,6 +100,9 @@ impl Embedded {
                 return Ok(Arc::new(run));
             }
             let mut platform = Platform::open(launcher, lock, &found, tables, reporter).await?;
+            if let Some(hint) = &platform.host_hint {
+                reporter.note(hint);
+            }
             // Nobody else writes to the folder now. A build alone is of no environment.
             rules::bind(&state, &found)?;
             let held = imports::hold(&mut loaded, &state, asked.stage.as_deref()).await;

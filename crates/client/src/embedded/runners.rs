@@ -34,6 +34,8 @@ pub(super) struct Runners {
     pub(super) registry: Registry,
     /// Serves the jobs that put acceptance tests.
     pub(super) tests: Arc<dyn Runner>,
+    /// What a person is to know of limits that this host gives in part.
+    pub(super) host_hint: Option<String>,
     serverless: Arc<Local<Serverless>>,
     container: Arc<Local<Container>>,
     managed_etl: Arc<Local<ManagedEtl>>,
@@ -48,6 +50,7 @@ impl Runners {
         environment: &Environment,
         paths: Paths,
     ) -> std::io::Result<Self> {
+        let host_hint = launcher.host().hint();
         let weakest = if environment.process_isolation {
             Isolation::Process
         } else {
@@ -96,6 +99,7 @@ impl Runners {
         Ok(Self {
             registry: all.into_iter().filter(served).collect(),
             tests,
+            host_hint,
             serverless,
             container,
             managed_etl,

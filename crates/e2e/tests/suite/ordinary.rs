@@ -122,10 +122,22 @@ fn functions_containers_and_jobs_run_and_evidence_says_what_could_not_be_enforce
     for place in [pipelines::function(""), pipelines::container(""), job] {
         let home = Home::of(place);
         let finished = home.barecount(&["run", "pipeline.yaml", "-o", "json"]);
-        assert_eq!(finished.exits_with(0).json("run")["state"], "succeeded");
+        let finished = finished.exits_with(0);
+        assert_eq!(finished.json("run")["state"], "succeeded");
         home.barecount(&["evidence", "verify"]).exits_with(0);
         let enforcement = home.enforcement();
         assert!(!enforcement.is_empty(), "there was an attempt");
+        let lacks = |controls: &Value| {
+            ["memory", "cpu", "pids"]
+                .into_iter()
+                .any(|limit| controls[limit]["level"] != "enforced")
+        };
+        let hints = finished
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("hint: "));
+        let lacking = enforcement.iter().any(lacks);
+        assert_eq!(hints.count(), usize::from(lacking), "{}", finished.stderr);
         for controls in enforcement {
             for name in [
                 "namespaces",

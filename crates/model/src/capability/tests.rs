@@ -44,6 +44,7 @@ fn a_stage_fits_a_backend_that_gives_just_what_it_asks_for_and_none_that_gives_l
             most.open_files = Some(at);
         }),
     ];
+    let mut remedies = std::collections::BTreeSet::new();
     for (asked, bound) in bounds {
         let mut limited = all.clone();
         bound(&mut limited.most, asked);
@@ -54,7 +55,19 @@ fn a_stage_fits_a_backend_that_gives_just_what_it_asks_for_and_none_that_gives_l
             matches!(&unfit, Unfit::Above { most, .. } if *most == asked - 1),
             "{unfit}"
         );
+        remedies.insert(unfit.remedy());
     }
+    let helps = |words: &str| remedies.iter().any(|remedy| remedy.contains(words));
+    // No size has fewer open files than another.
+    assert!(
+        helps("LimitNOFILE=") && helps("LimitNPROC="),
+        "{remedies:?}"
+    );
+    assert!(
+        !remedies
+            .iter()
+            .any(|remedy| remedy.contains("LimitNOFILE=") && remedy.contains("smaller size"))
+    );
     Ok(())
 }
 

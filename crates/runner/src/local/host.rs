@@ -3,11 +3,11 @@
 use std::{error::Error, io::ErrorKind, sync::Arc};
 
 use barecount_model::{
-    capability::Most,
+    capability::{Most, OPEN_FILES, PROCESSES, above},
     class::{NetworkProfile, RunnerClass},
 };
 use barecount_network::path::Paths;
-use barecount_sandbox::{Availability, HostReport, LaunchError, Launcher, Step};
+use barecount_sandbox::{Availability, Controller, HostReport, LaunchError, Launcher, Step};
 
 use crate::{
     Capabilities, Health, RunnerError,
@@ -40,7 +40,7 @@ impl Host {
         Capabilities {
             class,
             backend: BACKEND.to_owned(),
-            most: Bounds::here().most(),
+            most: Bounds::here().held_by(self.launcher.host()).most(),
             architectures: vec![architecture().to_owned()],
             network_profiles: NetworkProfile::ALL.to_vec(),
             // Handlers and jobs have folders that only namespaces give.
@@ -109,6 +109,22 @@ impl Bounds {
         }
     }
 
+    /// The same on a host whose control groups count no processes: then the hard limit of the user
+    /// bounds what the payload's own can be, less the sandbox's first process.
+    fn held_by(self, report: &HostReport) -> Self {
+        let counted = report.controllers.get(&Controller::Pids);
+        if counted.is_some_and(Availability::is_available) {
+            return self;
+        }
+        let hard = rustix::process::getrlimit(rustix::process::Resource::Nproc).maximum;
+        Self {
+            pids: self
+                .pids
+                .min(hard.map_or(u64::MAX, |hard| hard.saturating_sub(1))),
+            ..self
+        }
+    }
+
     /// The same as placement is told. Memory, processors and disk are caps here and no reservation:
     /// a size may be worth more than the host has.
     pub(crate) fn most(self) -> Most {
@@ -122,14 +138,14 @@ impl Bounds {
     /// Refuses limits that can never be given, and says which.
     pub(crate) fn admit(self, limits: &Limits) -> Result<(), RunnerError> {
         let asked = [
-            ("open files", u64::from(limits.open_files), self.open_files),
-            ("processes", u64::from(limits.pids), self.pids),
+            (OPEN_FILES, u64::from(limits.open_files), self.open_files),
+            (PROCESSES, u64::from(limits.pids), self.pids),
         ];
         for (what, wanted, most) in asked {
             if wanted > most {
                 return Err(RunnerError::Unlaunchable {
                     reason: format!("a limit of {wanted} {what} is above the {most} of this host"),
-                    remedy: format!("Choose a smaller size, or raise the host's limit of {what}."),
+                    remedy: above(what).to_owned(),
                 });
             }
         }
@@ -139,15 +155,41 @@ impl Bounds {
 
 /// Tells launches that can never succeed from those that may another time.
 pub(crate) fn launch_failure(error: LaunchError) -> RunnerError {
-    let remedy = match &error {
-        LaunchError::UserNamespaces { remedy, .. } => remedy.clone(),
+    let Some(remedy) = remedy(&error) else {
+        return failure("start a sandbox", error);
+    };
+    RunnerError::Unlaunchable {
+        reason: chain(&error),
+        remedy,
+    }
+}
+
+fn remedy(error: &LaunchError) -> Option<String> {
+    let remedy = match error {
+        LaunchError::UserNamespaces { remedy, .. } => remedy,
         LaunchError::InvalidSpec(_) => {
-            "Correct the stage's command, variables or size in the manifest.".to_owned()
+            "Correct the stage's command, variables or size in the manifest."
+        }
+        LaunchError::NoOverlay(_) => {
+            "Load it on the host (as root: modprobe overlay), or use a kernel that has it."
+        }
+        LaunchError::Execute { program, source }
+            if source.kind() == ErrorKind::PermissionDenied && is_on_noexec(program) =>
+        {
+            "The state folder is on a file system that is mounted noexec: name a folder elsewhere \
+             with `--state`, or mount that one without noexec."
         }
         LaunchError::Execute { .. } => {
             "Check that the program is in the image or package, is executable, and is built for \
              this host."
-                .to_owned()
+        }
+        LaunchError::SetUp {
+            step: Step::ResourceLimits,
+            source,
+            ..
+        } if source.kind() == ErrorKind::PermissionDenied => {
+            "Raise the agent's hard limits of open files and processes (ulimit -Hn and -Hu; \
+             LimitNOFILE= and LimitNPROC= in its unit) to those of the stage's size."
         }
         LaunchError::SetUp {
             step: Step::ControlGroup | Step::ResourceLimits | Step::PinCpus,
@@ -156,14 +198,18 @@ pub(crate) fn launch_failure(error: LaunchError) -> RunnerError {
         } if source.kind() == ErrorKind::InvalidInput
             || source.kind() == ErrorKind::PermissionDenied =>
         {
-            "Choose a smaller size, or give the agent's own control group more.".to_owned()
+            "Choose a smaller size, or give the agent's own control group more."
         }
-        _ => return failure("start a sandbox", error),
+        _ => return None,
     };
-    RunnerError::Unlaunchable {
-        reason: chain(&error),
-        remedy,
-    }
+    Some(remedy.to_owned())
+}
+
+/// Whether nothing can be run from where a program of the host is.
+fn is_on_noexec(program: &str) -> bool {
+    use rustix::fs::StatVfsMountFlags;
+    let found = rustix::fs::statvfs(program);
+    found.is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::NOEXEC))
 }
 
 /// An error and its sources in one line.
@@ -176,4 +222,49 @@ fn chain(error: &dyn Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(error: LaunchError) -> Result<String, RunnerError> {
+        match launch_failure(error) {
+            RunnerError::Unlaunchable { remedy, .. } => Ok(remedy),
+            other => Err(other),
+        }
+    }
+
+    fn set_up(step: Step, errno: rustix::io::Errno) -> LaunchError {
+        LaunchError::SetUp {
+            step,
+            path: None,
+            source: errno.into(),
+        }
+    }
+
+    #[test]
+    fn what_a_host_lacks_is_told_with_what_would_help() -> Result<(), RunnerError> {
+        let no_overlay = LaunchError::NoOverlay(rustix::io::Errno::NODEV.into());
+        assert!(told(no_overlay)?.contains("modprobe overlay"));
+        let limits = told(set_up(Step::ResourceLimits, rustix::io::Errno::PERM))?;
+        assert!(
+            limits.contains("LimitNPROC=") && !limits.contains("smaller size"),
+            "{limits}"
+        );
+        let busy = told(set_up(Step::CreateNamespaces, rustix::io::Errno::AGAIN));
+        assert!(busy.is_err(), "another try may cure it");
+        Ok(())
+    }
+
+    /// `cargo xtask vm` has the other case: this machine may have no such file system.
+    #[test]
+    fn a_program_that_cannot_be_run_where_others_can_is_told_as_such() -> Result<(), RunnerError> {
+        let refused = LaunchError::Execute {
+            program: "/bin/sh".to_owned(),
+            source: std::io::Error::from(ErrorKind::PermissionDenied),
+        };
+        assert!(told(refused)?.contains("is executable"));
+        Ok(())
+    }
 }

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Version;
-use crate::report::{Availability, CgroupLayout, Controller};
+use super::{Version, parent};
+use crate::report::{CgroupLayout, Controller};
 
 /// Every controller that we have a use for.
 pub(super) const ALL_CONTROLLERS: [Controller; 6] = [
@@ -56,15 +56,15 @@ pub(super) fn v2_name(controller: Controller) -> &'static str {
 pub(super) fn discover() -> Found {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let enabled = |mount: &Path| {
+    let there = |mount: &Path| {
         std::fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default()
     };
-    parse(&mounts, &groups, enabled)
+    parse(&mounts, &groups, there)
 }
 
-/// Puts the mount table and our membership together; `enabled` reads the controllers of a version 2
-/// group.
-fn parse(mounts: &str, groups: &str, enabled: impl Fn(&Path) -> String) -> Found {
+/// Puts the mount table and our membership together; `there` reads the controllers of a version 2
+/// hierarchy: those at its top, of which each group below has some.
+fn parse(mounts: &str, groups: &str, there: impl Fn(&Path) -> String) -> Found {
     let mut places: Vec<Place> = Vec::new();
     let (mut v1, mut v2) = (false, false);
     for mount in mounts.lines().filter_map(parse_mount) {
@@ -77,8 +77,7 @@ fn parse(mounts: &str, groups: &str, enabled: impl Fn(&Path) -> String) -> Found
             }
             "cgroup2" => {
                 v2 = true;
-                let own = own_group(groups, None);
-                let text = enabled(&directory(&mount, own));
+                let text = there(&unescape(mount.point));
                 let words: Vec<&str> = text.split_ascii_whitespace().collect();
                 let controllers = chosen(|controller| words.contains(&v2_name(controller)));
                 place(&mount, Version::V2, controllers, groups)
@@ -125,7 +124,10 @@ fn place(
         version,
         controllers,
         mount: unescape(mount.point),
-        own: directory(mount, group),
+        own: match version {
+            Version::V1 => directory(mount, group),
+            Version::V2 => parent::whole(directory(mount, group)),
+        },
     }
 }
 
@@ -186,47 +188,6 @@ fn unescape(text: &str) -> PathBuf {
         text.replace(code, plain)
     });
     PathBuf::from(plain)
-}
-
-/// The version 2 group to make ours in: the one we are in, after moving to a leaf of it if need be;
-/// for root the top one, where ours holds processes of others.
-pub(super) fn v2_parent(place: &Place, processes: &[i32]) -> Result<PathBuf, Availability> {
-    let own = &place.own;
-    // The root group alone has no such file; it may hold processes and give controllers at once.
-    if !own.join("cgroup.type").exists() {
-        return Ok(own.clone());
-    }
-    let members = std::fs::read_to_string(own.join("cgroup.procs")).unwrap_or_default();
-    let ours = members
-        .lines()
-        .all(|line| line.parse().is_ok_and(|pid: i32| processes.contains(&pid)));
-    if ours && move_to_leaf(own, processes).is_ok() {
-        return Ok(own.clone());
-    }
-    if rustix::process::geteuid().is_root() {
-        return Ok(place.mount.clone());
-    }
-    Err(Availability::Unavailable {
-        reason: format!(
-            "The control group {} is not delegated to this user, or holds other processes.",
-            own.display()
-        ),
-        remedy:
-            "Start the agent in a scope of its own: systemd-run --user --scope -p Delegate=yes."
-                .to_owned(),
-    })
-}
-
-fn move_to_leaf(own: &Path, processes: &[i32]) -> std::io::Result<()> {
-    let leaf = own.join("barecount-agent");
-    match std::fs::create_dir(&leaf) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    for pid in processes {
-        std::fs::write(leaf.join("cgroup.procs"), pid.to_string())?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,13 +1,16 @@
 //! Control groups: where this host lets us make them, one group per sandbox, limits, figures,
 //! removal.
 //!
-//! Every launcher has one directory in each hierarchy, `<own group>/<prefix>.<id>`, and holds a
-//! lock (`flock`) on it for as long as it lives; its sandboxes are numbered directories below. A
-//! directory of our prefix whose lock can be had belongs to a launcher that died.
+//! Every launcher has one directory in each hierarchy, `<group>/<prefix>.<id>`, and holds a lock
+//! (`flock`) on it for as long as it lives; its sandboxes are numbered directories below. A
+//! directory of our prefix whose lock can be had belongs to a launcher that died. The group is the
+//! own one in version 1; `parent` chooses it in version 2.
 
 mod discover;
 mod group;
+mod parent;
 mod sweep;
+mod tree;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -17,7 +20,9 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Availability, CgroupLayout, Controller};
+use self::parent::Seeker;
+use self::tree::Mounted;
+use crate::report::{Availability, CgroupLayout, Controller, Placement};
 use crate::spec::Limits;
 pub(crate) use group::{Directory, Group};
 
@@ -32,17 +37,23 @@ pub(crate) enum Version {
 struct Hierarchy {
     version: Version,
     controllers: Vec<Controller>,
+    /// Where it is mounted.
+    mount: PathBuf,
     /// The group that our launcher's directory is in.
     parent: PathBuf,
     /// Our launcher's directory, locked.
     directory: OwnedFd,
     name: String,
+    /// Whether agent and launcher were moved out of the parent, in version 2.
+    divided: bool,
 }
 
 /// All that this host lets us do with control groups.
 pub(crate) struct Cgroups {
     pub(crate) layout: CgroupLayout,
     pub(crate) availability: BTreeMap<Controller, Availability>,
+    /// Where ours are in version 2, if they are.
+    pub(crate) placement: Option<Placement>,
     prefix: String,
     hierarchies: Vec<Hierarchy>,
     next: u64,
@@ -61,6 +72,7 @@ impl Cgroups {
         let mut cgroups = Self {
             layout: found.layout,
             availability: BTreeMap::new(),
+            placement: None,
             prefix: prefix.to_owned(),
             hierarchies: Vec::new(),
             next: 0,
@@ -71,41 +83,40 @@ impl Cgroups {
         for place in found.places {
             let established = match place.version {
                 Version::V1 => establish_v1(&place, &name),
-                Version::V2 => establish_v2(&place, &name, processes),
+                Version::V2 => establish_v2(&place, &name, processes).map(|(there, placement)| {
+                    cgroups.placement = Some(placement);
+                    there
+                }),
             };
-            match established {
-                Ok(hierarchy) => {
-                    for controller in &hierarchy.controllers {
-                        cgroups
-                            .availability
-                            .insert(*controller, Availability::Available);
-                    }
-                    cgroups.hierarchies.push(hierarchy);
-                }
-                Err(why) => {
-                    for controller in place.controllers {
-                        cgroups
-                            .availability
-                            .entry(controller)
-                            .or_insert_with(|| why.clone());
-                    }
-                }
-            }
+            cgroups.enter(&place, established);
         }
         for controller in discover::ALL_CONTROLLERS {
-            let absent = || Availability::Unavailable {
-                reason: format!(
-                    "The {} controller is not mounted.",
-                    discover::name(controller)
-                ),
-                remedy: "Mount control groups version 2 with this controller enabled.".to_owned(),
-            };
+            let absent = || not_there(controller, found.layout);
             cgroups
                 .availability
                 .entry(controller)
                 .or_insert_with(absent);
         }
         cgroups
+    }
+
+    /// Notes what came of a hierarchy.
+    fn enter(
+        &mut self,
+        place: &discover::Place,
+        established: std::result::Result<Hierarchy, Availability>,
+    ) {
+        for controller in &place.controllers {
+            let availability = match &established {
+                Ok(hierarchy) if hierarchy.controllers.contains(controller) => {
+                    Availability::Available
+                }
+                Ok(hierarchy) => parent::not_given(*controller, place, &hierarchy.parent),
+                Err(why) => why.clone(),
+            };
+            self.availability.entry(*controller).or_insert(availability);
+        }
+        self.hierarchies.extend(established.ok());
     }
 
     /// Whether a controller can be used.
@@ -179,6 +190,12 @@ impl Cgroups {
         // A launcher that was killed right before this one started may have been dying still, and
         // its processes had its lock. What is busy even now is left for a later sweep.
         _ = self.sweep();
+        for hierarchy in self.hierarchies.iter().filter(|there| there.divided) {
+            let _changing = alone_in(&hierarchy.parent);
+            // What is not undone is undone by the next launcher that ends there; until then nobody
+            // else can be put into the group.
+            _ = parent::give_back(&Mounted, &hierarchy.parent);
+        }
     }
 
     /// Kills and removes what launchers of our prefix left behind that are dead. Returns how many
@@ -186,8 +203,17 @@ impl Cgroups {
     pub(crate) fn sweep(&self) -> (u32, Vec<String>) {
         let mut removed = 0;
         let mut left = Vec::new();
+        let uid = rustix::process::geteuid().as_raw();
         for hierarchy in &self.hierarchies {
-            sweep::sweep(&hierarchy.parent, &self.prefix, &mut removed, &mut left);
+            let mut places = vec![hierarchy.parent.clone()];
+            if hierarchy.version == Version::V2 {
+                places.extend(parent::elsewhere(&Mounted, &hierarchy.mount, uid));
+                places.sort();
+                places.dedup();
+            }
+            for place in places {
+                sweep::sweep(&place, &self.prefix, &mut removed, &mut left);
+            }
         }
         (removed, left)
     }
@@ -245,26 +271,66 @@ fn establish_v1(
     Ok(hierarchy)
 }
 
-/// Version 2 gives controllers only to groups whose parent has enabled them and, but for the root,
-/// holds no process itself.
+/// Makes our directory where [`parent::choose`] says, with the limits that go with the place.
 fn establish_v2(
     place: &discover::Place,
     name: &str,
     processes: &[i32],
-) -> std::result::Result<Hierarchy, Availability> {
-    let parent = discover::v2_parent(place, processes)?;
-    let mut hierarchy = make_directory(place, &parent, name)?;
-    let mut enabled = Vec::new();
-    for controller in &place.controllers {
-        let word = format!("+{}", discover::v2_name(*controller));
-        // Already enabled, or refused; which of the two, the second write tells.
-        drop(std::fs::write(parent.join("cgroup.subtree_control"), &word));
-        if write(&hierarchy.directory, "cgroup.subtree_control", &word).is_ok() {
-            enabled.push(*controller);
+) -> std::result::Result<(Hierarchy, Placement), Availability> {
+    let _changing = alone_in(&place.own);
+    let uid = rustix::process::geteuid().as_raw();
+    let chosen = parent::choose(&Mounted, place, Seeker { processes, uid })?;
+    let made = make_directory(place, &chosen.directory, name).and_then(|mut hierarchy| {
+        hierarchy.divided = chosen.divided;
+        hierarchy.controllers =
+            parent::divide(&Mounted, &chosen, place, &chosen.directory.join(name))?;
+        Ok(hierarchy)
+    });
+    match made {
+        Ok(hierarchy) => Ok((hierarchy, chosen.placement)),
+        Err(why) => {
+            drop(std::fs::remove_dir(chosen.directory.join(name)));
+            if chosen.divided {
+                // The reason why is the one to tell.
+                drop(parent::give_back(&Mounted, &chosen.directory));
+            }
+            Err(why)
         }
     }
-    hierarchy.controllers = enabled;
-    Ok(hierarchy)
+}
+
+/// Keeps other launchers from dividing a group, or giving it back, at the same time. Whoever can
+/// read the directory could hold the lock, so that it is not waited for without end.
+fn alone_in(group: &Path) -> Option<OwnedFd> {
+    let directory = open_directory(group).ok()?;
+    for _ in 0..sweep::ROUNDS {
+        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(directory),
+            Err(Errno::AGAIN) => sweep::pause(),
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+/// Why a controller is in no hierarchy that is mounted.
+fn not_there(controller: Controller, layout: CgroupLayout) -> Availability {
+    let name = discover::name(controller);
+    let (reason, remedy) = match layout {
+        CgroupLayout::V2 => (
+            format!("The control groups that are mounted here have no {name} controller."),
+            "In a container, have the host give it to the container's control group; else use a \
+             kernel that has it in version 2.",
+        ),
+        CgroupLayout::V1 | CgroupLayout::Hybrid | CgroupLayout::Absent => (
+            format!("The {name} controller is not mounted."),
+            "Mount control groups version 2 with this controller enabled.",
+        ),
+    };
+    Availability::Unavailable {
+        reason,
+        remedy: remedy.to_owned(),
+    }
 }
 
 fn make_directory(
@@ -275,11 +341,13 @@ fn make_directory(
     let directory =
         locked_directory(&parent.join(name)).map_err(|error| refused(parent, &error))?;
     Ok(Hierarchy {
+        mount: place.mount.clone(),
         version: place.version,
         controllers: place.controllers.clone(),
         parent: parent.to_owned(),
         directory,
         name: name.to_owned(),
+        divided: false,
     })
 }
 
@@ -313,7 +381,7 @@ fn refused(path: &Path, error: &std::io::Error) -> Availability {
             path.display()
         ),
         remedy: "Run as root, or under control groups version 2 in a scope that is delegated to \
-                 this user (systemd-run --user --scope -p Delegate=yes)."
+                 this user (systemd-run --user --scope -p Delegate=yes barecount run …)."
             .to_owned(),
     }
 }

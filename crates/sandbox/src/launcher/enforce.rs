@@ -34,12 +34,34 @@ pub(super) fn enforcement(
                 controls.insert(Control::NetworkCapture, captured(host));
             }
         }
+<<<<<<< HEAD
         Isolation::Process => without_sandbox(&mut controls),
+=======
+        Isolation::Process => {
+            let reason = "Isolation 'process' was asked for.";
+            for control in [
+                Control::Namespaces,
+                Control::RootFileSystem,
+                Control::Seccomp,
+                Control::Network,
+                Control::Landlock,
+                Control::SupplementaryGroups,
+            ] {
+                controls.insert(control, Level::absent(reason, None));
+            }
+            let reason = "The payload runs as the agent's user and only gains no further rights.";
+            controls.insert(Control::Privileges, Level::degraded(reason, None));
+            let reason = "A process that leaves the tree on purpose is found only by its control \
+                          group, if there is one.";
+            controls.insert(Control::DiesWithAgent, Level::degraded(reason, None));
+        }
+>>>>>>> hosts
     }
     controls.insert(Control::Files, Level::Enforced);
     limits(spec, host, &mut controls);
     Enforcement {
         kernel: host.kernel.clone(),
+        placement: host.placement.clone(),
         controls,
     }
 }
@@ -107,17 +129,11 @@ fn limits(spec: &Spec, host: &HostReport, controls: &mut BTreeMap<Control, Level
 fn by(host: &HostReport, controller: Controller, instead: Option<&str>) -> Level {
     match host.controllers.get(&controller) {
         Some(Availability::Available) => Level::Enforced,
-        Some(Availability::Unavailable { reason, .. }) => match instead {
-            Some(instead) => Level::Degraded {
-                reason: format!("{reason} Instead, {instead}."),
-            },
-            None => Level::Absent {
-                reason: reason.clone(),
-            },
+        Some(Availability::Unavailable { reason, remedy }) => match instead {
+            Some(instead) => Level::degraded(format!("{reason} Instead, {instead}."), Some(remedy)),
+            None => Level::absent(reason, Some(remedy)),
         },
-        None => Level::Absent {
-            reason: "The controller is not known.".to_owned(),
-        },
+        None => Level::absent("The controller is not known.", None),
     }
 }
 
@@ -127,9 +143,7 @@ fn groups(host: &HostReport) -> Level {
     }
     let reason = "An ordinary user cannot give up supplementary groups; no file of the host outside \
                   the mounts is in sight.";
-    Level::Degraded {
-        reason: reason.to_owned(),
-    }
+    Level::degraded(reason, None)
 }
 
 fn own_inodes(exposed: &Exposed) -> Level {
@@ -156,31 +170,42 @@ fn own_inodes(exposed: &Exposed) -> Level {
 }
 
 fn captured(host: &HostReport) -> Level {
-    let reason = match (&host.redirection, &host.packet_log) {
-        (Availability::Unavailable { reason, .. }, _) => format!(
-            "{reason} Instead, declared ports alone are listened on; what else is tried is refused \
-             unrecorded."
+    match (&host.redirection, &host.packet_log) {
+        (Availability::Unavailable { reason, remedy }, _) => Level::degraded(
+            format!(
+                "{reason} Instead, declared ports alone are listened on; what else is tried is \
+                 refused unrecorded."
+            ),
+            Some(remedy),
         ),
-        (_, Availability::Unavailable { reason, .. }) => format!(
-            "{reason} Connections are redirected; what is sent by other protocols is refused \
-             unrecorded."
+        (_, Availability::Unavailable { reason, remedy }) => Level::degraded(
+            format!(
+                "{reason} Connections are redirected; what is sent by other protocols is refused \
+                 unrecorded."
+            ),
+            Some(remedy),
         ),
-        (Availability::Available, Availability::Available) => return Level::Enforced,
-    };
-    Level::Degraded { reason }
+        (Availability::Available, Availability::Available) => Level::Enforced,
+    }
 }
 
 fn landlocked(host: &HostReport, landlock: bool) -> Level {
     match host.landlock_abi {
         Some(abi) if landlock && abi >= 6 => Level::Enforced,
-        Some(abi) if landlock => Level::Degraded {
-            reason: format!("Landlock has version {abi} here, scopes came with version 6."),
-        },
-        Some(abi) => Level::Absent {
-            reason: format!("Landlock has version {abi} here, which forbids renames; 2 is needed."),
-        },
-        None => Level::Absent {
-            reason: "This kernel has no Landlock.".to_owned(),
-        },
+        Some(abi) if landlock => Level::degraded(
+            format!("Landlock has version {abi} here, scopes came with version 6."),
+            Some("Use Linux 6.12 or later."),
+        ),
+        Some(abi) => Level::absent(
+            format!("Landlock has version {abi} here, which forbids renames; 2 is needed."),
+            Some("Use Linux 5.19 or later."),
+        ),
+        None => Level::absent(
+            "This kernel has no Landlock.",
+            Some(
+                "Use Linux 5.19 or later with CONFIG_SECURITY_LANDLOCK, and `landlock` among the \
+                 modules of its `lsm=`.",
+            ),
+        ),
     }
 }

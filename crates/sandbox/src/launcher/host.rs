@@ -59,6 +59,7 @@ pub(super) fn report(
         user_namespaces,
         cgroup_layout: cgroups.layout,
         controllers: cgroups.availability.clone(),
+        placement: cgroups.placement.clone(),
         landlock_abi: (abi > 0).then_some(abi),
         seccomp: try_seccomp(filter),
         redirection,

@@ -468,7 +468,7 @@ fn what_could_be_captured_is_told() -> TestResult {
         (&launchers().without_nf_tables, "declared ports alone"),
         (&launchers().without_packet_log, "by other protocols"),
     ] {
-        let Some(Level::Degraded { reason }) = capture(lacking, &brokered)? else {
+        let Some(Level::Degraded { reason, .. }) = capture(lacking, &brokered)? else {
             return Err("the capture is not told to be degraded".into());
         };
         assert!(reason.contains(told), "{reason}");
