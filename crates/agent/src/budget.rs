@@ -272,6 +272,6 @@ fn failure(kind: FailureKind, code: Code, message: String) -> Failure {
     Failure {
         kind,
         code: code.id.to_owned(),
-        message,
+        message: message.into(),
     }
 }

@@ -478,29 +478,18 @@ fn overdue(assignment: &Assignment) -> Failure {
 }
 
 fn infrastructure(error: &RunnerError) -> Failure {
-<<<<<<< HEAD
-    let message = match error {
-        RunnerError::Unlaunchable { remedy, .. } => format!("{}; {remedy}", chain(error)),
-        _ => chain(error),
-    };
-    Failure {
-        kind: FailureKind::Infrastructure,
-        code: "BC0611".to_owned(),
-        message: message.into(),
-=======
     match error {
         // As a stage that does not fit: another try would meet the same host.
         RunnerError::Unlaunchable { remedy, .. } => Failure {
             kind: FailureKind::Policy,
             code: codes::RUNNER_UNFIT.id.to_owned(),
-            message: format!("{}; {remedy}", chain(error).trim_end_matches('.')),
+            message: format!("{}; {remedy}", chain(error).trim_end_matches('.')).into(),
         },
         _ => Failure {
             kind: FailureKind::Infrastructure,
             code: codes::LAUNCH_FAILED.id.to_owned(),
-            message: chain(error),
+            message: chain(error).into(),
         },
->>>>>>> hosts
     }
 }
 

@@ -63,16 +63,12 @@ fn serve(api: &str, behaviour: &str) {
             let header = format!("Lambda-Runtime-Function-Error-Type: {kind}\r\n");
             post(api, &format!("{path}/error"), &header, &body);
         }
-<<<<<<< HEAD
         "steer and report" => {
             let words = in_json(&steering(100_000));
             let body = format!("{{\"errorType\":\"{words}\",\"errorMessage\":\"{words}\"}}");
             post(api, &format!("{path}/error"), "", &body);
         }
-        _ => match work(behaviour, Path::new(&output)) {
-=======
         _ => match work(behaviour, Path::new(&field(&event, "input_dir")), Path::new(&output)) {
->>>>>>> inodes
             Ok(()) => post(api, &format!("{path}/response"), "", "{}"),
             Err(status) => process::exit(status),
         },

@@ -34,28 +34,7 @@ pub(super) fn enforcement(
                 controls.insert(Control::NetworkCapture, captured(host));
             }
         }
-<<<<<<< HEAD
         Isolation::Process => without_sandbox(&mut controls),
-=======
-        Isolation::Process => {
-            let reason = "Isolation 'process' was asked for.";
-            for control in [
-                Control::Namespaces,
-                Control::RootFileSystem,
-                Control::Seccomp,
-                Control::Network,
-                Control::Landlock,
-                Control::SupplementaryGroups,
-            ] {
-                controls.insert(control, Level::absent(reason, None));
-            }
-            let reason = "The payload runs as the agent's user and only gains no further rights.";
-            controls.insert(Control::Privileges, Level::degraded(reason, None));
-            let reason = "A process that leaves the tree on purpose is found only by its control \
-                          group, if there is one.";
-            controls.insert(Control::DiesWithAgent, Level::degraded(reason, None));
-        }
->>>>>>> hosts
     }
     controls.insert(Control::Files, Level::Enforced);
     limits(spec, host, &mut controls);
@@ -77,28 +56,13 @@ fn without_sandbox(controls: &mut BTreeMap<Control, Level>) {
         Control::SupplementaryGroups,
         Control::Inodes,
     ] {
-        controls.insert(
-            control,
-            Level::Absent {
-                reason: reason.to_owned(),
-            },
-        );
+        controls.insert(control, Level::absent(reason, None));
     }
     let reason = "The payload runs as the agent's user and only gains no further rights.";
-    controls.insert(
-        Control::Privileges,
-        Level::Degraded {
-            reason: reason.to_owned(),
-        },
-    );
-    let reason = "A process that leaves the tree on purpose is found only by its control \
-                  group, if there is one.";
-    controls.insert(
-        Control::DiesWithAgent,
-        Level::Degraded {
-            reason: reason.to_owned(),
-        },
-    );
+    controls.insert(Control::Privileges, Level::degraded(reason, None));
+    let reason = "A process that leaves the tree on purpose is found only by its control group, if \
+                  there is one.";
+    controls.insert(Control::DiesWithAgent, Level::degraded(reason, None));
 }
 
 fn limits(spec: &Spec, host: &HostReport, controls: &mut BTreeMap<Control, Level>) {
@@ -163,9 +127,7 @@ fn own_inodes(exposed: &Exposed) -> Level {
     }
     match reasons.is_empty() {
         true => Level::Enforced,
-        false => Level::Degraded {
-            reason: reasons.join(" "),
-        },
+        false => Level::degraded(reasons.join(" "), None),
     }
 }
 
