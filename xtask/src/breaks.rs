@@ -481,6 +481,22 @@ const BREAKS: &[Break] = &[
         to: "self.todo.extend([Todo::Acknowledge(attempt.clone()), Todo::Record { attempt, report }]);",
         tests: "--test histories",
     },
+    Break {
+        name: "untrusted-escapes",
+        guarantee: "a terminal obeys nothing of what others wrote",
+        file: "crates/model/src/untrusted.rs",
+        from: "is_unprintable(c) && !passes(c)",
+        to: "c.is_ascii_control() && !passes(c)",
+        tests: "--lib -- untrusted::",
+    },
+    Break {
+        name: "untrusted-bounds",
+        guarantee: "what others wrote is bounded where it is made and where it is read",
+        file: "crates/model/src/untrusted.rs",
+        from: "if text.len() > MAX {",
+        to: "if text.is_empty() {",
+        tests: "--lib -- untrusted::",
+    },
 ];
 
 /// Breaks what is named, or all, one after the other.
