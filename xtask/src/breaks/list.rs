@@ -550,4 +550,20 @@ pub(super) const BREAKS: &[Break] = &[
         to: "&format!(\"+{word}\")",
         tests: "--lib -- cgroup::parent::",
     },
+    Break {
+        name: "untrusted-escapes",
+        guarantee: "a terminal obeys nothing of what others wrote",
+        file: "crates/model/src/untrusted.rs",
+        from: "is_unprintable(c) && !passes(c)",
+        to: "c.is_ascii_control() && !passes(c)",
+        tests: "--lib -- untrusted::",
+    },
+    Break {
+        name: "untrusted-bounds",
+        guarantee: "what others wrote is bounded where it is made and where it is read",
+        file: "crates/model/src/untrusted.rs",
+        from: "if text.len() > MAX {",
+        to: "if text.is_empty() {",
+        tests: "--lib -- untrusted::",
+    },
 ];

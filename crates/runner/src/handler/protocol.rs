@@ -10,7 +10,6 @@ use tokio::sync::{Notify, oneshot, watch};
 
 /// The largest event and the largest answer, in bytes.
 pub(super) const PAYLOAD_MAX: usize = 6 * 1024 * 1024;
-/// The longest error type and error message kept, in bytes.
 
 /// One event for the function.
 #[derive(Debug, Clone)]
