@@ -105,10 +105,13 @@ impl Asked {
         {
             return Vec::new();
         }
-        let named =
-            |row: &&Row| self.rows.is_empty() || self.rows.iter().any(|name| name == row.name);
+        let chosen = |row: &&Row| {
+            let named = self.rows.iter().any(|name| name == row.name);
+            let usual = self.kernel.is_some() || boot.is_oldest || row.on_each_kernel;
+            named || (self.rows.is_empty() && usual)
+        };
         let of_boot = ROWS.iter().filter(|row| row.world == boot.world);
-        of_boot.filter(named).collect()
+        of_boot.filter(chosen).collect()
     }
 
     /// The program to try: the one that was named, else what was built last for release, else a

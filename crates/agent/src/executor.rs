@@ -344,7 +344,8 @@ impl Agent {
     fn runner(&self, assignment: &Assignment) -> Result<Arc<dyn Runner>, Failure> {
         let runner = self.inner.runners.fit(&assignment.stage);
         runner.cloned().map_err(|unfit| Failure {
-            kind: FailureKind::Infrastructure,
+            // Another try would meet the same backends.
+            kind: FailureKind::Policy,
             code: unfit.code().id.to_owned(),
             message: format!("{unfit}; {}", unfit.remedy()).into(),
         })

@@ -29,6 +29,8 @@ pub(super) struct Boot {
     /// The kernel's version.
     pub(super) kernel: String,
     pub(super) world: World,
+    /// Whether it is the oldest kernel.
+    pub(super) is_oldest: bool,
 }
 
 impl Boot {
@@ -42,6 +44,7 @@ impl Boot {
                     name: format!("{name}-{version}"),
                     kernel: kernel.version.clone(),
                     world,
+                    is_oldest: index == 0,
                 });
             };
             boot(World::Systemd, "systemd");

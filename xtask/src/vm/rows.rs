@@ -65,6 +65,8 @@ pub(super) struct Row {
     /// The way, in the words of `guest/rows.sh`.
     pub(super) way: &'static str,
     pub(super) outcome: Outcome,
+    /// Whether it is tried on each kernel where none is named, and not only on the oldest.
+    pub(super) on_each_kernel: bool,
     /// A control beside the limits that is weaker here, and how far it holds.
     pub(super) weaker: Option<(&'static str, Held)>,
 }
@@ -117,6 +119,7 @@ const USUAL: Row = Row {
     pipeline: "sandboxed",
     way: "directly",
     outcome: all(Place::Own),
+    on_each_kernel: false,
     weaker: None,
 };
 
@@ -145,6 +148,7 @@ pub(super) const ROWS: &[Row] = &[
         name: "root-service-delegated",
         title: "root, a service with `Delegate=yes`",
         way: "service Delegate=yes --",
+        on_each_kernel: true,
         ..USUAL
     },
     Row {
@@ -167,6 +171,7 @@ pub(super) const ROWS: &[Row] = &[
         user: "eve",
         way: "login eve",
         outcome: rlimits(DELEGATED_SCOPE),
+        on_each_kernel: true,
         ..USUAL
     },
     Row {
@@ -175,6 +180,7 @@ pub(super) const ROWS: &[Row] = &[
         user: "eve",
         way: "user_scope --",
         outcome: all(Place::Above(APP_SLICE)),
+        on_each_kernel: true,
         ..USUAL
     },
     Row {

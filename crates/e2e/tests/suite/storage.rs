@@ -119,10 +119,8 @@ fn on_a_disk_that_others_have_filled_one_can_look_and_make_room() {
     namespace.run(&format!("mount -t tmpfs -o size=128m,mode=0700 tmpfs {at}"));
     run(&place, &namespace).exits_with(0);
     namespace.run(&format!("cat /dev/zero >{at}/others 2>/dev/null || true"));
-    let asked = |verb: &[&str]| {
-        let asked = place.barecount(verb).behind(&namespace.entry(place.path()));
-        asked.finish()
-    };
+    let within = namespace.entry(place.path());
+    let asked = |verb: &[&str]| place.barecount(verb).behind(&within).finish();
     // Nothing can be worked on, and it is the host that lacks something.
     let more = ["run", "pipeline.yaml", "--force", "work"];
     asked(&more).fails_with(1, "BC0616").tells("barecount gc");

@@ -191,6 +191,12 @@ impl Cgroups {
         // its processes had its lock. What is busy even now is left for a later sweep.
         _ = self.sweep();
         for hierarchy in self.hierarchies.iter().filter(|there| there.divided) {
+            // A sandbox that is just about to be gone would keep all of it.
+            sweep::remove_tree(
+                &hierarchy.parent.join(&hierarchy.name),
+                &mut 0,
+                &mut Vec::new(),
+            );
             let _changing = alone_in(&hierarchy.parent);
             // What is not undone is undone by the next launcher that ends there; until then nobody
             // else can be put into the group.

@@ -39,7 +39,8 @@ pub(super) fn sweep(parent: &Path, prefix: &str, removed: &mut u32, left: &mut V
     }
 }
 
-fn remove_tree(path: &Path, removed: &mut u32, left: &mut Vec<String>) {
+/// Removes a launcher's directory with all groups in it, whatever is in those.
+pub(super) fn remove_tree(path: &Path, removed: &mut u32, left: &mut Vec<String>) {
     let children = std::fs::read_dir(path).into_iter().flatten().flatten();
     for child in children.filter(|child| child.file_type().is_ok_and(|kind| kind.is_dir())) {
         remove_one(&child.path(), removed, left);

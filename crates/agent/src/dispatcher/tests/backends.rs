@@ -76,11 +76,33 @@ fn work_that_no_backend_here_can_carry_out_fails_with_what_to_do_and_is_never_la
         return Err("it did not fail".into());
     };
     assert_eq!(failure.code, "BC0614");
+    assert_eq!(failure.kind, FailureKind::Policy, "another try cannot help");
     assert!(
-        failure.message.raw().contains("smaller size"),
+        failure.message.raw().contains("LimitNOFILE="),
         "{}",
         failure.message
     );
     assert_eq!(world.cloud.started(), 0);
+    Ok(())
+}
+
+#[test]
+fn an_attempt_that_this_host_can_never_launch_fails_for_good_with_the_remedy() -> TestResult {
+    let world = World::new(Script {
+        launch: OnLaunch::Unlaunchable,
+        ..Script::default()
+    })?;
+    let mut life = world.begin()?;
+    life.order(launch(1));
+    let Some(AttemptResult::Failed(failure)) = result(life.end_of()) else {
+        return Err("it did not fail".into());
+    };
+    assert_eq!(failure.code, "BC0614");
+    assert_eq!(failure.kind, FailureKind::Policy, "another try cannot help");
+    assert!(
+        failure.message.raw().ends_with("; Change the script."),
+        "{}",
+        failure.message
+    );
     Ok(())
 }
