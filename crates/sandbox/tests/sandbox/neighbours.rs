@@ -328,7 +328,7 @@ fn what_can_be_no_layer_is_bound_and_named() -> TestResult {
     let held = hold(&spec)?;
     let level = held.sandbox.enforcement().controls[&Control::Inodes].clone();
     assert_eq!(held.finish()?.stdout, "Linux\n");
-    let Level::Degraded { reason } = level else {
+    let Level::Degraded { reason, .. } = level else {
         return Err(format!("{level:?}").into());
     };
     assert!(
