@@ -266,7 +266,7 @@ pub(super) fn digest_of(schema: &TableSchema, rows: &[Vec<Value<'_>>]) -> TestRe
 #[derive(Default)]
 struct Expected<'t> {
     rows: Vec<Vec<Value<'t>>>,
-    letters: Vec<(u64, String, String)>,
+    letters: Vec<(u64, String, Sample)>,
 }
 
 impl<'t> Expected<'t> {
