@@ -209,9 +209,8 @@ impl Platform {
         let (updates_tx, mut updates) = mpsc::unbounded_channel();
         let (entries_tx, entries) = mpsc::unbounded_channel();
         let lock = layout::bring_held_up_to_date(lock)?;
-        let told = (updates_tx, entries_tx);
-        let control = Control::open_until(lock, Arc::clone(&clock), told, end_at()?)
-            .map_err(|error| open_failure(&error))?;
+        let opened = Control::open_until(lock, clock.clone(), (updates_tx, entries_tx), end_at()?);
+        let control = opened.map_err(|error| open_failure(&error))?;
         let working = working(state)?;
         let folders = StagingFolders::new(state);
         let ledger = ledger(state, found.signing_key().as_deref(), &control, entries)?;

@@ -11,6 +11,12 @@ metadata: { name: tight }
 spec:
   kind: development
   backends: { container: local, serverless: local }
+  lock: { refresh_on_run: true }
+  governance:
+    matrix:
+      - tenant: demo
+        allow:
+          - { classes: [container, serverless], sizes: [small], network_profiles: [private_vpc] }
   catalog:
     container: { small: { disk: 64MiB } }
     serverless: { small: { disk: 64MiB } }

@@ -69,8 +69,8 @@ impl Place {
     fn runs_on(&mut self) -> TestResult {
         for _ in 0..50 {
             self.world.clock.advance(Duration::from_secs(1));
-            let glance = async { tokio::time::sleep(GLANCE).await };
-            self.life.runtime.block_on(glance);
+            let idle = async { tokio::time::timeout(GLANCE, self.life.agent.idle()).await };
+            assert!(self.life.runtime.block_on(idle).is_err(), "it was ended");
         }
         assert_eq!(self.life.agent.activities().len(), 1, "it was ended");
         self.life.order(stop(1));
