@@ -83,7 +83,10 @@ user_scope() {
 container() {
   local how=$1 beside=$2
   shift 2
-  local group=$groups/container-$RANDOM
+  local group=$groups/container-$RANDOM controller
+  for controller in $(cat $groups/cgroup.controllers); do
+    echo +$controller >$groups/cgroup.subtree_control
+  done
   mkdir $group
   cat >/run/container <<'S'
 #!/bin/bash
