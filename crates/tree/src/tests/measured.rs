@@ -115,11 +115,9 @@ fn what_is_moved_about_meanwhile_is_measured_all_the_same() -> TestResult {
         while !ended.load(Ordering::Relaxed) {
             let there = fs::rename(&moved.0, &moved.1);
             let back = fs::rename(&moved.1, &moved.0);
-            if let Err(error) = there.and(back) {
-                return Err(error);
-            }
+            there.and(back)?;
         }
-        Ok(())
+        std::io::Result::Ok(())
     });
     let mut complete = 0;
     for _ in 0..500 {
