@@ -139,14 +139,14 @@ fn verbs(run: &str) -> Vec<Vec<&str>> {
     verbs
 }
 
-/// The bytes of a folder, but for logs and data.
+/// The bytes of a folder, but for logs and data, and what is kept back of the disk.
 fn stored(folder: &Path) -> u64 {
     let Ok(entries) = fs_err::read_dir(folder) else {
         return 0;
     };
     let sizes = entries.filter_map(Result::ok).map(|entry| {
         let (path, name) = (entry.path(), entry.file_name());
-        let kept = ["datasets", "artifacts", "build"]
+        let kept = ["datasets", "artifacts", "build", "reserve"]
             .iter()
             .any(|kept| name == **kept);
         match path.is_dir() {
