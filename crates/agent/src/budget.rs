@@ -166,7 +166,9 @@ impl Agent {
         let folders = self.inner.folders.clone();
         let (token, cache): (AttemptToken, _) =
             (assignment.attempt.token(), assignment.reuse.clone());
-        let measure = move || folders.measure(&token, &cache, budget);
+        let runner = self.inner.runners.fit(&assignment.stage).ok();
+        let moved = runner.map_or(Vec::new(), |runner| runner.holds(&token));
+        let measure = move || folders.measure(&token, &cache, &moved, budget);
         match self.inner.disk.run(measure).await {
             Ok((all, cache)) => Some(Held { all, cache }),
             Err(error) => {

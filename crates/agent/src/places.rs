@@ -243,8 +243,8 @@ impl StagingFolders {
             .room(self.root.parent().unwrap_or(Path::new(".")))
     }
 
-    /// What an attempt has on the disk, and how much of that is its cache; looks no further once it is
-    /// more than `most`. Blocks.
+    /// What an attempt has on the disk, where it was prepared and where its places were `moved` to, and
+    /// how much of that is its cache; looks no further once it is more than `most`. Blocks.
     ///
     /// # Errors
     /// Any error of the file system.
@@ -252,6 +252,7 @@ impl StagingFolders {
         &self,
         token: &AttemptToken,
         cache: &str,
+        moved: &[PathBuf],
         most: Amount,
     ) -> io::Result<(Measured, Amount)> {
         let folder = self.of(token);
@@ -259,11 +260,12 @@ impl StagingFolders {
             ["output", "checkpoint", "staged"].map(|name| (folder.join(name), Linked::Counted));
         // Inputs may be other names of committed files.
         let input = (folder.join("input"), Linked::LeftOut);
+        let moved = moved.iter().map(|place| (place.clone(), Linked::Counted));
         let cache = self
             .files
             .measure(&self.caches.join(cache), Linked::Counted, most)?;
         let mut all = cache;
-        for (place, linked) in own.into_iter().chain([input]) {
+        for (place, linked) in own.into_iter().chain([input]).chain(moved) {
             if all.amount.exceeds(most) {
                 break;
             }

@@ -1,6 +1,6 @@
 //! The contract between an agent and whatever carries its attempts out.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use barecount_model::{capability::Capabilities, id::RunId, untrusted::Message};
@@ -111,6 +111,13 @@ pub trait Runner: Send + Sync {
 
     /// Whether it can take work now. Cheap enough to be asked before every placement.
     async fn probe(&self) -> Health;
+
+    /// The folders of this host in which an attempt's places are now, beside those that it was launched
+    /// with: a backend may have moved them to where its work sees them. None where it has not, or
+    /// where the work runs elsewhere. Cheap.
+    fn holds(&self, _token: &AttemptToken) -> Vec<PathBuf> {
+        Vec::new()
+    }
 
     /// Starts an attempt; resolves once the backend has accepted it, whether its work runs already
     /// or what carries it out is still to be provisioned. A second call with the same token answers

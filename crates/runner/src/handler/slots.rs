@@ -55,6 +55,13 @@ pub(super) struct Placed {
     places: [Place; 3],
 }
 
+impl Placed {
+    /// Where the places are.
+    pub(super) fn slots(&self) -> Vec<PathBuf> {
+        self.places.iter().map(|place| place.slot.clone()).collect()
+    }
+}
+
 /// Where a place belongs, and where it is.
 #[derive(Debug)]
 struct Place {

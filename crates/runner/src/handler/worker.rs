@@ -137,6 +137,7 @@ impl Worker {
             attached.map_err(|error| failure("open the log", error))?;
         }
         let placed = self.place(launch, warm)?;
+        orders.places_are(placed.slots());
         let deadline = u64::try_from(launch.timeout.as_millis()).unwrap_or(u64::MAX);
         let deadline = host.clock.unix_millis().saturating_add(deadline);
         let invocation = payload::invocation(launch, event, &placed, deadline);
@@ -152,6 +153,7 @@ impl Worker {
             .slots
             .take(&placed)
             .map_err(|error| failure("take an attempt's folders", error))?;
+        orders.places_are(Vec::new());
         secrets.map_err(|error| failure("take an attempt's secrets", error))?;
         let log = self.process.log.detach().await;
         let flows = self.process.flows().await;

@@ -1,6 +1,12 @@
 //! One attempt: where it is on its way from launch to end, and what it has been told.
 
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::sync::watch;
 
@@ -28,7 +34,11 @@ pub enum Order {
 pub struct Orders {
     told: watch::Receiver<Order>,
     state: watch::Sender<State>,
+    places: Moved,
 }
+
+/// Where an attempt's places were moved to.
+type Moved = Arc<Mutex<Vec<PathBuf>>>;
 
 impl Orders {
     /// The order in force.
@@ -72,6 +82,11 @@ impl Orders {
         });
     }
 
+    /// Tells where the attempt's places are now; nowhere else than at first, if there are none.
+    pub(crate) fn places_are(&self, at: Vec<PathBuf>) {
+        *self.places.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    }
+
     /// Resolves once the attempt is to be ended at once. Cancel-safe.
     pub async fn destroyed(&mut self) {
         // An error means the same: nobody is left who could ask for the attempt.
@@ -95,6 +110,7 @@ pub(crate) enum State {
 pub(crate) struct Attempt {
     state: watch::Sender<State>,
     order: watch::Sender<Order>,
+    places: Moved,
 }
 
 impl Attempt {
@@ -110,6 +126,7 @@ impl Attempt {
         Self {
             state: watch::Sender::new(state),
             order: watch::Sender::new(Order::GoOn),
+            places: Moved::default(),
         }
     }
 
@@ -125,7 +142,14 @@ impl Attempt {
         Orders {
             told: self.order.subscribe(),
             state: self.state.clone(),
+            places: self.places.clone(),
         }
+    }
+
+    /// Where its places were moved to.
+    pub(crate) fn holds(&self) -> Vec<PathBuf> {
+        let places = self.places.lock();
+        places.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Gives an order. Destruction cannot be taken back.

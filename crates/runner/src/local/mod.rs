@@ -19,7 +19,7 @@ pub(crate) mod sandboxed;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    path::Path,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -248,6 +248,10 @@ impl<C: Class> Runner for Local<C> {
 
     async fn probe(&self) -> Health {
         self.class.probe().await
+    }
+
+    fn holds(&self, token: &AttemptToken) -> Vec<PathBuf> {
+        self.known(token).map_or(Vec::new(), |known| known.holds())
     }
 
     async fn launch(&self, launch: &Launch) -> Result<Handle, RunnerError> {
