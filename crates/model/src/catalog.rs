@@ -84,6 +84,8 @@ pub struct ProfileOverride {
 impl Profile {
     /// The least memory in which a runner can start anything.
     pub const MIN_MEMORY: ByteSize = ByteSize::from_mib(16);
+    /// The least of a disk on which an attempt can leave anything.
+    pub const MIN_DISK: ByteSize = ByteSize::from_mib(16);
 
     /// The profile with an override applied.
     #[must_use]

@@ -386,18 +386,17 @@ impl Resolution<'_> {
                     let message = format!("the size {size} has no profile; its stage declares it");
                     let help = "override small, medium, large or xlarge";
                     self.error(codes::INVALID_CATALOG, &pointer, message, help);
-                } else if change
-                    .memory
-                    .is_some_and(|memory| memory < Profile::MIN_MEMORY)
-                {
-                    let message =
-                        format!("less than {} of memory runs nothing", Profile::MIN_MEMORY);
-                    self.error(
-                        codes::INVALID_CATALOG,
-                        &format!("{pointer}/memory"),
-                        message,
-                        "",
-                    );
+                }
+                let least = [
+                    ("memory", change.memory, Profile::MIN_MEMORY),
+                    ("disk", change.disk, Profile::MIN_DISK),
+                ];
+                for (what, given, least) in least {
+                    if given.is_some_and(|given| given < least) {
+                        let message = format!("less than {least} of {what} runs nothing");
+                        let pointer = format!("{pointer}/{what}");
+                        self.error(codes::INVALID_CATALOG, &pointer, message, "");
+                    }
                 }
             }
         }

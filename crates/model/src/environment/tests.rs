@@ -99,6 +99,13 @@ fn what_an_environment_cannot_promise_is_refused_under_its_code() {
             vec!["BC0305"],
         ),
         (
+            minimal(
+                "staging",
+                "  catalog: { container: { small: { disk: 15MiB } } }\n",
+            ),
+            vec!["BC0305"],
+        ),
+        (
             minimal("staging", "  catalog: { lambda: {} }\n"),
             vec!["BC0201"],
         ),
