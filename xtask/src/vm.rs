@@ -114,20 +114,24 @@ impl Asked {
         of_boot.filter(chosen).collect()
     }
 
-    /// The program to try: the one that was named, else what was built last for release, else a
-    /// debug build.
+    /// The program to try: the one that was named, else the release build if it is of what is here
+    /// now, else a debug build.
     fn binary(&self, project: &Project) -> Result<PathBuf, Failure> {
         if let Some(binary) = &self.binary {
             return Ok(binary.clone());
         }
-        let release = project.target.join("release/barecount");
-        if release.exists() {
-            return Ok(release);
-        }
         Task::new("cargo build --workspace --all-targets --locked")
             .minutes(40)
             .run("build", project)?;
-        Ok(project.debug_program("barecount"))
+        let release = project.target.join("release/barecount");
+        let debug = project.debug_program("barecount");
+        // What has changed since was built for debugging just now.
+        let made = |program: &PathBuf| std::fs::metadata(program).and_then(|it| it.modified()).ok();
+        Ok(if made(&release) > made(&debug) {
+            release
+        } else {
+            debug
+        })
     }
 }
 

@@ -4,7 +4,7 @@
 //! measured, but only where they can have grown too large: nobody can have written more than the disk
 //! has lost since the last look.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use barecount_api::{
     assignment::{Assignment, SetAside},
@@ -52,6 +52,20 @@ struct Held {
     cache: Amount,
 }
 
+impl Held {
+    /// Of folders that nobody could look at.
+    const UNSEEN: Self = {
+        let nothing = Amount { bytes: 0, files: 0 };
+        Self {
+            all: Measured {
+                amount: nothing,
+                whole: false,
+            },
+            cache: nothing,
+        }
+    };
+}
+
 /// Why an attempt is ended.
 struct Overdrawn {
     failure: Failure,
@@ -67,7 +81,7 @@ impl Agent {
         live: &Live,
         found: Option<Found>,
     ) -> (Outcome, Vec<SetAside>) {
-        if let Err(failure) = self.room_to_begin(found.is_some()) {
+        if let Err(failure) = self.room_to_begin(found.is_some()).await {
             return (failed(failure, json!({})), Vec::new());
         }
         let mut carried = std::pin::pin!(self.carry_out(assignment, live, found));
@@ -91,8 +105,8 @@ impl Agent {
 
     /// Whether another attempt can begin: twice the reserve has to be left, so that what begins is
     /// not ended at once. What runs already is gone on with.
-    fn room_to_begin(&self, runs: bool) -> Result<(), Failure> {
-        let Ok(room) = self.inner.folders.room() else {
+    async fn room_to_begin(&self, runs: bool) -> Result<(), Failure> {
+        let Some(room) = self.room().await else {
             // Making its folders will tell what is wrong with them.
             return Ok(());
         };
@@ -103,6 +117,12 @@ impl Agent {
         Ok(())
     }
 
+    /// The disk's room, as far as it says so.
+    async fn room(&self) -> Option<Room> {
+        let folders = self.inner.folders.clone();
+        self.inner.disk.run(move || folders.room()).await.ok()
+    }
+
     /// Resolves when the attempt has more on the disk than it may, or much of a disk that is nearly
     /// full. Cancel-safe.
     async fn overdrawn(&self, assignment: &Assignment) -> Overdrawn {
@@ -110,10 +130,11 @@ impl Agent {
         let resources = &assignment.stage.resources;
         let budget = resources.disk_bytes.map_or(Amount::ENDLESS, budget);
         let mut held = Amount::default();
-        let mut latest = self.inner.folders.room().ok();
+        let mut latest = self.room().await;
         let mut at_look = latest;
         let mut looked_at = clock.timestamp();
         let mut rest = Duration::ZERO;
+        let mut warned = false;
         loop {
             let left = latest.map_or(Amount::default(), |room| {
                 least(less(budget, held), less(room.left, reserve(&room)))
@@ -123,7 +144,7 @@ impl Agent {
                 None => std::future::pending().await,
             }
             rest = Duration::ZERO;
-            latest = self.inner.folders.room().ok();
+            latest = self.room().await;
             let Some(room) = latest else {
                 continue;
             };
@@ -134,9 +155,14 @@ impl Agent {
             if !at_most.exceeds(budget) && !is_low && !due {
                 continue;
             }
-            let Some(found) = self.measured(assignment, budget).await else {
-                continue;
-            };
+            let found = self.measured(assignment, budget).await;
+            let found = found.unwrap_or_else(|error| {
+                if !std::mem::replace(&mut warned, true) {
+                    let what = "an attempt's folders cannot be measured";
+                    warn(&assignment.attempt, what, &error);
+                }
+                Held::UNSEEN
+            });
             looked_at = clock.timestamp();
             rest = since(began, looked_at) * REST;
             at_look = latest;
@@ -145,38 +171,21 @@ impl Agent {
                 held.bytes = held.bytes.max(at_most.bytes);
                 held.files = held.files.max(at_most.files);
             }
-            let by_cache = found.cache.bytes > held.bytes / 2 || found.cache.files > held.files / 2;
-            if held.exceeds(budget) {
-                let failure = used_up(held, budget, by_cache);
-                return Overdrawn { failure, by_cache };
-            }
-            // Those that have little of it would free little of it.
-            let much = Amount {
-                bytes: reserve(&room).bytes / 8,
-                files: reserve(&room).files / 8,
-            };
-            if is_low && held.exceeds(much) {
-                let failure = full(&room);
-                return Overdrawn { failure, by_cache };
+            if let Some(overdrawn) = overdrawn(held, found.cache, budget, &room) {
+                return overdrawn;
             }
         }
     }
 
-    async fn measured(&self, assignment: &Assignment, budget: Amount) -> Option<Held> {
+    async fn measured(&self, assignment: &Assignment, budget: Amount) -> io::Result<Held> {
         let folders = self.inner.folders.clone();
         let (token, cache): (AttemptToken, _) =
             (assignment.attempt.token(), assignment.reuse.clone());
         let runner = self.inner.runners.fit(&assignment.stage).ok();
         let moved = runner.map_or(Vec::new(), |runner| runner.holds(&token));
         let measure = move || folders.measure(&token, &cache, &moved, budget);
-        match self.inner.disk.run(measure).await {
-            Ok((all, cache)) => Some(Held { all, cache }),
-            Err(error) => {
-                let attempt = &assignment.attempt;
-                warn(attempt, "an attempt's folders cannot be measured", &error);
-                None
-            }
-        }
+        let (all, cache) = self.inner.disk.run(measure).await?;
+        Ok(Held { all, cache })
     }
 
     async fn clear_cache(&self, assignment: &Assignment) {
@@ -190,6 +199,25 @@ impl Agent {
             );
         }
     }
+}
+
+/// Whether what an attempt has is too much, of its budget or of a disk that has only this room left.
+fn overdrawn(held: Amount, cache: Amount, budget: Amount, room: &Room) -> Option<Overdrawn> {
+    let by_cache = cache.bytes > held.bytes / 2 || cache.files > held.files / 2;
+    let reserve = reserve(room);
+    // Those that have little of it would free little of it.
+    let much = Amount {
+        bytes: reserve.bytes / 8,
+        files: reserve.files / 8,
+    };
+    let failure = if held.exceeds(budget) {
+        used_up(held, budget, by_cache)
+    } else if reserve.exceeds(room.left) && held.exceeds(much) {
+        full(room)
+    } else {
+        return None;
+    };
+    Some(Overdrawn { failure, by_cache })
 }
 
 fn since(then: jiff::Timestamp, now: jiff::Timestamp) -> Duration {
@@ -250,12 +278,12 @@ fn used_up(held: Amount, budget: Amount, by_cache: bool) -> Failure {
         false => "",
     };
     let message = format!(
-        "the attempt had {} MiB in {} files on disk, and its size has {} MiB in {} files{cache}: write \
-         less, or choose a larger size",
-        held.bytes >> 20,
-        held.files,
+        "the attempt took more of the disk than it may: its size has {} MiB in {} files, and it had \
+         {} MiB in {} or more{cache}; write less, or choose a larger size",
         budget.bytes >> 20,
         budget.files,
+        held.bytes >> 20,
+        held.files,
     );
     failure(FailureKind::Application, codes::DISK_USED_UP, message)
 }

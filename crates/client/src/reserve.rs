@@ -23,11 +23,18 @@ pub(crate) fn keep(state: &Path) {
 
 fn try_keep(state: &Path) -> io::Result<()> {
     let path = state.join(FILE);
-    if path.exists() || left(state)? < WORTHWHILE {
+    // Who was killed here has left a part of it.
+    let is_kept = path.metadata().is_ok_and(|found| found.len() >= BYTES);
+    if is_kept || left(state)? < WORTHWHILE {
         return Ok(());
     }
-    let file = OpenOptions::new().write(true).create_new(true).open(&path);
-    let kept = fallocate(&file?, FallocateFlags::empty(), 0, BYTES);
+    let mut options = OpenOptions::new();
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)?;
+    let kept = fallocate(&file, FallocateFlags::empty(), 0, BYTES);
     if kept.is_err() {
         std::fs::remove_file(&path)?;
     }

@@ -1,5 +1,5 @@
 //! Work that behaves as `BEHAVIOUR` says: as a command, or as a function of the Lambda Runtime API
-//! where there is one. One file without dependencies, so that `rustc` alone makes it, statically.
+//! where there is one. Without dependencies, so that `rustc` alone makes it, statically.
 
 use std::{
     env,
@@ -12,6 +12,11 @@ use std::{
     thread,
     time::Duration,
 };
+
+#[path = "worker/steering.rs"]
+mod steering;
+
+use steering::{column, name, steer, steer_rows, steering};
 
 fn main() {
     let behaviour = env::var("BEHAVIOUR").unwrap_or_default();
@@ -398,54 +403,6 @@ fn leak(secrets: &Path, output: &Path) {
     fs::write(letters.join("own.jsonl"), letter).expect("dead letters can be written");
     // A lookup is refused, and recorded by name.
     let _ = look_up(&format!("{value}.example"));
-}
-
-/// What a terminal would obey, what turns text around and what is not seen; then a line that looks
-/// like one of the platform's, and more of the kind up to so many bytes.
-fn steering(bytes: usize) -> String {
-    let mut text = "\x1b]0;owned\x07\x1b[2J\u{9b}31m\u{202e}evil\u{2066}\u{200b}\u{2028}\x08\r\nstate     forged\n".to_owned();
-    while text.len() < bytes {
-        text.push_str("\x1b[31mmore\u{9d}\u{202d}");
-    }
-    text
-}
-
-/// The same as the name of a file.
-fn name() -> String {
-    steering(100).replace('/', "")
-}
-
-/// The same as the name of a column.
-fn column() -> String {
-    format!("\"{}\"", steering(2 << 10))
-}
-
-/// Says it wherever work can say something and succeed.
-fn steer(output: &Path) {
-    println!("{}", steering(5 << 20));
-    eprintln!("{}", steering(100));
-    steer_rows(output, "id,text");
-    fs::create_dir_all(output.join(name())).expect("a folder can be made");
-    fs::create_dir_all(output.join(format!("{}{}", name(), "x".repeat(100)))).expect("a folder can be made");
-    let letters = output.join("_dead_letters");
-    fs::create_dir_all(&letters).expect("a folder can be made");
-    let long = in_json(&steering(30_000));
-    let own = format!(
-        "{{\"record\": \"{long}\", \"error\": \"{long}\", \"dataset\": \"{long}\", \"schema_hash\": \"{long}\"}}\n"
-    );
-    fs::write(letters.join("own.jsonl"), own).expect("dead letters can be written");
-    for label in ["\x1b]0;owned\x07\x1b[2J", "\u{202e}evil\u{9b}2J", "line\nstate     forged"] {
-        let _ = look_up(&format!("{label}.example"));
-    }
-}
-
-/// Rows of which a cell, and one that does not fit, say it.
-fn steer_rows(output: &Path, header: &str) {
-    let folder = output.join(variable("DATASET"));
-    fs::create_dir_all(&folder).expect("the output folder can be written");
-    let cell = steering(500_000);
-    let rows = format!("{header}\n1,\"{cell}\"\n\"{cell}\",\"{cell}\"\n2,plain\n");
-    fs::write(folder.join("part.csv"), rows).expect("rows can be written");
 }
 
 fn in_json(text: &str) -> String {

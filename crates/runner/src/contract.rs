@@ -71,8 +71,8 @@ pub enum Recovered {
     Gone,
 }
 
-/// Why a backend could not do what it was asked. All of them are failures of the *infrastructure*:
-/// the work itself fails through [`Ended`].
+/// Why a backend could not do what it was asked. None of them is the work's failure, which comes
+/// through [`Ended`].
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerError {
     /// The launch can never succeed as it stands: a missing artifact, a limit the host lacks.

@@ -14,8 +14,9 @@ use rustix::{
 
 use crate::open::{self, FOLDER, Identity};
 
-/// How often a tree may change on the way before what was found until then is all that is told.
-const CHANGES: u32 = 64;
+/// How often a tree may change on the way before what was found until then is all that is told: not so
+/// often that who moves folders about keeps us from coming to an end.
+const CHANGES: u32 = 8;
 
 /// What there is of something on a disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -76,6 +77,13 @@ pub fn measure(path: &Path, linked: Linked, most: Amount) -> io::Result<Measured
             return Ok(Measured {
                 amount: Amount::default(),
                 whole: true,
+            });
+        }
+        // Whose folder it is may have closed it.
+        Err(Errno::ACCESS) => {
+            return Ok(Measured {
+                amount: Amount::default(),
+                whole: false,
             });
         }
         root => root?,

@@ -53,16 +53,8 @@ pub(crate) fn container_with(behaviour: &str, more: &str) -> Place {
 }
 
 fn manifest(runner: &str, behaviour: &str, more: &str) -> String {
-    format!(
-        "apiVersion: barecount.dev/v1
-kind: Pipeline
-metadata: {{ name: worker, tenant: demo, owner: you@example.com }}
-spec:
-  classification: public
-  defaults:
-    retries: {{ application: 0, infrastructure: 0, initial_backoff: 100ms, max_backoff: 1s }}
-  stages:
-    - name: work
+    let stage = format!(
+        "    - name: work
       phase: ingestion
       runner: {runner}
       env: {{ BEHAVIOUR: \"{behaviour}\" }}
@@ -76,6 +68,22 @@ spec:
           tests:
             - {{ unique: [id] }}
 "
+    );
+    of_stages("worker", &stage)
+}
+
+/// The manifest of a pipeline that tries nothing twice, with these stages.
+pub(crate) fn of_stages(name: &str, stages: &str) -> String {
+    format!(
+        "apiVersion: barecount.dev/v1
+kind: Pipeline
+metadata: {{ name: {name}, tenant: demo, owner: you@example.com }}
+spec:
+  classification: public
+  defaults:
+    retries: {{ application: 0, infrastructure: 0, initial_backoff: 100ms, max_backoff: 1s }}
+  stages:
+{stages}"
     )
 }
 

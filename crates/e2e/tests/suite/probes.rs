@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     battery::{self, Battery, End, Probe},
-    ordinary,
+    ordinary, pipelines,
 };
 
 /// The records of flows, by stage.
@@ -73,23 +73,9 @@ fn place(class: &str, batteries: &[Battery], more: &str) -> Place {
         .iter()
         .map(|battery| stage(class, battery, artifact, &format!("{command}{more}")))
         .collect();
-    place.write("pipeline.yaml", pipeline(&stages));
+    place.write("pipeline.yaml", pipelines::of_stages("probes", &stages));
     place.write("environments/world.yaml", battery::environment());
     place
-}
-
-fn pipeline(stages: &str) -> String {
-    format!(
-        "apiVersion: barecount.dev/v1
-kind: Pipeline
-metadata: {{ name: probes, tenant: demo, owner: you@example.com }}
-spec:
-  classification: public
-  defaults:
-    retries: {{ application: 0, infrastructure: 0, initial_backoff: 100ms, max_backoff: 1s }}
-  stages:
-{stages}"
-    )
 }
 
 fn image(place: &Place, files: &[(String, Vec<u8>)]) -> &'static str {
@@ -437,7 +423,7 @@ fn sql_knows_no_way_out_not_even_to_what_is_declared() {
 "
         );
     }
-    place.write("pipeline.yaml", pipeline(&stages));
+    place.write("pipeline.yaml", pipelines::of_stages("probes", &stages));
     place.write("environments/world.yaml", battery::environment());
     let site = Site::new(place);
     // None of them can be planned, and so nothing is begun.

@@ -6,6 +6,8 @@ use std::path::Path;
 use barecount_e2e::{Outcome, binary, place::Place, process::Finished, programs};
 use serde_json::Value;
 
+use crate::pipelines;
+
 /// Stages, by what their work does; the first succeeds.
 const STAGES: [(&str, &str); 5] = [
     ("says", "steer"),
@@ -49,20 +51,7 @@ fn place() -> Place {
     let place = Place::new();
     programs::package(&place, "worker.zip", "bootstrap", &[]);
     let stages: String = STAGES.map(|(name, says)| stage(name, says)).concat();
-    place.write(
-        "pipeline.yaml",
-        format!(
-            "apiVersion: barecount.dev/v1
-kind: Pipeline
-metadata: {{ name: words, tenant: demo, owner: you@example.com }}
-spec:
-  classification: public
-  defaults:
-    retries: {{ application: 0, infrastructure: 0, initial_backoff: 100ms, max_backoff: 1s }}
-  stages:
-{stages}"
-        ),
-    );
+    place.write("pipeline.yaml", pipelines::of_stages("words", &stages));
     place
 }
 

@@ -95,6 +95,7 @@ fn where_a_folder_is_closed_to_us_it_is_said_that_not_all_was_seen() -> TestResu
         fs::create_dir_all(home.join("closed/below"))?;
         chmod(&home.join("closed"), 0)?;
         assert!(!all(&home)?.whole);
+        assert!(!all(&home.join("closed"))?.whole, "nor is it nothing");
         chmod(&home.join("closed"), 0o700)?;
         assert!(all(&home)?.whole);
         Ok(remove(&home, &to_the_end)?)
