@@ -10,7 +10,7 @@ use barecount_model::{
         Answered, AttemptState, Held, Provisioning, RunState, TaskState, Window,
         outcome::{Failure, Metrics},
     },
-    untrusted::{Label, Message, Transcript},
+    untrusted::{Label, Message, Reason, Transcript},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -107,6 +107,25 @@ pub struct RunView {
     pub evidence: Vec<EntryRef>,
     /// The size of the ledger that has them all.
     pub tree_size: Option<u64>,
+    /// Where it is not what was signed of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<Difference>,
+    /// Why it was not held against the ledger, if it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unchecked: Option<Message>,
+}
+
+/// Where a run is not what was signed of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// The entry; none where none says it.
+    pub entry: Option<u64>,
+    /// Which statement, and which member of it: `attempt: predicate/exit_code`.
+    pub what: Label,
+    /// What was signed, as JSON; none where nothing was.
+    pub signed: Option<Reason>,
+    /// What the store has; none where it has nothing.
+    pub stored: Option<Reason>,
 }
 
 /// An amount of money.

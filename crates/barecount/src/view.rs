@@ -9,7 +9,10 @@ use barecount_client::{
     words::{bytes, short},
 };
 use barecount_control::governance::{Explanation, explain};
-use barecount_model::run::{Attempt, RunState, TaskState, outcome::Staged};
+use barecount_model::{
+    run::{Attempt, RunState, TaskState, outcome::Staged},
+    untrusted::Reason,
+};
 use serde_json::json;
 
 use crate::{
@@ -66,6 +69,32 @@ fn text(run: &RunView) -> String {
             "evidence      {} entries in the ledger, up to entry {last} \
              (`barecount evidence verify`)\n",
             run.evidence.len()
+        ));
+    }
+    if let Some(reason) = &run.unchecked {
+        text.push_str(&format!("not checked   against the ledger: {reason}\n"));
+    }
+    text.push_str(&differences_text(run));
+    text
+}
+
+/// Where a run is not what was signed of it.
+fn differences_text(run: &RunView) -> String {
+    let mut text = String::new();
+    for difference in &run.differences {
+        let of = |side: &Option<Reason>| match side {
+            Some(side) => side.to_string(),
+            None => "nothing".to_owned(),
+        };
+        let entry = match difference.entry {
+            Some(entry) => format!("entry {entry}"),
+            None => "no entry".to_owned(),
+        };
+        text.push_str(&format!(
+            "NOT AS SIGNED {entry}, {}: signed {}, the store has {}\n",
+            difference.what,
+            of(&difference.signed),
+            of(&difference.stored)
         ));
     }
     text

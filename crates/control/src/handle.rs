@@ -4,7 +4,6 @@ mod approvals;
 mod ledger;
 
 use std::{
-    path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
 };
@@ -40,7 +39,7 @@ use crate::{
     reconcile::{Decision, Report},
     seat::Commands,
     shard::{Command, Verb},
-    store::{DeadLetter, OpenError, Store, lock::FolderLock},
+    store::{DeadLetter, OpenError, Sealing, Store, lock::FolderLock},
     told::{Fenced, Submission, Submitted, Update},
     writer::{self, Answer, Listeners, Writer},
 };
@@ -59,40 +58,27 @@ pub struct Control {
 }
 
 impl Control {
-    /// Opens a state folder and starts its writer. `updates` gets every durable change; `entries`
-    /// gets every ledger entry, in order, starting with those that no checkpoint covers yet.
-    ///
-    /// # Errors
-    /// See [`OpenError`].
-    pub fn open(
-        folder: &Path,
-        clock: Arc<dyn Clock>,
-        updates: mpsc::UnboundedSender<Update>,
-        entries: mpsc::UnboundedSender<Entries>,
-    ) -> Result<Self, OpenError> {
-        Self::open_held(FolderLock::take(folder)?, clock, updates, entries)
-    }
-
-    /// The same in a folder that is held already.
+    /// Opens a state folder that is held and starts its writer. `updates` gets every durable change;
+    /// `entries` gets every ledger entry, in order, starting with those that no checkpoint covers yet.
     ///
     /// # Errors
     /// See [`OpenError`]; the folder is given up then.
-    pub fn open_held(
-        lock: FolderLock,
+    pub fn open(
+        (lock, sealing): (FolderLock, Sealing),
         clock: Arc<dyn Clock>,
         updates: mpsc::UnboundedSender<Update>,
         entries: mpsc::UnboundedSender<Entries>,
     ) -> Result<Self, OpenError> {
-        Self::open_until(lock, clock, (updates, entries), None)
+        Self::open_until((lock, sealing), clock, (updates, entries), None)
     }
 
-    /// As [`Control::open_held`]; the process ends at the append that is named, as if it was killed
+    /// As [`Control::open`]; the process ends at the append that is named, as if it was killed
     /// there.
     ///
     /// # Errors
     /// See [`OpenError`]; the folder is given up then.
     pub fn open_until(
-        lock: FolderLock,
+        (lock, sealing): (FolderLock, Sealing),
         clock: Arc<dyn Clock>,
         (updates, entries): (
             mpsc::UnboundedSender<Update>,
@@ -101,7 +87,7 @@ impl Control {
         end: Option<EndAt>,
     ) -> Result<Self, OpenError> {
         let folder = &lock.folder().to_owned();
-        let store = Box::new(Store::open_held(lock)?);
+        let store = Box::new(Store::open(lock, sealing)?);
         let issuer = Issuer::open(folder).map_err(|source| OpenError::Folder {
             path: folder.to_owned(),
             source,

@@ -8,6 +8,8 @@
 
 mod state;
 
+use zeroize::Zeroizing;
+
 use crate::checkpoint::{CheckpointError, SignedCheckpoint};
 use crate::note::{NoteError, SigningKey, VerifierKey};
 use crate::proof::{self, ProofError, TileReader};
@@ -145,6 +147,12 @@ impl<B: Blobs, C: CheckpointStore> Integrator<B, C> {
     #[must_use]
     pub fn keys(&self) -> &[VerifierKey] {
         &self.trusted
+    }
+
+    /// A key for something else than checkpoints: see [`SigningKey::derive`].
+    #[must_use]
+    pub fn derived_key(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        self.key.derive(purpose)
     }
 
     /// Where the tiles are.

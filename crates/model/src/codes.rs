@@ -185,6 +185,8 @@ codes! {
     LEDGER_INVALID = "BC0903", "ledger does not verify", "The log is not what a trusted key signed.";
     RECORD_INVALID = "BC0904", "record does not fit its evidence", "A record that lies beside the ledger is not the one whose digest is in it.";
     LEDGER_OLDER = "BC0905", "ledger is older than what was signed", "The log lacks entries that were signed here, or has others in their place.";
+    JOURNAL_FOREIGN = "BC0906", "journal was changed", "What waits to be signed was not written by who holds the ledger's key, or nobody can tell.";
+    RUN_ALTERED = "BC0907", "run is not what was signed", "What the store has of a run differs from what the ledger has of it.";
 
     // BC10xx: secrets
     SECRETS_STORE = "BC1001", "secrets store cannot be used", "The encrypted store of secrets is damaged, exposed to others, or cannot be read or written.";

@@ -6,6 +6,7 @@
 //! payloads, secrets and personal data never enter. No statement is longer than an entry may be:
 //! what makes it so is [omitted](OMITTED), with its digest in its place.
 
+mod against;
 mod canonical;
 mod facts;
 mod fit;
@@ -28,6 +29,7 @@ use crate::{
 use self::facts::{
     AbandonmentFacts, Answer, AttemptFacts, Commit, EndOfRun, Refusal, Resumption, Submission,
 };
+pub use against::{Difference, Shown, differences};
 pub use facts::PlanText;
 pub use fit::{MAX_STATEMENT_BYTES, OMITTED};
 

@@ -25,6 +25,7 @@ pub mod plan;
 pub mod recipe;
 pub mod run;
 pub mod schema;
+pub mod seal;
 pub mod share;
 pub mod text;
 pub mod untrusted;

@@ -122,7 +122,7 @@ fn fetches(
         declared: [wanted.clone()].into(),
         lasts: SignedDuration::from_mins(5),
     };
-    let provider = Arc::new(EmbeddedStores::new(stores.to_owned(), Arc::new(key)));
+    let provider = Arc::new(EmbeddedStores::new(stores, Arc::new(key)));
     let gate = Gate::new(provider.clone(), Mutex::new(Vec::new()));
     measure("fetch", FETCHES, |_| {
         black_box(block_on(gate.fetch(&wanted, &scope, now))?);

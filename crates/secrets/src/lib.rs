@@ -40,6 +40,6 @@ pub use reference::{InvalidReference, Reference, Version};
 pub use seal::RandomError;
 pub use secret::{ReadError, Secret};
 pub use store::{
-    GetError, Limits, Listed, ListedVersion, MAX_NAMES, MAX_VALUE_BYTES, MIN_VALUE_BYTES, Rotation,
-    SetError, Store, StoreError,
+    GetError, Limits, Listed, ListedVersion, MAX_NAMES, MAX_VALUE_BYTES, MIN_VALUE_BYTES, Place,
+    Rotation, SetError, Store, StoreError,
 };

@@ -1,7 +1,6 @@
 //! Fetching secrets at run time, from whichever service has them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -12,7 +11,7 @@ use crate::access::{Access, AccessLog, NotRecorded, Scope, Verdict};
 use crate::key::KeySource;
 use crate::reference::Reference;
 use crate::secret::Secret;
-use crate::store::{GetError, Limits, Store, StoreError};
+use crate::store::{GetError, Limits, Place, Store, StoreError};
 
 /// A value for some time.
 #[derive(Debug)]
@@ -201,16 +200,16 @@ fn unavailable(reference: &Reference, source: StoreError) -> ProviderError {
 /// kept open.
 #[derive(Debug)]
 pub struct EmbeddedStores {
-    folder: PathBuf,
+    place: Place,
     keys: Arc<dyn KeySource>,
     opened: Mutex<BTreeMap<Name, Arc<EmbeddedProvider>>>,
 }
 
 impl EmbeddedStores {
-    /// Lends from the stores in `folder`, whose keys come from `keys`. Nothing is opened yet.
-    pub fn new(folder: PathBuf, keys: Arc<dyn KeySource>) -> Self {
+    /// Lends from the stores in a folder, whose keys come from `keys`. Nothing is opened yet.
+    pub fn new(place: impl Into<Place>, keys: Arc<dyn KeySource>) -> Self {
         Self {
-            folder,
+            place: place.into(),
             keys,
             opened: Mutex::default(),
         }
@@ -223,7 +222,7 @@ impl EmbeddedStores {
             return Ok(provider.clone());
         }
         let keys = Box::new(self.keys.clone());
-        let store = Store::open(&self.folder, tenant.clone(), keys, Limits::default())?;
+        let store = Store::open(self.place.clone(), tenant.clone(), keys, Limits::default())?;
         let provider = Arc::new(EmbeddedProvider::new(store));
         opened.insert(tenant.clone(), provider.clone());
         Ok(provider)

@@ -4,6 +4,7 @@
 
 mod error;
 mod format;
+mod mark;
 mod rotate;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,8 @@ use serde::Serialize;
 
 pub use error::{GetError, SetError, StoreError};
 use format::{At, Body, Entry, Header, MAX_FILE_BYTES, SlotRecord, VersionRecord};
+use mark::Mark;
+pub use mark::Place;
 pub use rotate::Rotation;
 
 use crate::disk::{self, Disk, LocalDisk, Stamp};
@@ -89,6 +92,7 @@ pub struct ListedVersion {
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
+    marks: Option<PathBuf>,
     tenant: Name,
     keys: Box<dyn KeySource>,
     limits: Limits,
@@ -117,7 +121,7 @@ struct Opened {
 }
 
 impl Store {
-    /// Makes an empty store for `tenant` in `folder`, which is made if it is missing.
+    /// Makes an empty store for `tenant` in a folder, which is made if it is missing.
     ///
     /// Dying half-way leaves no store, or an empty one.
     ///
@@ -125,19 +129,21 @@ impl Store {
     /// [`StoreError::Exists`]; [`StoreError::Exposed`] if others may use the folder;
     /// [`StoreError::Key`]; [`StoreError::Io`].
     pub fn create(
-        folder: &Path,
+        place: impl Into<Place>,
         tenant: Name,
         keys: Box<dyn KeySource>,
         limits: Limits,
         now: Timestamp,
     ) -> Result<Self, StoreError> {
+        let place = place.into();
+        let folder = &place.folder;
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(folder)
             .map_err(io_at("make", folder))?;
-        let store = Self::at(folder, tenant, keys, limits);
         check_private(folder)?;
+        let store = Self::at(place, tenant, keys, limits);
         let (slot, key) = store.keys.current(&[]).map_err(StoreError::Key)?;
         let root = KeyBytes::generate()?;
         let header = Header {
@@ -163,26 +169,27 @@ impl Store {
         }
     }
 
-    /// Opens the store of `tenant` in `folder`, and makes sure that its key is there and that
-    /// nobody changed it. Stretches the passphrase if there is one.
+    /// Opens the store of `tenant` in a folder, and makes sure that its key is there and that nobody
+    /// changed it or put an older copy in its place. Stretches the passphrase if there is one.
     ///
     /// # Errors
     /// [`StoreError::Missing`]; [`StoreError::WrongKey`]; [`StoreError::Damaged`] and whatever
     /// else keeps it from being used.
     pub fn open(
-        folder: &Path,
+        place: impl Into<Place>,
         tenant: Name,
         keys: Box<dyn KeySource>,
         limits: Limits,
     ) -> Result<Self, StoreError> {
-        let store = Self::at(folder, tenant, keys, limits);
+        let store = Self::at(place.into(), tenant, keys, limits);
         store.load()?;
         Ok(store)
     }
 
-    fn at(folder: &Path, tenant: Name, keys: Box<dyn KeySource>, limits: Limits) -> Self {
+    fn at(place: Place, tenant: Name, keys: Box<dyn KeySource>, limits: Limits) -> Self {
         Self {
-            path: folder.join(format!("{tenant}.secrets")),
+            path: place.folder.join(format!("{tenant}.secrets")),
+            marks: place.marks,
             tenant,
             keys,
             limits,
@@ -346,7 +353,7 @@ impl Store {
     }
 
     /// How often the store was changed. A number lower than one seen before means that somebody
-    /// put an old file in place; within a process that is refused.
+    /// put an old file in place, which is refused.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -394,7 +401,12 @@ impl Store {
         }
         let written = disk::replace(&*self.disk, &self.path, &bytes);
         self.state().opened = None;
-        written.map_err(io_at("write", &self.path))
+        written.map_err(io_at("write", &self.path))?;
+        // Dying before it leaves a store that is newer than its mark, until somebody reads it.
+        if let Some(mark) = self.mark(root) {
+            mark.keep(header.generation);
+        }
+        Ok(())
     }
 
     /// The store as it is on disk now, from memory if the file is the same.
@@ -426,6 +438,12 @@ impl Store {
         }
         let opened = Arc::new(self.read(file, stamp)?);
         let found = opened.header.generation;
+        let mark = self.mark(&opened.root);
+        let marked = mark.as_ref().map_or(Ok(0), Mark::seen)?;
+        if let Some(mark) = mark.filter(|_| found > marked) {
+            mark.keep(found);
+        }
+        let seen = seen.max(marked);
         if found < seen {
             return Err(StoreError::RolledBack {
                 path: self.path.clone(),
@@ -439,6 +457,10 @@ impl Store {
             state.opened = Some(opened.clone());
         }
         Ok(opened)
+    }
+
+    fn mark(&self, root: &KeyBytes) -> Option<Mark> {
+        Some(Mark::of(self.marks.as_deref()?, root))
     }
 
     fn read(&self, file: File, stamp: Stamp) -> Result<Opened, StoreError> {

@@ -6,8 +6,9 @@ use barecount_api::assignment::Event;
 use barecount_control::{Entries, desk::Memory};
 use barecount_model::{
     codes,
-    evidence::EvidenceKind,
+    evidence::{self, EvidenceKind, Shown},
     id::{RunId, TaskId},
+    plan::Plan,
     run::{
         Attempt, AttemptState, Run, Task, TaskState,
         outcome::{AttemptResult, Outcome},
@@ -227,8 +228,9 @@ impl Witness {
                 hold(new, || format!("{writer} was committed to {dataset} twice"))?;
             }
         }
-        memory.each_run(|run, _| {
+        memory.each_run(|run, plan| {
             self.recorded(run, &evidence)?;
+            self.as_signed(run, plan, &evidence)?;
             for (index, task) in run.tasks.iter().enumerate() {
                 let visible = outputs
                     .iter()
@@ -271,6 +273,32 @@ impl Witness {
             })?;
         }
         Ok(())
+    }
+
+    /// What was signed of a run can be told from what there is of it, member by member. What it
+    /// committed is not told here: tables have it.
+    fn as_signed(
+        &self,
+        run: &Run,
+        plan: &Plan,
+        evidence: &[(EvidenceKind, Option<RunId>)],
+    ) -> Holds {
+        let of_run = |(kind, of): &(EvidenceKind, Option<RunId>)| {
+            of.as_ref() == Some(&run.id) && *kind != EvidenceKind::Commit
+        };
+        let entries = (0..).zip(&self.ledger).zip(evidence);
+        let of_run = entries.filter(|(_, what)| of_run(what));
+        let statements = of_run.map(|((index, bytes), _)| (index, &**bytes));
+        let shown = Shown {
+            run,
+            plan,
+            outputs: &[],
+        };
+        let differences = evidence::differences(shown, statements, true);
+        let differences = differences.map_err(|error| error.to_string())?;
+        hold(differences.is_empty(), || {
+            format!("{} is not what was signed: {differences:#?}", run.id)
+        })
     }
 
     /// Every run has its evidence: once, and in order.

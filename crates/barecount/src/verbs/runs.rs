@@ -4,7 +4,11 @@ mod ending;
 mod records;
 
 use barecount_api::{page::PageRequest, run::Log};
-use barecount_client::{client::Runs as _, failure::Failure};
+use barecount_client::{
+    client::Runs as _,
+    failure::{Failure, Status},
+};
+use barecount_model::codes;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -77,7 +81,7 @@ impl Runs {
     pub(crate) fn execute(self, global: &Global, printer: &Printer) -> Result<(), Failure> {
         match self {
             Self::Ls { of, limit } => list(global, printer, &of, limit),
-            Self::Show { run } => view::print(&global.client().show(&run)?, printer),
+            Self::Show { run } => show(global, printer, &run),
             Self::Cancel(verb) => verb.execute(global, printer),
             Self::Abandon(verb) => verb.execute(global, printer),
             Self::Logs { run, stage, raw } => logs(global, printer, &run, stage.as_deref(), raw),
@@ -85,6 +89,21 @@ impl Runs {
             Self::Accesses(which) => records::print_accesses(which, global, printer),
         }
     }
+}
+
+fn show(global: &Global, printer: &Printer, run: &str) -> Result<(), Failure> {
+    let run = global.client().show(run)?;
+    view::print(&run, printer)?;
+    if run.differences.is_empty() {
+        return Ok(());
+    }
+    let what = format!("run {} is not what was signed of it", run.id);
+    Err(Failure::new(Status::Unverified, what)
+        .with_code(codes::RUN_ALTERED.id)
+        .with_help(
+            "What was signed stands: `barecount evidence show ENTRY` prints it. Put back the newest \
+             copy of the state folder.",
+        ))
 }
 
 fn list(global: &Global, printer: &Printer, of: &OfTenant, limit: u32) -> Result<(), Failure> {

@@ -9,6 +9,7 @@ pub mod attempt;
 pub mod check;
 pub(crate) mod data;
 pub mod export;
+pub(crate) mod run;
 #[cfg(test)]
 mod tests;
 

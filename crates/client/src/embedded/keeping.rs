@@ -111,12 +111,8 @@ impl Keeping {
 
     fn open(&self, tenant: &Name) -> Result<Store, StoreError> {
         let keys = Box::new(self.location.key.source());
-        Store::open(
-            &self.location.store,
-            tenant.clone(),
-            keys,
-            Limits::default(),
-        )
+        let place = self.location.store.clone();
+        Store::open(place, tenant.clone(), keys, Limits::default())
     }
 
     /// Keeps what is read as the newest version of a secret.
@@ -149,8 +145,8 @@ impl Keeping {
             make_key(path, reporter)?;
         }
         let keys = Box::new(self.location.key.source());
-        let (folder, now) = (&self.location.store, Timestamp::now());
-        let made = Store::create(folder, tenant.clone(), keys, Limits::default(), now);
+        let (place, now) = (self.location.store.clone(), Timestamp::now());
+        let made = Store::create(place, tenant.clone(), keys, Limits::default(), now);
         match made {
             // Somebody else was faster.
             Err(StoreError::Exists { .. }) => self.open(&tenant).map_err(store_failure),
@@ -160,7 +156,7 @@ impl Keeping {
 
     /// The tenants that have a store.
     fn tenants(&self) -> Result<Vec<Name>, Failure> {
-        let folder = &self.location.store;
+        let folder = &self.location.store.folder;
         let unreadable = |error: std::io::Error| {
             let what = format!("the folder {} cannot be read", folder.display());
             Failure::new(Status::Unavailable, what)
@@ -192,7 +188,10 @@ impl Keeping {
     ) -> Result<Vec<(Name, Rotation)>, Failure> {
         let tenants = self.tenants()?;
         if tenants.is_empty() {
-            let what = format!("there is no store in {}", self.location.store.display());
+            let what = format!(
+                "there is no store in {}",
+                self.location.store.folder.display()
+            );
             return Err(Failure::new(Status::NotFound, what)
                 .with_code("BC1002")
                 .with_help("`barecount secrets set` makes one."));
@@ -202,8 +201,8 @@ impl Keeping {
         let (keys, former) = self.next_key(to, reporter)?;
         let mut rotations = Vec::new();
         for tenant in tenants {
-            let (folder, keys) = (&self.location.store, Box::new(keys.clone()));
-            let store = Store::open(folder, tenant.clone(), keys, Limits::default());
+            let (place, keys) = (self.location.store.clone(), Box::new(keys.clone()));
+            let store = Store::open(place, tenant.clone(), keys, Limits::default());
             let rotated = store.and_then(|store| store.rotate(Timestamp::now()));
             rotations.push((tenant, rotated.map_err(store_failure)?));
         }
@@ -257,7 +256,7 @@ impl Keeping {
 
     /// Held while keys are changed; given back by the system if the process dies.
     fn lock(&self) -> Result<std::fs::File, Failure> {
-        let path = self.location.store.join("rotation.lock");
+        let path = self.location.store.folder.join("rotation.lock");
         let locked = std::fs::File::options()
             .create(true)
             .truncate(false)

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use barecount_control::store::{OpenError, Store, lock::FolderLock, reader::Reader};
+use barecount_control::store::{self, OpenError, lock::FolderLock, reader::Reader};
 use barecount_dataset::{
     disk::{Disk, LocalDisk},
     layout::OlderLayout,
@@ -52,11 +52,11 @@ pub(crate) fn bring_held_up_to_date(lock: FolderLock) -> Result<FolderLock, Fail
         return Ok(lock);
     }
     // Held until all is moved. Dying before that is found by the next one who comes here.
-    let store = Store::open_held(lock).map_err(|error| open_failure(&error))?;
+    store::bring_up_to_date(&lock).map_err(|error| open_failure(&error))?;
     if let Some(older) = older(state)? {
         move_tables(state, older)?;
     }
-    Ok(store.close())
+    Ok(lock)
 }
 
 fn move_tables(state: &Path, older: OlderLayout) -> Result<(), Failure> {
@@ -88,7 +88,7 @@ pub(crate) fn give(state: &Path, table: &DatasetName, tenant: &Tenant) -> Result
             .with_help("`barecount outputs ls` shows whose each dataset is."));
     }
     {
-        let _store = Store::open(state).map_err(|error| open_failure(&error))?;
+        let _lock = FolderLock::take(state).map_err(|error| open_failure(&error))?;
         let mut given = given(state)?;
         given.insert(table.to_string(), tenant.to_string());
         let bytes = serde_json::to_vec(&given).map_err(|error| moving(&error))?;

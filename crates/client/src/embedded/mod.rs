@@ -46,7 +46,7 @@ mod recorder;
 mod records;
 mod run;
 mod runners;
-mod runs;
+pub(crate) mod runs;
 mod schema;
 pub(crate) mod script;
 mod secrets;
@@ -73,14 +73,16 @@ use barecount_control::{
     Control, EndAt, Entries, Update,
     clock::{Clock, SystemClock},
     reconcile::{Caps, Reconciler},
-    store::{OpenError, lock::FolderLock},
+    store::{OpenError, Sealing, StoreError, lock::FolderLock},
 };
 use barecount_dataset::table::StateTables;
 use barecount_model::{
+    codes,
     environment::Environment,
     id::RunId,
     plan::{Plan, StagePlan},
     run::{Run, TaskState},
+    seal::SealKey,
     text::SecretName,
 };
 use barecount_runner::{Recovered, launch::AttemptToken};
@@ -209,11 +211,13 @@ impl Platform {
         let (updates_tx, mut updates) = mpsc::unbounded_channel();
         let (entries_tx, entries) = mpsc::unbounded_channel();
         let lock = layout::bring_held_up_to_date(lock)?;
-        let opened = Control::open_until(lock, clock.clone(), (updates_tx, entries_tx), end_at()?);
+        let ledger = OpenLedger::open(state, found)?;
+        let held = (lock, ledger.sealing());
+        let opened = Control::open_until(held, clock.clone(), (updates_tx, entries_tx), end_at()?);
         let control = opened.map_err(|error| open_failure(&error))?;
         let working = working(state)?;
         let folders = StagingFolders::new(state);
-        let ledger = ledger(state, found.signing_key().as_deref(), &control, entries)?;
+        let ledger = ledger.start(&control, entries)?;
         let artifacts = artifacts(state)?;
         let (gate, runners) = runners(launcher, state, found, reporter).await?;
         sweep(&folders, &runners, &mut updates, reporter).await?;
@@ -388,32 +392,58 @@ fn datasets(
     (data, answers)
 }
 
-/// Opens the ledger and integrates what the control plane queues.
-fn ledger(
-    state: &Path,
-    signing_key: Option<&Path>,
-    control: &Control,
-    entries: mpsc::UnboundedReceiver<Entries>,
-) -> Result<watch::Receiver<Progress>, Failure> {
-    let key_file = ledger::key_file(state, signing_key)?;
-    ledger::refuse_open_key(&key_file)?;
-    let log = ledger::open(state, &key_file).map_err(|error| {
-        let (code, help) = error.code_and_help();
-        Failure::from_error(Status::Unavailable, &error)
-            .with_code(code)
-            .with_help(help)
-    })?;
-    let mark = HighWater::of(state);
-    if mark.is_none() {
-        tracing::warn!(
-            "there is no folder for this user's keys: it would not be noticed if the state folder \
-             were put back to an older copy; set HOME"
-        );
-    }
-    let runtime = tokio::runtime::Handle::current();
-    ledger::spawn(log, mark, control.ledger_port(), entries, runtime)
-        .map_err(|error| unusable("the ledger's thread cannot be started", &error))
+/// A ledger that is open, and held against what was signed before.
+pub(crate) struct OpenLedger {
+    log: ledger::Log,
+    mark: Option<HighWater>,
 }
+
+impl OpenLedger {
+    /// Opens the ledger of a state folder, with the key of the environment or of the user.
+    ///
+    /// # Errors
+    /// If the key cannot be used, or the ledger is not the one that was signed.
+    pub(crate) fn open(state: &Path, found: &Found) -> Result<Self, Failure> {
+        let key_file = ledger::key_file(state, found.signing_key().as_deref())?;
+        ledger::refuse_open_key(&key_file)?;
+        let log = ledger::open(state, &key_file).map_err(|error| {
+            let (code, help) = error.code_and_help();
+            Failure::from_error(Status::Unavailable, &error)
+                .with_code(code)
+                .with_help(help)
+        })?;
+        let mark = HighWater::of(state);
+        if mark.is_none() {
+            tracing::warn!(
+                "there is no folder for this user's keys: it would not be noticed if the state \
+                 folder were put back to an older copy; set HOME"
+            );
+        }
+        Ok(Self { log, mark })
+    }
+
+    /// What tells the entries that wait for this ledger from any that somebody else put there.
+    pub(crate) fn sealing(&self) -> Sealing {
+        Sealing::new(SealKey::new(self.log.derived_key(SEALS)), self.log.size())
+    }
+
+    /// Integrates what the control plane queues.
+    ///
+    /// # Errors
+    /// If there can be no thread for it.
+    pub(crate) fn start(
+        self,
+        control: &Control,
+        entries: mpsc::UnboundedReceiver<Entries>,
+    ) -> Result<watch::Receiver<Progress>, Failure> {
+        let runtime = tokio::runtime::Handle::current();
+        ledger::spawn(self.log, self.mark, control.ledger_port(), entries, runtime)
+            .map_err(|error| unusable("the ledger's thread cannot be started", &error))
+    }
+}
+
+/// What the key of a journal's seals is derived for.
+const SEALS: &str = "barecount journal seals v1";
 
 /// Removes the staging folders that are not needed any more, and tells of what cannot be removed.
 async fn sweep(
@@ -498,7 +528,16 @@ pub(crate) fn open_failure(error: &OpenError) -> Failure {
             "Any `barecount run`, or `barecount runs ls` where no run is under way, brings it up to \
              date; nothing of it is lost.",
         ),
-        OpenError::Unreadable { .. } => failure.with_code("BC0802"),
+        OpenError::Unreadable { source, .. } => match **source {
+            StoreError::Foreign { .. } => failure.with_code(codes::JOURNAL_FOREIGN.id).with_help(
+                "Nothing of it is signed. Find out who can write this folder, and put back a copy \
+                 of it from before.",
+            ),
+            StoreError::Unsigned { .. } => failure.with_code(codes::JOURNAL_FOREIGN.id).with_help(
+                "Any command of the program that wrote it signs them; then this one goes on.",
+            ),
+            _ => failure.with_code("BC0802"),
+        },
     }
 }
 

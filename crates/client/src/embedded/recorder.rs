@@ -5,7 +5,7 @@ use std::sync::Arc;
 use barecount_control::{Control, clock::SystemClock, store::lock::FolderLock};
 use tokio::sync::{mpsc, watch};
 
-use super::{ledger::Progress, open_failure, unusable};
+use super::{OpenLedger, ledger::Progress, open_failure, unusable};
 use crate::{
     environment::Found,
     failure::{Failure, Status},
@@ -31,10 +31,12 @@ impl Recorder {
         let (updates, _) = mpsc::unbounded_channel();
         let (entries_in, entries) = mpsc::unbounded_channel();
         let lock = super::layout::bring_held_up_to_date(lock)?;
-        let control = Control::open_held(lock, Arc::new(SystemClock), updates, entries_in)
-            .map_err(|error| open_failure(&error))?;
         rules::bind(state, found)?;
-        let ledger = super::ledger(state, found.signing_key().as_deref(), &control, entries)?;
+        let ledger = OpenLedger::open(state, found)?;
+        let held = (lock, ledger.sealing());
+        let control = Control::open(held, Arc::new(SystemClock), updates, entries_in)
+            .map_err(|error| open_failure(&error))?;
+        let ledger = ledger.start(&control, entries)?;
         let recorder = Self { control, ledger };
         // What is held against the ledger has to be in it.
         signed(&recorder.control, recorder.ledger.clone()).await?;

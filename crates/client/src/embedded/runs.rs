@@ -27,6 +27,7 @@ use crate::{
     client::Runs,
     details::{self, attempt},
     failure::{Failure, Status},
+    log::Log as Ledger,
     reporter::Reporter,
     state,
 };
@@ -60,7 +61,12 @@ impl Runs for Embedded {
             evidence: &evidence.map_err(state::store_failure)?,
             interrupted: is_interrupted(&run, self.worker()?.as_ref()),
         };
-        Ok(found.view(&run, &plan))
+        let mut view = found.view(&run, &plan);
+        match Ledger::open(self).and_then(|log| details::run::hold(&log, (&run, &plan), &found)) {
+            Ok(differences) => view.differences = differences,
+            Err(failure) => view.unchecked = Some(failure.problem().detail.raw().into()),
+        }
+        Ok(view)
     }
 
     fn logs(&self, run: &str, stage: Option<&str>) -> Result<Vec<Log>, Failure> {
@@ -176,9 +182,9 @@ pub(super) fn stage_of<'a>(run: &Run, stage: Option<&'a str>) -> Result<Option<&
 }
 
 /// What the store has of a run beside itself.
-struct Found<'a> {
-    outputs: &'a [OutputVersion],
-    evidence: &'a [LedgerEntry],
+pub(crate) struct Found<'a> {
+    pub(crate) outputs: &'a [OutputVersion],
+    pub(crate) evidence: &'a [LedgerEntry],
     interrupted: bool,
 }
 
@@ -212,6 +218,8 @@ impl Found<'_> {
             },
             evidence: self.evidence.iter().map(entry).collect(),
             tree_size: self.evidence.iter().map(|entry| entry.index + 1).max(),
+            differences: Vec::new(),
+            unchecked: None,
         }
     }
 

@@ -11,7 +11,7 @@ use barecount_model::{
     text::{Name, SecretName},
 };
 use barecount_secrets::{
-    Argon2Cost, EmbeddedStores, KeyFile, KeySource, Limits, MemoryFolder, PassphraseFile,
+    Argon2Cost, EmbeddedStores, KeyFile, KeySource, Limits, MemoryFolder, PassphraseFile, Place,
     Reference, Secret, Store,
 };
 
@@ -28,8 +28,8 @@ const MEMORY: &str = "/dev/shm";
 /// Where an environment's secrets are.
 #[derive(Debug, Clone)]
 pub(crate) struct Location {
-    /// The folder of the stores; ciphertext alone.
-    pub store: PathBuf,
+    /// The folder of the stores, and that of how far each had come, beside the user's keys.
+    pub store: Place,
     /// What they are encrypted under.
     pub key: KeyPlace,
     /// Where attempts find theirs.
@@ -65,7 +65,10 @@ pub(crate) fn locate(found: &Found, state: &Path) -> Result<Option<Location>, Fa
         (None, None) => KeyPlace::File(ledger::user_key(state, "secrets-key")?),
     };
     Ok(Some(Location {
-        store: store.as_ref().map_or_else(|| state.join("secrets"), path),
+        store: Place {
+            folder: store.as_ref().map_or_else(|| state.join("secrets"), path),
+            marks: ledger::user_folder().map(|folder| folder.join("keys")),
+        },
         key,
         memory: memory.as_ref().map_or_else(|| MEMORY.into(), path),
     }))
@@ -106,7 +109,7 @@ pub(super) fn of_environment(
             ))
     };
     let keys = Box::new(location.key.source());
-    let store = Store::open(&location.store, tenant, keys, Limits::default())
+    let store = Store::open(location.store, tenant, keys, Limits::default())
         .map_err(|error| failed(&error))?;
     let (_, value) = store
         .get(&Reference::current(name.clone()))

@@ -41,7 +41,12 @@ impl State {
     fn open(folder: &Path) -> Result<Self, Failure> {
         let (updates_in, updates) = mpsc::unbounded_channel();
         let (entries_in, entries) = mpsc::unbounded_channel();
-        let control = Control::open(folder, Arc::new(SystemClock), updates_in, entries_in)?;
+        let control = Control::open(
+            crate::held(folder)?,
+            Arc::new(SystemClock),
+            updates_in,
+            entries_in,
+        )?;
         Ok(Self {
             control,
             updates,

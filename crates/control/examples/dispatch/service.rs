@@ -70,7 +70,12 @@ impl Service {
         let (entries_in, entries) = mpsc::unbounded_channel();
         let state = folder.join("state");
         std::fs::create_dir(&state)?;
-        let control = Control::open(&state, Arc::new(SystemClock), updates_in, entries_in)?;
+        let control = Control::open(
+            crate::held(&state)?,
+            Arc::new(SystemClock),
+            updates_in,
+            entries_in,
+        )?;
         // What follows from a change is done by whoever submitted the run, who is told as well.
         tokio::spawn(async move { while updates.recv().await.is_some() {} });
         let integrated = integrate(folder, control.ledger_port(), entries)?;

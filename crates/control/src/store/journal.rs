@@ -1,8 +1,8 @@
 //! The journal of a state folder: a file of its own, so that nothing that is written beside it is
 //! waited for.
 //!
-//! One row is one batch, under its place; it is written once and never changed. Its record is packed:
-//! what runs of one pipeline say of themselves is mostly the same. The rows that the
+//! One row is one batch, under its place; it is written once, sealed and never changed. Its record is
+//! packed: what runs of one pipeline say of themselves is mostly the same. The rows that the
 //! tables of the store and the ledger have taken over durably are removed, but for the newest, which
 //! says where the journal stands.
 
@@ -10,14 +10,17 @@ use std::path::Path;
 
 use rusqlite::{Connection, Params, Transaction, TransactionBehavior, params};
 
-use super::{OpenError, StoreError, failed, looking};
+use super::{
+    OpenError, StoreError, failed, looking,
+    seal::{Sealed, Sealing},
+};
 use crate::journal::{Position, record::Unreadable};
 
 /// The journal's file inside a state folder.
 pub(super) const FILE: &str = "journal.sqlite";
 
-/// 2: records are packed. Those of 1 are read still.
-const FORMAT: u32 = 2;
+/// 2: records are packed; those of 1 are read still. 3: batches are sealed.
+const FORMAT: u32 = 3;
 /// What a packed record begins with, which no layout of a record does.
 const PACKED: u8 = 0;
 /// Bytes that a packed one can hold for each of its own at most.
@@ -35,7 +38,8 @@ const TABLES: &str = "
         epoch       INTEGER NOT NULL,
         first_entry INTEGER NOT NULL,
         entries     INTEGER NOT NULL,
-        record      BLOB NOT NULL
+        record      BLOB NOT NULL,
+        seal        BLOB
     );
 ";
 
@@ -59,6 +63,7 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Journal {
     connection: Connection,
+    sealing: Sealing,
 }
 
 /// The reading side.
@@ -69,8 +74,12 @@ pub(super) struct Tail {
 
 impl Journal {
     /// Opens a state folder's journal, and takes it over; begins one where there is none.
+    ///
+    /// # Errors
+    /// Nothing is changed of one with a batch that somebody else put there.
     pub(super) fn open(
         folder: &Path,
+        sealing: Sealing,
         begin: impl FnOnce() -> Result<Beginning, StoreError>,
     ) -> Result<Self, OpenError> {
         let path = folder.join(FILE);
@@ -93,22 +102,27 @@ impl Journal {
                 known: FORMAT,
             });
         }
-        if found == 1 {
-            connection
-                .pragma_update(None, "user_version", FORMAT)
-                .map_err(database)?;
-        }
-        if found == 0 {
-            let beginning = begin().map_err(|source| OpenError::Unreadable {
-                path: folder.to_owned(),
-                source: Box::new(source),
-            })?;
-            make(&mut connection, &beginning).map_err(database)?;
+        let unreadable = |source| OpenError::Unreadable {
+            path: folder.to_owned(),
+            source: Box::new(source),
+        };
+        match found {
+            0 => {
+                let beginning = begin().map_err(unreadable)?;
+                let end = beginning.first_entry + beginning.entries;
+                all_signed(beginning.entries, end, &sealing).map_err(unreadable)?;
+                make(&mut connection, &beginning, &sealing).map_err(database)?;
+            }
+            FORMAT => check(&connection, &sealing).map_err(unreadable)?,
+            _ => seal_older(&mut connection, &sealing).map_err(unreadable)?,
         }
         connection
             .execute("UPDATE owner SET epoch = epoch + 1", [])
             .map_err(database)?;
-        Ok(Self { connection })
+        Ok(Self {
+            connection,
+            sealing,
+        })
     }
 
     /// Writes a batch's record, at its position and with what it adds to the ledger, in a transaction
@@ -123,11 +137,19 @@ impl Journal {
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed("begin a transaction"))?;
         let record = pack(record);
-        let row = params![position.seq, position.epoch, first_entry, entries, record];
+        let Position { seq, epoch } = position;
+        let seal = self.sealing.seal(Sealed {
+            seq,
+            epoch,
+            first_entry,
+            entries,
+            record: &record,
+        });
+        let row = params![seq, epoch, first_entry, entries, record, seal];
         let written = transaction
             .prepare_cached(
-                "INSERT OR IGNORE INTO journal (seq, epoch, first_entry, entries, record)
-                 SELECT ?1, ?2, ?3, ?4, ?5 FROM owner
+                "INSERT OR IGNORE INTO journal (seq, epoch, first_entry, entries, record, seal)
+                 SELECT ?1, ?2, ?3, ?4, ?5, ?6 FROM owner
                  WHERE epoch = ?2 AND (SELECT max(seq) FROM journal) = ?1 - 1",
             )
             .and_then(|mut insert| insert.execute(row))
@@ -280,7 +302,88 @@ fn unpack(kept: Vec<u8>) -> Result<Vec<u8>, Unreadable> {
     whole.ok_or(Unreadable::Packed)
 }
 
-fn make(connection: &mut Connection, beginning: &Beginning) -> rusqlite::Result<()> {
+/// Holds each batch against its seal.
+fn check(connection: &Connection, sealing: &Sealing) -> Result<(), StoreError> {
+    let read = || failed("check the journal");
+    let mut query = connection
+        .prepare("SELECT seq, epoch, first_entry, entries, record, seal FROM journal ORDER BY seq")
+        .map_err(read())?;
+    let mut rows = query.query([]).map_err(read())?;
+    while let Some(row) = rows.next().map_err(read())? {
+        let batch = sealed(row).map_err(read())?;
+        let seal = row.get_ref(5).map_err(read())?;
+        let seal = seal.as_blob_or_null().ok().flatten().unwrap_or_default();
+        if !sealing.holds(batch, seal) {
+            return Err(StoreError::Foreign { batch: batch.seq });
+        }
+    }
+    Ok(())
+}
+
+/// A batch of a row that begins with its columns.
+fn sealed<'r>(row: &'r rusqlite::Row<'_>) -> rusqlite::Result<Sealed<'r>> {
+    Ok(Sealed {
+        seq: row.get(0)?,
+        epoch: row.get(1)?,
+        first_entry: row.get(2)?,
+        entries: row.get(3)?,
+        record: row.get_ref(4)?.as_blob()?,
+    })
+}
+
+/// Seals what an older program wrote, none of which is to be signed still: for that somebody would only
+/// have to say that an older program wrote it.
+fn seal_older(connection: &mut Connection, sealing: &Sealing) -> Result<(), StoreError> {
+    let change = || failed("seal the journal");
+    let transaction = connection.transaction().map_err(change())?;
+    let (entries, end) = transaction
+        .query_row(
+            "SELECT coalesce(sum(entries), 0), coalesce(max(first_entry + entries), 0) FROM journal",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .map_err(change())?;
+    all_signed(entries, end, sealing)?;
+    transaction
+        .execute_batch("ALTER TABLE journal ADD COLUMN seal BLOB")
+        .map_err(change())?;
+    seal_all(&transaction, sealing).map_err(change())?;
+    transaction
+        .pragma_update(None, "user_version", FORMAT)
+        .and_then(|()| transaction.commit())
+        .map_err(change())
+}
+
+/// Whether none of so many entries up to `end`, of which nobody can tell who wrote them, is still to
+/// be signed.
+fn all_signed(entries: u64, end: u64, sealing: &Sealing) -> Result<(), StoreError> {
+    match end.saturating_sub(sealing.signed()).min(entries) {
+        0 => Ok(()),
+        entries => Err(StoreError::Unsigned { entries }),
+    }
+}
+
+fn seal_all(connection: &Connection, sealing: &Sealing) -> rusqlite::Result<()> {
+    let mut query =
+        connection.prepare("SELECT seq, epoch, first_entry, entries, record FROM journal")?;
+    let mut rows = query.query([])?;
+    let mut seals: Vec<(u64, [u8; 32])> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let batch = sealed(row)?;
+        seals.push((batch.seq, sealing.seal(batch)));
+    }
+    let mut update = connection.prepare("UPDATE journal SET seal = ?2 WHERE seq = ?1")?;
+    for (seq, seal) in seals {
+        update.execute(params![seq, seal])?;
+    }
+    Ok(())
+}
+
+fn make(
+    connection: &mut Connection,
+    beginning: &Beginning,
+    sealing: &Sealing,
+) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(TABLES)?;
     let Beginning {
@@ -297,6 +400,7 @@ fn make(connection: &mut Connection, beginning: &Beginning) -> rusqlite::Result<
         "INSERT INTO journal (seq, epoch, first_entry, entries, record) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![position.seq, position.epoch, first_entry, entries, pack(record)],
     )?;
+    seal_all(&transaction, sealing)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
     transaction.commit()
 }

@@ -13,6 +13,7 @@ pub mod lock;
 mod looking;
 pub mod reader;
 mod rows;
+mod seal;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -37,6 +38,7 @@ use crate::{
     journal::{Appended, Batch, Entry, Position, Storage, Stored, record},
 };
 pub use rows::{DeadLetter, LedgerEntry, OutputVersion, StoredDeadLetter};
+pub use seal::Sealing;
 
 /// The store's file inside a state folder.
 pub const FILE: &str = "control.sqlite";
@@ -114,6 +116,22 @@ pub enum StoreError {
     /// A record of the journal does not hold what this program wrote.
     #[error("a record of the journal is damaged")]
     Record(#[from] record::Unreadable),
+    /// A batch of the journal that this program did not write.
+    #[error(
+        "batch {batch} of the journal was not written by who holds the key of this folder's ledger"
+    )]
+    Foreign {
+        /// Its number.
+        batch: u64,
+    },
+    /// A journal from before batches were sealed, with entries that nobody can tell the writer of.
+    #[error(
+        "the journal was written by an older program, and {entries} of its entries are not signed yet"
+    )]
+    Unsigned {
+        /// How many.
+        entries: u64,
+    },
     /// The journal is older than the tables that follow from it: one of the two was put back.
     #[error("the journal ends with batch {journal}, and the tables show batch {tables}")]
     Behind {
@@ -146,7 +164,7 @@ pub struct Store {
     places: VecDeque<Place>,
     /// The ledger's length under a durable checkpoint, as far as it is known.
     integrated: u64,
-    lock: FolderLock,
+    _lock: FolderLock,
 }
 
 /// Plans known to be durable at most.
@@ -156,22 +174,14 @@ const PLANS: usize = 4096;
 const TRIMMED: usize = 64;
 
 impl Store {
-    /// Opens the state folder's store for writing, and makes both if absent.
-    ///
-    /// # Errors
-    /// See [`OpenError`].
-    pub fn open(folder: &Path) -> Result<Self, OpenError> {
-        Self::open_held(FolderLock::take(folder)?)
-    }
-
-    /// The same in a folder that is held already.
+    /// Opens the store of a state folder that is held for writing, and makes it if absent.
     ///
     /// # Errors
     /// See [`OpenError`]; the folder is given up then.
-    pub fn open_held(lock: FolderLock) -> Result<Self, OpenError> {
+    pub fn open(lock: FolderLock, sealing: Sealing) -> Result<Self, OpenError> {
         let folder = lock.folder();
         let tables = tables(folder)?;
-        let journal = Journal::open(folder, || beginning(&tables))?;
+        let journal = Journal::open(folder, sealing, || beginning(&tables))?;
         let unreadable = |source| OpenError::Unreadable {
             path: folder.to_owned(),
             source: Box::new(source),
@@ -207,13 +217,8 @@ impl Store {
             plans: HashSet::new(),
             places,
             integrated: 0,
-            lock,
+            _lock: lock,
         })
-    }
-
-    /// Closes the store, and goes on holding the folder.
-    pub fn close(self) -> FolderLock {
-        self.lock
     }
 
     /// Writes a batch's record.
@@ -355,6 +360,14 @@ impl Storage for Store {
         self.forget(removed);
         Ok(())
     }
+}
+
+/// Brings the tables of a state folder that is held to the format that this program reads.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn bring_up_to_date(lock: &FolderLock) -> Result<(), OpenError> {
+    tables(lock.folder()).map(drop)
 }
 
 /// Makes the tables of a state folder, or brings them up to date.

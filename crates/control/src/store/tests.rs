@@ -1,14 +1,29 @@
 //! One SQLite file: who may write it, and what it keeps for the ledger.
 
 mod outcomes;
+mod sealed;
 
 use std::{fs, path::Path};
 
+use barecount_model::seal::SealKey;
 use rusqlite::{Connection, params};
 
 use super::*;
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+/// Seals of a journal, of which so many entries are signed.
+pub(super) fn sealing(signed: u64) -> Sealing {
+    Sealing::new(SealKey::new([7; 32].into()), signed)
+}
+
+pub(super) fn open(folder: &Path) -> Result<Store, OpenError> {
+    open_signed(folder, 0)
+}
+
+fn open_signed(folder: &Path, signed: u64) -> Result<Store, OpenError> {
+    Store::open(FolderLock::take(folder)?, sealing(signed))
+}
 
 /// The batch after `position`, with these facts for the ledger.
 fn batch_after(position: Position, first_entry: u64, facts: &[&str]) -> Batch {
@@ -41,12 +56,12 @@ fn queued(store: &Store) -> Result<Vec<Piece>, StoreError> {
 #[test]
 fn who_opened_the_file_first_writes_nothing_once_another_has_taken_it_over() -> TestResult {
     let folder = tempfile::tempdir()?;
-    let mut older = Store::open(folder.path())?;
+    let mut older = open(folder.path())?;
     let of_older = older.position()?;
     // Its lock is gone, as where a file system has none on folders and somebody removes the file.
     let elsewhere = tempfile::tempdir()?;
-    older.lock = FolderLock::take(elsewhere.path())?;
-    let mut newer = Store::open(folder.path())?;
+    older._lock = FolderLock::take(elsewhere.path())?;
+    let mut newer = open(folder.path())?;
     let of_newer = newer.position()?;
     assert_eq!(of_newer.epoch, of_older.epoch + 1);
 
@@ -70,7 +85,7 @@ fn who_opened_the_file_first_writes_nothing_once_another_has_taken_it_over() -> 
 #[test]
 fn a_batch_is_written_once() -> TestResult {
     let folder = tempfile::tempdir()?;
-    let mut store = Store::open(folder.path())?;
+    let mut store = open(folder.path())?;
     let batch = batch_after(store.position()?, 0, &["a"]);
     assert!(matches!(store.append(&batch), Appended::Done));
     assert!(matches!(store.append(&batch), Appended::Fenced));
@@ -84,7 +99,7 @@ fn the_journal_keeps_what_the_ledger_has_not_taken_over() -> TestResult {
     let facts: [&[&str]; 3] = [&["a\n", "", "ccc"], &["d"], &[]];
     let bytes = |facts: &[&str]| facts.iter().map(|fact| fact.as_bytes().to_vec()).collect();
     let all: [Piece; 2] = [(0, bytes(facts[0])), (3, bytes(facts[1]))];
-    let mut store = Store::open(folder.path())?;
+    let mut store = open(folder.path())?;
     let mut first = 0;
     for facts in facts {
         let batch = batch_after(store.position()?, first, facts);
@@ -94,15 +109,15 @@ fn the_journal_keeps_what_the_ledger_has_not_taken_over() -> TestResult {
     assert_eq!(queued(&store)?, all);
     store.end(Some(2))?;
     drop(store);
-    let mut store = Store::open(folder.path())?;
+    let mut store = open(folder.path())?;
     assert_eq!(queued(&store)?, all, "a batch is kept for its last entry");
     store.end(Some(3))?;
     drop(store);
-    let mut store = Store::open(folder.path())?;
+    let mut store = open(folder.path())?;
     assert_eq!(queued(&store)?, all[1..]);
     store.end(Some(4))?;
     drop(store);
-    let store = Store::open(folder.path())?;
+    let store = open(folder.path())?;
     assert_eq!(queued(&store)?, []);
     assert_eq!(store.next_entry()?, 4);
     assert_eq!(store.position()?.seq, 3);
@@ -112,7 +127,7 @@ fn the_journal_keeps_what_the_ledger_has_not_taken_over() -> TestResult {
 #[test]
 fn records_that_an_older_program_wrote_are_read_and_its_journal_gone_on_with() -> TestResult {
     let folder = tempfile::tempdir()?;
-    let mut store = Store::open(folder.path())?;
+    let mut store = open(folder.path())?;
     let batch = batch_after(store.position()?, 0, &["older"]);
     assert!(matches!(store.append(&batch), Appended::Done));
     drop(store);
@@ -122,10 +137,10 @@ fn records_that_an_older_program_wrote_are_read_and_its_journal_gone_on_with() -
         "UPDATE journal SET record = ?1 WHERE seq = ?2",
         params![record::encode(&batch, |_| true)?, batch.position.seq],
     )?;
-    journal.pragma_update(None, "user_version", 1)?;
+    journal.execute_batch("ALTER TABLE journal DROP COLUMN seal; PRAGMA user_version = 1;")?;
     drop(journal);
 
-    let mut store = Store::open(folder.path())?;
+    let mut store = open_signed(folder.path(), 1)?;
     let next = batch_after(store.position()?, 1, &["newer"]);
     assert!(matches!(store.append(&next), Appended::Done));
     let all = [(0, vec![b"older".to_vec()]), (1, vec![b"newer".to_vec()])];
@@ -168,11 +183,11 @@ fn what_an_older_program_queued_is_in_the_journal_from_its_beginning() -> TestRe
     let bytes = |facts: &[&str]| facts.iter().map(|fact| fact.as_bytes().to_vec()).collect();
     let older: Piece = (5, bytes(&["five", "six", "seven"]));
     for _ in 0..2 {
-        let store = Store::open(folder.path())?;
+        let store = open_signed(folder.path(), 8)?;
         assert_eq!(queued(&store)?, std::slice::from_ref(&older));
         assert_eq!(store.position()?.seq, 9);
     }
-    let mut store = Store::open(folder.path())?;
+    let mut store = open(folder.path())?;
     assert_eq!(store.position()?, Position { epoch: 6, seq: 9 });
     assert_eq!(store.next_entry()?, 8);
     let batch = batch_after(store.position()?, 8, &["eight"]);
@@ -186,14 +201,14 @@ fn what_an_older_program_queued_is_in_the_journal_from_its_beginning() -> TestRe
 #[test]
 fn a_journal_that_is_older_than_its_tables_is_refused() -> TestResult {
     let folder = tempfile::tempdir()?;
-    let mut store = Store::open(folder.path())?;
+    let mut store = open(folder.path())?;
     let batch = batch_after(store.position()?, 0, &["a"]);
     assert!(matches!(store.append(&batch), Appended::Done));
     drop(store);
     let journal = Connection::open(folder.path().join(journal::FILE))?;
     journal.execute("DELETE FROM journal WHERE seq = 1", [])?;
     drop(journal);
-    let refused = Store::open(folder.path()).err().ok_or("it is refused")?;
+    let refused = open(folder.path()).err().ok_or("it is refused")?;
     let OpenError::Unreadable { source, .. } = refused else {
         return Err(refused.into());
     };
@@ -236,7 +251,7 @@ fn an_approval_is_found_as_the_last_batch_left_it_and_while_something_can_be_don
         question: Digest::of(b"the question"),
     };
     let folder = tempfile::tempdir()?;
-    let mut store = Store::open(folder.path())?;
+    let mut store = open(folder.path())?;
     let mut approval = Approval::requested(ApprovalId::from_bytes([7; 16]), asked, signed(0));
     for (number, open) in [(0, 1), (1, 0)] {
         let mut batch = batch_after(store.position()?, number, &["act"]);
@@ -258,7 +273,7 @@ fn an_approval_is_found_as_the_last_batch_left_it_and_while_something_can_be_don
 fn what_pipelines_carry_out_is_told_by_the_latest_version_of_each_whichever_stages_ran()
 -> TestResult {
     let folder = tempfile::tempdir()?;
-    drop(Store::open(folder.path())?);
+    drop(open(folder.path())?);
     let file = Connection::open(folder.path().join(FILE))?;
     // Runs in their order: of which pipeline and version, what became of each, and who asked.
     let runs = [

@@ -9,7 +9,7 @@ use barecount_control::{
         Action, Allowed, EnvironmentFacts, EnvironmentKind, Governance, Isolation, Matrix,
         MatrixRow, Permit, PipelineFacts, Question, StageFacts, Verdict,
     },
-    store::OpenError,
+    store::{OpenError, Sealing, lock::FolderLock},
 };
 use barecount_model::{
     class::{NetworkProfile, Phase, RunnerClass, Size},
@@ -23,6 +23,7 @@ use barecount_model::{
             AttemptResult, CommittedDataset, Metrics, Outcome, Staged, StagedDataset, Timeline,
         },
     },
+    seal::SealKey,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -36,10 +37,16 @@ pub(crate) struct Opened {
     pub(crate) entries: mpsc::UnboundedReceiver<Entries>,
 }
 
+/// A folder that this process has to itself, and what seals its journal.
+fn held(folder: &Path) -> Result<(FolderLock, Sealing), OpenError> {
+    let sealing = Sealing::new(SealKey::new([7; 32].into()), 0);
+    Ok((FolderLock::take(folder)?, sealing))
+}
+
 pub(crate) fn open(folder: &Path) -> Result<Opened, OpenError> {
     let (updates_in, updates) = mpsc::unbounded_channel();
     let (entries_in, entries) = mpsc::unbounded_channel();
-    let control = Control::open(folder, Arc::new(SystemClock), updates_in, entries_in)?;
+    let control = Control::open(held(folder)?, Arc::new(SystemClock), updates_in, entries_in)?;
     Ok(Opened {
         control,
         updates,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use barecount_e2e::{Outcome, place::Place, process::Finished};
+use rusqlite::Connection;
 
 use crate::datasets::{NOTED, NUMBERS, TWO, Writes};
 
@@ -174,5 +175,134 @@ fn a_state_folder_that_was_put_back_to_an_older_copy_is_noticed() -> Outcome {
     NUMBERS.runs(&place, "CAST(5 AS BIGINT) AS n");
     told(&place, &["evidence", "verify"]).exits_with(0);
     place.nothing_is_left();
+    Ok(())
+}
+
+/// Changes a database of the state folder, in so many rows.
+fn change(place: &Place, file: &str, sql: &str) -> Outcome {
+    let database = Connection::open(place.state().join(file))?;
+    let changed = database.execute(sql, [])?;
+    assert!(changed > 0, "{sql} changes something");
+    Ok(())
+}
+
+#[test]
+fn a_run_that_was_changed_in_the_store_is_shown_beside_what_was_signed() -> Outcome {
+    let changes: [(&str, &[&str]); 9] = [
+        (
+            "UPDATE outputs SET rows = 1000",
+            &[
+                "commit: predicate/outputs/0/rows",
+                "signed 2",
+                "the store has 1000",
+            ],
+        ),
+        ("DELETE FROM outputs", &["commit: predicate/outputs"]),
+        (
+            "UPDATE outputs SET digest = replace(digest, 'a', 'b')",
+            &["commit: predicate/outputs/0/digest"],
+        ),
+        (
+            "UPDATE plans SET body = replace(body, 'you@example.com', 'she@example.com')",
+            &[
+                "submission: predicate/owner",
+                "you@example.com",
+                "she@example.com",
+            ],
+        ),
+        (
+            "UPDATE runs SET body = json_set(body, '$.ended_at', '2026-01-01T00:00:00Z')",
+            &["run: predicate/ended_at", "2026-01-01T00:00:00Z"],
+        ),
+        (
+            "UPDATE tasks SET body = json_set(body, '$.attempts[0].exit_code', 3)",
+            &["attempt: predicate/exit_code", "the store has 3"],
+        ),
+        (
+            "UPDATE tasks SET body = json_set(body, '$.attempts', json_array())",
+            &["attempt: signed", "the store has nothing"],
+        ),
+        (
+            "DELETE FROM ledger_entries WHERE idx > 0",
+            &["no entry, run: signed nothing, the store has succeeded"],
+        ),
+        (
+            "UPDATE ledger_entries SET run = NULL",
+            &["no entry, submission: signed nothing"],
+        ),
+    ];
+    for (sql, told_of) in changes {
+        let place = place();
+        let shown = |code: i32| {
+            let run = told(&place, &["runs", "ls", "-o", "json"]).json("runs");
+            let run = run["items"][0]["id"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            told(&place, &["runs", "show", &run]).exits_with(code)
+        };
+        shown(0).tells("evidence");
+        change(&place, "control.sqlite", sql)?;
+        let mut differs = shown(7).tells("BC0907");
+        for words in told_of {
+            differs = differs.tells(words);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_somebody_put_among_what_waits_to_be_signed_is_not() -> Outcome {
+    let place = place();
+    told(&place, &["evidence", "verify"]).exits_with(0);
+    // As if its last batch was another one.
+    change(
+        &place,
+        "journal.sqlite",
+        "UPDATE journal SET epoch = epoch + 7",
+    )?;
+    NUMBERS.write(&place, "CAST(4 AS BIGINT) AS n");
+    let refused = told(&place, &["run", "demo-numbers/pipeline.yaml"]);
+    refused
+        .fails_with(6, "BC0906")
+        .tells("was not written by who holds the key of this folder's ledger");
+    let verified = told(&place, &["evidence", "verify", "-o", "json"]).exits_with(0);
+    let before = verified.json("verification")["tree_size"].clone();
+    // Nor as one that an older program wrote.
+    change(
+        &place,
+        "journal.sqlite",
+        "UPDATE journal SET first_entry = first_entry + 9, entries = 1",
+    )?;
+    let journal = Connection::open(place.state().join("journal.sqlite"))?;
+    journal.execute_batch("ALTER TABLE journal DROP COLUMN seal; PRAGMA user_version = 2;")?;
+    drop(journal);
+    told(&place, &["run", "demo-numbers/pipeline.yaml"])
+        .fails_with(6, "BC0906")
+        .tells("of its entries are not signed yet");
+    let verified = told(&place, &["evidence", "verify", "-o", "json"]).exits_with(0);
+    assert_eq!(verified.json("verification")["tree_size"], before);
+    Ok(())
+}
+
+#[test]
+fn secrets_that_were_put_back_to_an_older_copy_are_given_to_nobody() -> Outcome {
+    let place = place();
+    let set = |value: &str| {
+        place
+            .barecount(["secrets", "set", "erp/token", "--tenant", "demo"])
+            .reads(value)
+            .finish()
+            .exits_with(0)
+    };
+    set("the first value");
+    let (store, older) = (place.state().join("secrets"), place.join("older"));
+    copy(&store, &older)?;
+    set("the second value");
+    fs_err::remove_dir_all(&store)?;
+    copy(&older, &store)?;
+    told(&place, &["secrets", "ls", "--tenant", "demo"])
+        .fails_with(6, "BC1001")
+        .tells("went back from change 3 to change 2");
     Ok(())
 }

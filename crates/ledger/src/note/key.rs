@@ -6,6 +6,7 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ed25519_dalek::{Signature as RawSignature, Signer as _};
+use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -276,6 +277,18 @@ impl SigningKey {
     #[must_use]
     pub fn name(&self) -> &KeyName {
         self.verifier.name()
+    }
+
+    /// A key for something else than notes, which says nothing of this one: HMAC-SHA256 (RFC 2104) of
+    /// `purpose` under the seed.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        // The seed is shorter than a block, so there is no length that it could be refused for.
+        let mut block = Zeroizing::new([0; 64]);
+        block[..32].copy_from_slice(self.key.as_bytes());
+        let mut keyed = <Hmac<Sha256> as hmac::digest::KeyInit>::new((&*block).into());
+        keyed.update(purpose.as_bytes());
+        Zeroizing::new(keyed.finalize().into_bytes().into())
     }
 
     pub(super) fn sign_bytes(&self, message: &[u8]) -> [u8; 64] {

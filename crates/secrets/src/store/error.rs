@@ -54,7 +54,7 @@ pub enum StoreError {
         /// What does not hold.
         reason: &'static str,
     },
-    /// The file is older than what this process has read before.
+    /// The file is older than what was read before.
     #[error("{} went back from change {seen} to change {found}", path.display())]
     RolledBack {
         /// The file.
@@ -115,7 +115,8 @@ impl StoreError {
                     .to_owned()
             }
             Self::RolledBack { .. } => {
-                "If a backup was restored on purpose, restart; otherwise find out who did it."
+                "Put back the newest copy of the store; what was removed or replaced since is in this \
+                 one. If it is to stand, remove the store's `.generation` file beside the keys."
                     .to_owned()
             }
             Self::TooLarge { .. } => "Remove secrets that nothing uses any more.".to_owned(),

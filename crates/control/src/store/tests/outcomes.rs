@@ -47,7 +47,7 @@ fn allow_commits(store: &Store) -> rusqlite::Result<()> {
 #[test]
 fn a_batch_for_which_there_is_no_room_has_not_happened_and_may_once_there_is() -> TestResult {
     let folder = tempfile::tempdir()?;
-    let mut store = Store::open(folder.path())?;
+    let mut store = open(folder.path())?;
     let before = store.position()?;
     // Nothing in it repeats, so that packing makes it no smaller.
     let parts = (0..1_u64 << 14).map(|part| hex::encode(Sha256::digest(part.to_le_bytes())));
@@ -70,7 +70,7 @@ fn a_batch_for_which_there_is_no_room_has_not_happened_and_may_once_there_is() -
 #[test]
 fn of_a_batch_whose_commit_fails_nobody_knows_until_the_journal_is_asked() -> TestResult {
     let folder = tempfile::tempdir()?;
-    let mut store = Store::open(folder.path())?;
+    let mut store = open(folder.path())?;
     let before = store.position()?;
     refuse_commits(&store)?;
     let batch = batch_after(before, 0, &["a"]);
@@ -205,7 +205,7 @@ impl Owner {
 fn a_batch_that_is_in_the_file_after_all_is_answered_and_announced() -> TestResult {
     let folder = tempfile::tempdir()?;
     let mut owner = Owner::of(Box::new(Silent {
-        store: Store::open(folder.path())?,
+        store: open(folder.path())?,
         appends: 1,
         questions: Arc::default(),
     }))?;
@@ -223,7 +223,7 @@ fn what_the_file_holds_is_announced_once_it_can_be_read() -> TestResult {
     let folder = tempfile::tempdir()?;
     let questions = Arc::new(AtomicU32::new(0));
     let mut owner = Owner::of(Box::new(Silent {
-        store: Store::open(folder.path())?,
+        store: open(folder.path())?,
         appends: 1,
         questions: Arc::clone(&questions),
     }))?;
@@ -244,7 +244,7 @@ fn what_the_file_holds_is_announced_once_it_can_be_read() -> TestResult {
 #[test]
 fn a_batch_that_was_not_written_leaves_the_writer_as_it_was() -> TestResult {
     let folder = tempfile::tempdir()?;
-    let store = Store::open(folder.path())?;
+    let store = open(folder.path())?;
     refuse_commits(&store)?;
     let mut owner = Owner::of(Box::new(store))?;
     let refused = owner.submit(1, "one");
@@ -255,7 +255,7 @@ fn a_batch_that_was_not_written_leaves_the_writer_as_it_was() -> TestResult {
     assert!(owner.updates.try_recv().is_err(), "nobody hears of it");
     assert_eq!(owner.heard(), [0; 0]);
     drop(owner);
-    let store = Store::open(folder.path())?;
+    let store = open(folder.path())?;
     allow_commits(&store)?;
     assert!(store.open_runs()?.is_empty());
     let mut owner = Owner::of(Box::new(store))?;
@@ -268,7 +268,7 @@ fn a_batch_that_was_not_written_leaves_the_writer_as_it_was() -> TestResult {
 fn a_journal_whose_end_was_torn_off_holds_whole_batches_and_none_is_missing_between() -> TestResult
 {
     let folder = tempfile::tempdir()?;
-    let mut store = Store::open(folder.path())?;
+    let mut store = open(folder.path())?;
     let empty = tempfile::tempdir()?;
     copy(folder.path(), empty.path())?;
     let facts = ["first", "second", "third", "fourth"];
@@ -289,7 +289,7 @@ fn a_journal_whose_end_was_torn_off_holds_whole_batches_and_none_is_missing_betw
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             other => other?,
         }
-        let mut found = Store::open(torn.path())?;
+        let mut found = open(torn.path())?;
         let there = usize::try_from(found.position()?.seq)?;
         let entries: Vec<Vec<u8>> = queued(&found)?.into_iter().flat_map(|(_, of)| of).collect();
         let expected = facts[..there].iter().map(|fact| fact.as_bytes().to_vec());

@@ -15,7 +15,12 @@ use super::*;
 use crate::{
     journal::{Batch, Position, Published, Storage},
     shard::{Command, Shard, Verb},
-    store::{DeadLetter, Store, journal::Journal, reader::Reader},
+    store::{
+        DeadLetter,
+        journal::Journal,
+        reader::Reader,
+        tests::{open, sealing},
+    },
     tests::{Random, outcome, plan, submit},
 };
 
@@ -143,7 +148,7 @@ fn tables_are_the_same_however_batches_are_put_together() -> TestResult {
         let mut expected = None;
         for most in [1, 7, records.len() as u64] {
             let folder = tempfile::tempdir()?;
-            drop(Store::open(folder.path())?);
+            drop(open(folder.path())?);
             let views = Views::open(folder.path())?;
             let journal = Tail::open(folder.path())?.ok_or("there is a journal")?;
             let mut rest = records.as_slice();
@@ -179,14 +184,15 @@ fn what_a_process_left_behind_its_journal_is_there_for_whoever_reads_or_opens_ne
     let batches = batches(&mut Random(3));
     let (first, rest) = batches.split_at(20);
     let folder = tempfile::tempdir()?;
-    let mut store = Store::open(folder.path())?;
+    let mut store = open(folder.path())?;
     for batch in first {
         store.append(batch);
     }
     drop(store);
     // Appends, and dies before anything of it is applied.
     let dies = |batches: &[Batch]| -> TestResult {
-        let mut journal = Journal::open(folder.path(), || unreachable!("there is one"))?;
+        let mut journal =
+            Journal::open(folder.path(), sealing(0), || unreachable!("there is one"))?;
         let epoch = journal.position()?.epoch;
         for batch in batches {
             let position = Position {
@@ -210,11 +216,11 @@ fn what_a_process_left_behind_its_journal_is_there_for_whoever_reads_or_opens_ne
     assert_eq!(newest(&known)?, newest(&reader)?, "also by who had it open");
     assert_eq!(rows(folder.path())?[0], "as of 40");
     dies(opened)?;
-    drop(Store::open(folder.path())?);
+    drop(open(folder.path())?);
     let after = rows(folder.path())?;
 
     let undisturbed = tempfile::tempdir()?;
-    let mut store = Store::open(undisturbed.path())?;
+    let mut store = open(undisturbed.path())?;
     for batch in &batches {
         store.append(batch);
     }
@@ -229,7 +235,7 @@ fn where_nothing_can_be_written_what_the_tables_lack_is_added_in_memory() -> Tes
     let place = tempfile::tempdir()?;
     let folder = place.path().join("a%20b?c#d");
     let batches = batches(&mut Random(5));
-    let mut store = Store::open(&folder)?;
+    let mut store = open(&folder)?;
     for batch in &batches[..20] {
         store.append(batch);
     }
@@ -248,7 +254,7 @@ fn where_nothing_can_be_written_what_the_tables_lack_is_added_in_memory() -> Tes
     assert_eq!(views.catch_up(&journal)?, seen(&views)?);
     drop((views, journal));
 
-    let mut journal = Journal::open(&folder, || unreachable!("there is one"))?;
+    let mut journal = Journal::open(&folder, sealing(0), || unreachable!("there is one"))?;
     let epoch = journal.position()?.epoch;
     for batch in &batches[20..30] {
         let position = Position {

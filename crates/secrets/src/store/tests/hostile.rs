@@ -6,8 +6,8 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::super::format::{self, Flaw};
-use super::super::{Limits, Store, StoreError};
-use super::fixture::{Fixture, NOW, TestResult, get, set, tenant};
+use super::super::{Limits, Place, Store, StoreError};
+use super::fixture::{Fixture, NOW, TestResult, get, name, set, tenant};
 use crate::key::{KeyError, KeyFile};
 
 fn mode(path: &Path, mode: u32) -> std::io::Result<()> {
@@ -127,6 +127,47 @@ fn an_older_store_put_in_place_is_refused_by_whoever_saw_the_newer() -> TestResu
         ),
         "{refused:?}"
     );
+    Ok(())
+}
+
+#[test]
+fn an_older_store_is_refused_by_a_later_process_too_whatever_key_it_is_under() -> TestResult {
+    let (fixture, store) = Fixture::new()?;
+    let marks = fixture.home().join("config/keys");
+    let open = || {
+        let place = Place {
+            folder: fixture.folder(),
+            marks: Some(marks.clone()),
+        };
+        let keys = Box::new(fixture.key.clone());
+        Store::open(place, tenant("acme"), keys, Limits::default())
+    };
+    set(&store, "a", "canary-1")?;
+    drop(store);
+    let older = std::fs::read(fixture.file())?;
+    open()?.remove(&name("a"))?;
+    let newer = std::fs::read(fixture.file())?;
+    let refuses_older = || -> TestResult {
+        std::fs::write(fixture.file(), &older)?;
+        let refused = open();
+        assert!(
+            matches!(refused, Err(StoreError::RolledBack { found: 2, .. })),
+            "{refused:?}"
+        );
+        Ok(())
+    };
+    refuses_older()?;
+    std::fs::write(fixture.file(), &newer)?;
+    fixture.key.add()?;
+    open()?.rotate(NOW)?;
+    refuses_older()?;
+    // A mark that is no number is not taken for none.
+    for mark in std::fs::read_dir(&marks)? {
+        std::fs::write(mark?.path(), "x")?;
+    }
+    assert!(matches!(open(), Err(StoreError::Damaged { .. })));
+    std::fs::remove_dir_all(&marks)?;
+    assert_eq!(open()?.list()?.len(), 1, "nobody has seen another one");
     Ok(())
 }
 
