@@ -118,9 +118,7 @@ fn start_sandbox(plan: &Plan<'_>) -> Result<Started, Failure> {
         None
     };
     join_control_group(plan)?;
-    // SAFETY: only the control group namespace is left; no descriptor or memory is unshared.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }
-        .step(Step::CreateNamespaces)?;
+    leave_last_namespaces().step(Step::CreateNamespaces)?;
     drop_capabilities()?;
     let payload = payload::spawn(plan, ruleset.as_ref())?;
     Ok(Started {
@@ -130,6 +128,21 @@ fn start_sandbox(plan: &Plan<'_>) -> Result<Started, Failure> {
         landlock: ruleset.is_some(),
         exposed,
     })
+}
+
+/// Leaves the namespaces that are left: of control groups, and of clocks, whose file in `/proc` every
+/// process could otherwise lock. Clocks are those of the host in the new one, too; kernels before 5.6
+/// have none. Children are in it, not the init.
+fn leave_last_namespaces() -> rustix::io::Result<()> {
+    let unshare = |flags| {
+        // SAFETY: these are namespaces alone; no descriptor or memory is unshared.
+        unsafe { rustix::thread::unshare_unsafe(flags) }
+    };
+    unshare(UnshareFlags::NEWCGROUP)?;
+    match unshare(UnshareFlags::NEWTIME) {
+        Err(rustix::io::Errno::INVAL) => Ok(()),
+        result => result,
+    }
 }
 
 /// Without namespaces: what an ordinary process can be held to.

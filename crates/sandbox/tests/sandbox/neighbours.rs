@@ -48,7 +48,7 @@ const DEVICES: [&str; 7] = [
     "/proc/keys",
 ];
 /// What is there in every sandbox, and is not a device.
-const PLACES: [&str; 9] = [
+const PLACES: [&str; 11] = [
     "/",
     "/dev",
     "/dev/pts",
@@ -57,6 +57,8 @@ const PLACES: [&str; 9] = [
     "/proc",
     "/proc/sys",
     "/proc/version",
+    "/proc/self/ns/time",
+    "/proc/self/ns/time_for_children",
     "/tmp",
 ];
 /// What the host's system gives.
