@@ -54,7 +54,7 @@ fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>, JobError> {
     };
     let limit = limits.document_bytes;
     let mut content = Vec::new();
-    std::fs::File::open(path)
+    barecount_tree::open_regular(path)
         .and_then(|file| file.take(limit + 1).read_to_end(&mut content))
         .map_err(read)?;
     if content.len() as u64 > limit {

@@ -48,6 +48,8 @@ enum Verb {
     Man(verbs::man::Man),
     #[command(hide = true)]
     EngineJob(verbs::engine_job::EngineJob),
+    #[command(hide = true)]
+    EngineCheck(verbs::engine_job::EngineCheck),
 }
 
 /// A variable that is set to nothing is as one that is not set.
@@ -80,6 +82,7 @@ impl Cli {
         let printer = self.global.printer();
         match self.verb {
             Verb::EngineJob(verb) => return verb.execute(&printer),
+            Verb::EngineCheck(verb) => return verb.execute(),
             Verb::Run(verb) => verb.execute(&self.global, &printer),
             Verb::Build(verb) => verb.execute(&self.global, &printer),
             Verb::Validate(verb) => verb.execute(&self.global, &printer),

@@ -1,12 +1,11 @@
 //! Reading a manifest from disk, and telling what is wrong with it.
 
-use std::{io::Read, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{io::Read, path::Path};
 
 use barecount_model::{
     diagnostic::{self, Diagnostic, Severity},
     pipeline::{self, Loaded},
 };
-use rustix::fs::OFlags;
 
 use crate::{
     failure::{Failure, Status},
@@ -66,20 +65,10 @@ pub fn read(path: &Path) -> Result<ReadManifest, Failure> {
 /// The first bytes of a file, one more than `limit` at most, so that whoever parses them sees that
 /// there are too many. A pipe or a device is refused, for it may never end.
 pub fn read_bounded(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
-    // Opening a pipe would wait for whoever writes to it.
-    let no_wait = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = std::fs::File::options()
-        .read(true)
-        .custom_flags(no_wait.bits().cast_signed())
-        .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::InvalidInput,
-            "it is not a regular file",
-        ));
-    }
     let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes)?;
+    barecount_tree::open_regular(path)?
+        .take(limit + 1)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

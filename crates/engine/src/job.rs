@@ -24,7 +24,7 @@ use crate::script::{Action, JobStatement, Place, parse};
 use crate::session::{InputTable, Resources, open, open_without_disk, register, register_empty};
 
 /// How long planning may take before there is any data, in milliseconds.
-const CHECK_TIMEOUT_MS: u64 = 10_000;
+pub(crate) const CHECK_TIMEOUT_MS: u64 = 10_000;
 
 /// A dataset as a job's manifest declares it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,20 @@ pub struct DeclaredTable {
     pub table: DatasetName,
     /// Its columns and partitions.
     pub schema: TableSchema,
+}
+
+/// A script that is to be planned, and not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckSpec {
+    /// The script.
+    pub sql: String,
+    /// What it reads.
+    pub inputs: Vec<DeclaredTable>,
+    /// What it writes, all of it.
+    pub outputs: Vec<DeclaredTable>,
+    /// What it may name with a `$`.
+    pub parameters: Parameters,
 }
 
 /// A job, with everything it may touch.
@@ -114,23 +128,19 @@ async fn run(spec: &JobSpec) -> Result<JobReport, EngineError> {
 /// [`run_job`] would find before it carries out the first statement. Reads and writes nothing.
 ///
 /// Blocks, for ten seconds at most. A thread of its own plans, because statements may be deep; it
-/// is left to itself when time is up.
+/// is left to itself when time is up. Constants are computed: what that takes is bounded by
+/// [`check_jobs`](crate::check::check_jobs) alone.
 ///
 /// # Errors
 /// The first statement that cannot be planned, with its place where that is known.
-pub fn check_job(
-    sql: String,
-    inputs: Vec<DeclaredTable>,
-    outputs: Vec<DeclaredTable>,
-    parameters: Parameters,
-) -> Result<(), EngineError> {
+pub fn check_job(job: CheckSpec) -> Result<(), EngineError> {
     let check = async move {
-        let statements = parse(&sql, &parameters)?;
+        let statements = parse(&job.sql, &job.parameters)?;
         let context = open_without_disk()?;
-        for input in &inputs {
+        for input in &job.inputs {
             register_empty(&context, input)?;
         }
-        plan_all(&context, statements, &outputs).await.map(drop)
+        plan_all(&context, statements, &job.outputs).await.map(drop)
     };
     on_own_thread(Some(CHECK_TIMEOUT_MS), move || {
         let runtime = tokio::runtime::Builder::new_current_thread().build();

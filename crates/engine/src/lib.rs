@@ -10,6 +10,7 @@
 //! what may be read; the sandbox does.
 
 pub mod acceptance;
+pub mod check;
 pub mod error;
 pub mod job;
 pub mod process;

@@ -24,7 +24,7 @@ mod visit;
 
 pub use aside::{Aside, Left, Retried};
 pub use measure::{Amount, Linked, Measured, measure};
-pub use open::mend_at;
+pub use open::{mend_at, open_regular};
 pub use own::{close_to_others, is_ours, own_folder, own_folders};
 pub use remove::{RemoveError, Stop, empty_but, remove, remove_at, to_the_end};
 pub use visit::each_folder;

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::CStr,
+    fs::File,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -120,5 +121,22 @@ pub(crate) fn above(folder: BorrowedFd<'_>, expected: Identity) -> Result<OwnedF
     match Identity::of(parent.as_fd())? {
         found if found == expected => Ok(parent),
         _ => Err(Errno::STALE),
+    }
+}
+
+/// Opens a file for reading, where that is a file: a pipe would wait for whoever writes to it, and a
+/// device may never end. A link to a file is followed.
+///
+/// # Errors
+/// Any error of the file system; [`io::ErrorKind::InvalidInput`] of what is no regular file.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a regular file",
+        )),
     }
 }

@@ -11,7 +11,7 @@ use crate::{Digest, Limits};
 pub(super) fn read(source: &Path, limits: &Limits) -> Result<(Recipe, Digest), BuildError> {
     let path = source.join(FILE_NAME);
     let mut bytes = Vec::new();
-    std::fs::File::open(&path)
+    barecount_tree::open_regular(&path)
         .and_then(|file| file.take(limits.document_bytes).read_to_end(&mut bytes))
         .map_err(|source| BuildError::NoRecipe {
             path: path.clone(),

@@ -1,6 +1,5 @@
 //! Image layouts of others: folders with `oci-layout`, `index.json` and `blobs/`.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -181,7 +180,7 @@ fn file(folder: &Path, name: &str, limits: &Limits) -> Result<Vec<u8>, ImageErro
         source,
     };
     let mut bytes = Vec::new();
-    File::open(folder.join(name))
+    barecount_tree::open_regular(&folder.join(name))
         .and_then(|file| file.take(limits.document_bytes + 1).read_to_end(&mut bytes))
         .map_err(not_a_layout)?;
     if bytes.len() as u64 > limits.document_bytes {

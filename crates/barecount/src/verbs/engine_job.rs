@@ -1,9 +1,13 @@
-//! `barecount engine-job`: the engine as a process of its own. The platform starts it in a sandbox.
+//! `barecount engine-job` and `engine-check`: the engine as a process of its own. The platform starts
+//! the first in a sandbox; the second limits itself.
 
 use std::{io, path::PathBuf};
 
-use barecount_client::failure::Failure;
-use barecount_engine::process::{self, Response};
+use barecount_client::failure::{Failure, Status};
+use barecount_engine::{
+    check,
+    process::{self, Response},
+};
 use clap::Args;
 
 use crate::printer::Printer;
@@ -25,5 +29,18 @@ impl EngineJob {
             printer.warn(&message);
         }
         Ok(status)
+    }
+}
+
+/// Plan scripts that are read from standard input, and say on standard output what is wrong with them.
+#[derive(Debug, Args)]
+pub(crate) struct EngineCheck;
+
+impl EngineCheck {
+    pub(crate) fn execute(self) -> Result<u8, Failure> {
+        check::serve(io::stdin().lock(), io::stdout().lock()).map_err(|error| {
+            Failure::new(Status::Usage, "the scripts cannot be planned").because(&error)
+        })?;
+        Ok(0)
     }
 }

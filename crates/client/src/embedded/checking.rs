@@ -28,7 +28,7 @@ impl Embedded {
         }
         let mut rendered = vec![diagnostic::render(&found, &read.source)];
         if let Ok(loaded) = &read.result {
-            for job in script::unplannable(loaded, file, None, true) {
+            for job in script::unplannable(loaded, file, None, true)? {
                 rendered.push(job.diagnostic.render(&job.source));
                 found.push(job.diagnostic);
             }

@@ -52,7 +52,7 @@ impl Embedded {
     ) -> Result<DryRun, Failure> {
         let (mut loaded, folder, found) = self.loaded(&asked.manifest, reporter)?;
         imports::hold_of(&mut loaded, &self.state, asked.stage.as_deref())?;
-        plannable(&unplannable(asked, &loaded), reporter)?;
+        plannable(&unplannable(asked, &loaded)?, reporter)?;
         let aside = tempfile::tempdir().map_err(|error| aside_failure(&error))?;
         for kept in ["artifacts/blobs/sha256", "build/built"] {
             link_all(&self.state.join(kept), &aside.path().join(kept))

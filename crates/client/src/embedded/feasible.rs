@@ -45,7 +45,7 @@ pub(super) fn feasible(
         })
     });
     let planned = planned.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    plannable(&planned, preparation.reporter)?;
+    plannable(&planned?, preparation.reporter)?;
     fitting
 }
 
@@ -96,7 +96,10 @@ fn dataset_of(input: &Input) -> Option<&DatasetName> {
 }
 
 /// The jobs that would run and cannot be planned.
-pub(super) fn unplannable(asked: &RunRequest, loaded: &Loaded) -> Vec<Unplannable> {
+pub(super) fn unplannable(
+    asked: &RunRequest,
+    loaded: &Loaded,
+) -> Result<Vec<Unplannable>, Failure> {
     let (only, windowed) = (asked.stage.as_deref(), asked.window.is_some());
     script::unplannable(loaded, &asked.manifest, only, windowed)
 }

@@ -1,17 +1,14 @@
 //! Files beside the manifest: named by digest when a run is submitted, checked when it reads them.
 
-use std::{
-    fs::{File, OpenOptions},
-    io,
-    path::Path,
-};
+use std::{fs::OpenOptions, io, path::Path};
 
 use barecount_agent::DataError;
 use barecount_artifact::digest;
+use barecount_tree::open_regular;
 
 /// A file's digest, `sha256:…`, and its size in bytes.
 pub(crate) fn describe(path: &Path) -> io::Result<(String, u64)> {
-    let (digest, bytes) = digest::of_reader(File::open(path)?)?;
+    let (digest, bytes) = digest::of_reader(open_regular(path)?)?;
     Ok((digest.to_string(), bytes))
 }
 
@@ -28,7 +25,7 @@ pub(super) fn provide(from: &Path, folder: &Path, expected: &str) -> Result<(), 
     std::fs::create_dir_all(folder).map_err(failed)?;
     let name = from.file_name().unwrap_or(from.as_os_str());
     let to = folder.join(name);
-    let mut source = File::open(from).map_err(failed)?;
+    let mut source = open_regular(from).map_err(failed)?;
     let mut copy = OpenOptions::new()
         .write(true)
         .create_new(true)

@@ -20,10 +20,15 @@ use super::{
     high_water::{HighWater, HighWaterError},
     private_folder,
 };
-use crate::failure::{Failure, Status, chain};
+use crate::{
+    failure::{Failure, Status, chain},
+    manifest::read_bounded,
+};
 
 /// What the origin of a ledger that is made here begins with; the ledger's own name follows.
 const ORIGIN: &str = "barecount.dev/ledger";
+/// No name is longer.
+const MAX_NAME_BYTES: u64 = 256;
 /// The file in a state folder that holds the ledger's name.
 const NAME_FILE: &str = "ledger.name";
 
@@ -158,8 +163,8 @@ fn name(state: &Path) -> Result<String, LedgerError> {
         path: path.clone(),
         source,
     };
-    match std::fs::read_to_string(&path) {
-        Ok(text) => return Ok(text.trim_end().to_owned()),
+    match read_bounded(&path, MAX_NAME_BYTES) {
+        Ok(text) => return Ok(String::from_utf8_lossy(&text).trim_end().to_owned()),
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
         Err(_) => {}
     }

@@ -1,6 +1,6 @@
 //! The lock file beside the manifest.
 
-use std::path::Path;
+use std::{fs::Permissions, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path};
 
 use barecount_model::{
     diagnostic,
@@ -70,15 +70,23 @@ pub(crate) fn complete(lock: &Lock, pipeline: &Pipeline) -> Result<(), Failure> 
 pub(crate) fn write(folder: &Path, lock: &Lock) -> Result<bool, Failure> {
     let path = folder.join(FILE_NAME);
     let text = lock.to_json();
-    if fs_err::read_to_string(&path).is_ok_and(|found| found == text) {
+    let found = crate::manifest::read_bounded(&path, MAX_BYTES);
+    if found.is_ok_and(|found| found == text.as_bytes()) {
         return Ok(false);
     }
-    let temporary = folder.join(format!(".{FILE_NAME}.{}", std::process::id()));
-    let written = fs_err::write(&temporary, &text).and_then(|()| fs_err::rename(&temporary, &path));
-    written.map(|()| true).map_err(|error| {
-        // What is left of it is of no use to anybody.
-        let _ = std::fs::remove_file(&temporary);
-        Failure::new(Status::Usage, "the lock file cannot be written")
+    // The folder may be one that others write to as well: the name is nobody's to foresee, and nothing
+    // that is there already is followed or opened.
+    let written = tempfile::Builder::new()
+        .prefix(&format!(".{FILE_NAME}."))
+        .permissions(Permissions::from_mode(0o644))
+        .tempfile_in(folder)
+        .and_then(|mut temporary| {
+            temporary.write_all(text.as_bytes())?;
+            temporary.persist(&path).map_err(|error| error.error)
+        });
+    written.map(|_| true).map_err(|error| {
+        let what = format!("the lock file {} cannot be written", path.display());
+        Failure::new(Status::Usage, what)
             .because(&error)
             .with_code("BC0501")
             .with_help("Make the manifest's folder writable, or build where it is.")

@@ -3,12 +3,13 @@
 //! The engine plans the same statements again over the files that an attempt is given; there it
 //! finds nothing that is not found here.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use barecount_artifact::{Limits, Store, job as pinned};
 use barecount_engine::{
+    check::{self, Flaw},
     error::EngineError,
-    job,
+    job::{CheckSpec, DeclaredTable},
     parameters::{self, Parameter, Parameters},
 };
 use barecount_model::{
@@ -21,7 +22,10 @@ use barecount_model::{
 };
 
 use super::schema;
-use crate::{failure::chain, manifest::read_bounded};
+use crate::{
+    failure::{Failure, Status, chain},
+    manifest::read_bounded,
+};
 
 /// More is not even read; the engine says that it is too much.
 const MAX_BYTES: u64 = 1 << 20;
@@ -36,15 +40,18 @@ pub(crate) struct Unplannable {
 
 /// The jobs of the pipeline in a manifest file, or of one stage of it, that could never run.
 ///
-/// Blocks while statements are planned. Starts threads. Nothing is changed.
+/// Blocks while statements are planned. Nothing is changed.
 ///
 /// `windowed` says whether a run would have a window, which the SQL may then name.
+///
+/// # Errors
+/// If there can be no process that plans.
 pub(crate) fn unplannable(
     loaded: &Loaded,
     file: &Path,
     only: Option<&str>,
     windowed: bool,
-) -> Vec<Unplannable> {
+) -> Result<Vec<Unplannable>, Failure> {
     let folder = file.parent().unwrap_or(Path::new(""));
     let stages = loaded.pipeline.stages.iter();
     let stages = stages.filter(|stage| only.is_none_or(|only| stage.name.as_str() == only));
@@ -59,30 +66,60 @@ pub(crate) fn unplannable(
         Work::Job { job, language } if *language == JobLanguage::Sql => Some((stage, job)),
         _ => None,
     });
-    jobs.filter_map(|(stage, job)| {
+    let (mut found, mut asked) = (Vec::new(), Vec::new());
+    for (stage, job) in jobs {
         let path = folder.join(job.as_str());
         let sql = match text(&path) {
             Ok(sql) => sql,
             Err(reason) => {
                 let what = format!("the job `{job}` of stage `{}` {reason}", stage.name);
-                return Some(in_manifest(loaded, stage, file, what));
+                found.push(in_manifest(loaded, stage, file, what));
+                continue;
             }
         };
-        let error = match plan(&loaded.pipeline, stage, &sql, windowed) {
-            // A busy host is no fault of the job; the attempt finds out.
-            Ok(()) | Err(EngineError::Timeout { .. }) => return None,
-            Err(error) => error,
-        };
-        let name = path.display().to_string();
-        let what = format!("stage `{}`: {}", stage.name, chain(&error));
-        let diagnostic = Diagnostic::error(codes::JOB_NOT_PLANNABLE, &name, span(&error), what)
-            .with_help(help(stage));
-        Some(Unplannable {
-            diagnostic,
-            source: sql,
-        })
-    })
-    .collect()
+        match spec(&loaded.pipeline, stage, sql.clone(), windowed) {
+            Ok(spec) => asked.push((stage, path, spec)),
+            Err(error) => {
+                let flaw = Flaw {
+                    message: chain(&error),
+                    place: error.place(),
+                };
+                found.push(at_fault(stage, &path, sql, &flaw));
+            }
+        }
+    }
+    for ((stage, path, spec), flaw) in planned(asked)? {
+        found.extend(flaw.map(|flaw| at_fault(stage, &path, spec.sql, &flaw)));
+    }
+    Ok(found)
+}
+
+/// A job of a stage, the file that it is in, and what is planned of it.
+type Asked<'a> = (&'a Stage, PathBuf, CheckSpec);
+
+/// Has jobs planned in a process of their own: this program once more.
+fn planned(asked: Vec<Asked<'_>>) -> Result<Vec<(Asked<'_>, Option<Flaw>)>, Failure> {
+    let specs: Vec<CheckSpec> = asked.iter().map(|(_, _, spec)| spec.clone()).collect();
+    let flaws = check::check_jobs(Path::new("/proc/self/exe"), &specs).map_err(|error| {
+        Failure::new(
+            Status::Unavailable,
+            "the process that plans SQL cannot be used",
+        )
+        .because(&error)
+        .with_code(codes::RUNNER_UNFIT.id)
+    })?;
+    Ok(asked.into_iter().zip(flaws).collect())
+}
+
+fn at_fault(stage: &Stage, path: &Path, sql: String, flaw: &Flaw) -> Unplannable {
+    let name = path.display().to_string();
+    let what = format!("stage `{}`: {}", stage.name, flaw.message);
+    let diagnostic =
+        Diagnostic::error(codes::JOB_NOT_PLANNABLE, &name, span(flaw), what).with_help(help(stage));
+    Unplannable {
+        diagnostic,
+        source: sql,
+    }
 }
 
 fn text(path: &Path) -> Result<String, String> {
@@ -91,7 +128,12 @@ fn text(path: &Path) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())
 }
 
-fn plan(pipeline: &Pipeline, stage: &Stage, sql: &str, windowed: bool) -> Result<(), EngineError> {
+fn spec(
+    pipeline: &Pipeline,
+    stage: &Stage,
+    sql: String,
+    windowed: bool,
+) -> Result<CheckSpec, EngineError> {
     let inputs = stage.inputs.iter().filter_map(|input| match input {
         Input::Dataset { dataset, .. } => {
             let (columns, partition_by) = pipeline.columns_of(dataset)?;
@@ -103,10 +145,12 @@ fn plan(pipeline: &Pipeline, stage: &Stage, sql: &str, windowed: bool) -> Result
         .outputs
         .iter()
         .map(|output| (&output.dataset, &*output.columns, &*output.partition_by));
-    let inputs = inputs.map(declared).collect::<Result<_, _>>()?;
-    let outputs = outputs.map(declared).collect::<Result<_, _>>()?;
-    let parameters = samples(stage, windowed);
-    job::check_job(sql.to_owned(), inputs, outputs, parameters)
+    Ok(CheckSpec {
+        sql,
+        inputs: inputs.map(declared).collect::<Result<_, _>>()?,
+        outputs: outputs.map(declared).collect::<Result<_, _>>()?,
+        parameters: samples(stage, windowed),
+    })
 }
 
 /// Whether a job in SQL, as it is pinned, may name the window of a run. What cannot be read may:
@@ -137,10 +181,10 @@ fn samples(stage: &Stage, windowed: bool) -> Parameters {
 
 fn declared(
     (dataset, columns, partition_by): (&DatasetName, &[Column], &[ColumnName]),
-) -> Result<job::DeclaredTable, EngineError> {
+) -> Result<DeclaredTable, EngineError> {
     let partition_by = partition_by.iter().map(ToString::to_string).collect();
     let schema = schema::of_columns(dataset, columns, partition_by);
-    Ok(job::DeclaredTable {
+    Ok(DeclaredTable {
         table: dataset.clone(),
         schema: schema.map_err(|error| EngineError::Setup {
             reason: chain(&error),
@@ -148,8 +192,8 @@ fn declared(
     })
 }
 
-fn span(error: &EngineError) -> Span {
-    let (line, column) = error.place().unwrap_or((1, 1));
+fn span(flaw: &Flaw) -> Span {
+    let (line, column) = flaw.place.unwrap_or((1, 1));
     let from_one = |number: u64| usize::try_from(number).unwrap_or(1).max(1);
     Span {
         line: from_one(line),

@@ -2,7 +2,7 @@
 
 use barecount_engine::{
     error::EngineError,
-    job::{DeclaredTable, check_job},
+    job::{CheckSpec, DeclaredTable, check_job},
 };
 
 use crate::fixture::{Outcome, schema};
@@ -20,12 +20,12 @@ fn check(sql: &str) -> Outcome<Result<(), EngineError>> {
         &["id int64", "amount decimal(10,2)", "day date"],
     )?;
     let total = table("kpi.total", &["n int64", "total decimal(38,2)"])?;
-    Ok(check_job(
-        sql.to_owned(),
-        vec![orders],
-        vec![total],
-        Default::default(),
-    ))
+    Ok(check_job(CheckSpec {
+        sql: sql.to_owned(),
+        inputs: vec![orders],
+        outputs: vec![total],
+        parameters: Default::default(),
+    }))
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{EvidenceKind, PlanText, of_record};
 use crate::{
     plan::Plan,
-    run::{Record, Run, outcome::CommittedDataset},
+    run::{Attempt, AttemptState, Record, Run, outcome::CommittedDataset},
 };
 
 /// So many are told.
@@ -76,10 +76,11 @@ pub fn differences<'s>(
         }
     }
     let text = PlanText::of(shown.plan);
+    let abandoned = latest.contains_key(EvidenceKind::Abandonment.as_str());
     let mut latest_in_order: Vec<&Signed> = latest.values().collect();
     latest_in_order.sort_by_key(|signed| signed.entry);
     for signed in latest_in_order {
-        shown.hold(signed, &text, &mut found);
+        shown.hold(signed, (&text, abandoned), &mut found);
     }
     if all {
         shown.unsigned(&latest, &mut found);
@@ -108,71 +109,123 @@ fn attempt_key(task: &str, number: u64) -> String {
     format!("attempt {task} {number}")
 }
 
+/// What a statement is to be made of once more.
+enum Again {
+    /// What the run has.
+    Of(Record, Vec<CommittedDataset>),
+    /// The run has nothing of the kind.
+    Missing,
+    /// The run keeps nothing of it, or what it keeps is newer.
+    Past,
+}
+
 impl Shown<'_> {
-    /// Holds the run against one statement.
-    fn hold(self, signed: &Signed, text: &PlanText, found: &mut Vec<Difference>) {
-        let Shown { run, plan, outputs } = self;
+    /// Holds the run against one statement; `abandoned` says that another one strikes some of it.
+    fn hold(
+        self,
+        signed: &Signed,
+        (text, abandoned): (&PlanText, bool),
+        found: &mut Vec<Difference>,
+    ) {
+        let Shown { run, plan, .. } = self;
         let predicate = &signed.statement["predicate"];
-        let task = || {
-            let id = predicate["task"]["id"].as_str();
-            run.tasks
-                .iter()
-                .position(|task| id == Some(&*task.id.to_string()))
-        };
-        let mut committed = Vec::new();
-        let record = match signed.kind {
-            EvidenceKind::Submission => Some(Record::RunSubmitted),
-            EvidenceKind::Refusal => Some(Record::RunRefused),
-            // It may have been taken up again since.
-            EvidenceKind::Run if !run.state.is_final() => return,
-            EvidenceKind::Run => Some(Record::RunEnded),
-            EvidenceKind::Attempt => task().and_then(|task| {
-                let number = u32::try_from(predicate["attempt"].as_u64()?).ok()?;
-                let mut attempts = run.tasks[task].attempts.iter();
-                attempts.find(|attempt| attempt.number == number)?;
-                Some(Record::AttemptEnded { task, number })
-            }),
-            EvidenceKind::Commit => task().map(|task| {
-                let of = &run.tasks[task];
-                let own = |partition: &Option<String>, dataset: &str| {
-                    let mut outputs = plan.stage(&of.stage).into_iter().flat_map(|of| &of.outputs);
-                    *partition == of.partition
-                        && outputs.any(|output| output.dataset.as_str() == dataset)
-                };
-                let all = outputs.iter();
-                let of_task = all.filter(|(partition, output)| own(partition, &output.dataset));
-                committed = of_task.map(|(_, output)| output.clone()).collect();
-                Record::TaskCommitted { task }
-            }),
-            EvidenceKind::Answer => task().map(|task| Record::TaskAnswered { task }),
-            // Acts, of which the run keeps nothing.
-            _ => return,
-        };
         let name = signed.kind.as_str();
-        let Some(record) = record else {
-            return found.push(Difference {
-                entry: Some(signed.entry),
-                what: name.to_owned(),
-                signed: Some(short(predicate)),
-                stored: None,
-            });
+        let (record, committed) = match self.again(signed) {
+            Again::Of(record, committed) => (record, committed),
+            Again::Past => return,
+            Again::Missing => {
+                return found.push(Difference {
+                    entry: Some(signed.entry),
+                    what: name.to_owned(),
+                    signed: Some(short(predicate)),
+                    stored: None,
+                });
+            }
         };
         let at = predicate["at"].as_str().and_then(|at| at.parse().ok());
         let now = at.unwrap_or(Timestamp::UNIX_EPOCH);
         let again = of_record(&record, run, (plan, text), &committed, now);
         let mut again: Value = serde_json::from_slice(&again.bytes).unwrap_or_default();
         let mut statement = signed.statement.clone();
+        let given_up = abandoned && self.is_given_up(&record);
         for side in [&mut again, &mut statement] {
             sort_outputs(side);
-            // Which work a task does is told anew with each attempt, and forgotten between two.
-            if signed.kind == EvidenceKind::Attempt
-                && let Some(predicate) = side["predicate"].as_object_mut()
-            {
+            let Some(predicate) = side["predicate"].as_object_mut() else {
+                continue;
+            };
+            if signed.kind == EvidenceKind::Attempt {
+                // Which work a task does is told anew with each attempt, and forgotten between two.
                 predicate.remove("work");
             }
+            if given_up {
+                // It had come to something, and that was struck: there is an entry that says so.
+                predicate.remove("state");
+                predicate.remove("failure");
+            }
         }
-        let path = format!("{name}: ");
-        compare(signed.entry, &path, &statement, &again, found);
+        compare(
+            signed.entry,
+            &format!("{name}: "),
+            &statement,
+            &again,
+            found,
+        );
+    }
+
+    fn again(self, signed: &Signed) -> Again {
+        let run = self.run;
+        let predicate = &signed.statement["predicate"];
+        let id = predicate["task"]["id"].as_str();
+        let mut tasks = run.tasks.iter();
+        let task = tasks.position(|task| id == Some(&*task.id.to_string()));
+        let plain = |record| Again::Of(record, Vec::new());
+        match (signed.kind, task) {
+            (EvidenceKind::Submission, _) => plain(Record::RunSubmitted),
+            (EvidenceKind::Refusal, _) => plain(Record::RunRefused),
+            // It may have been taken up again since.
+            (EvidenceKind::Run, _) if !run.state.is_final() => Again::Past,
+            (EvidenceKind::Run, _) => plain(Record::RunEnded),
+            (EvidenceKind::Attempt, Some(task)) => {
+                let number = predicate["attempt"].as_u64().unwrap_or_default();
+                let mut attempts = run.tasks[task].attempts.iter();
+                match attempts.find(|attempt| u64::from(attempt.number) == number) {
+                    Some(&Attempt { number, .. }) => plain(Record::AttemptEnded { task, number }),
+                    None => Again::Missing,
+                }
+            }
+            (EvidenceKind::Commit, Some(task)) => {
+                Again::Of(Record::TaskCommitted { task }, self.outputs_of(task))
+            }
+            // It may have been decided on anew since.
+            (EvidenceKind::Answer, Some(task)) if run.tasks[task].answered.is_none() => Again::Past,
+            (EvidenceKind::Answer, Some(task)) => plain(Record::TaskAnswered { task }),
+            (EvidenceKind::Attempt | EvidenceKind::Commit | EvidenceKind::Answer, None) => {
+                Again::Missing
+            }
+            // Acts, of which the run keeps nothing.
+            _ => Again::Past,
+        }
+    }
+
+    /// What a task made visible.
+    fn outputs_of(self, task: usize) -> Vec<CommittedDataset> {
+        let task = &self.run.tasks[task];
+        let stage = self.plan.stage(&task.stage);
+        let declares = |dataset: &str| {
+            let mut outputs = stage.into_iter().flat_map(|stage| &stage.outputs);
+            outputs.any(|output| output.dataset.as_str() == dataset)
+        };
+        let all = self.outputs.iter();
+        let of_task = all.filter(|(of, output)| *of == task.partition && declares(&output.dataset));
+        of_task.map(|(_, output)| output.clone()).collect()
+    }
+
+    fn is_given_up(self, record: &Record) -> bool {
+        let Record::AttemptEnded { task, number } = record else {
+            return false;
+        };
+        let mut attempts = self.run.tasks[*task].attempts.iter();
+        attempts.any(|of| of.number == *number && of.state == AttemptState::Abandoned)
     }
 
     /// What the run has that nobody signed.
