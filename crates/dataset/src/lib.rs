@@ -31,6 +31,7 @@ pub mod versions;
 
 mod brought;
 mod cell;
+mod groups;
 mod hashing;
 mod identity;
 mod partition;

@@ -19,6 +19,7 @@ mod figures;
 mod flights;
 mod forged;
 mod functions;
+mod held;
 mod images;
 mod imports;
 mod interruptions;
