@@ -35,5 +35,6 @@ mod groups;
 mod hashing;
 mod identity;
 mod partition;
+mod seal;
 mod sink;
 mod store;

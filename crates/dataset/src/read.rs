@@ -23,7 +23,7 @@ use crate::export::TextWriter;
 use crate::groups::{GroupWriter, properties};
 use crate::partition::{PartitionValues, folder, matches};
 use crate::schema::{Column, TableSchema};
-use crate::table::{DataFile, Snapshot};
+use crate::table::{DataFile, Snapshot, Standing};
 
 /// Why rows cannot be read or handed out.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +49,15 @@ pub enum ReadError {
         committed: String,
         /// The digest of what is there.
         found: String,
+    },
+    /// What the table's log says of a data file is not what was committed.
+    #[error(
+        "the table's log does not say of data file `{path}` what was committed: its seal does not hold",
+        path = path.display()
+    )]
+    Unproved {
+        /// The file.
+        path: PathBuf,
     },
     /// A data file is not what the log says.
     #[error("data file `{path}` cannot be read", path = path.display())]
@@ -100,6 +109,13 @@ pub enum ReadError {
         /// The table.
         table: String,
     },
+}
+
+impl ReadError {
+    /// Whether something is there that was not committed.
+    pub fn is_altered(&self) -> bool {
+        matches!(self, Self::Altered { .. } | Self::Unproved { .. })
+    }
 }
 
 /// The format in which a task gets an input.
@@ -160,20 +176,36 @@ impl Snapshot {
         self.files.iter().filter(wanted).collect()
     }
 
-    /// Rows of the whole table and their content digest. Reads only files that others wrote.
+    /// Rows of the whole table and their content digest, as the log has them. Reads only files that
+    /// others wrote.
     ///
     /// # Errors
     /// If such a file cannot be read.
     pub fn digest(&self) -> Result<(u64, String), ReadError> {
-        self.digest_of(&self.files_of(&[]))
+        self.summed(&self.files_of(&[]), |_| true)
     }
 
+    /// Rows of these files and their content digest, which are those of what [`Snapshot::rows`] gives:
+    /// of what the log says only that is believed which has its seal, by who has the key.
     fn digest_of(&self, files: &[&DataFile]) -> Result<(u64, String), ReadError> {
+        self.summed(files, |file| match file.standing {
+            Standing::Told => true,
+            Standing::Sealed => rows::has_columns_of(&self.schema, file),
+            // Where it was altered, that is told by whoever reads it.
+            Standing::Unsealed | Standing::Altered => false,
+        })
+    }
+
+    fn summed(
+        &self,
+        files: &[&DataFile],
+        is_believed: impl Fn(&DataFile) -> bool,
+    ) -> Result<(u64, String), ReadError> {
         let mut sum = RowsHash::default();
         let mut rows = 0;
         for file in files {
             match (file.rows, &file.rows_hash) {
-                (Some(known), Some(hash)) => {
+                (Some(known), Some(hash)) if is_believed(file) => {
                     rows += known;
                     sum.add(hash);
                 }

@@ -11,7 +11,7 @@ use barecount_api::assignment::Assignment;
 use barecount_artifact::{Limits as ArtifactLimits, Store, job};
 use barecount_dataset::{
     decision::{AppTransaction, Committed, DatasetCommit, Decision, PartitionValues},
-    read::{DataFiles, InputFormat, ReadError},
+    read::{DataFiles, InputFormat},
     stage::{self, Limits, OutputFormat, OutputSpec, Staged as StagedFiles},
     table::{StateTables, Tables},
 };
@@ -116,9 +116,9 @@ impl DataPlane for StateData {
                 let done =
                     blocking(move || snapshot.materialize(format, data_files, &into, &wanted))
                         .await?;
-                let done = done.map_err(|error| match error {
-                    ReadError::Altered { .. } => unprovided(codes::DATA_ALTERED.id, &error),
-                    _ => unprovided(unavailable, &error),
+                let done = done.map_err(|error| match error.is_altered() {
+                    true => unprovided(codes::DATA_ALTERED.id, &error),
+                    false => unprovided(unavailable, &error),
                 })?;
                 let mut given = json!({
                     "dataset": dataset, "version": version, "rows": done.rows,

@@ -23,9 +23,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::ReadError;
 use crate::cell::{CellBuilder, Value, parse};
+use crate::commit::digits_of;
 use crate::groups::GROUP_BYTES;
 use crate::schema::{ArrowForm as _, Column, TableSchema};
-use crate::table::DataFile;
+use crate::table::{DataFile, Standing};
 
 /// As many rows are read at once where they are small,
 const BATCH_ROWS: usize = 8192;
@@ -41,15 +42,21 @@ pub(super) fn committed(file: &DataFile, path: &Path) -> Result<File, ReadError>
         path: path.to_owned(),
         source,
     };
+    if file.standing == Standing::Altered {
+        let path = file.path.clone();
+        return Err(ReadError::Unproved { path });
+    }
     let mut content = File::open(path).map_err(open)?;
-    if let Some(committed) = &file.sha256 {
+    let told = [file.sha256.as_deref(), digits_of(&file.name)];
+    let told: Vec<_> = told.into_iter().flatten().collect();
+    if !told.is_empty() {
         let mut hasher = Sha256::new();
         io::copy(&mut content, &mut hasher).map_err(open)?;
         let found = format!("{:x}", hasher.finalize());
-        if !found.starts_with(committed.as_str()) {
+        if let Some(committed) = told.iter().find(|told| !found.starts_with(**told)) {
             return Err(ReadError::Altered {
                 path: path.to_owned(),
-                committed: committed.clone(),
+                committed: (*committed).to_owned(),
                 found,
             });
         }
@@ -216,6 +223,27 @@ impl Iterator for FileRows<'_> {
     }
 }
 
+/// Whether each column of a file is one of the table's, of the same type: so the rows of the table are
+/// those that were hashed when it was written. What the table has besides is null in them, and no part
+/// of a row's hash.
+pub(super) fn has_columns_of(schema: &TableSchema, file: &DataFile) -> bool {
+    let metadata = File::open(&file.path)
+        .map_err(ParquetError::from)
+        .and_then(|content| ArrowReaderMetadata::load(&content, ArrowReaderOptions::default()));
+    // What cannot be told is not so: whoever reads the file says why.
+    let Ok(metadata) = metadata else {
+        return false;
+    };
+    let mut fields = metadata.schema().fields().iter();
+    fields.all(|field| {
+        let column = schema.column(field.name());
+        column.is_some_and(|column| {
+            !schema.partition_by().contains(&column.name)
+                && field.data_type() == &column.column_type.to_arrow()
+        })
+    })
+}
+
 fn unreadable(file: &DataFile, source: ParquetError) -> ReadError {
     ReadError::Parquet {
         path: file.path.clone(),
@@ -308,6 +336,7 @@ mod tests {
             rows: None,
             partition_values: Default::default(),
             rows_hash: None,
+            standing: Standing::Told,
             sha256: None,
             modified_ms: 0,
         })

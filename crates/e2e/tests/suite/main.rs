@@ -18,6 +18,7 @@ mod example;
 mod figures;
 mod flights;
 mod forged;
+mod forged_tables;
 mod functions;
 mod held;
 mod images;
