@@ -473,8 +473,8 @@ fn write_large(output: &Path) -> ! {
     }
 }
 
-/// Makes files of nothing but a hole: as many and as large as `HOLES` says, in MiB, beside what their
-/// first line is, if there is one.
+/// Makes files of nothing but a hole: as many and as large as `HOLES` says, in MiB; after a first line,
+/// if there is one.
 fn write_holes(output: &Path) {
     let holes = variable("HOLES");
     let (files, mib) = holes.split_once(" of ").expect("so many of so many MiB");

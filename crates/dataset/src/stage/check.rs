@@ -219,3 +219,30 @@ pub(super) fn kept(
         .map(|column| filter(column.as_ref() as &dyn Array, fits))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_without_a_character_are_as_wide_as_others() -> Result<(), Box<dyn std::error::Error>> {
+        let decimal = ColumnType::Decimal {
+            precision: 38,
+            scale: 2,
+        };
+        let columns = (0..2_000).map(|number| Column::nullable(&format!("c{number}"), decimal));
+        let schema = TableSchema::new(columns.collect(), vec![])?;
+        let mut rows = Rows::new(&schema);
+        while !rows.is_full() {
+            for column in 0..2_000 {
+                rows.cell(column, None)
+                    .map_err(|refusal| refusal.to_string())?;
+            }
+            rows.end_row(0);
+        }
+        let batch = rows.take()?.ok_or("rows were added")?;
+        let held = crate::groups::size(&batch);
+        assert!(held <= 2 * BATCH_BYTES, "{held} bytes");
+        Ok(())
+    }
+}
