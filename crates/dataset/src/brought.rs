@@ -9,6 +9,7 @@ use crate::{
     commit::COMMITTED_KEY,
     decision::Committed,
     schema::TableSchema,
+    seal::last,
     table::{Snapshot, TableError, Tables, WRITTEN_AS_TAG, log_error},
 };
 
@@ -40,11 +41,6 @@ impl Tables {
         }
         Ok(snapshot)
     }
-}
-
-/// A file's own name, which no other commit's has; the folders before it may be written in two ways.
-fn last(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// The files whose rows are new with an entry of a log, and the schema that it has on record.

@@ -34,7 +34,7 @@ pub(crate) enum Value<'a> {
     /// Microseconds since 1970-01-01T00:00:00Z.
     Timestamp(i64),
     Bool(bool),
-    Binary(Vec<u8>),
+    Binary(Cow<'a, [u8]>),
 }
 
 /// Reads text as a value of the given type; the refusal says what was expected.
@@ -49,7 +49,7 @@ pub(crate) fn parse(text: Cow<'_, str>, column_type: ColumnType) -> Result<Value
         ColumnType::Date => date(&text).map(Value::Date),
         ColumnType::Timestamp => time::parse_timestamp(&text).map(Value::Timestamp),
         ColumnType::Bool => truth(&text).map(Value::Bool),
-        ColumnType::Binary => bytes(&text).map(Value::Binary),
+        ColumnType::Binary => bytes(&text).map(|bytes| Value::Binary(bytes.into())),
     }
 }
 
@@ -117,7 +117,7 @@ pub(crate) fn value_at(array: &dyn Array, row: usize) -> Value<'_> {
             Value::Timestamp(array.as_primitive::<TimestampMicrosecondType>().value(row))
         }
         DataType::Boolean => Value::Bool(array.as_boolean().value(row)),
-        DataType::Binary => Value::Binary(array.as_binary::<i32>().value(row).to_vec()),
+        DataType::Binary => Value::Binary(array.as_binary::<i32>().value(row).into()),
         _ => Value::Null,
     }
 }
@@ -251,7 +251,7 @@ mod tests {
                 (Value::Date(days), ColumnType::Date),
                 (Value::Timestamp(micros), ColumnType::Timestamp),
                 (Value::Float64(number), ColumnType::Float64),
-                (Value::Binary(bytes), ColumnType::Binary),
+                (Value::Binary(bytes.into()), ColumnType::Binary),
             ];
             for (value, column_type) in cases {
                 let text = to_text(&value, column_type).unwrap_or_default();

@@ -25,7 +25,7 @@ use deltalake_core::{DeltaTable, DeltaTableError};
 
 pub(crate) use actions::remove;
 use actions::{add, metadata_actions};
-pub(crate) use files::{content_of, name as file_name};
+pub(crate) use files::{content_of, digits_of, name as file_name};
 use files::{create_folder, name, place, sync};
 
 use crate::decision::{Committed, DatasetCommit, Decision, StagedFile, WriteMode};
@@ -311,7 +311,8 @@ impl Tables {
         let mut actions = metadata_actions(commit, &schema, before.as_ref(), delta)
             .map_err(|source| log_error(&commit.table, source))?;
         actions.extend(removed.iter().map(|file| remove(file, at_ms)));
-        actions.extend(incoming.iter().map(add));
+        let added = |file| add(file, self, &commit.table, &schema);
+        actions.extend(incoming.iter().map(added));
         let committed = Committed {
             dataset: commit.table.clone(),
             version: before.as_ref().map_or(0, |before| before.version + 1),

@@ -46,6 +46,8 @@ pub const DIGEST_CONTEXT: &[u8] = b"barecount.dev dataset content v1\0";
 
 const LANES: usize = 1024;
 const STATE_BYTES: usize = LANES * 4;
+/// A value of more bytes is hashed where it lies.
+const LONG_BYTES: usize = 4 << 10;
 
 /// A text that is not a multiset hash.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,15 +85,9 @@ impl RowsHash {
         }
     }
 
-    /// Adds an encoded row; `expanded` is where it is expanded to.
-    fn add_row(
-        &mut self,
-        encoded: &[u8],
-        hasher: &mut blake3::Hasher,
-        expanded: &mut [u8; STATE_BYTES],
-    ) {
-        hasher.reset();
-        hasher.update(encoded).finalize_xof().fill(expanded);
+    /// Adds a row that was put into a hasher encoded; `expanded` is where it is expanded to.
+    fn add_row(&mut self, row: &blake3::Hasher, expanded: &mut [u8; STATE_BYTES]) {
+        row.finalize_xof().fill(expanded);
         let (words, _) = expanded.as_chunks::<4>();
         for (lane, word) in self.lanes.iter_mut().zip(words) {
             *lane = lane.wrapping_add(u32::from_le_bytes(*word));
@@ -210,14 +206,19 @@ impl RowHasher {
             })
             .collect();
         for row in rows {
+            self.hasher.reset();
             self.encoded.clear();
             for (prefix, nulls, cells) in &columns {
                 if nulls.is_none_or(|nulls: &NullBuffer| nulls.is_valid(row)) {
                     self.encoded.extend_from_slice(prefix);
-                    cells.encode(row, &mut self.encoded);
+                    if let Some(long) = cells.encode(row, &mut self.encoded) {
+                        self.hasher.update(&self.encoded).update(long);
+                        self.encoded.clear();
+                    }
                 }
             }
-            sum.add_row(&self.encoded, &mut self.hasher, &mut self.expanded);
+            self.hasher.update(&self.encoded);
+            sum.add_row(&self.hasher, &mut self.expanded);
         }
     }
 }
@@ -278,15 +279,20 @@ impl<'b> Cells<'b> {
         }
     }
 
-    /// Appends a cell that is not null, with its length where that is not in the prefix.
-    fn encode(&self, row: usize, out: &mut Vec<u8>) {
-        let put = |out: &mut Vec<u8>, bytes: &[u8]| {
+    /// Appends a cell that is not null, with its length where that is not in the prefix. Of a long one
+    /// only the length: its bytes are returned, and not copied.
+    fn encode(&self, row: usize, out: &mut Vec<u8>) -> Option<&'b [u8]> {
+        let put = |out: &mut Vec<u8>, bytes: &'b [u8]| {
             out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+            if bytes.len() > LONG_BYTES {
+                return Some(bytes);
+            }
             out.extend_from_slice(bytes);
+            None
         };
         match self {
-            Self::String(array) => put(out, array.value(row).as_bytes()),
-            Self::Binary(array) => put(out, array.value(row)),
+            Self::String(array) => return put(out, array.value(row).as_bytes()),
+            Self::Binary(array) => return put(out, array.value(row)),
             Self::Int64(values) => out.extend_from_slice(&values[row].to_le_bytes()),
             Self::Float64(values) => {
                 out.extend_from_slice(&canonical_bits(values[row]).to_le_bytes());
@@ -298,6 +304,7 @@ impl<'b> Cells<'b> {
             Self::Date(values) => out.extend_from_slice(&values[row].to_le_bytes()),
             Self::Bool(array) => out.push(u8::from(array.value(row))),
         }
+        None
     }
 }
 

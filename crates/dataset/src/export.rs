@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
-use parquet::arrow::ArrowWriter;
+use memchr::{memchr2, memchr3};
 
 use crate::cell::{Value, to_text, value_at};
+use crate::groups::{GroupWriter, properties};
 use crate::read::{InputFormat, ReadError};
 use crate::schema::{ColumnType, TableSchema};
 use crate::stage::files_schema;
@@ -105,7 +106,8 @@ fn write_field(out: &mut impl Write, place: usize, text: Option<&str>) -> io::Re
     let Some(text) = text else { return Ok(()) };
     let is_plain = !text.is_empty()
         && !text.starts_with('\u{feff}')
-        && !text.bytes().any(|byte| b",\"\r\n\0".contains(&byte));
+        && memchr3(b',', b'"', b'\r', text.as_bytes()).is_none()
+        && memchr2(b'\n', 0, text.as_bytes()).is_none();
     if is_plain {
         return out.write_all(text.as_bytes());
     }
@@ -154,11 +156,13 @@ impl Snapshot {
     /// If data files cannot be read or the writer refuses; part of the file is then written.
     pub fn export_parquet(&self, out: impl Write + Send) -> Result<(), ReadError> {
         let encode = |source| ReadError::Encode { source };
-        let mut writer = ArrowWriter::try_new(out, self.schema.to_arrow(), None).map_err(encode)?;
+        let schema = self.schema.to_arrow();
+        let properties = properties(&schema).build();
+        let mut writer = GroupWriter::new(out, schema, properties).map_err(encode)?;
         for batch in self.rows(&[]) {
             writer.write(&batch?).map_err(encode)?;
         }
-        writer.close().map(drop).map_err(encode)
+        writer.finish().map(drop).map_err(encode)
     }
 
     /// Writes the files that a table of files holds below `into`, and returns their relative

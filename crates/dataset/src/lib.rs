@@ -31,8 +31,10 @@ pub mod versions;
 
 mod brought;
 mod cell;
+mod groups;
 mod hashing;
 mod identity;
 mod partition;
+mod seal;
 mod sink;
 mod store;

@@ -6,25 +6,24 @@
 //! does not depend on when or by which attempt it was written; appended rows come in the order of
 //! the decisions.
 
+mod rows;
+
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Seek as _, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchReader as _, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::array::{ArrayRef, RecordBatch};
 use barecount_model::untrusted::Sample;
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
-use crate::cell::{CellBuilder, Value, parse, to_text, value_at};
+use self::rows::FileRows;
+use crate::cell::{to_text, value_at};
 use crate::digest::{RowHasher, RowsHash};
 use crate::export::TextWriter;
+use crate::groups::{GroupWriter, properties};
 use crate::partition::{PartitionValues, folder, matches};
-use crate::schema::{ArrowForm, Column, TableSchema};
-use crate::table::{DataFile, Snapshot};
+use crate::schema::{Column, TableSchema};
+use crate::table::{DataFile, Snapshot, Standing};
 
 /// Why rows cannot be read or handed out.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +49,15 @@ pub enum ReadError {
         committed: String,
         /// The digest of what is there.
         found: String,
+    },
+    /// What the table's log says of a data file is not what was committed.
+    #[error(
+        "the table's log does not say of data file `{path}` what was committed: its seal does not hold",
+        path = path.display()
+    )]
+    Unproved {
+        /// The file.
+        path: PathBuf,
     },
     /// A data file is not what the log says.
     #[error("data file `{path}` cannot be read", path = path.display())]
@@ -101,6 +109,13 @@ pub enum ReadError {
         /// The table.
         table: String,
     },
+}
+
+impl ReadError {
+    /// Whether something is there that was not committed.
+    pub fn is_altered(&self) -> bool {
+        matches!(self, Self::Altered { .. } | Self::Unproved { .. })
+    }
 }
 
 /// The format in which a task gets an input.
@@ -161,20 +176,36 @@ impl Snapshot {
         self.files.iter().filter(wanted).collect()
     }
 
-    /// Rows of the whole table and their content digest. Reads only files that others wrote.
+    /// Rows of the whole table and their content digest, as the log has them. Reads only files that
+    /// others wrote.
     ///
     /// # Errors
     /// If such a file cannot be read.
     pub fn digest(&self) -> Result<(u64, String), ReadError> {
-        self.digest_of(&self.files_of(&[]))
+        self.summed(&self.files_of(&[]), |_| true)
     }
 
+    /// Rows of these files and their content digest, which are those of what [`Snapshot::rows`] gives:
+    /// of what the log says only that is believed which has its seal, by who has the key.
     fn digest_of(&self, files: &[&DataFile]) -> Result<(u64, String), ReadError> {
+        self.summed(files, |file| match file.standing {
+            Standing::Told => true,
+            Standing::Sealed => rows::has_columns_of(&self.schema, file),
+            // Where it was altered, that is told by whoever reads it.
+            Standing::Unsealed | Standing::Altered => false,
+        })
+    }
+
+    fn summed(
+        &self,
+        files: &[&DataFile],
+        is_believed: impl Fn(&DataFile) -> bool,
+    ) -> Result<(u64, String), ReadError> {
         let mut sum = RowsHash::default();
         let mut rows = 0;
         for file in files {
             match (file.rows, &file.rows_hash) {
-                (Some(known), Some(hash)) => {
+                (Some(known), Some(hash)) if is_believed(file) => {
                     rows += known;
                     sum.add(hash);
                 }
@@ -332,7 +363,8 @@ impl Snapshot {
             path: to.to_owned(),
             source,
         })?;
-        let mut writer = ArrowWriter::try_new(out, schema, None).map_err(encode)?;
+        let properties = properties(&schema).build();
+        let mut writer = GroupWriter::new(out, schema, properties).map_err(encode)?;
         for batch in rows_as(&self.schema, file)? {
             let part = batch?.project(&places).map_err(|source| ReadError::Rows {
                 path: file.path.clone(),
@@ -340,7 +372,7 @@ impl Snapshot {
             })?;
             writer.write(&part).map_err(encode)?;
         }
-        writer.close().map(drop).map_err(encode)
+        writer.finish().map(drop).map_err(encode)
     }
 
     fn write_text(
@@ -392,33 +424,10 @@ fn create_dir(path: &Path) -> Result<(), ReadError> {
 /// Whether a data file, which is at `path` too, has every column that the table keeps in its files.
 fn has_all_columns(schema: &TableSchema, file: &DataFile, path: &Path) -> Result<bool, ReadError> {
     let rows = FileRows::open_at(schema, file, path)?;
-    let found = rows.reader.schema();
+    let found = rows.columns();
     let wanted = schema.file_arrow();
     let mut names = wanted.fields().iter().map(|field| field.name());
     Ok(names.all(|name| found.index_of(name).is_ok()))
-}
-
-/// The file at `path` at its start, once its bytes are known to be those that were committed.
-fn committed(file: &DataFile, path: &Path) -> Result<File, ReadError> {
-    let open = |source| ReadError::Open {
-        path: path.to_owned(),
-        source,
-    };
-    let mut content = File::open(path).map_err(open)?;
-    if let Some(committed) = &file.sha256 {
-        let mut hasher = Sha256::new();
-        io::copy(&mut content, &mut hasher).map_err(open)?;
-        let found = format!("{:x}", hasher.finalize());
-        if !found.starts_with(committed.as_str()) {
-            return Err(ReadError::Altered {
-                path: path.to_owned(),
-                committed: committed.clone(),
-                found,
-            });
-        }
-        content.rewind().map_err(open)?;
-    }
-    Ok(content)
 }
 
 /// The rows of one data file, as a table of `schema` has them.
@@ -427,109 +436,4 @@ pub(crate) fn rows_as<'a>(
     file: &'a DataFile,
 ) -> Result<impl Iterator<Item = Result<RecordBatch, ReadError>> + 'a, ReadError> {
     FileRows::open(schema, file)
-}
-
-/// The rows of one data file, widened to the table's columns.
-struct FileRows<'a> {
-    schema: &'a TableSchema,
-    file: &'a DataFile,
-    reader: ParquetRecordBatchReader,
-}
-
-impl<'a> FileRows<'a> {
-    fn open(schema: &'a TableSchema, file: &'a DataFile) -> Result<Self, ReadError> {
-        Self::open_at(schema, file, &file.path)
-    }
-
-    fn open_at(
-        schema: &'a TableSchema,
-        file: &'a DataFile,
-        path: &Path,
-    ) -> Result<Self, ReadError> {
-        let content = committed(file, path)?;
-        let reader = ParquetRecordBatchReaderBuilder::try_new(content)
-            .and_then(|builder| builder.with_batch_size(8192).build())
-            .map_err(|source| ReadError::Parquet {
-                path: file.path.clone(),
-                source,
-            })?;
-        Ok(Self {
-            schema,
-            file,
-            reader,
-        })
-    }
-
-    fn widen(&self, batch: &RecordBatch) -> Result<RecordBatch, ReadError> {
-        let rows = |source| ReadError::Rows {
-            path: self.file.path.clone(),
-            source,
-        };
-        let columns: Vec<ArrayRef> = self
-            .schema
-            .columns()
-            .iter()
-            .map(|column| self.column(column, batch))
-            .collect::<Result<_, _>>()?;
-        RecordBatch::try_new(self.schema.to_arrow(), columns).map_err(rows)
-    }
-
-    fn column(&self, column: &Column, batch: &RecordBatch) -> Result<ArrayRef, ReadError> {
-        let data_type = column.column_type.to_arrow();
-        if self.schema.partition_by().contains(&column.name) {
-            return self.partition_column(column, batch.num_rows());
-        }
-        match batch.column_by_name(&column.name) {
-            Some(array) if array.data_type() == &data_type => Ok(Arc::clone(array)),
-            // A value that does not fit is damage, and no null.
-            Some(array) => {
-                let strict = CastOptions {
-                    safe: false,
-                    ..CastOptions::default()
-                };
-                cast_with_options(array, &data_type, &strict).map_err(|source| ReadError::Rows {
-                    path: self.file.path.clone(),
-                    source,
-                })
-            }
-            // The column was added after this file was written.
-            None => Ok(new_null_array(&data_type, batch.num_rows())),
-        }
-    }
-
-    fn partition_column(&self, column: &Column, rows: usize) -> Result<ArrayRef, ReadError> {
-        let text = self
-            .file
-            .partition_values
-            .get(&column.name)
-            .cloned()
-            .flatten();
-        let value = match text {
-            None => Value::Null,
-            Some(text) => parse(text.into(), column.column_type).map_err(|refusal| {
-                ReadError::PartitionValue {
-                    path: self.file.path.clone(),
-                    reason: refusal.to_string(),
-                }
-            })?,
-        };
-        let mut builder = CellBuilder::new(column.column_type);
-        (0..rows).for_each(|_| builder.append(&value));
-        Ok(builder.finish())
-    }
-}
-
-impl Iterator for FileRows<'_> {
-    type Item = Result<RecordBatch, ReadError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let batch = self.reader.next()?;
-        Some(match batch {
-            Ok(batch) => self.widen(&batch),
-            Err(source) => Err(ReadError::Rows {
-                path: self.file.path.clone(),
-                source,
-            }),
-        })
-    }
 }

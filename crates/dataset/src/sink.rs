@@ -10,8 +10,6 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray as _, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, max, min, take};
 use arrow::datatypes::{DataType, Date32Type, Int64Type, SchemaRef};
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use sha2::{Digest as _, Sha256};
@@ -19,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 use crate::cell::date_text;
 use crate::decision::StagedFile;
 use crate::digest::RowsHash;
+use crate::groups::{GroupWriter, properties};
 use crate::hashing::Hashing;
 use crate::partition::{MAX_FOLDER_BYTES, PartitionValues, folder, group_rows, matches};
 use crate::schema::TableSchema;
@@ -26,6 +25,9 @@ use crate::stage::{Limits, StageError, StageObserver};
 
 /// A file is closed, and the next begun, after so many rows.
 const ROWS_PER_FILE: u64 = 4 << 20;
+/// or with so many columns of row groups, each of which is held in memory until the file is closed,
+/// and again by whoever reads it.
+const CHUNKS_PER_FILE: usize = 16 << 10;
 /// What the rows that are encoded but not written yet hold in memory, in all open files together.
 const ENCODED_BYTES: usize = 56 << 20;
 /// What a writer holds for a column besides its values: above all what compresses them.
@@ -62,7 +64,7 @@ struct OpenFile {
     number: usize,
     name: String,
     values: PartitionValues,
-    writer: ArrowWriter<HashingFile>,
+    writer: GroupWriter<HashingFile>,
     /// What the writer holds in memory.
     encoded_bytes: usize,
     rows: u64,
@@ -166,12 +168,12 @@ impl<'a> Sink<'a> {
             .write(&part)
             .map_err(|source| encode(&file.name, source))?;
         self.encoded_bytes -= file.encoded_bytes;
-        if file.rows >= ROWS_PER_FILE {
+        let columns = self.file_schema.fields().len();
+        if file.rows >= ROWS_PER_FILE || file.writer.groups() * columns >= CHUNKS_PER_FILE {
             self.done.insert(file.number, file.finish(self.folder)?);
             return Ok(());
         }
-        let writers = WRITER_BYTES * self.file_schema.fields().len();
-        file.encoded_bytes = file.writer.memory_size() + writers;
+        file.encoded_bytes = file.writer.memory_size() + WRITER_BYTES * columns;
         self.encoded_bytes += file.encoded_bytes;
         self.open.insert(key.to_vec(), file);
         self.bound_memory()
@@ -231,12 +233,8 @@ impl<'a> Sink<'a> {
         let file = std::fs::create_dir_all(in_folder)
             .and_then(|()| HashingFile::create(&path))
             .map_err(|source| StageError::Write { path, source })?;
-        let options = ArrowWriterOptions::new()
-            .with_properties(self.properties())
-            .with_skip_arrow_metadata(true);
-        let writer =
-            ArrowWriter::try_new_with_options(file, Arc::clone(&self.file_schema), options)
-                .map_err(|source| encode(&name, source))?;
+        let writer = GroupWriter::new(file, Arc::clone(&self.file_schema), self.properties())
+            .map_err(|source| encode(&name, source))?;
         Ok(OpenFile {
             number,
             name,
@@ -252,7 +250,7 @@ impl<'a> Sink<'a> {
     /// bytes.
     fn properties(&self) -> WriterProperties {
         let columns = (self.open.len() + 1) * self.file_schema.fields().len();
-        WriterProperties::builder()
+        properties(&self.file_schema)
             .set_created_by("barecount".to_owned())
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_dictionary_enabled(columns <= DICTIONARIES)
@@ -267,7 +265,7 @@ impl<'a> Sink<'a> {
                 return Ok(());
             };
             file.writer
-                .flush()
+                .end_group()
                 .map_err(|source| encode(&file.name, source))?;
             self.encoded_bytes -= std::mem::take(&mut file.encoded_bytes);
         }
@@ -313,7 +311,7 @@ impl OpenFile {
         let path: PathBuf = folder.join(&self.name);
         let file = self
             .writer
-            .into_inner()
+            .finish()
             .map_err(|source| encode(&self.name, source))?;
         let (bytes, sha256) = file
             .finish()

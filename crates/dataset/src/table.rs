@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use barecount_model::seal::SealKey;
 use barecount_model::text::DatasetName;
 use deltalake_core::{DeltaTable, DeltaTableBuilder, DeltaTableError};
 use futures::TryStreamExt as _;
@@ -17,6 +18,8 @@ use crate::disk::{Disk, LocalDisk};
 use crate::name::{Tenant, folder};
 use crate::partition::PartitionValues;
 use crate::schema::{ArrowForm, Column, ColumnType, InvalidSchema, TableSchema};
+use crate::seal::Claim;
+pub use crate::seal::Standing;
 use crate::store::DurableStore;
 use latest::Seen;
 
@@ -25,6 +28,8 @@ pub(crate) const DATASETS: &str = "datasets";
 /// The tag of an `add` action that holds the sum of the file's row hashes.
 pub(crate) const ROWS_HASH_TAG: &str = "barecount.rows_hash";
 pub(crate) const FILE_DIGEST_TAG: &str = "barecount.sha256";
+/// The tag that holds the seal over what the others say.
+pub(crate) const SEAL_TAG: &str = "barecount.seal";
 /// Names the file whose rows a file holds, where they were written anew.
 pub(crate) const WRITTEN_AS_TAG: &str = "barecount.written_as";
 
@@ -90,6 +95,7 @@ pub enum TableError {
 pub struct StateTables {
     state: PathBuf,
     disk: Arc<dyn Disk>,
+    seals: Option<SealKey>,
     locks: Locks,
     seen: Seen,
 }
@@ -108,9 +114,19 @@ impl StateTables {
         Self {
             state,
             disk,
+            seals: None,
             locks: Arc::default(),
             seen: Seen::default(),
         }
+    }
+
+    /// The same tables for who has the key of their logs' seals: what is committed is sealed, and of
+    /// what the logs say of data files only that is believed which has a seal that holds. Without the
+    /// key all of it is believed, and nothing sealed.
+    #[must_use]
+    pub fn sealed(self, key: SealKey) -> Self {
+        let seals = Some(key);
+        Self { seals, ..self }
     }
 
     /// The tables of one tenant.
@@ -119,6 +135,7 @@ impl StateTables {
             state: self.state.clone(),
             tenant: tenant.clone(),
             disk: Arc::clone(&self.disk),
+            seals: self.seals.clone(),
             locks: Arc::clone(&self.locks),
             seen: Arc::clone(&self.seen),
         }
@@ -142,6 +159,7 @@ pub struct Tables {
     state: PathBuf,
     tenant: Tenant,
     pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) seals: Option<SealKey>,
     locks: Locks,
     seen: Seen,
 }
@@ -297,7 +315,7 @@ impl Tables {
                     feature,
                 });
             }
-            files.push(data_file(&root, &view));
+            files.push(self.data_file(table, &schema, &root, &view));
         }
         files.sort_by_cached_key(|file| file.order(&schema));
         let version = state.version();
@@ -311,6 +329,81 @@ impl Tables {
             schema,
             files,
         })
+    }
+}
+
+impl Tables {
+    #[expect(
+        deprecated,
+        reason = "the file view offers no other way to an `add` action's tags"
+    )]
+    fn data_file(
+        &self,
+        table: &DatasetName,
+        schema: &TableSchema,
+        root: &Path,
+        view: &deltalake_core::kernel::LogicalFileView,
+    ) -> DataFile {
+        let name = view.path().into_owned();
+        let tags = view.add_action().tags.unwrap_or_default();
+        let tag = |name: &str| tags.get(name).cloned().flatten();
+        let hash = tag(ROWS_HASH_TAG);
+        // Files from before the tag was written have the first digits in their names.
+        let named = || {
+            hash.as_ref()
+                .and_then(|_| content_of(&name).split('.').next())
+        };
+        let sha256 = tag(FILE_DIGEST_TAG).or_else(|| named().map(str::to_owned));
+        let mut file = DataFile {
+            path: root.join(&name),
+            written_as: tag(WRITTEN_AS_TAG).unwrap_or_else(|| name.clone()),
+            name,
+            bytes: u64::try_from(view.size()).unwrap_or(0),
+            rows: view.num_records().map(|rows| rows as u64),
+            partition_values: view.partition_values_map().into_iter().collect(),
+            sha256,
+            rows_hash: hash.and_then(|hash| RowsHash::try_from(hash).ok()),
+            standing: Standing::Told,
+            modified_ms: view.modification_time(),
+        };
+        file.standing = self.held_against(tag(SEAL_TAG), table, schema, &file);
+        file
+    }
+
+    /// What is known of that which the log says of a file, with the seal that it has.
+    fn held_against(
+        &self,
+        seal: Option<String>,
+        table: &DatasetName,
+        schema: &TableSchema,
+        file: &DataFile,
+    ) -> Standing {
+        let Some(key) = &self.seals else {
+            return Standing::Told;
+        };
+        let Some(seal) = seal else {
+            return Standing::Unsealed;
+        };
+        // What has a seal has all of these.
+        let (Some(sha256), Some(rows), Some(rows_hash)) =
+            (&file.sha256, file.rows, &file.rows_hash)
+        else {
+            return Standing::Altered;
+        };
+        let claim = Claim {
+            tenant: &self.tenant,
+            table,
+            name: &file.name,
+            written_as: &file.written_as,
+            sha256,
+            rows,
+            rows_hash,
+            partition_values: &file.partition_values,
+        };
+        match claim.holds(schema, key, &seal) {
+            true => Standing::Sealed,
+            false => Standing::Altered,
+        }
     }
 }
 
@@ -354,6 +447,8 @@ pub struct DataFile {
     /// The SHA-256 that its bytes had when it was committed, or the first digits of it, in hex; if we
     /// wrote it.
     pub sha256: Option<String>,
+    /// What is known of all this.
+    pub standing: Standing,
     /// Unix milliseconds of the decision that brought it.
     pub modified_ms: i64,
 }
@@ -371,34 +466,6 @@ impl DataFile {
         };
         let parts = schema.partition_by().iter().map(part).collect();
         (parts, self.modified_ms, self.name.clone())
-    }
-}
-
-#[expect(
-    deprecated,
-    reason = "the file view offers no other way to an `add` action's tags"
-)]
-fn data_file(root: &Path, view: &deltalake_core::kernel::LogicalFileView) -> DataFile {
-    let name = view.path().into_owned();
-    let tags = view.add_action().tags.unwrap_or_default();
-    let tag = |name: &str| tags.get(name).cloned().flatten();
-    let hash = tag(ROWS_HASH_TAG);
-    // Files from before the tag was written have the first digits in their names.
-    let named = || {
-        hash.as_ref()
-            .and_then(|_| content_of(&name).split('.').next())
-    };
-    let sha256 = tag(FILE_DIGEST_TAG).or_else(|| named().map(str::to_owned));
-    DataFile {
-        path: root.join(&name),
-        written_as: tag(WRITTEN_AS_TAG).unwrap_or_else(|| name.clone()),
-        name,
-        bytes: u64::try_from(view.size()).unwrap_or(0),
-        rows: view.num_records().map(|rows| rows as u64),
-        partition_values: view.partition_values_map().into_iter().collect(),
-        sha256,
-        rows_hash: hash.and_then(|hash| RowsHash::try_from(hash).ok()),
-        modified_ms: view.modification_time(),
     }
 }
 

@@ -207,6 +207,7 @@ fn work(behaviour: &str, input: &Path, output: &Path) -> Result<(), i32> {
         "fill the checkpoint" => fill(Path::new(&variable("BARECOUNT_CHECKPOINT_DIR")), 1 << 20),
         "fill the cache" => fill(Path::new(&variable("BARECOUNT_CACHE_DIR")), 1 << 20),
         "write one large file" => write_large(output),
+        "write holes" => write_holes(output),
         other => match other.strip_prefix("exit ").and_then(|status| status.parse().ok()) {
             Some(status) => return Err(status),
             None => panic!("unknown behaviour `{other}`"),
@@ -469,6 +470,26 @@ fn write_large(output: &Path) -> ! {
     let mut file = fs::File::create(output.join("large")).expect("a file can be made");
     loop {
         file.write_all(&[7; 1 << 20]).expect("a file can be written");
+    }
+}
+
+/// Makes files of nothing but a hole: as many and as large as `HOLES` says, in MiB; after a first line,
+/// if there is one.
+fn write_holes(output: &Path) {
+    let holes = variable("HOLES");
+    let (files, mib) = holes.split_once(" of ").expect("so many of so many MiB");
+    let (files, mib): (u32, u64) = (files.parse().expect("a number"), mib.parse().expect("a number"));
+    let folder = output.join(variable("DATASET"));
+    fs::create_dir_all(&folder).expect("the output folder can be written");
+    let (ending, first) = match env::var("FIRST_LINE") {
+        Ok(first) => ("csv", format!("{first}\n")),
+        Err(_) => ("bin", String::new()),
+    };
+    for number in 0..files {
+        let path = folder.join(format!("hole-{number:03}.{ending}"));
+        fs::write(&path, &first).expect("a file can be made");
+        let file = fs::OpenOptions::new().write(true).open(&path).expect("it can be opened");
+        file.set_len(mib << 20).expect("it can be made longer");
     }
 }
 

@@ -1,15 +1,12 @@
 //! Holding the rows of datasets against the commits that were signed: read and hashed anew, with
 //! nothing of what the tables' own logs say of them believed.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use barecount_dataset::{
     name::Tenant,
     read::ReadError,
-    table::{Snapshot, StateTables, TableError, Tables},
+    table::{Snapshot, Standing, StateTables, TableError, Tables},
 };
 use barecount_ledger::storage::DirBlobs;
 use barecount_model::{evidence::EvidenceKind, run::outcome::CommittedDataset, text::DatasetName};
@@ -46,7 +43,7 @@ struct Signed {
 ///
 /// # Errors
 /// If the log cannot be read any more, or the runtime not be started.
-pub(crate) fn in_state(state: &Path, blobs: &DirBlobs, size: u64) -> Result<Checked, Failure> {
+pub(crate) fn in_state(all: &StateTables, blobs: &DirBlobs, size: u64) -> Result<Checked, Failure> {
     let mut checked = Checked::default();
     let mut signed: BTreeMap<(String, String), Vec<Signed>> = BTreeMap::new();
     each_entry(blobs, size, |entry, bytes| {
@@ -69,7 +66,6 @@ pub(crate) fn in_state(state: &Path, blobs: &DirBlobs, size: u64) -> Result<Chec
         }
         Ok(())
     })?;
-    let all = StateTables::new(state.to_owned());
     for ((tenant, dataset), commits) in &signed {
         let (Ok(tenant), Ok(name)) = (tenant.parse::<Tenant>(), dataset.parse::<DatasetName>())
         else {
@@ -129,8 +125,20 @@ impl OfDataset {
 /// kept.
 fn recounted(brought: &Snapshot, signed: &Signed, now: &BTreeSet<String>) -> Result<bool, String> {
     let version = brought.version;
-    match brought.recount() {
-        Ok((_, digest)) if digest == signed.output.digest => Ok(true),
+    // The rows alone tell, whatever the log says of them; and then that it says something else.
+    let mut counted = brought.clone();
+    let mut unproved = None;
+    for file in &mut counted.files {
+        if std::mem::replace(&mut file.standing, Standing::Told) == Standing::Altered {
+            let path = file.path.clone();
+            unproved.get_or_insert(ReadError::Unproved { path });
+        }
+    }
+    match counted.recount() {
+        Ok((_, digest)) if digest == signed.output.digest => match unproved {
+            Some(error) => Err(format!("version {version}: {error}")),
+            None => Ok(true),
+        },
         Ok((rows, digest)) => Err(format!(
             "version {version} was signed as {} rows of {}, and what is there is {rows} rows of \
              {digest}",

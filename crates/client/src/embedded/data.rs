@@ -11,7 +11,8 @@ use barecount_api::assignment::Assignment;
 use barecount_artifact::{Limits as ArtifactLimits, Store, job};
 use barecount_dataset::{
     decision::{AppTransaction, Committed, DatasetCommit, Decision, PartitionValues},
-    read::{DataFiles, InputFormat, ReadError},
+    input::InputFile,
+    read::{DataFiles, InputFormat},
     stage::{self, Limits, OutputFormat, OutputSpec, Staged as StagedFiles},
     table::{StateTables, Tables},
 };
@@ -116,9 +117,9 @@ impl DataPlane for StateData {
                 let done =
                     blocking(move || snapshot.materialize(format, data_files, &into, &wanted))
                         .await?;
-                let done = done.map_err(|error| match error {
-                    ReadError::Altered { .. } => unprovided(codes::DATA_ALTERED.id, &error),
-                    _ => unprovided(unavailable, &error),
+                let done = done.map_err(|error| match error.is_altered() {
+                    true => unprovided(codes::DATA_ALTERED.id, &error),
+                    false => unprovided(unavailable, &error),
                 })?;
                 let mut given = json!({
                     "dataset": dataset, "version": version, "rows": done.rows,
@@ -162,6 +163,11 @@ impl DataPlane for StateData {
         };
         let written = written.join(output.dataset.as_str());
         let folder = staging.join(output.dataset.as_str());
+        let disk = assignment.stage.resources.disk_bytes;
+        let (listed, of) = (written.clone(), spec.clone());
+        let files = blocking(move || stage::written_files(&listed, &of)).await?;
+        let files = files.map_err(|error| letters::stage_error(output, &error))?;
+        hold_length(output, &files, disk)?;
         let watched = Watched::new(output, watch, letters);
         let staged = if spec.format == OutputFormat::Parquet {
             let from = Written {
@@ -480,6 +486,26 @@ fn own_of_output(assignment: &Assignment, output: &Output) -> PartitionValues {
     own.map(|(column, value)| (column.to_owned(), Some(value.to_owned())))
         .into_iter()
         .collect()
+}
+
+/// Holds the length of what work hands over against what its size has of the disk. A hole takes nothing
+/// there, but whoever reads it reads as much as if it was written.
+fn hold_length(output: &Output, files: &[InputFile], disk: Option<u64>) -> Result<(), DataError> {
+    let lengths = files.iter().map(|file| file.bytes);
+    let length = lengths.fold(0, u64::saturating_add);
+    match disk {
+        Some(disk) if length > disk => Err(DataError::Data {
+            code: codes::DISK_USED_UP.id,
+            message: format!(
+                "output {}: its files have {} MiB by their length, holes included, and its size has \
+                 {} MiB of the disk; write less, or choose a larger size",
+                output.dataset,
+                length >> 20,
+                disk >> 20
+            ),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn staged_output(

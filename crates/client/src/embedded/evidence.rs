@@ -113,7 +113,7 @@ impl Evidence for Embedded {
         };
         let data = match size.filter(|_| check.data) {
             Some(size) => Some(details::data::in_state(
-                &state::folder(&self.state)?,
+                &self.tables_of(state::folder(&self.state)?),
                 &blobs,
                 size,
             )?),

@@ -13,7 +13,7 @@ use barecount_ledger::{
     note::{KeyError, SigningKey, VerifierKey},
     storage::{DirBlobs, DirCheckpoint},
 };
-use barecount_model::codes;
+use barecount_model::{codes, seal::SealKey};
 use tokio::sync::{mpsc, watch};
 
 use super::{
@@ -27,6 +27,8 @@ use crate::{
 
 /// What the origin of a ledger that is made here begins with; the ledger's own name follows.
 const ORIGIN: &str = "barecount.dev/ledger";
+/// What the key of the seals in tables' logs is derived for.
+pub(super) const TABLE_SEALS: &str = "barecount tables seals v1";
 /// No name is longer.
 const MAX_NAME_BYTES: u64 = 256;
 /// The file in a state folder that holds the ledger's name.
@@ -197,6 +199,17 @@ pub(crate) fn verifier_key(
     let text = std::fs::read_to_string(&path).map_err(|error| failed(&error))?;
     let key = SigningKey::parse(text.trim_end()).map_err(|error| failed(&error))?;
     Ok(key.verifier().clone())
+}
+
+/// The key of the seals in the logs of a state folder's tables, for who has the key that signs its ledger.
+/// Who has not, or has no ledger yet, holds no log against seals.
+pub(crate) fn table_seals(state: &Path, configured: Option<&Path>) -> Option<SealKey> {
+    // Where there is none, its name would be made here.
+    state.join("ledger/checkpoint").is_file().then_some(())?;
+    let path = key_file(state, configured).ok()?;
+    let text = std::fs::read_to_string(path).ok()?;
+    let key = SigningKey::parse(text.trim_end()).ok()?;
+    Some(SealKey::new(key.derive(TABLE_SEALS)))
 }
 
 /// Where the key is that signs a state folder's ledger: where the environment says, or in the

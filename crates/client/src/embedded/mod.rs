@@ -136,6 +136,21 @@ impl Embedded {
     ) -> Result<FolderLock, Failure> {
         hold::take(folder, purpose, self.wait, reporter)
     }
+
+    /// The tables of a state folder, for who reads them: their logs are held against their seals by who
+    /// has the key, and believed by who has not.
+    pub(crate) fn tables_of(&self, folder: PathBuf) -> StateTables {
+        let found = crate::environment::of_run(self.environment.as_deref(), &folder);
+        let configured = found.map(|found| found.signing_key());
+        let key = configured
+            .ok()
+            .and_then(|key| ledger::table_seals(&folder, key.as_deref()));
+        let tables = StateTables::new(folder);
+        match key {
+            Some(key) => tables.sealed(key),
+            None => tables,
+        }
+    }
 }
 
 /// Forks the launcher off this process, which must have one thread still.
@@ -212,6 +227,7 @@ impl Platform {
         let (entries_tx, entries) = mpsc::unbounded_channel();
         let lock = layout::bring_held_up_to_date(lock)?;
         let ledger = OpenLedger::open(state, found)?;
+        let tables = tables.sealed(ledger.table_seals());
         let held = (lock, ledger.sealing());
         let opened = Control::open_until(held, clock.clone(), (updates_tx, entries_tx), end_at()?);
         let control = opened.map_err(|error| open_failure(&error))?;
@@ -425,6 +441,11 @@ impl OpenLedger {
     /// What tells the entries that wait for this ledger from any that somebody else put there.
     pub(crate) fn sealing(&self) -> Sealing {
         Sealing::new(SealKey::new(self.log.derived_key(SEALS)), self.log.size())
+    }
+
+    /// What tells what this program wrote into tables' logs from what somebody else put there.
+    fn table_seals(&self) -> SealKey {
+        SealKey::new(self.log.derived_key(ledger::TABLE_SEALS))
     }
 
     /// Integrates what the control plane queues.

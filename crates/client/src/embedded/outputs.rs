@@ -38,7 +38,8 @@ impl Embedded {
         version: Option<u64>,
     ) -> Result<Snapshot, Failure> {
         let table = named(&which.dataset)?;
-        let all = tables(&self.state)?;
+        state::reader(&self.state)?;
+        let all = self.tables_of(state::folder(&self.state)?);
         let tables = tables_with(which.tenant.as_deref(), &all, &table)?;
         let runtime = runtime()?;
         runtime
@@ -183,7 +184,7 @@ pub(super) fn export(snapshot: &Snapshot, export: Export<'_>) -> Result<String, 
 /// A failure to read rows, or to write them elsewhere.
 pub(super) fn unread(what: String, error: &ReadError) -> Failure {
     match error {
-        ReadError::Altered { .. } => Failure::new(Status::Unverified, what)
+        _ if error.is_altered() => Failure::new(Status::Unverified, what)
             .with_code(codes::DATA_ALTERED.id)
             .with_help(
                 "`barecount evidence verify --data` says which commits' rows are not those that \

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use barecount_model::text::DatasetName;
 use deltalake_core::{
     DeltaTable, DeltaTableError,
     kernel::{Action, Add, Metadata, MetadataExt as _, Protocol, Remove, StructType, new_metadata},
@@ -12,7 +13,11 @@ use crate::{
     decision::DatasetCommit,
     evolution::changes,
     schema::{ColumnType, TableSchema},
-    table::{DROPPED, DataFile, FILE_DIGEST_TAG, ROWS_HASH_TAG, Snapshot, WRITTEN_AS_TAG},
+    seal::Claim,
+    table::{
+        DROPPED, DataFile, FILE_DIGEST_TAG, ROWS_HASH_TAG, SEAL_TAG, Snapshot, Tables,
+        WRITTEN_AS_TAG,
+    },
 };
 
 /// What the commit says of the table itself: everything where it makes the table, what differs
@@ -71,14 +76,32 @@ fn delta_schema(schema: &TableSchema) -> Result<StructType, DeltaTableError> {
     )?)
 }
 
-pub(super) fn add(incoming: &Incoming) -> Action {
+/// Brings a file into a table, of which it has the columns and types of `schema`.
+pub(super) fn add(
+    incoming: &Incoming,
+    tables: &Tables,
+    table: &DatasetName,
+    schema: &TableSchema,
+) -> Action {
     let file = &incoming.file;
     let hash = String::from(file.rows_hash.clone());
     let content = file.sha256.trim_start_matches("sha256:").to_owned();
+    let claim = Claim {
+        tenant: tables.tenant(),
+        table,
+        name: &incoming.name,
+        written_as: incoming.written_as.as_ref().unwrap_or(&incoming.name),
+        sha256: &content,
+        rows: file.rows,
+        rows_hash: &file.rows_hash,
+        partition_values: &file.partition_values,
+    };
+    let seal = tables.seals.as_ref().map(|key| claim.seal(schema, key));
     let mut tags = HashMap::from([
         (ROWS_HASH_TAG.to_owned(), Some(hash)),
         (FILE_DIGEST_TAG.to_owned(), Some(content)),
     ]);
+    tags.extend(seal.map(|seal| (SEAL_TAG.to_owned(), Some(seal))));
     if let Some(first) = &incoming.written_as {
         tags.insert(WRITTEN_AS_TAG.to_owned(), Some(first.clone()));
     }

@@ -41,6 +41,14 @@ pub(crate) fn content_of(name: &str) -> &str {
     name.rsplit_once('-').map_or(name, |(_, content)| content)
 }
 
+/// The first digits of a file's SHA-256, out of the name that [`in_table`] made; none of another
+/// program's file.
+pub(crate) fn digits_of(name: &str) -> Option<&str> {
+    let digits = content_of(name).strip_suffix(".zstd.parquet")?;
+    let is_hex = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    (digits.len() == 16 && is_hex(digits)).then_some(digits)
+}
+
 pub(super) fn place(
     disk: &dyn Disk,
     from: &Path,

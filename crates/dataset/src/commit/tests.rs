@@ -1,5 +1,6 @@
 mod altered;
 mod evolution;
+mod forged;
 mod places;
 mod round_trip;
 mod versions;
@@ -10,6 +11,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use barecount_model::seal::SealKey;
+
 use super::*;
 use crate::decision::{AppTransaction, PartitionValues};
 use crate::disk::LocalDisk;
@@ -18,7 +21,7 @@ use crate::name::Tenant;
 use crate::read::{DataFiles, InputFormat};
 use crate::schema::{Column, ColumnType, TableSchema};
 use crate::stage::{Limits, OutputFormat, OutputSpec, Staged, stage_output};
-use crate::table::StateTables;
+use crate::table::{Standing, StateTables};
 
 type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
@@ -87,8 +90,15 @@ fn acme() -> Tenant {
     "acme".parse().expect("the test names a tenant")
 }
 
+/// The tables of who has the key of their seals.
 fn tables_in(state: &Path) -> Tables {
-    StateTables::new(state.to_owned()).of(&acme())
+    let key = SealKey::new([7; 32].into());
+    StateTables::new(state.to_owned()).sealed(key).of(&acme())
+}
+
+fn is_sealed(snapshot: &Snapshot) -> bool {
+    let mut files = snapshot.files.iter();
+    files.all(|file| file.standing == Standing::Sealed)
 }
 
 fn csv_of(tables: &Tables, snapshot: &Snapshot) -> TestResult<String> {
@@ -451,6 +461,7 @@ async fn many_commits_are_summed_up_in_a_durable_checkpoint() -> TestResult {
     );
     // The hashes of rows must survive the checkpoint, or the digest would read every file.
     assert!(snapshot.files.iter().all(|file| file.rows_hash.is_some()));
+    assert!(is_sealed(&snapshot), "so must the seals");
     assert_eq!(snapshot.digest()?.1, last.digest);
     Ok(())
 }

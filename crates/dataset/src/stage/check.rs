@@ -8,15 +8,16 @@ use arrow::compute::filter;
 use regex::Regex;
 
 use super::StageError;
-use crate::cell::{CellBuilder, Value, quoted};
+use crate::cell::{CellBuilder, quoted};
 use crate::dead_letter::Refusal;
 use crate::partition::NULL_FOLDER;
-use crate::schema::{Column, TableSchema, compile_pattern};
+use crate::schema::{Column, ColumnType, TableSchema, compile_pattern};
 
 /// Rows are handed on in batches of so many,
 const BATCH_ROWS: usize = 8192;
-/// or sooner, when their text has so many bytes.
-const BATCH_BYTES: usize = 16 << 20;
+/// or sooner, when their text has so many bytes, or what it becomes: a cell without a character takes
+/// as much as another of its type.
+const BATCH_BYTES: usize = 8 << 20;
 
 /// So many texts that matched a pattern are remembered: what has a pattern often has few values.
 const MATCHED: usize = 64;
@@ -110,6 +111,8 @@ fn place_of(text: &str) -> usize {
 pub(super) struct Rows<'a> {
     schema: &'a TableSchema,
     columns: Vec<(ColumnCheck<'a>, CellBuilder)>,
+    /// What the cells of a row take besides their text.
+    width: usize,
     rows: usize,
     bytes: usize,
     refused: Vec<usize>,
@@ -124,6 +127,7 @@ impl<'a> Rows<'a> {
         Self {
             schema,
             columns: ColumnCheck::of(schema).into_iter().map(column).collect(),
+            width: schema.columns().iter().map(width).sum(),
             rows: 0,
             bytes: 0,
             refused: Vec::new(),
@@ -146,11 +150,6 @@ impl<'a> Rows<'a> {
             .map_err(|refusal| check.within(refusal))
     }
 
-    /// Adds a cell whose value is known.
-    pub(super) fn value(&mut self, column: usize, value: &Value<'_>) {
-        self.columns[column].1.append(value);
-    }
-
     /// Ends a row; `bytes` is its size as text.
     pub(super) fn end_row(&mut self, bytes: usize) {
         self.rows += 1;
@@ -169,7 +168,7 @@ impl<'a> Rows<'a> {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.rows >= BATCH_ROWS || self.bytes >= BATCH_BYTES
+        self.rows >= BATCH_ROWS || self.bytes + self.rows * self.width >= BATCH_BYTES
     }
 
     /// The rows that fit since the last call, if any.
@@ -197,6 +196,16 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// What a cell of a column takes in memory; of text and bytes where it ends, beside what it is.
+fn width(column: &Column) -> usize {
+    match column.column_type {
+        ColumnType::Int64 | ColumnType::Float64 | ColumnType::Timestamp => 8,
+        ColumnType::Decimal { .. } => 16,
+        ColumnType::String | ColumnType::Binary | ColumnType::Date => 4,
+        ColumnType::Bool => 1,
+    }
+}
+
 /// The rows of columns that are to be kept.
 pub(super) fn kept(
     columns: &[ArrayRef],
@@ -209,4 +218,31 @@ pub(super) fn kept(
         .iter()
         .map(|column| filter(column.as_ref() as &dyn Array, fits))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_without_a_character_are_as_wide_as_others() -> Result<(), Box<dyn std::error::Error>> {
+        let decimal = ColumnType::Decimal {
+            precision: 38,
+            scale: 2,
+        };
+        let columns = (0..2_000).map(|number| Column::nullable(&format!("c{number}"), decimal));
+        let schema = TableSchema::new(columns.collect(), vec![])?;
+        let mut rows = Rows::new(&schema);
+        while !rows.is_full() {
+            for column in 0..2_000 {
+                rows.cell(column, None)
+                    .map_err(|refusal| refusal.to_string())?;
+            }
+            rows.end_row(0);
+        }
+        let batch = rows.take()?.ok_or("rows were added")?;
+        let held = crate::groups::size(&batch);
+        assert!(held <= 2 * BATCH_BYTES, "{held} bytes");
+        Ok(())
+    }
 }

@@ -16,6 +16,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::parquet::{BATCH_ROWS, guarded};
 use super::{Limits, StageError};
+use crate::groups::in_parts;
 use crate::input::{InputFile, InputFolder};
 
 /// Rows of more bytes than these are handed on in parts, down to single rows.
@@ -90,7 +91,7 @@ impl Decoding<'_> {
             unpacked += batch.get_array_memory_size() as u64;
             limits.hold_unpacked(file, unpacked)?;
             let batch = guarded(|| as_plain(&batch, &schema)).map_err(malformed)?;
-            in_parts(&batch, &mut |part| stream.write(part)).map_err(failed)?;
+            in_parts(&batch, PART_BYTES, &mut |part| stream.write(part)).map_err(failed)?;
         }
         stream.finish().map_err(failed)?;
         Ok(unpacked)
@@ -146,26 +147,6 @@ fn as_plain(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Arro
         cast_with_options(array, field.data_type(), &strict)
     });
     RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_, _>>()?)
-}
-
-/// Hands rows on in parts of few enough bytes.
-fn in_parts(
-    batch: &RecordBatch,
-    take: &mut impl FnMut(&RecordBatch) -> Result<(), ArrowError>,
-) -> Result<(), ArrowError> {
-    let sizes = batch.columns().iter();
-    let sizes = sizes.map(|array| {
-        array
-            .to_data()
-            .get_slice_memory_size()
-            .unwrap_or(usize::MAX)
-    });
-    let rows = batch.num_rows();
-    if rows <= 1 || sizes.fold(0, usize::saturating_add) <= PART_BYTES {
-        return take(batch);
-    }
-    in_parts(&batch.slice(0, rows / 2), take)?;
-    in_parts(&batch.slice(rows / 2, rows - rows / 2), take)
 }
 
 fn unwritten(source: std::io::Error) -> StageError {

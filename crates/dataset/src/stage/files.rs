@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::sync::Arc;
 
+use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray};
+use arrow::buffer::{Buffer, OffsetBuffer};
 use sha2::{Digest as _, Sha256};
 
-use super::check::Rows;
 use super::{Stage, StageError, read_error};
-use crate::cell::Value;
 use crate::input::InputFile;
 use crate::schema::{Column, ColumnType, InvalidSchema, TableSchema};
 
@@ -31,7 +32,9 @@ pub fn files_schema() -> Result<TableSchema, InvalidSchema> {
 impl Stage<'_, '_> {
     pub(super) fn file(&mut self, file: &InputFile, content: File) -> Result<(), StageError> {
         let limit = self.spec.limits.max_file_bytes;
-        let mut bytes = Vec::new();
+        // With room for one byte more, so that its end is found without more room being made.
+        let room = usize::try_from(file.bytes.min(limit)).unwrap_or(0) + 1;
+        let mut bytes = Vec::with_capacity(room);
         self.observed(content)
             .take(limit.saturating_add(1))
             .read_to_end(&mut bytes)
@@ -45,19 +48,25 @@ impl Stage<'_, '_> {
         }
         self.count_rows(file, 1)?;
         let size = bytes.len();
-        let row = [
-            Value::String(file.path.as_str().into()),
-            Value::String(media_type(&file.path).into()),
-            Value::Int64(i64::try_from(size).unwrap_or(i64::MAX)),
-            Value::String(format!("{:x}", Sha256::digest(&bytes)).into()),
-            Value::Binary(bytes),
+        let sha256 = format!("{:x}", Sha256::digest(&bytes));
+        // As they were read: a copy would be as large as the file.
+        let content = BinaryArray::new(
+            OffsetBuffer::from_lengths([size]),
+            Buffer::from_vec(bytes),
+            None,
+        );
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(vec![file.path.as_str()])),
+            Arc::new(StringArray::from(vec![media_type(&file.path)])),
+            Arc::new(Int64Array::from(vec![
+                i64::try_from(size).unwrap_or(i64::MAX),
+            ])),
+            Arc::new(StringArray::from(vec![sha256])),
+            Arc::new(content),
         ];
-        let mut rows = Rows::new(&self.spec.schema);
-        for (column, value) in row.iter().enumerate() {
-            rows.value(column, value);
-        }
-        rows.end_row(size);
-        self.flush(&mut rows)
+        let batch = RecordBatch::try_new(self.spec.schema.to_arrow(), columns)
+            .map_err(|source| StageError::Arrange { source })?;
+        self.sink.write(&batch)
     }
 }
 

@@ -18,15 +18,16 @@ use arrow_ipc::{Message, root_as_message};
 use super::check::ColumnCheck;
 use super::parquet::{BATCH_ROWS, guarded};
 use super::{Stage, StageError, observer::Observed, read_error};
+use crate::groups::GROUP_BYTES;
 use crate::input::InputFile;
 
 /// What a message begins with.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 /// The longest description of a batch.
 const MAX_DESCRIPTION_BYTES: u64 = 1 << 20;
-/// The most bytes of a batch: they are held at once. The engine writes 16 MiB at most, but for a
-/// single row that has more.
-const MAX_BATCH_BYTES: u64 = 256 << 20;
+/// The most bytes of a batch: they are held at once, by whoever reads the table, too. The engine writes
+/// 16 MiB at most, but for a single row that has more.
+const MAX_BATCH_BYTES: u64 = GROUP_BYTES as u64;
 
 impl Stage<'_, '_> {
     pub(super) fn arrow(&mut self, file: &InputFile, content: File) -> Result<(), StageError> {

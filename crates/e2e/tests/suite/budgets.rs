@@ -25,12 +25,12 @@ spec:
 const OF_FUNCTIONS: [&str; 2] = ["fill the output", "fill the output with empty files"];
 const OF_CONTAINERS: [&str; 2] = ["fill the checkpoint", "fill the cache"];
 
-fn tight(place: Place) -> Place {
+pub(crate) fn tight(place: Place) -> Place {
     place.write("environments/tight.yaml", ENVIRONMENT);
     place
 }
 
-fn run(place: &Place) -> barecount_e2e::process::Finished {
+pub(crate) fn run(place: &Place) -> barecount_e2e::process::Finished {
     place
         .barecount(["run", "pipeline.yaml", "--env", "tight"])
         .finish()

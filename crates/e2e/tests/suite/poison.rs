@@ -17,7 +17,7 @@ use parquet::{
 use crate::ordinary::Home;
 
 /// A Parquet file of one text, which so many rows have.
-fn repeated(text: &str, rows: usize) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+pub(crate) fn repeated(text: &str, rows: usize) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
     let keys = Int32Array::from(vec![0; rows]);
     let values: ArrayRef = Arc::new(StringArray::from(vec![text]));
     let column: ArrayRef = Arc::new(DictionaryArray::<Int32Type>::try_new(keys, values)?);

@@ -56,6 +56,7 @@ impl Snapshot {
 
 async fn now(tables: &Tables) -> TestResult<(Snapshot, String)> {
     let snapshot = tables.snapshot(&"gdp.rates".parse()?, None).await?;
+    assert!(is_sealed(&snapshot), "{:?}", snapshot.files);
     for file in &snapshot.files {
         let (rows, read) = snapshot.hash_file(file)?;
         assert_eq!(

@@ -137,7 +137,7 @@ fn present(column_type: ColumnType) -> BoxedStrategy<Value<'static>> {
         ColumnType::Binary => {
             let quote = b"\"\n,".to_vec();
             prop_oneof![Just(vec![]), Just(vec![0]), Just(quote), any::<Vec<u8>>()]
-                .prop_map(Value::Binary)
+                .prop_map(|bytes| Value::Binary(bytes.into()))
                 .boxed()
         }
     }

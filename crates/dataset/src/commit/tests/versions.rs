@@ -132,6 +132,7 @@ async fn what_is_restored_is_what_it_was_and_can_be_added_to() -> TestResult {
     tables.restore(&back, "ada", AT_MS).await?;
     let now = tables.snapshot(&table, None).await?;
     assert_eq!(now.version, 3);
+    assert!(is_sealed(&now), "seals are those of the files");
     assert_eq!(now.digest()?, then.digest()?);
     assert_eq!(now.content_identity(&[]), then.content_identity(&[]));
     assert!(Difference::between(&then, &now).is_none());

@@ -129,7 +129,7 @@ fn fitting(column: &Column) -> BoxedStrategy<String> {
             .boxed(),
         ColumnType::Bool => any::<bool>().prop_map(|flag| flag.to_string()).boxed(),
         ColumnType::Binary => any::<Vec<u8>>()
-            .prop_map(move |bytes| text(Value::Binary(bytes)))
+            .prop_map(move |bytes| text(Value::Binary(bytes.into())))
             .boxed(),
     }
 }

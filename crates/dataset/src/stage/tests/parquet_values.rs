@@ -129,7 +129,9 @@ impl Foreign {
             or_null(self.day, Value::Date),
             or_null(micros, Value::Timestamp),
             Value::Bool(flag),
-            or_null(self.bytes.clone(), Value::Binary),
+            or_null(self.bytes.clone(), |bytes: Vec<u8>| {
+                Value::Binary(bytes.into())
+            }),
         ])
     }
 }
