@@ -521,6 +521,12 @@ pub(crate) fn open_failure(error: &OpenError) -> Failure {
         OpenError::Newer { .. } => failure
             .with_code("BC0805")
             .with_help("Use the newer program that wrote it."),
+        // What is in it is not what was made there.
+        OpenError::Folder { source, .. } if source.kind() == std::io::ErrorKind::InvalidInput => {
+            failure
+                .with_code("BC0804")
+                .with_help("Find out who put it there, or name another state folder with `--state`.")
+        }
         OpenError::Folder { .. } | OpenError::Database { .. } => failure
             .with_code("BC0804")
             .with_help("Make it writable, or name another one with `--state`."),
