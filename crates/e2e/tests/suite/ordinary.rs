@@ -223,3 +223,19 @@ fn the_order_system_of_the_example_gets_a_test_host_without_privileges() {
         .tells("erp.corp.example (10.20.0.5):8080");
     home.place.nothing_is_left();
 }
+
+#[test]
+fn a_folder_of_keys_that_a_run_as_root_has_left_is_named_with_what_to_do() {
+    let home = Home::of(pipelines::container(""));
+    let keys = home.place.join("config/barecount");
+    fs_err::create_dir_all(&keys).expect("a folder can be made");
+    own(&home.place.join("config")).expect("root can give files away");
+    // Only root can give something away: a test that cannot is no test.
+    std::os::unix::fs::chown(&keys, Some(0), Some(0)).expect("root can take files");
+    let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs_err::set_permissions(&keys, closed).expect("root can close folders");
+    home.barecount(&["run", "pipeline.yaml"])
+        .fails_with(2, "BC0901")
+        .tells("/mnt/config/barecount belongs to another user (id 0)")
+        .tells("chown -R 1000 /mnt/config/barecount");
+}
