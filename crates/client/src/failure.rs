@@ -156,6 +156,12 @@ fn remedy_of_disk(error: &(dyn Error + 'static)) -> Option<&'static str> {
                     "Make room on the disk, or choose another with `--state`; then run it again.",
                 );
             }
+            Some(io::ErrorKind::FileTooLarge) => {
+                return Some(
+                    "This process may not write files of such a size: raise `ulimit -f`, or \
+                     `LimitFSIZE=` of its service.",
+                );
+            }
             Some(io::ErrorKind::ReadOnlyFilesystem) => {
                 return Some("Name a folder that can be written with `--state`.");
             }

@@ -91,6 +91,8 @@ use barecount_secrets::MemoryFolder;
 use rustix::fs::Mode;
 use tokio::sync::{mpsc, watch};
 
+pub use barecount_sandbox::fail_beyond_file_size;
+
 pub(crate) use self::private_folder::state_folder;
 use self::{
     answers::Answers,
