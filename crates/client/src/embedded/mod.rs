@@ -64,7 +64,7 @@ use std::{
 };
 
 use barecount_agent::{
-    Agent, AgentConfig, Disk, IdentityVerifier, StagingFolders,
+    Agent, AgentConfig, Disk, IdentityVerifier, SecretsService, StagingFolders,
     link::{self, LocalOrders},
 };
 use barecount_api::activity::Activity;
@@ -194,8 +194,8 @@ pub(crate) struct Platform {
     /// Where what the agent is told goes.
     orders: LocalOrders,
     runners: Runners,
-    /// Where attempts had their secrets.
-    memory: Option<MemoryFolder>,
+    /// What attempts had their secrets from.
+    secrets: Option<SecretsService>,
 }
 
 impl Platform {
@@ -225,14 +225,13 @@ impl Platform {
         sweep(&folders, &runners, &mut updates, reporter).await?;
         let (data, answers) = datasets(state, tables, &artifacts, &runners);
         let secrets = secrets::locate(found, state)?.map(|location| location.service(state));
-        let memory = secrets.as_ref().map(|service| service.memory.clone());
         let (events_tx, told) = mpsc::unbounded_channel();
         let config = AgentConfig {
             runners: runners.registry.clone(),
             data: Arc::clone(&data) as Arc<dyn barecount_agent::DataPlane>,
             artifacts: Arc::new(StoredArtifacts::new(artifacts.clone())),
             folders,
-            secrets,
+            secrets: secrets.clone(),
             identities: IdentityVerifier::new(control.identity_key()),
             clock: Arc::new(barecount_runner::clock::SystemClock::start()),
             disk: Disk::Threads,
@@ -266,7 +265,7 @@ impl Platform {
             agent,
             orders,
             runners,
-            memory,
+            secrets,
         })
     }
 
@@ -313,13 +312,22 @@ impl Platform {
         self.agent.activities()
     }
 
+    /// What a person is to know of how secrets were given since this was asked last.
+    pub(crate) fn hints(&self) -> Vec<String> {
+        let service = self.secrets.as_ref();
+        service
+            .map(|service| service.hints.take())
+            .unwrap_or_default()
+    }
+
     /// Waits until what runs have left behind is cleaned up and their evidence is in the ledger,
     /// and ends everything that is kept warm.
     pub(crate) async fn close(self) -> Result<Progress, Failure> {
         self.orders.taken().await;
         self.agent.idle().await;
         self.runners.shut_down().await;
-        if let Some(Err(error)) = self.memory.as_ref().map(MemoryFolder::close) {
+        let memory = self.secrets.as_ref().map(|service| &service.memory);
+        if let Some(Err(error)) = memory.map(MemoryFolder::close) {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(
                 error,

@@ -239,3 +239,46 @@ fn a_folder_of_keys_that_a_run_as_root_has_left_is_named_with_what_to_do() {
         .tells("/mnt/config/barecount belongs to another user (id 0)")
         .tells("chown -R 1000 /mnt/config/barecount");
 }
+
+#[test]
+fn what_is_less_than_promised_of_secrets_is_told_once() {
+    let declared = "      secrets: { token: { from: erp/token } }\n";
+    let home = Home::of(pipelines::container_with("read secrets", declared));
+    let hints = |value: &str, limit: &str| -> Vec<String> {
+        home.invocation(&["secrets", "set", "erp/token", "--tenant", "demo"])
+            .reads(value)
+            .finish()
+            .exits_with(0);
+        let limited = format!("ulimit -l {limit} && exec \"$@\"");
+        let finished = home
+            .invocation(&["run", "pipeline.yaml", "--force", "work"])
+            .behind(&["sh", "-c", &limited, "sh"].map(Into::into))
+            .finish()
+            .exits_with(0);
+        let lines = finished.stderr.lines().map(str::to_owned);
+        lines.filter(|line| line.starts_with("hint: ")).collect()
+    };
+    let told = |hints: &[String], what: &str| {
+        let found = hints.iter().filter(|hint| hint.contains(what));
+        found.count()
+    };
+    let (swap, long) = ("may swap", "file `token` of stage `work` is too long");
+    let short = hints("an ordinary value", "8192");
+    assert_eq!(
+        (told(&short, swap), told(&short, long)),
+        (0, 0),
+        "{short:?}"
+    );
+    let unlocked = hints("another value", "0");
+    assert_eq!(
+        (told(&unlocked, swap), told(&unlocked, long)),
+        (1, 0),
+        "{unlocked:?}"
+    );
+    let longer = hints(&"0123456789abcdef".repeat(1_024), "8192");
+    assert_eq!(
+        (told(&longer, swap), told(&longer, long)),
+        (0, 1),
+        "{longer:?}"
+    );
+}
