@@ -23,7 +23,10 @@ use super::{
     high_water::{HighWater, HighWaterError},
     private_folder,
 };
-use crate::failure::{Failure, Status, chain};
+use crate::{
+    failure::{self, Failure, Status, chain},
+    reserve,
+};
 
 /// What the origin of a ledger that is made here begins with; the ledger's own name follows.
 const ORIGIN: &str = "barecount.dev/ledger";
@@ -330,7 +333,7 @@ fn create_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 /// Integrates whatever the store queues, until nobody sends any more.
 pub(crate) fn spawn(
-    mut log: Log,
+    (state, mut log): (PathBuf, Log),
     mark: Option<HighWater>,
     control: LedgerPort,
     entries: mpsc::UnboundedReceiver<Entries>,
@@ -346,7 +349,14 @@ pub(crate) fn spawn(
         .spawn(move || {
             let mut queue = EntryQueue::new(entries);
             while let Some(Entries { first, bytes }) = queue.take() {
-                match log.integrate(first, &bytes) {
+                let integrated = log.integrate(first, &bytes).or_else(|error| {
+                    // What filled the disk has been ended or is about to be, and is still there.
+                    match failure::is_full(&error) && reserve::give_up_if_full(&state) {
+                        true => log.integrate(first, &bytes),
+                        false => Err(error),
+                    }
+                });
+                match integrated {
                     Ok(signed) => {
                         let size = signed.checkpoint().size;
                         if let Some(Err(error)) = mark.as_ref().map(|mark| mark.keep(&signed)) {

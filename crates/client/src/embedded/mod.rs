@@ -404,6 +404,7 @@ fn datasets(
 
 /// A ledger that is open, and held against what was signed before.
 pub(crate) struct OpenLedger {
+    state: PathBuf,
     log: ledger::Log,
     mark: Option<HighWater>,
 }
@@ -429,7 +430,11 @@ impl OpenLedger {
                  folder were put back to an older copy; set HOME"
             );
         }
-        Ok(Self { log, mark })
+        Ok(Self {
+            state: state.to_owned(),
+            log,
+            mark,
+        })
     }
 
     /// What tells the entries that wait for this ledger from any that somebody else put there.
@@ -447,7 +452,8 @@ impl OpenLedger {
         entries: mpsc::UnboundedReceiver<Entries>,
     ) -> Result<watch::Receiver<Progress>, Failure> {
         let runtime = tokio::runtime::Handle::current();
-        ledger::spawn(self.log, self.mark, control.ledger_port(), entries, runtime)
+        let log = (self.state, self.log);
+        ledger::spawn(log, self.mark, control.ledger_port(), entries, runtime)
             .map_err(|error| unusable("the ledger's thread cannot be started", &error))
     }
 }
