@@ -42,4 +42,4 @@ pub use letters::{Letters, LettersFull};
 pub use live::StagingWatch;
 pub use places::{StagingFolders, Swept};
 pub use refused::AccessError;
-pub use secrets::SecretsService;
+pub use secrets::{Hints, SecretsService};

@@ -5,8 +5,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{self, Write},
+    mem,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -40,6 +41,27 @@ pub struct SecretsService {
     pub provider: Arc<dyn SecretsProvider>,
     /// Has the files of every attempt under way.
     pub memory: MemoryFolder,
+    /// What was less than promised when they were given.
+    pub hints: Hints,
+}
+
+/// What a person is to know of how secrets were given, each once however many attempts it is so for.
+#[derive(Debug, Clone, Default)]
+pub struct Hints(Arc<Mutex<BTreeSet<String>>>);
+
+impl Hints {
+    fn add(&self, hint: String) {
+        self.lock().insert(hint);
+    }
+
+    /// What there is to be told. It is not told again by the next call.
+    pub fn take(&self) -> Vec<String> {
+        mem::take(&mut *self.lock()).into_iter().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What an attempt was given.
@@ -98,7 +120,7 @@ pub(crate) async fn give(
             Err(error) => return (Err(GiveError::Record(error)), json!(null)),
         };
         let given = fetch_all(&service, &given_to, &log, &*clock).await;
-        (given, log.evidence(&given_to))
+        (given, log.evidence(&given_to, &service.hints))
     });
     let (given, evidence) = given.await.map_err(|error| {
         let message = format!("the attempt's secrets were not fetched: {error}");
@@ -129,10 +151,11 @@ async fn fetch_all(
         .map(|(_, _, lease)| (lease.reference().name.as_str(), lease.redactable()));
     let redactor = Redactor::new(named)?;
     for name in redactor.partly() {
-        tracing::warn!(
-            name,
-            "a secret is too long to be looked for in its rare encodings; docs/secrets.md lists them"
-        );
+        service.hints.add(format!(
+            "hint: secret `{name}` of stage `{}` is too long to be looked for in its rare encodings, \
+             which docs/secrets.md lists",
+            assignment.stage.name
+        ));
     }
     let now = clock.timestamp();
     let (mut files, mut variables) = (Vec::new(), BTreeMap::new());
@@ -269,7 +292,7 @@ impl AccessFile {
     }
 
     /// What evidence has: every access of this attempt, and the digest of the record.
-    fn evidence(&self, assignment: &Assignment) -> Value {
+    fn evidence(&self, assignment: &Assignment, hints: &Hints) -> Value {
         let accesses = self.accesses.lock().unwrap_or_else(PoisonError::into_inner);
         // They were asked for in this order, one access each.
         let names = assignment.stage.secrets.keys();
@@ -284,10 +307,10 @@ impl AccessFile {
         let mut evidence = json!({ "digest": digest.ok(), "records": records });
         let unlocked = barecount_secrets::unlocked_bytes();
         if unlocked > 0 {
-            tracing::warn!(
-                unlocked,
-                "secrets are in memory that the host may swap: it lets this process lock too little \
-                 (`ulimit -l`, LimitMEMLOCK)"
+            hints.add(
+                "hint: secrets are in memory that this host may swap, since it lets this process lock \
+                 too little; raise `ulimit -l`, or `LimitMEMLOCK=` of its service"
+                    .to_owned(),
             );
             evidence["swappable_bytes"] = json!(unlocked);
         }

@@ -22,6 +22,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 fn main() -> ExitCode {
     // Before there is a secret, a thread, or the launcher, which is a fork.
     let hidden = barecount_secrets::forbid_dumps();
+    barecount_client::embedded::fail_beyond_file_size();
     let cli = match cli::Cli::read() {
         Ok(cli) => cli,
         Err(error) => {

@@ -145,6 +145,18 @@ impl Failure {
     }
 }
 
+/// Whether a disk has no room for what was to be written.
+pub(crate) fn is_full(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref().map(io::Error::kind) == Some(io::ErrorKind::StorageFull) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// What helps where a disk has no room, or takes nothing.
 fn remedy_of_disk(error: &(dyn Error + 'static)) -> Option<&'static str> {
     let mut cause = Some(error);
@@ -154,6 +166,12 @@ fn remedy_of_disk(error: &(dyn Error + 'static)) -> Option<&'static str> {
             Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                 return Some(
                     "Make room on the disk, or choose another with `--state`; then run it again.",
+                );
+            }
+            Some(io::ErrorKind::FileTooLarge) => {
+                return Some(
+                    "This process may not write files of such a size: raise `ulimit -f`, or \
+                     `LimitFSIZE=` of its service.",
                 );
             }
             Some(io::ErrorKind::ReadOnlyFilesystem) => {

@@ -22,7 +22,9 @@ pub(crate) fn folder(path: &Path) -> Result<PathBuf, Failure> {
         .canonicalize()
         .and_then(|folder| std::fs::read_dir(&folder).map(|_| folder));
     entered
-        .inspect(|folder| reserve::give_up_if_full(folder))
+        .inspect(|folder| {
+            reserve::give_up_if_full(folder);
+        })
         .map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
                 let what = format!("there is no state folder at {}", path.display());

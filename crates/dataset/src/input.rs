@@ -4,12 +4,11 @@
 //! whatever is not a regular file or a folder is an error, and nothing is opened that could block
 //! or have an effect. The attempt may still be changing things: what counts is what was opened.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use barecount_model::untrusted::Label;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -34,10 +33,12 @@ pub enum InputError {
         kind: &'static str,
     },
     /// A name that is not UTF-8 or holds control characters.
-    #[error("a file name in `{folder}` is not plain UTF-8 text")]
+    #[error("the file name `{name}` {why}; rename it")]
     Name {
-        /// The folder it is in, relative to the output's.
-        folder: String,
+        /// Its path relative to the output's folder, as far as that is text.
+        name: Label,
+        /// What is wrong with it.
+        why: &'static str,
     },
     /// Too deep, too many or too large.
     #[error("{what} exceed the limit of {limit}")]
@@ -212,15 +213,18 @@ fn names(
                 limit: max_entries,
             });
         }
-        let name = OsStr::from_bytes(bytes).to_str();
-        let plain = name.filter(|name| !name.chars().any(char::is_control));
-        names.push(
-            plain
-                .ok_or_else(|| InputError::Name {
-                    folder: path.to_owned(),
-                })?
-                .to_owned(),
-        );
+        let refused = |why| InputError::Name {
+            name: Label::of_bytes(&match path {
+                "" => bytes.to_owned(),
+                folder => [folder.as_bytes(), b"/", bytes].concat(),
+            }),
+            why,
+        };
+        let name = std::str::from_utf8(bytes).map_err(|_| refused("is not UTF-8"))?;
+        if name.chars().any(char::is_control) {
+            return Err(refused("has a control character"));
+        }
+        names.push(name.to_owned());
     }
     Ok(names)
 }
@@ -244,8 +248,9 @@ fn kind_of(file_type: FileType) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::{ffi::OsStrExt as _, fs::symlink};
 
     use super::*;
 
@@ -283,10 +288,28 @@ mod tests {
         ));
         fs::remove_file(pipe)?;
 
-        let odd = output.join(OsStr::from_bytes(b"\xff.csv"));
-        fs::write(&odd, "")?;
-        assert!(matches!(listed(&output), Err(InputError::Name { .. })));
-        fs::remove_file(odd)?;
+        fs::create_dir(output.join("sub"))?;
+        for (odd, told) in [
+            (
+                &b"\xff.csv"[..],
+                "the file name `\u{fffd}.csv` is not UTF-8; rename it",
+            ),
+            (
+                b"a\x1b[2J.csv",
+                "the file name `a\\u{1b}[2J.csv` has a control character; rename it",
+            ),
+            (
+                "sub/\u{85}".as_bytes(),
+                "the file name `sub/\\u{85}` has a control character; rename it",
+            ),
+        ] {
+            let odd = output.join(OsStr::from_bytes(odd));
+            fs::write(&odd, "")?;
+            let error = listed(&output).err().ok_or("it was taken")?;
+            assert!(matches!(error, InputError::Name { .. }));
+            assert_eq!(error.to_string(), told);
+            fs::remove_file(odd)?;
+        }
 
         let linked = home.path().join("linked");
         symlink(&output, &linked)?;

@@ -204,6 +204,7 @@ fn work(behaviour: &str, input: &Path, output: &Path) -> Result<(), i32> {
         }
         "fill the output" => fill(output, 1 << 20),
         "fill the output with empty files" => fill(output, 0),
+        "take every inode" => take_inodes(output),
         "fill the checkpoint" => fill(Path::new(&variable("BARECOUNT_CHECKPOINT_DIR")), 1 << 20),
         "fill the cache" => fill(Path::new(&variable("BARECOUNT_CACHE_DIR")), 1 << 20),
         "write one large file" => write_large(output),
@@ -463,6 +464,16 @@ fn fill(folder: &Path, bytes: usize) -> ! {
         fs::write(folder.join(format!("filling-{number}")), vec![7; bytes]).expect("a file is written");
     }
     unreachable!("nobody counts that far")
+}
+
+/// Makes files until there can be no more, and goes on trying until it is ended.
+fn take_inodes(folder: &Path) -> ! {
+    let mut made = 0_u64;
+    loop {
+        if fs::write(folder.join(format!("taking-{made}")), "").is_ok() {
+            made += 1;
+        }
+    }
 }
 
 /// Writes one file until it is ended.

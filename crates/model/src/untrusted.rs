@@ -9,8 +9,9 @@
 //!
 //! [`text`] is the last guard: all that is printed for people goes through it, whoever wrote it.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, sync::LazyLock};
 
+use regex_syntax::hir::{Class, ClassUnicode, HirKind};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A name: of a file, a column, a host, a kind of error. Linux and DNS (RFC 1035) have none of more
@@ -149,11 +150,13 @@ fn escaped(
     escape: impl Fn(char, &mut String),
 ) -> Cow<'_, str> {
     let is_escaped = |c: char| is_unprintable(c) && !passes(c);
-    if !text.contains(is_escaped) {
+    let Some(first) = text.find(is_escaped) else {
         return Cow::Borrowed(text);
-    }
+    };
+    let (plain, rest) = text.split_at(first);
     let mut shown = String::with_capacity(text.len() + 64);
-    for c in text.chars() {
+    shown.push_str(plain);
+    for c in rest.chars() {
         match is_escaped(c) {
             true => escape(c, &mut shown),
             false => shown.push(c),
@@ -165,10 +168,34 @@ fn escaped(
 /// Whether a character could fake or disturb what a reader sees: it steers a terminal, ends a line,
 /// turns the direction of text, or is not seen.
 pub(crate) fn is_unprintable(c: char) -> bool {
-    is_steering(c)
-        || matches!(c,
-            '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{206f}'
-            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    // Most of what is printed is ASCII, for which no table is asked.
+    match c.is_ascii() {
+        true => c.is_ascii_control(),
+        false => is_in(&UNPRINTABLE, c),
+    }
+}
+
+/// The properties by which Unicode says so (Standard Annex 44): control and format characters, line
+/// and paragraph separators, what is to be ignored where it is not known, as fillers and variation
+/// selectors are, what each reader may see as something else (private use) and what is never text
+/// (noncharacters). Of letters and symbols that are blank it has no property: those of Braille, of
+/// musical notation, of Khitan and of hieroglyphs.
+const PROPERTIES: &str = r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\p{Co}\p{Noncharacter_Code_Point}\x{2800}\x{1d159}\x{16fe4}\x{13441}\x{13442}]";
+
+/// The ranges of these characters.
+static UNPRINTABLE: LazyLock<ClassUnicode> = LazyLock::new(|| {
+    let parsed = regex_syntax::parse(PROPERTIES).map(|hir| hir.into_kind());
+    match parsed {
+        Ok(HirKind::Class(Class::Unicode(class))) => class,
+        other => unreachable!("a constant that a test reads: {other:?}"),
+    }
+});
+
+/// The ranges of a class are in order and do not touch.
+fn is_in(class: &ClassUnicode, c: char) -> bool {
+    let ranges = class.ranges();
+    let after = ranges.partition_point(|range| range.start() <= c);
+    after > 0 && c <= ranges[after - 1].end()
 }
 
 /// The part of these that no document needs: control characters (ECMA-48), those that end lines or
@@ -262,5 +289,74 @@ mod tests {
         for mark in ["\u{202e}", "\u{2066}", "\u{200b}", "\u{2028}", "\u{feff}"] {
             assert!(!shown.contains(mark), "{mark:?}");
         }
+    }
+
+    /// Of Unicode's Default_Ignorable_Code_Point, each range's ends (DerivedCoreProperties.txt), and
+    /// of the other kinds some.
+    #[test]
+    fn what_nobody_sees_is_told_by_the_properties_of_unicode() {
+        for c in [
+            '\u{ad}',
+            '\u{34f}',
+            '\u{61c}',
+            '\u{115f}',
+            '\u{1160}',
+            '\u{17b4}',
+            '\u{17b5}',
+            '\u{180b}',
+            '\u{180f}',
+            '\u{200b}',
+            '\u{200f}',
+            '\u{202a}',
+            '\u{202e}',
+            '\u{2060}',
+            '\u{206f}',
+            '\u{3164}',
+            '\u{fe00}',
+            '\u{fe0f}',
+            '\u{feff}',
+            '\u{ffa0}',
+            '\u{fff0}',
+            '\u{fff8}',
+            '\u{1bca0}',
+            '\u{1bca3}',
+            '\u{1d173}',
+            '\u{1d17a}',
+            '\u{e0000}',
+            '\u{e0001}',
+            '\u{e0041}',
+            '\u{e0100}',
+            '\u{e01ef}',
+            '\u{e0fff}',
+            // Format characters and separators that are not among these.
+            '\u{600}',
+            '\u{70f}',
+            '\u{fff9}',
+            '\u{13430}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{85}',
+            // Private use, noncharacters, blanks that are letters or symbols.
+            '\u{e000}',
+            '\u{f8ff}',
+            '\u{f0000}',
+            '\u{10fffd}',
+            '\u{fdd0}',
+            '\u{fdef}',
+            '\u{ffff}',
+            '\u{1fffe}',
+            '\u{10ffff}',
+            '\u{2800}',
+            '\u{1d159}',
+            '\u{16fe4}',
+            '\u{13441}',
+        ] {
+            assert!(is_unprintable(c), "{c:?}");
+            let shown = line(c.encode_utf8(&mut [0; 4])).into_owned();
+            assert!(shown.is_ascii(), "{shown:?}");
+        }
+        // What is written with ink, whatever the script, and white space.
+        let seen = "az ~\u{a0}äß€№ΑЖאبहกក한字ㅎ\u{3000}⠁♩😀\u{fffd}\u{301}";
+        assert!(matches!(line(seen), Cow::Borrowed(_)), "{}", line(seen));
     }
 }

@@ -76,4 +76,5 @@ pub use sandbox::Sandbox;
 pub use spec::{
     HostIdentity, Identity, Isolation, Limits, Mount, Root, SandboxName, Spec, SpecError, Stdio,
 };
+pub use sys::fail_beyond_file_size;
 pub use tunnel::{InternetFamily, Prefix, TunnelNamespace, TunnelNetwork};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use barecount_agent::{Agent, AgentConfig, Disk, IdentityVerifier, SecretsService};
+use barecount_agent::{Agent, AgentConfig, Disk, Hints, IdentityVerifier, SecretsService};
 use barecount_api::assignment::{Event, Order};
 use barecount_model::class::RunnerClass;
 use barecount_runner::Runner;
@@ -57,6 +57,7 @@ impl AgentLife {
         let secrets = SecretsService {
             provider: Arc::new(Lender),
             memory: site.memory.clone(),
+            hints: Hints::default(),
         };
         let config = AgentConfig {
             runners: classes

@@ -4,7 +4,10 @@
 //! alone, so it may die at any point: the entries stay queued in the store until a durable
 //! checkpoint covers them.
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use barecount_control::{Entries, EntryQueue, LedgerPort};
 use barecount_ledger::{
@@ -21,8 +24,9 @@ use super::{
     private_folder,
 };
 use crate::{
-    failure::{Failure, Status, chain},
+    failure::{self, Failure, Status, chain},
     manifest::read_bounded,
+    reserve,
 };
 
 /// What the origin of a ledger that is made here begins with; the ledger's own name follows.
@@ -31,6 +35,9 @@ const ORIGIN: &str = "barecount.dev/ledger";
 pub(super) const TABLE_SEALS: &str = "barecount tables seals v1";
 /// No name is longer.
 const MAX_NAME_BYTES: u64 = 256;
+/// What helps where a key is not where it should be.
+const KEY_HELP: &str = "Put the key back (it is in the configuration folder of the user who ran this \
+                        first), or name it as `signing_key` in the environment file.";
 /// The file in a state folder that holds the ledger's name.
 const NAME_FILE: &str = "ledger.name";
 
@@ -82,18 +89,16 @@ pub(crate) enum LedgerError {
 
 impl LedgerError {
     /// The code, and what to do.
-    pub(crate) fn code_and_help(&self) -> (&'static str, &'static str) {
+    pub(crate) fn code_and_help(&self) -> (&'static str, String) {
         match self {
             Self::HighWater(_) => (
                 codes::LEDGER_OLDER.id,
                 "Put back the newest copy of the state folder. If an older one is to go on, remove \
-                 the checkpoint that is named: what came after it is lost to evidence then.",
+                 the checkpoint that is named: what came after it is lost to evidence then."
+                    .to_owned(),
             ),
-            _ => (
-                codes::LEDGER_KEY.id,
-                "Put the key back (it is in the configuration folder of the user who ran this \
-                 first), or name it as `signing_key` in the environment file.",
-            ),
+            Self::KeyFile { path, source } => (codes::LEDGER_KEY.id, help_of_key(path, source)),
+            _ => (codes::LEDGER_KEY.id, KEY_HELP.to_owned()),
         }
     }
 }
@@ -257,7 +262,8 @@ pub(crate) fn refuse_open_key(key_file: &Path) -> Result<(), Failure> {
             format!("the ledger's signing key {} cannot be used", path.display()),
         )
         .because(&error)
-        .with_code("BC0901")),
+        .with_code("BC0901")
+        .or_help(&help_of_key(key_file, &error))),
     };
     if let Some(key) = found(key_file)? {
         let what = "the ledger's signing key";
@@ -269,6 +275,34 @@ pub(crate) fn refuse_open_key(key_file: &Path) -> Result<(), Failure> {
         private_folder::refuse_open(what, folder, &around, private_folder::CHANGE, "BC0901")?;
     }
     Ok(())
+}
+
+/// What helps where a key cannot be read or made: whose folder it is, if that is closed to this user.
+/// Whoever once ran as root with this user's home has left one.
+fn help_of_key(key_file: &Path, error: &std::io::Error) -> String {
+    let me = rustix::process::geteuid().as_raw();
+    let closed = user_folder()
+        .filter(|_| error.kind() == std::io::ErrorKind::PermissionDenied)
+        .and_then(|folder| of_another(key_file, &folder, me));
+    match closed {
+        Some((folder, owner)) => format!(
+            "{} belongs to another user (id {owner}). {}",
+            folder.display(),
+            private_folder::theirs(folder)
+        ),
+        None => KEY_HELP.to_owned(),
+    }
+}
+
+/// The uppermost folder of a file's that is another user's, from `top` on, with that user's id. What
+/// is in one that is closed cannot be asked.
+fn of_another<'p>(file: &'p Path, top: &Path, me: u32) -> Option<(&'p Path, u32)> {
+    let around = file.ancestors().skip(1);
+    let of_others = around
+        .take_while(|folder| folder.starts_with(top))
+        .filter_map(|folder| Some((folder, folder.metadata().ok()?.uid())))
+        .filter(|(_, owner)| *owner != me);
+    of_others.last()
 }
 
 /// Reads the signing key; makes one, readable by its owner alone, where there is none.
@@ -315,7 +349,7 @@ fn create_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 /// Integrates whatever the store queues, until nobody sends any more.
 pub(crate) fn spawn(
-    mut log: Log,
+    (state, mut log): (PathBuf, Log),
     mark: Option<HighWater>,
     control: LedgerPort,
     entries: mpsc::UnboundedReceiver<Entries>,
@@ -331,7 +365,14 @@ pub(crate) fn spawn(
         .spawn(move || {
             let mut queue = EntryQueue::new(entries);
             while let Some(Entries { first, bytes }) = queue.take() {
-                match log.integrate(first, &bytes) {
+                let integrated = log.integrate(first, &bytes).or_else(|error| {
+                    // What filled the disk has been ended or is about to be, and is still there.
+                    match failure::is_full(&error) && reserve::give_up_if_full(&state) {
+                        true => log.integrate(first, &bytes),
+                        false => Err(error),
+                    }
+                });
+                match integrated {
                     Ok(signed) => {
                         let size = signed.checkpoint().size;
                         if let Some(Err(error)) = mark.as_ref().map(|mark| mark.keep(&signed)) {
@@ -358,4 +399,30 @@ pub(crate) fn spawn(
             }
         })?;
     Ok(watcher)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_folder_keeps_a_user_from_a_key_is_found_out() -> Result<(), Box<dyn std::error::Error>>
+    {
+        let place = tempfile::tempdir()?;
+        let top = place.path().join("barecount");
+        let key = top.join("keys/0123.key");
+        let me = rustix::process::geteuid().as_raw();
+        assert_eq!(of_another(&key, &top, me), None, "nothing is there");
+        private_folder::make(&top)?;
+        assert_eq!(of_another(&key, &top, me), None);
+        assert_eq!(of_another(&key, &top, me + 1), Some((top.as_path(), me)));
+        private_folder::make(&top.join("keys"))?;
+        assert_eq!(of_another(&key, &top, me + 1), Some((top.as_path(), me)));
+        // Only root can give something away: a test that cannot is no test.
+        std::os::unix::fs::chown(top.join("keys"), Some(42_424), None)?;
+        let keys = top.join("keys");
+        assert_eq!(of_another(&key, &top, me), Some((keys.as_path(), 42_424)));
+        assert_eq!(of_another(Path::new("/etc/key"), &top, me + 1), None);
+        Ok(())
+    }
 }

@@ -160,12 +160,20 @@ pub(super) fn take_own(
             line.clear();
             let read = lines
                 .by_ref()
-                .take(MAX_LINE_BYTES)
+                .take(MAX_LINE_BYTES + 1)
                 .read_until(b'\n', &mut line);
             if read.map_err(|error| unreadable(&error))? == 0 {
                 break;
             }
             number += 1;
+            if line.strip_suffix(b"\n").unwrap_or(&line).len() as u64 > MAX_LINE_BYTES {
+                return Err(bad(format!(
+                    "dead letter {number} in {} is longer than {} MiB, which is the most that is read \
+                     of one",
+                    file.path,
+                    MAX_LINE_BYTES >> 20
+                )));
+            }
             if line.trim_ascii().is_empty() {
                 continue;
             }
@@ -204,6 +212,37 @@ fn own_letter(letter: OwnLetter, declared: &BTreeSet<String>) -> Letter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_letter_that_is_too_long_is_told_as_that() -> Result<(), Box<dyn std::error::Error>> {
+        let place = tempfile::tempdir()?;
+        let folder = place.path().join("own");
+        std::fs::create_dir(&folder)?;
+        let letters = Letters::in_file(place.path().join("open"), 64 << 20);
+        let around = r#"{"record":"","error":"bad"}"#.len();
+        // The longest that is taken, and one byte more; the last line need not be ended.
+        let longest = 1 << 20;
+        for (bytes, end, is_taken) in [
+            (longest, "", true),
+            (longest, "\n", true),
+            (longest + 1, "", false),
+            (longest + 1, "\n", false),
+        ] {
+            let record = "x".repeat(bytes - around);
+            let lines = format!("\n\n{{\"record\":\"{record}\",\"error\":\"bad\"}}{end}");
+            std::fs::write(folder.join("own.jsonl"), lines)?;
+            match take_own(&folder, &BTreeSet::new(), &letters) {
+                Ok(()) => assert!(is_taken, "{bytes} bytes"),
+                Err(DataError::Work { message, .. }) => {
+                    assert!(!is_taken, "{bytes} bytes: {message}");
+                    let told = "dead letter 3 in own.jsonl is longer than 1 MiB";
+                    assert!(message.starts_with(told), "{message}");
+                }
+                Err(other) => return Err(format!("{other:?}").into()),
+            }
+        }
+        Ok(())
+    }
 
     #[test]
     fn work_makes_no_group_for_each_name_that_it_thinks_of()

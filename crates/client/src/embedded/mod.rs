@@ -64,7 +64,7 @@ use std::{
 };
 
 use barecount_agent::{
-    Agent, AgentConfig, Disk, IdentityVerifier, StagingFolders,
+    Agent, AgentConfig, Disk, IdentityVerifier, SecretsService, StagingFolders,
     link::{self, LocalOrders},
 };
 use barecount_api::activity::Activity;
@@ -90,6 +90,8 @@ use barecount_sandbox::{ForkedLauncher, LauncherConfig, StartError};
 use barecount_secrets::MemoryFolder;
 use rustix::fs::Mode;
 use tokio::sync::{mpsc, watch};
+
+pub use barecount_sandbox::fail_beyond_file_size;
 
 pub(crate) use self::private_folder::state_folder;
 use self::{
@@ -207,8 +209,8 @@ pub(crate) struct Platform {
     /// Where what the agent is told goes.
     orders: LocalOrders,
     runners: Runners,
-    /// Where attempts had their secrets.
-    memory: Option<MemoryFolder>,
+    /// What attempts had their secrets from.
+    secrets: Option<SecretsService>,
 }
 
 impl Platform {
@@ -239,14 +241,13 @@ impl Platform {
         sweep(&folders, &runners, &mut updates, reporter).await?;
         let (data, answers) = datasets(state, tables, &artifacts, &runners);
         let secrets = secrets::locate(found, state)?.map(|location| location.service(state));
-        let memory = secrets.as_ref().map(|service| service.memory.clone());
         let (events_tx, told) = mpsc::unbounded_channel();
         let config = AgentConfig {
             runners: runners.registry.clone(),
             data: Arc::clone(&data) as Arc<dyn barecount_agent::DataPlane>,
             artifacts: Arc::new(StoredArtifacts::new(artifacts.clone())),
             folders,
-            secrets,
+            secrets: secrets.clone(),
             identities: IdentityVerifier::new(control.identity_key()),
             clock: Arc::new(barecount_runner::clock::SystemClock::start()),
             disk: Disk::Threads,
@@ -280,7 +281,7 @@ impl Platform {
             agent,
             orders,
             runners,
-            memory,
+            secrets,
         })
     }
 
@@ -327,13 +328,22 @@ impl Platform {
         self.agent.activities()
     }
 
+    /// What a person is to know of how secrets were given since this was asked last.
+    pub(crate) fn hints(&self) -> Vec<String> {
+        let service = self.secrets.as_ref();
+        service
+            .map(|service| service.hints.take())
+            .unwrap_or_default()
+    }
+
     /// Waits until what runs have left behind is cleaned up and their evidence is in the ledger,
     /// and ends everything that is kept warm.
     pub(crate) async fn close(self) -> Result<Progress, Failure> {
         self.orders.taken().await;
         self.agent.idle().await;
         self.runners.shut_down().await;
-        if let Some(Err(error)) = self.memory.as_ref().map(MemoryFolder::close) {
+        let memory = self.secrets.as_ref().map(|service| &service.memory);
+        if let Some(Err(error)) = memory.map(MemoryFolder::close) {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(
                 error,
@@ -410,6 +420,7 @@ fn datasets(
 
 /// A ledger that is open, and held against what was signed before.
 pub(crate) struct OpenLedger {
+    state: PathBuf,
     log: ledger::Log,
     mark: Option<HighWater>,
 }
@@ -435,7 +446,11 @@ impl OpenLedger {
                  folder were put back to an older copy; set HOME"
             );
         }
-        Ok(Self { log, mark })
+        Ok(Self {
+            state: state.to_owned(),
+            log,
+            mark,
+        })
     }
 
     /// What tells the entries that wait for this ledger from any that somebody else put there.
@@ -458,7 +473,8 @@ impl OpenLedger {
         entries: mpsc::UnboundedReceiver<Entries>,
     ) -> Result<watch::Receiver<Progress>, Failure> {
         let runtime = tokio::runtime::Handle::current();
-        ledger::spawn(self.log, self.mark, control.ledger_port(), entries, runtime)
+        let log = (self.state, self.log);
+        ledger::spawn(log, self.mark, control.ledger_port(), entries, runtime)
             .map_err(|error| unusable("the ledger's thread cannot be started", &error))
     }
 }
@@ -542,6 +558,12 @@ pub(crate) fn open_failure(error: &OpenError) -> Failure {
         OpenError::Newer { .. } => failure
             .with_code("BC0805")
             .with_help("Use the newer program that wrote it."),
+        // What is in it is not what was made there.
+        OpenError::Folder { source, .. } if source.kind() == std::io::ErrorKind::InvalidInput => {
+            failure
+                .with_code("BC0804")
+                .with_help("Find out who put it there, or name another state folder with `--state`.")
+        }
         OpenError::Folder { .. } | OpenError::Database { .. } => failure
             .with_code("BC0804")
             .with_help("Make it writable, or name another one with `--state`."),

@@ -9,12 +9,26 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use barecount_model::codes;
+use barecount_model::{codes, untrusted::Label};
 
 use crate::failure::{Failure, Status};
 
 /// SQLite opens files whose names have fewer than 512 bytes, its journal's too.
 const MAX_PATH_BYTES: usize = 460;
+/// What a state folder has in it from its first moments, whichever verb made it; what begins with the
+/// last is the ledger's.
+const OF_STATE: [&str; 8] = [
+    "lock",
+    "control.sqlite",
+    "journal.sqlite",
+    "artifacts",
+    "build",
+    "secrets",
+    "environment.json",
+    "ledger",
+];
+/// What a file system has in it that was just made.
+const OF_FILE_SYSTEM: &str = "lost+found";
 /// Anything that the group and others may do.
 pub(super) const ANYTHING: u32 = 0o077;
 /// That the group and others may change it.
@@ -23,7 +37,8 @@ pub(super) const CHANGE: u32 = 0o022;
 /// Makes the state folder, open to its owner alone, and names it absolutely.
 ///
 /// # Errors
-/// One that is there and is open to the group or to others, or is another user's, is refused.
+/// One that is there and is open to the group or to others, or is another user's, is refused; so is
+/// what another user's link leads to, and a folder of other things.
 pub(crate) fn state_folder(path: &Path) -> Result<PathBuf, Failure> {
     let failed = |error: std::io::Error| {
         Failure::new(
@@ -52,6 +67,7 @@ pub(crate) fn state_folder(path: &Path) -> Result<PathBuf, Failure> {
             .with_help("Name one with a shorter path with `--state`."));
     }
     let found = std::fs::metadata(&folder).map_err(failed)?;
+    refuse_link_of_others(path, &folder, &found)?;
     refuse_open(
         "the state folder",
         path,
@@ -59,7 +75,67 @@ pub(crate) fn state_folder(path: &Path) -> Result<PathBuf, Failure> {
         ANYTHING,
         codes::STATE_EXPOSED.id,
     )?;
+    refuse_other_things(path, &folder)?;
     Ok(folder)
+}
+
+/// Refuses a name that somebody else has made lead to a folder of this user's, and may make lead to
+/// another one. Root may do that anywhere.
+fn refuse_link_of_others(path: &Path, folder: &Path, found: &Metadata) -> Result<(), Failure> {
+    // Without the slash by which a link would be followed.
+    let named = path.components().as_path().symlink_metadata();
+    let is_meant = named.is_ok_and(|named| match named.is_symlink() {
+        true => [0, rustix::process::geteuid().as_raw()].contains(&named.uid()),
+        false => (named.dev(), named.ino()) == (found.dev(), found.ino()),
+    });
+    if is_meant {
+        return Ok(());
+    }
+    let what = format!(
+        "the state folder {} is a link of another user's, to {}",
+        path.display(),
+        folder.display()
+    );
+    Err(Failure::new(Status::Usage, what)
+        .with_code(codes::STATE_EXPOSED.id)
+        .with_help(
+            "Whoever made it chose where data, keys and logs would be written. Name the folder that \
+             you mean with `--state`.",
+        ))
+}
+
+/// Refuses a folder in which there is something, and nothing of a state.
+fn refuse_other_things(path: &Path, folder: &Path) -> Result<(), Failure> {
+    let is_of_state = |name: &str| OF_STATE.iter().any(|known| name.starts_with(known));
+    let mut other = None;
+    let entries = std::fs::read_dir(folder).and_then(|entries| {
+        for entry in entries {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if is_of_state(&name) {
+                return Ok(None);
+            }
+            if name != OF_FILE_SYSTEM {
+                other = Some(name);
+            }
+        }
+        Ok(other)
+    });
+    let other = entries.map_err(|error| {
+        let what = format!("the state folder {} cannot be looked into", path.display());
+        Failure::new(Status::Unavailable, what)
+            .because(&error)
+            .with_code(codes::STATE_CLOSED.id)
+    })?;
+    let Some(other) = other.map(Label::from) else {
+        return Ok(());
+    };
+    let what = format!(
+        "the state folder {} has other things in it (`{other}`), and no state",
+        path.display()
+    );
+    Err(Failure::new(Status::Usage, what)
+        .with_code(codes::STATE_UNWRITABLE.id)
+        .with_help("Name one that is empty, or is not there yet, with `--state`."))
 }
 
 /// Makes a folder and those above it, where they are not there yet, for their owner alone.
@@ -77,13 +153,14 @@ pub(super) fn refuse_open(
 ) -> Result<(), Failure> {
     let owner = rustix::process::geteuid().as_raw();
     if found.uid() != owner {
-        let message = format!("{what} {} belongs to another user", path.display());
+        let message = format!(
+            "{what} {} belongs to another user (id {})",
+            path.display(),
+            found.uid()
+        );
         return Err(Failure::new(Status::Usage, message)
             .with_code(code)
-            .with_help(format!(
-                "Run as that user, or give it to the one that runs: `chown -R {owner} {}`.",
-                quoted(path)
-            )));
+            .with_help(theirs(path)));
     }
     let mode = found.permissions().mode() & 0o7777;
     if mode & forbidden == 0 {
@@ -96,6 +173,17 @@ pub(super) fn refuse_open(
     Err(Failure::new(Status::Usage, message)
         .with_code(code)
         .with_help(format!("Close it: `chmod go-rwx {}`.", quoted(path))))
+}
+
+/// What helps where something is another user's. To take it would be to trust whatever is in it:
+/// keys, artifacts, what stands in datasets.
+pub(super) fn theirs(path: &Path) -> String {
+    let owner = rustix::process::geteuid().as_raw();
+    format!(
+        "Run as that user, or name another one. If you made it yourself, as with `sudo`, take it back \
+         as root: `chown -R {owner} {}`; what is in it is trusted from then on.",
+        quoted(path)
+    )
 }
 
 /// A path as a shell takes it for one word.
@@ -164,6 +252,64 @@ mod tests {
         std::fs::set_permissions(&open, Permissions::from_mode(0o755))?;
         std::os::unix::fs::symlink(&open, &link)?;
         assert!(state_folder(&link).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_link_that_another_user_made_is_refused_wherever_it_leads() -> TestResult {
+        let place = tempfile::tempdir()?;
+        let (mine, link) = (place.path().join("mine"), place.path().join("link"));
+        make(&mine)?;
+        std::os::unix::fs::symlink(&mine, &link)?;
+        let slash = place.path().join("link/");
+        for path in [&link, &slash] {
+            let folder = state_folder(path).map_err(|refused| refused.to_string())?;
+            assert_eq!(folder, mine.canonicalize()?);
+        }
+        // Only root can give something away: a test that cannot is no test.
+        std::os::unix::fs::lchown(&link, Some(42_424), Some(42_424))?;
+        for path in [&link, &slash] {
+            let refused = state_folder(path).err().ok_or("it was followed")?;
+            let text = refused.to_string();
+            assert!(text.starts_with("error[BC0808]: "), "{text}");
+            assert!(text.contains("is a link of another user's, to "), "{text}");
+        }
+        assert_eq!(std::fs::read_dir(&mine)?.count(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn a_folder_of_other_things_is_not_made_a_state_folder() -> TestResult {
+        let place = tempfile::tempdir()?;
+        let path = place.path().join("mine");
+        make(&path)?;
+        std::fs::create_dir(path.join(OF_FILE_SYSTEM))?;
+        state_folder(&path).map_err(|refused| refused.to_string())?;
+        std::fs::write(path.join("id_ed25519"), "")?;
+        let refused = state_folder(&path).err().ok_or("it was taken")?;
+        let text = refused.to_string();
+        assert!(text.starts_with("error[BC0804]: "), "{text}");
+        assert!(text.contains("`id_ed25519`"), "{text}");
+        // A state is one whatever somebody put beside it.
+        std::fs::write(path.join("lock"), "")?;
+        state_folder(&path).map_err(|refused| refused.to_string())?;
+        Ok(())
+    }
+
+    #[test]
+    fn whoever_meets_a_folder_of_another_user_is_told_whose_and_what_taking_it_means() -> TestResult
+    {
+        let place = tempfile::tempdir()?;
+        let path = place.path().join("theirs");
+        make(&path)?;
+        std::os::unix::fs::chown(&path, Some(42_424), Some(42_424))?;
+        let text = state_folder(&path).err().ok_or("it was taken")?.to_string();
+        assert!(
+            text.contains("belongs to another user (id 42424)"),
+            "{text}"
+        );
+        assert!(text.contains("or name another one"), "{text}");
+        assert!(text.contains("trusted from then on"), "{text}");
         Ok(())
     }
 

@@ -115,6 +115,9 @@ impl Embedded {
                 Ok(()) => carry_out(asked, &preparation, &mut platform, watcher).await,
                 Err(refused) => Err(refused),
             };
+            for hint in platform.hints() {
+                reporter.note(&hint);
+            }
             // Whatever came out: what is left behind is cleaned up and entered in the ledger.
             let closed = platform.close().await;
             let run = result?;

@@ -1,6 +1,8 @@
 //! The embedded backend of each class.
 
 use std::{
+    fs::DirBuilder,
+    io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,7 +15,7 @@ use barecount_runner::{
     Capabilities, Registry, Runner,
     clock::SystemClock,
     container::Container,
-    dedicated_compute::DedicatedCompute,
+    dedicated_compute::{DedicatedCompute, NoFolder},
     handler::PoolLimits,
     launch::{Isolation, inside},
     local::{Host, Local},
@@ -49,7 +51,7 @@ impl Runners {
         state: &Path,
         environment: &Environment,
         paths: Paths,
-    ) -> std::io::Result<Self> {
+    ) -> io::Result<Self> {
         let host_hint = launcher.host().hint();
         let weakest = if environment.process_isolation {
             Isolation::Process
@@ -77,7 +79,7 @@ impl Runners {
             ],
         };
         let jobs = || ManagedEtl::new(host.clone(), engine.clone());
-        let dedicated = DedicatedCompute::new(host.clone(), processors()?, leases()?);
+        let dedicated = DedicatedCompute::new(host.clone(), processors()?, leases());
         let serverless = Arc::new(Local::open(functions, &folder.join("serverless"))?);
         let container = Container::new(host.clone(), pool, &folder.join("handlers"))?;
         let container = Arc::new(Local::open(container, &folder.join("container"))?);
@@ -117,7 +119,7 @@ impl Runners {
 }
 
 /// The processors that this process may use, all of which dedicated work gets.
-fn processors() -> std::io::Result<Vec<u32>> {
+fn processors() -> io::Result<Vec<u32>> {
     let set = rustix::thread::sched_getaffinity(None)?;
     let all = 0..rustix::thread::CpuSet::MAX_CPU;
     Ok(all
@@ -131,55 +133,52 @@ fn processors() -> std::io::Result<Vec<u32>> {
     clippy::disallowed_methods,
     reason = "the binary decides where things are, and this is for all of a user's processes"
 )]
-fn leases() -> std::io::Result<PathBuf> {
+fn leases() -> Result<PathBuf, NoFolder> {
     let user = rustix::process::geteuid().as_raw();
     let usual = std::env::temp_dir().join(format!("barecount-processors-{user}"));
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    let own =
-        ledger::user_folder().map(|folder| folder.join(format!("processors-{}", boot.trim_end())));
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let own = boot.ok().and_then(|boot| {
+        let folder = ledger::user_folder()?;
+        Some(folder.join(format!("processors-{}", boot.trim_end())))
+    });
     leases_in(&usual, own.as_deref())
 }
 
-/// The usual folder, unless it is another user's; then one that no other user reaches, which is used
-/// from then on until this host starts anew.
-fn leases_in(usual: &Path, own: Option<&Path>) -> std::io::Result<PathBuf> {
-    let make = |folder: &Path| {
-        let mut builder = std::fs::DirBuilder::new();
-        builder.mode(0o700).create(folder)
-    };
+/// The usual folder, unless it is another user's or cannot be made; then one that no other user
+/// reaches, which is used from then on until this host starts anew.
+fn leases_in(usual: &Path, own: Option<&Path>) -> Result<PathBuf, NoFolder> {
     if let Some(own) = own.filter(|own| barecount_tree::is_ours(own)) {
         return Ok(own.to_owned());
     }
-    match make(usual) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            let message = format!(
-                "{}: {error}; `TMPDIR` names the folder that it is made in",
-                usual.display()
-            );
-            return Err(std::io::Error::new(error.kind(), message));
+    let cannot = |folder: &Path, error: &io::Error| format!("{}: {error}", folder.display());
+    let made = DirBuilder::new().mode(0o700).create(usual);
+    let (kind, why) = match made {
+        _ if barecount_tree::is_ours(usual) => match barecount_tree::close_to_others(usual) {
+            Ok(()) => return Ok(usual.to_owned()),
+            Err(error) => (error.kind(), cannot(usual, &error)),
+        },
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            (error.kind(), cannot(usual, &error))
         }
-        _ => {}
-    }
-    if barecount_tree::is_ours(usual) {
-        barecount_tree::close_to_others(usual)?;
-        return Ok(usual.to_owned());
-    }
-    let Some(own) = own else {
-        let message = format!(
-            "{} belongs to somebody else, and there is no folder for this user's configuration; \
-             set HOME, or name another folder by `TMPDIR`",
-            usual.display()
-        );
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::PermissionDenied,
-            message,
-        ));
+        _ => {
+            let why = format!("{} belongs to somebody else", usual.display());
+            (io::ErrorKind::PermissionDenied, why)
+        }
     };
-    private_folder::make(own)?;
+    let none = |reason: String| NoFolder {
+        kind,
+        reason: format!("{reason}; name a folder that can be written by `TMPDIR`, or set HOME"),
+    };
+    let Some(own) = own else {
+        let reason = format!("{why}, and this user has no folder for configuration");
+        return Err(none(reason));
+    };
+    private_folder::make(own)
+        .map_err(|error| none(format!("{why}, and {}", cannot(own, &error))))?;
     tracing::warn!(
-        usual = %usual.display(),
+        why,
         used = %own.display(),
-        "the folder in which processors are leased belongs to somebody else; another one is used"
+        "processors are not leased in the usual folder; another one is used"
     );
     Ok(own.to_owned())
 }
@@ -228,6 +227,25 @@ mod tests {
             std::fs::remove_dir(&own)?;
         }
         assert_eq!(leases_in(&usual, Some(&own))?, usual);
+        Ok(())
+    }
+
+    #[test]
+    fn where_no_folder_for_leases_can_be_made_one_of_the_users_own_is_used() -> TestResult {
+        let place = tempfile::tempdir()?;
+        let own = place.path().join("config/own");
+        std::fs::write(place.path().join("file"), "")?;
+        // A folder that is not there, a file system that takes nothing, a file.
+        for around in ["none", "/proc", "file"] {
+            let usual = place.path().join(around).join("usual");
+            let none = leases_in(&usual, None).err().ok_or("there is none")?;
+            assert!(none.reason.contains("`TMPDIR`"), "{none}");
+            let neither = leases_in(&usual, Some(Path::new("/proc/none/own")));
+            let neither = neither.err().ok_or("there is none")?;
+            assert!(neither.reason.contains("/proc/none"), "{neither}");
+            assert_eq!(leases_in(&usual, Some(&own))?, own);
+            std::fs::remove_dir(&own)?;
+        }
         Ok(())
     }
 

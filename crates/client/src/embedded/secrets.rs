@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use barecount_agent::SecretsService;
+use barecount_agent::{Hints, SecretsService};
 use barecount_model::{
     environment::SecretsSpec,
     text::{Name, SecretName},
@@ -134,6 +134,7 @@ impl Location {
         SecretsService {
             provider: Arc::new(EmbeddedStores::new(self.store.clone(), self.key.source())),
             memory,
+            hints: Hints::default(),
         }
     }
 }

@@ -6,14 +6,14 @@
 //! folder's own goes with nothing but the folder.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, Read, Seek, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{FlockOperation, flock},
+    fs::{FileType, FlockOperation, Mode, OFlags, flock, fstat},
     io::Errno,
 };
 
@@ -70,12 +70,7 @@ impl FolderLock {
                 Err(errno) => return Err(refused(errno)),
             };
             let path = folder.join(FILE);
-            let file = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)
-                .map_err(unusable)?;
+            let file = open(&path, OFlags::CREATE | OFlags::WRONLY).map_err(unusable)?;
             lock(&file, how).map_err(refused)?;
             // What was waited for may have been removed meanwhile, and be another's under its name.
             let is_there = opened.as_ref().is_none_or(|opened| is_at(opened, folder));
@@ -102,6 +97,30 @@ impl FolderLock {
         self.file.set_len(0)?;
         self.file.rewind()?;
         self.file.write_all(holder)
+    }
+}
+
+/// Opens the file of a lock, and nothing else that somebody put in its place: a pipe would keep whoever
+/// opens it waiting for the other end, and a link leads away.
+fn open(path: &Path, how: OFlags) -> io::Result<File> {
+    let is_none = |what: &str| {
+        let message = format!("{} is {what} and no file; remove it", path.display());
+        io::Error::new(io::ErrorKind::InvalidInput, message)
+    };
+    let flags = how | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
+    let file = match rustix::fs::open(path, flags, mode) {
+        Ok(file) => File::from(file),
+        Err(Errno::LOOP) => return Err(is_none("a link")),
+        Err(Errno::ISDIR) => return Err(is_none("a folder")),
+        // A pipe that nobody reads, a socket, a device that is not there.
+        Err(Errno::NXIO) => return Err(is_none("a pipe, a socket or a device")),
+        Err(errno) => return Err(errno.into()),
+    };
+    match FileType::from_raw_mode(fstat(&file)?.st_mode) {
+        FileType::RegularFile => Ok(file),
+        FileType::Directory => Err(is_none("a folder")),
+        _ => Err(is_none("a pipe, a socket or a device")),
     }
 }
 
@@ -138,7 +157,7 @@ impl Drop for FolderLock {
 /// If it cannot be read.
 pub fn holder(folder: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let file = File::open(folder.join(FILE))?;
+    let file = open(&folder.join(FILE), OFlags::RDONLY)?;
     file.take(MAX_BYTES).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
@@ -204,6 +223,63 @@ mod tests {
             drop(held);
             drop(taken_soon(folder.path())?);
         }
+        Ok(())
+    }
+
+    /// Returns what a piece of work comes to that must not wait; one that waits is a failure, and is
+    /// left where it is.
+    fn at_once<T: Send + 'static>(
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Box<dyn std::error::Error>> {
+        let (told, heard) = std::sync::mpsc::channel();
+        std::thread::spawn(move || told.send(work()));
+        Ok(heard.recv_timeout(Duration::from_secs(30))?)
+    }
+
+    #[test]
+    fn what_is_no_file_in_the_place_of_the_lock_is_told_and_keeps_nobody_waiting() -> TestResult {
+        use std::os::unix::{fs::symlink, net::UnixListener};
+        let place = tempfile::tempdir()?;
+        let elsewhere = place.path().join("elsewhere");
+        let other = "a pipe, a socket or a device";
+        let kinds: [(&str, &dyn Fn(&Path) -> io::Result<()>); 6] = [
+            (other, &|path| {
+                let mode = Mode::RUSR | Mode::WUSR;
+                Ok(rustix::fs::mknodat(
+                    rustix::fs::CWD,
+                    path,
+                    FileType::Fifo,
+                    mode,
+                    0,
+                )?)
+            }),
+            (other, &|path| UnixListener::bind(path).map(drop)),
+            ("a folder", &|path| std::fs::create_dir(path)),
+            ("a link", &|path| symlink(&elsewhere, path)),
+            ("a link", &|path| symlink("/dev/zero", path)),
+            ("a link", &|path| symlink(place.path(), path)),
+        ];
+        for (number, (kind, make)) in kinds.iter().enumerate() {
+            let folder = place.path().join(number.to_string());
+            std::fs::create_dir(&folder)?;
+            let path = folder.join(FILE);
+            make(&path)?;
+            let named = format!("{} is {kind} and no file; remove it", path.display());
+            for waits in [false, true] {
+                let folder = folder.clone();
+                let taken = at_once(move || match waits {
+                    true => FolderLock::wait(&folder),
+                    false => FolderLock::take(&folder),
+                })?;
+                let Err(OpenError::Folder { source, .. }) = taken else {
+                    return Err(format!("{kind}: {taken:?}").into());
+                };
+                assert_eq!(source.to_string(), named);
+            }
+            let said = at_once(move || holder(&folder))?;
+            assert!(said.is_err(), "{kind}: {said:?}");
+        }
+        assert!(!elsewhere.exists(), "something was made where a link leads");
         Ok(())
     }
 

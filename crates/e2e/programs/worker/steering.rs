@@ -7,7 +7,7 @@ use super::{in_json, look_up, variable};
 /// What a terminal would obey, what turns text around and what is not seen; then a line that looks
 /// like one of the platform's, and more of the kind up to so many bytes.
 pub(crate) fn steering(bytes: usize) -> String {
-    let mut text = "\x1b]0;owned\x07\x1b[2J\u{9b}31m\u{202e}evil\u{2066}\u{200b}\u{2028}\x08\r\nstate     forged\n".to_owned();
+    let mut text = "\x1b]0;owned\x07\x1b[2J\u{9b}31m\u{202e}evil\u{2066}\u{200b}\u{2028}\u{3164}\u{fe0f}\u{e0101}\u{e000}\x08\r\nstate     forged\n".to_owned();
     while text.len() < bytes {
         text.push_str("\x1b[31mmore\u{9d}\u{202d}");
     }

@@ -223,3 +223,64 @@ fn the_order_system_of_the_example_gets_a_test_host_without_privileges() {
         .tells("erp.corp.example (10.20.0.5):8080");
     home.place.nothing_is_left();
 }
+
+#[test]
+fn a_folder_of_keys_that_a_run_as_root_has_left_is_named_with_what_to_do() {
+    let home = Home::of(pipelines::container(""));
+    let keys = home.place.join("config/barecount");
+    fs_err::create_dir_all(&keys).expect("a folder can be made");
+    own(&home.place.join("config")).expect("root can give files away");
+    // Only root can give something away: a test that cannot is no test.
+    std::os::unix::fs::chown(&keys, Some(0), Some(0)).expect("root can take files");
+    let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs_err::set_permissions(&keys, closed).expect("root can close folders");
+    home.barecount(&["run", "pipeline.yaml"])
+        .fails_with(2, "BC0901")
+        .tells("/mnt/config/barecount belongs to another user (id 0)")
+        .tells("chown -R 1000 /mnt/config/barecount");
+}
+
+#[test]
+fn what_is_less_than_promised_of_secrets_is_told_once() {
+    let declared = "      secrets: { token: { from: erp/token } }\n";
+    let home = Home::of(pipelines::container_with("read secrets", declared));
+    let hints = |value: &str, limit: &str| -> Vec<String> {
+        home.invocation(&["secrets", "set", "erp/token", "--tenant", "demo"])
+            .reads(value)
+            .finish()
+            .exits_with(0);
+        let limited = format!("ulimit -l {limit} && exec \"$@\"");
+        let finished = home
+            .invocation(&["run", "pipeline.yaml", "--force", "work"])
+            .behind(&["sh", "-c", &limited, "sh"].map(Into::into))
+            .finish()
+            .exits_with(0);
+        let lines = finished.stderr.lines().map(str::to_owned);
+        lines.filter(|line| line.starts_with("hint: ")).collect()
+    };
+    let told = |hints: &[String], what: &str| {
+        let found = hints.iter().filter(|hint| hint.contains(what));
+        found.count()
+    };
+    let (swap, long) = ("may swap", "secret `erp/token` of stage `work` is too long");
+    let short = hints("an ordinary value", "8192");
+    assert_eq!(
+        (told(&short, swap), told(&short, long)),
+        (0, 0),
+        "{short:?}"
+    );
+    let unlocked = hints("another value", "0");
+    assert_eq!(
+        (told(&unlocked, swap), told(&unlocked, long)),
+        (1, 0),
+        "{unlocked:?}"
+    );
+    // Each line is looked for by itself.
+    let long_value: String = (0..500).map(|n| format!("{n} is this line\n")).collect();
+    let longer = hints(&long_value, "8192");
+    assert_eq!(
+        (told(&longer, swap), told(&longer, long)),
+        (0, 1),
+        "{longer:?}"
+    );
+}

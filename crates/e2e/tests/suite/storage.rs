@@ -136,3 +136,84 @@ fn on_a_disk_that_others_have_filled_one_can_look_and_make_room() {
     asked(&more).exits_with(0);
     namespace.run(&format!("[ $(stat -c %s {at}/reserve) = 4194304 ]"));
 }
+
+/// A file system in memory with so few inodes that work can take them all.
+fn with_few_inodes(place: &Place) -> MountNamespace {
+    let state = place.state();
+    fs_err::create_dir(&state).expect("a folder to mount on");
+    let mut namespace = MountNamespace::new();
+    let at = state.display();
+    namespace.run(&format!(
+        "mount -t tmpfs -o size=512m,nr_inodes=6000,mode=0700 tmpfs {at}"
+    ));
+    namespace
+}
+
+#[test]
+fn the_end_of_work_that_took_every_inode_is_on_record() {
+    let place = pipelines::container("take every inode");
+    let namespace = with_few_inodes(&place);
+    run(&place, &namespace).fails_with(1, "BC0616");
+    place.nothing_runs();
+    let verified = place
+        .barecount(["evidence", "verify", "-o", "json"])
+        .behind(&namespace.entry(place.path()))
+        .finish()
+        .exits_with(0);
+    assert_eq!(verified.json("verification")["valid"], true);
+}
+
+#[test]
+fn where_others_have_taken_every_inode_one_can_look_and_remove_files() {
+    let place = pipelines::container("");
+    let mut namespace = with_few_inodes(&place);
+    let at = place.state();
+    let at = at.display();
+    run(&place, &namespace).exits_with(0);
+    namespace.run(&format!("[ -e {at}/reserve.inodes/63 ]"));
+    namespace.run(&format!(
+        "mkdir {at}/others; n=0; while true 2>/dev/null >{at}/others/$n; do n=$((n+1)); done; true"
+    ));
+    let within = namespace.entry(place.path());
+    let asked = |verb: &[&str]| place.barecount(verb).behind(&within).finish();
+    for verb in [
+        ["runs", "ls"].as_slice(),
+        &["outputs", "ls"],
+        &["evidence", "verify"],
+        &["gc", "--caches"],
+    ] {
+        asked(verb).exits_with(0);
+    }
+    namespace.run(&format!("[ ! -e {at}/reserve.inodes ]"));
+    namespace.run(&format!("rm -r {at}/others"));
+    asked(&["run", "pipeline.yaml", "--force", "work"]).exits_with(0);
+    namespace.run(&format!("[ -e {at}/reserve.inodes/63 ]"));
+}
+
+#[test]
+fn a_limit_of_the_size_of_files_is_told_and_not_died_of() {
+    // In blocks of 512 bytes: less than the store has, and less than what is kept back.
+    for blocks in [64, 2_048] {
+        let place = pipelines::container("");
+        let limited = format!("ulimit -f {blocks} && exec \"$@\"");
+        let finished = place
+            .barecount(["run", "pipeline.yaml"])
+            .behind(&["sh", "-c", &limited, "sh"].map(Into::into))
+            .finish();
+        let status = finished.status.code();
+        assert!(matches!(status, Some(0 | 1 | 6)), "{blocks}: {finished}");
+        let is_told = finished.status.success() || finished.stderr.contains("[BC");
+        assert!(is_told, "{blocks}: {finished}");
+        place.nothing_runs();
+    }
+}
+
+#[test]
+fn a_run_that_leases_no_processors_needs_no_folder_for_leases() {
+    let place = pipelines::container("");
+    place
+        .barecount(["run", "pipeline.yaml"])
+        .env("TMPDIR", "/proc/none")
+        .finish()
+        .exits_with(0);
+}

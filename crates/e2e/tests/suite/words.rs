@@ -29,7 +29,8 @@ fn steers(c: char) -> bool {
     c.is_control() && !kept
         || matches!(c,
             '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{2069}' | '\u{feff}')
+            | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+            | '\u{e000}'..='\u{f8ff}' | '\u{e0000}'..='\u{e01ef}')
 }
 
 fn stage(name: &str, behaviour: &str) -> String {

@@ -68,6 +68,23 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     fs::File::open(folder)?.sync_all()
 }
 
+/// Makes a folder at or below the root of a log, and the root if that is all that is missing: what is
+/// above it is somebody else's, and is not made again where it was removed meanwhile.
+fn make_below(root: &Path, folder: &Path) -> io::Result<()> {
+    let made = match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && folder != root => {
+            let above = folder.parent().unwrap_or(root);
+            make_below(root, above)?;
+            fs::create_dir(folder)
+        }
+        made => made,
+    };
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
 /// Tiles and entry bundles under a folder, laid out as C2SP serves them. Readers need no
 /// lock; several writers do not harm each other, for nothing written is ever replaced.
 #[derive(Debug)]
@@ -87,7 +104,8 @@ struct Staging {
 }
 
 impl DirBlobs {
-    /// The log under `root`, which need not exist before the first write.
+    /// The log under `root`, which need not exist before the first write; the folder that it is in
+    /// must.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
@@ -108,7 +126,7 @@ impl DirBlobs {
             return Ok(staging);
         }
         let folder = self.root.join(STAGING);
-        fs::create_dir_all(&folder)?;
+        make_below(&self.root, &folder)?;
         let lock = open_lock(&folder.join(STAGING_LOCK))?;
         match lock.try_lock() {
             Ok(()) => {
@@ -152,7 +170,7 @@ impl DirBlobs {
             // Already there: perhaps renamed by a process that died before syncing the folder,
             // so the folder is synced in any case.
             if folders.insert(folder.clone()) {
-                fs::create_dir_all(&folder).map_err(io_error("make a folder for tiles"))?;
+                make_below(&self.root, &folder).map_err(io_error("make a folder for tiles"))?;
             }
             if !self.is_there(blob)? {
                 let (path, file) = self
@@ -304,7 +322,8 @@ pub struct DirCheckpoint {
 }
 
 impl DirCheckpoint {
-    /// The checkpoint in `folder`, which need not exist before the first swap.
+    /// The checkpoint in `folder`, which need not exist before the first swap; the folder that it is
+    /// in must.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
@@ -343,7 +362,7 @@ impl CheckpointStore for DirCheckpoint {
 
     fn swap(&self, expected: Option<&[u8]>, new: &[u8]) -> Result<(), StoreError> {
         let failed = "swap the checkpoint";
-        fs::create_dir_all(&self.folder).map_err(io_error(failed))?;
+        make_below(&self.folder, &self.folder).map_err(io_error(failed))?;
         let lock = open_lock(&self.folder.join(CHECKPOINT_LOCK)).map_err(io_error(failed))?;
         lock.lock().map_err(io_error(failed))?;
         if self.load()?.as_deref() != expected {
@@ -380,6 +399,26 @@ mod tests {
         assert!(matches!(refused, Err(StoreError::Conflict { path }) if path == first.path));
         assert_eq!(blobs.get(first.path)?, Some(first.bytes));
         assert!(folder.path().join("log/tile/0/x001/234.p/3").is_file());
+        Ok(())
+    }
+
+    #[test]
+    fn a_log_whose_place_was_removed_is_not_begun_again_elsewhere() -> TestResult {
+        let folder = tempfile::tempdir()?;
+        let state = folder.path().join("state");
+        fs::create_dir(&state)?;
+        let (fresh, used) = (
+            DirBlobs::new(state.join("log")),
+            DirBlobs::new(state.join("log")),
+        );
+        let checkpoint = DirCheckpoint::new(state.join("log"));
+        used.put_all(&[blob(1_234, 256, 1)])?;
+        checkpoint.swap(None, b"one")?;
+        fs::remove_dir_all(&state)?;
+        assert!(used.put_all(&[blob(1_235, 256, 1)]).is_err());
+        assert!(fresh.put_all(&[blob(1_235, 256, 1)]).is_err());
+        assert!(checkpoint.swap(None, b"two").is_err());
+        assert!(!state.exists());
         Ok(())
     }
 

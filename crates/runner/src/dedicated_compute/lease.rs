@@ -23,12 +23,23 @@ const HOLDER_MAX: u64 = 128;
 /// The processors that are leased together.
 #[derive(Debug)]
 pub(super) struct CpuLeases {
-    folder: PathBuf,
+    folder: Result<PathBuf, NoFolder>,
     /// In ascending order, each once.
     cpus: Vec<u32>,
     clock: Arc<dyn Clock>,
     /// Within this process, whoever asks first is served first.
     turn: Arc<Mutex<()>>,
+}
+
+/// Why there is no folder that processors could be leased in. It is told to whoever asks for a lease,
+/// and keeps no other work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no folder for leases of processors: {reason}")]
+pub struct NoFolder {
+    /// What kind of error that is.
+    pub kind: io::ErrorKind,
+    /// What was tried, and what the system says.
+    pub reason: String,
 }
 
 /// The processors are ours until this is dropped, or this process dies.
@@ -53,7 +64,11 @@ fn by(holder: Option<&Label>) -> String {
 }
 
 impl CpuLeases {
-    pub(super) fn of(folder: PathBuf, cpus: &[u32], clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn of(
+        folder: Result<PathBuf, NoFolder>,
+        cpus: &[u32],
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let mut cpus = cpus.to_vec();
         cpus.sort_unstable();
         cpus.dedup();
@@ -112,7 +127,9 @@ impl CpuLeases {
     }
 
     async fn attempt(&self, holder: Option<String>) -> io::Result<Result<Vec<File>, Taken>> {
-        let (folder, cpus) = (self.folder.clone(), self.cpus.clone());
+        let folder = self.folder.clone();
+        let folder = folder.map_err(|none| io::Error::new(none.kind, none))?;
+        let cpus = self.cpus.clone();
         blocking(move || try_all(&folder, &cpus, holder.as_deref())).await
     }
 }
@@ -169,7 +186,7 @@ mod tests {
     use crate::clock::VirtualClock;
 
     fn leases(folder: &Path, cpus: &[u32]) -> CpuLeases {
-        CpuLeases::of(folder.to_owned(), cpus, Arc::new(VirtualClock::at(0)))
+        CpuLeases::of(Ok(folder.to_owned()), cpus, Arc::new(VirtualClock::at(0)))
     }
 
     async fn polled_once<T>(future: impl Future<Output = T>) -> Option<T> {
@@ -195,6 +212,21 @@ mod tests {
         drop(held);
         second.acquire("task-2", drop).await?;
         Ok(())
+    }
+
+    #[tokio::test]
+    async fn without_a_folder_it_is_told_when_a_lease_is_asked_for() {
+        let none = NoFolder {
+            kind: io::ErrorKind::ReadOnlyFilesystem,
+            reason: "/tmp/leases: read-only file system".to_owned(),
+        };
+        let leases = CpuLeases::of(Err(none), &[0], Arc::new(VirtualClock::at(0)));
+        let error = leases.acquire("task", drop).await.expect_err("no folder");
+        assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
+        let told =
+            "there is no folder for leases of processors: /tmp/leases: read-only file system";
+        assert_eq!(error.to_string(), told);
+        assert!(leases.taken().await.is_err());
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ use crate::{
     },
 };
 use lease::CpuLeases;
+pub use lease::NoFolder;
 
 /// The class of work; see [`Local`](crate::local::Local).
 pub struct DedicatedCompute {
@@ -30,7 +31,8 @@ impl DedicatedCompute {
     /// Runs commands one after the other on `cpus`. Everyone on this host who leases from the same
     /// `lease_folder` respects the others' leases. A launch waits for its turn, and until
     /// then [`probe`](crate::Runner::probe) says [`Busy`](Health::Busy) and who has the processors.
-    pub fn new(host: Host, cpus: Vec<u32>, lease_folder: PathBuf) -> Self {
+    /// Without such a folder every launch fails.
+    pub fn new(host: Host, cpus: Vec<u32>, lease_folder: Result<PathBuf, NoFolder>) -> Self {
         let leases = CpuLeases::of(lease_folder, &cpus, host.clock.clone());
         Self { host, cpus, leases }
     }

@@ -109,7 +109,10 @@ impl Under {
         match self {
             Self::DedicatedCompute => Box::new(move |state| {
                 let leases = state.join("leases");
-                opened(DedicatedCompute::new(host.clone(), vec![0], leases), state)
+                opened(
+                    DedicatedCompute::new(host.clone(), vec![0], Ok(leases)),
+                    state,
+                )
             }),
             Self::ManagedEtl => {
                 let engine = EngineProgram {

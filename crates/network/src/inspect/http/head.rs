@@ -24,15 +24,11 @@ const DECISIVE: [&str; 9] = [
     "trailer",
     "te",
 ];
-/// Fields by which servers behind others are told the host.
-const FORWARDED_HOST: [&str; 6] = [
-    "x-forwarded-host",
-    "x-forwarded-server",
-    "x-original-host",
-    "x-host",
-    "x-http-host-override",
-    "forwarded",
-];
+/// Fields by which servers behind others are told the host, beside those whose name says it.
+const FORWARDED_HOST: [&str; 3] = ["forwarded", "x-forwarded-server", "x-http-host-override"];
+/// Fields by which collectors of logs and measurements are told where these come from. No server is
+/// known to choose a site by them.
+const SOURCE_HOST: [&str; 3] = ["agent-hostname", "x-datadog-hostname", "x-sumo-host"];
 /// Fields for the next hop, which we are (RFC 9110 section 7.6.1).
 const FOR_US: [&str; 6] = [
     "connection",
@@ -204,8 +200,11 @@ impl Known<'_> {
         if !target.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
             return Err(not_http("a request's target has what no URI has there"));
         }
-        if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
+        if target == "*" && method == "OPTIONS" {
             return Ok(target.to_owned());
+        }
+        if target.starts_with('/') {
+            return path(target);
         }
         let Some((scheme, rest)) = target.split_once("://") else {
             return Err(not_http("a request's target is neither a path nor a URI"));
@@ -217,7 +216,7 @@ impl Known<'_> {
         self.same(authority)?;
         Ok(match &rest[authority.len()..] {
             "" if method == "OPTIONS" => "*".to_owned(),
-            path if path.starts_with('/') => path.to_owned(),
+            rest if rest.starts_with('/') => path(rest)?,
             query => format!("/{query}"),
         })
     }
@@ -233,7 +232,7 @@ impl Known<'_> {
         if loose == "upgrade" {
             return Err(refused("an Upgrade field"));
         }
-        if !FORWARDED_HOST.contains(&loose.as_str()) {
+        if !names_a_host(&loose) {
             return Ok(());
         }
         let value = std::str::from_utf8(value)
@@ -295,6 +294,26 @@ fn loosely(name: &str) -> String {
     };
     let loose: String = name.chars().map(letter).collect();
     loose.trim_matches('-').to_owned()
+}
+
+/// Whether a server behind others may take the host from a field of this loose name. Each maker of a
+/// gateway has a name of his own for it, and whoever writes rules for one, too.
+fn names_a_host(loose: &str) -> bool {
+    let ends = loose.ends_with("-host") || loose.ends_with("-hostname");
+    (ends && !SOURCE_HOST.contains(&loose)) || FORWARDED_HOST.contains(&loose)
+}
+
+/// The path and query of a target. One that begins with two slashes is a path here (RFC 9112 section
+/// 3.2.1), and a host and a path where it is resolved as a reference (RFC 3986 section 4.2), which
+/// some applications do; browsers' rules take `\` for a slash (the URL Standard).
+fn path(target: &str) -> Result<String, Reason> {
+    if target[1..].starts_with(['/', '\\']) {
+        return Err(not_http(
+            "a request's path begins with two slashes, behind which some read another host; send it \
+             with one, or declare protocol tcp",
+        ));
+    }
+    Ok(target.to_owned())
 }
 
 /// `host`, `host:port`, `[address]` or `[address]:port`.

@@ -248,8 +248,72 @@ fn fields_that_recipients_take_for_others_are_refused() {
         let request = format!("GET / HTTP/1.1\r\nHost: api.example\r\n{field}\r\n\r\n");
         assert_eq!(code(&request), Err(reason), "{field}");
     }
-    let own = "GET / HTTP/1.1\r\nHost: api.example\r\nX-Forwarded-Host: api.example\r\n\r\n";
-    assert_eq!(code(own), Ok(own.len()));
+}
+
+/// Names from ingress-nginx, Envoy, Azure's gateway and rules that people write themselves.
+#[test]
+fn a_field_whose_name_ends_in_host_names_the_declared_one() {
+    let with = |field: &str| format!("GET / HTTP/1.1\r\nHost: api.example\r\n{field}\r\n\r\n");
+    for name in [
+        "X-Forwarded-Host",
+        "X-Original-Forwarded-Host",
+        "X-Envoy-Original-Host",
+        "X-Forwarded-Hostname",
+        "X-Forwarded-Server",
+        "X-HTTP-Host-Override",
+        "X-Real-Host",
+        "Real-Host",
+        "Original-Host",
+        "original_host_",
+        "X.Backend.HostName",
+        "Disguised-Host",
+    ] {
+        for other in [
+            "evil.example",
+            "api.example, evil.example",
+            "",
+            "api.example:1",
+        ] {
+            let refusal = code(&with(&format!("{name}: {other}")));
+            assert_eq!(refusal, Err(ReasonCode::HostMismatch), "{name}: {other}");
+        }
+        let own = with(&format!("{name}: API.example:8080"));
+        assert_eq!(code(&own), Ok(own.len()), "{name}");
+    }
+    for field in [
+        "X-Sumo-Host: worker-1",
+        "X-Datadog-Hostname: worker-1",
+        "Agent-Hostname: worker-1",
+        "Hostname: worker-1",
+        "X-Host-Id: 7",
+        "X-Localhost: yes",
+    ] {
+        let request = with(field);
+        assert_eq!(code(&request), Ok(request.len()), "{field}");
+    }
+}
+
+/// A URL that is resolved against another (RFC 3986 section 4.2, and the URL Standard, which takes
+/// `\` for `/`): behind two slashes stands a host.
+#[test]
+fn a_path_that_is_resolved_to_another_host_is_refused() {
+    for target in [
+        "//evil.example/x",
+        "/\\evil.example/x",
+        "//",
+        "///evil.example",
+        "http://api.example//evil.example/x",
+        "http://api.example/\\evil.example/x",
+    ] {
+        for method in ["GET", "OPTIONS"] {
+            let request = format!("{method} {target} HTTP/1.1\r\nHost: api.example\r\n\r\n");
+            assert_eq!(code(&request), Err(ReasonCode::NotHttp), "{target}");
+        }
+    }
+    for target in ["/", "/x//y", "/?to=//evil.example", "/a\\b", "/%2f/x"] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: api.example\r\n\r\n");
+        assert_eq!(code(&request), Ok(request.len()), "{target}");
+    }
 }
 
 #[test]
