@@ -8,7 +8,7 @@
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
@@ -24,6 +24,7 @@ use barecount_model::{
     codes,
     plan::StagePlan,
     run::outcome::{Staged, StagedDataset},
+    seal::SealKey,
     text::DatasetName,
 };
 use serde::Deserialize as _;
@@ -39,17 +40,48 @@ const MAX_BYTES: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Boundaries {
     folder: PathBuf,
+    /// What records are sealed with; without it they are believed as they lie there.
+    seals: Option<SealKey>,
     /// Held while a record is changed.
     changing: Mutex<()>,
 }
 
 impl Boundaries {
-    /// The records in a folder of their own.
+    /// The records in a folder of their own, for who only looks.
     pub(super) fn new(folder: PathBuf) -> Self {
         Self {
             folder,
+            seals: None,
             changing: Mutex::new(()),
         }
+    }
+
+    /// The same for who commits and hands out: a record has its seal, or is believed by nobody.
+    pub(super) fn sealed(mut self, seals: SealKey) -> Self {
+        self.seals = Some(seals);
+        self
+    }
+
+    /// Seals every record that is there. For the first time that records are sealed at all.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub(super) fn seal_all(&self) -> io::Result<()> {
+        for tenant in names_in(&self.folder)? {
+            let Ok(tenant) = tenant.parse::<Tenant>() else {
+                continue;
+            };
+            for file in names_in(&self.folder.join(tenant.as_str()))? {
+                let Some(dataset) = file.strip_suffix(".json") else {
+                    continue;
+                };
+                let bytes = crate::manifest::read_bounded(&self.path(&tenant, dataset), MAX_BYTES)?;
+                let (record, _) = split(&bytes);
+                let known: Vec<Boundary> = serde_json::from_slice(record)?;
+                self.write(&tenant, dataset, &known)?;
+            }
+        }
+        Ok(())
     }
 
     /// In which boundaries a dataset was written.
@@ -161,13 +193,33 @@ impl Boundaries {
     /// these records.
     ///
     /// # Errors
-    /// Any error of the file system, and a record that is damaged.
+    /// Any error of the file system, and a record that is damaged or that somebody else wrote.
     fn of(&self, tenant: &Tenant, dataset: &str) -> io::Result<Vec<Boundary>> {
-        match crate::manifest::read_bounded(&self.path(tenant, dataset), MAX_BYTES) {
-            Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(error),
+        let bytes = match crate::manifest::read_bounded(&self.path(tenant, dataset), MAX_BYTES) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            bytes => bytes?,
+        };
+        let (record, seal) = split(&bytes);
+        if let Some(seals) = &self.seals
+            && !seals.holds(&parts(tenant, dataset, record), &seal)
+        {
+            return Err(io::Error::other(
+                "the record was not written by who holds the key of this folder's ledger",
+            ));
         }
+        Ok(serde_json::from_slice(record)?)
+    }
+
+    fn write(&self, tenant: &Tenant, dataset: &str, known: &[Boundary]) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec(known)?;
+        if let Some(seals) = &self.seals {
+            let seal = seals.seal(&parts(tenant, dataset, &bytes));
+            bytes.push(b'\n');
+            bytes.extend_from_slice(hex::encode(seal).as_bytes());
+        }
+        let disk = LocalDisk::default();
+        disk.create_dir_all(&self.folder.join(tenant.as_str()))?;
+        disk.replace(&self.path(tenant, dataset), &bytes)
     }
 
     fn change(
@@ -183,9 +235,7 @@ impl Boundaries {
         if known == before {
             return Ok(());
         }
-        let disk = LocalDisk::default();
-        disk.create_dir_all(&self.folder.join(tenant.as_str()))?;
-        disk.replace(&self.path(tenant, dataset), &serde_json::to_vec(&known)?)
+        self.write(tenant, dataset, &known)
     }
 
     /// Moves a record that was kept when a dataset was nobody's in particular to the tenant whose
@@ -205,6 +255,34 @@ impl Boundaries {
     fn path(&self, tenant: &Tenant, dataset: &str) -> PathBuf {
         self.folder.join(tenant.as_str()).join(file_of(dataset))
     }
+}
+
+/// What a record's seal is over.
+fn parts<'r>(tenant: &'r Tenant, dataset: &'r str, record: &'r [u8]) -> [&'r [u8]; 4] {
+    [
+        b"boundaries",
+        tenant.as_str().as_bytes(),
+        dataset.as_bytes(),
+        record,
+    ]
+}
+
+/// A record, and the seal on the line after it; none of one that is older.
+fn split(bytes: &[u8]) -> (&[u8], Vec<u8>) {
+    let mut lines = bytes.splitn(2, |byte| *byte == b'\n');
+    let record = lines.next().unwrap_or_default();
+    let seal = lines.next().map(hex::decode);
+    (record, seal.and_then(Result::ok).unwrap_or_default())
+}
+
+/// The names in a folder; none where there is none.
+pub(super) fn names_in(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    names.collect()
 }
 
 fn file_of(dataset: &str) -> String {
@@ -413,6 +491,43 @@ mod tests {
         std::fs::write(folder.path().join("acme/raw.a.json"), "[{}]")?;
         assert!(records.of(&acme(), "raw.a").is_err());
         assert!(records.add(&acme(), "raw.a", &boundary(PUBLIC)).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_record_that_somebody_else_wrote_opens_nothing() -> TestResult {
+        let folder = tempfile::tempdir()?;
+        let at = |name: &str| folder.path().join(name);
+        let records = || {
+            let key = SealKey::new([7; 32].into());
+            Boundaries::new(folder.path().to_owned()).sealed(key)
+        };
+        for dataset in ["raw.a", "raw.b"] {
+            records().add(&acme(), dataset, &boundary(PRIVATE))?;
+        }
+        records().add(&acme(), "raw.open", &boundary(PUBLIC))?;
+        assert_eq!(records().of(&acme(), "raw.a")?, [boundary(PRIVATE)]);
+        let whole = std::fs::read_to_string(at("acme/raw.a.json"))?;
+        let (record, seal) = whole.split_once('\n').ok_or("it has a seal")?;
+        let open = std::fs::read_to_string(at("acme/raw.open.json"))?;
+        let forged = serde_json::to_string(&[boundary(PUBLIC)])?;
+        for written in [
+            format!("{forged}\n{seal}"),
+            forged.clone(),
+            record.to_owned(),
+            format!("{record}\n"),
+            open,
+            "[]".to_owned(),
+        ] {
+            std::fs::write(at("acme/raw.a.json"), &written)?;
+            assert!(records().of(&acme(), "raw.a").is_err(), "{written}");
+            assert!(records().add(&acme(), "raw.a", &boundary(PUBLIC)).is_err());
+        }
+        // Those from before there were seals are taken as they are, once.
+        std::fs::write(at("acme/raw.a.json"), record)?;
+        records().seal_all()?;
+        assert_eq!(records().of(&acme(), "raw.a")?, [boundary(PRIVATE)]);
+        assert_eq!(std::fs::read_to_string(at("acme/raw.a.json"))?, whole);
         Ok(())
     }
 }

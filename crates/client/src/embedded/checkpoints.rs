@@ -21,9 +21,12 @@ use barecount_dataset::{
     input::{InputError, InputFolder},
     stage::Limits,
 };
-use barecount_model::{boundary::Boundary, digest::Digest, run::outcome::StagedCheckpoint};
+use barecount_model::{
+    boundary::Boundary, digest::Digest, run::outcome::StagedCheckpoint, seal::SealKey,
+};
 use serde::{Deserialize, Serialize};
 
+use super::boundaries::names_in;
 use crate::failure::chain;
 
 /// A checkpoint says where to go on; rows belong into outputs.
@@ -36,6 +39,7 @@ const STAGED: &str = ".checkpoint";
 #[derive(Debug, Clone)]
 pub(super) struct Checkpoints {
     state: PathBuf,
+    seals: SealKey,
 }
 
 /// Whose a checkpoint is.
@@ -47,6 +51,22 @@ struct Header {
     /// In which boundary it was saved; unknown of those that are older than boundaries.
     #[serde(default)]
     boundary: Option<Boundary>,
+    /// Over the name of the file and all of the above, in hexadecimal.
+    #[serde(default)]
+    seal: String,
+}
+
+impl Header {
+    fn parts(&self, name: &str) -> io::Result<[Vec<u8>; 6]> {
+        Ok([
+            b"checkpoint".to_vec(),
+            name.as_bytes().to_vec(),
+            self.attempt.as_bytes().to_vec(),
+            self.decided_at_ms.to_le_bytes().to_vec(),
+            self.digest.as_bytes().to_vec(),
+            serde_json::to_vec(&self.boundary)?,
+        ])
+    }
 }
 
 /// How a decision names a checkpoint.
@@ -62,8 +82,46 @@ struct Commit {
 }
 
 impl Checkpoints {
-    pub(super) fn new(state: PathBuf) -> Self {
-        Self { state }
+    /// Those of a state folder, whose headers are sealed.
+    pub(super) fn new(state: PathBuf, seals: SealKey) -> Self {
+        Self { state, seals }
+    }
+
+    /// Seals every checkpoint that is there. For the first time that they are sealed at all.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub(super) fn seal_all(&self) -> io::Result<()> {
+        for name in names_in(&self.state.join("checkpoints"))? {
+            let path = self.state.join("checkpoints").join(&name);
+            if let Some((header, archive)) = read(&path)? {
+                self.write(&path, header, &archive)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, path: &Path, mut header: Header, archive: &[u8]) -> io::Result<()> {
+        let parts = header.parts(&name_of(path))?;
+        let parts = parts.each_ref().map(Vec::as_slice);
+        header.seal = hex::encode(self.seals.seal(&parts));
+        write(path, &header, archive)
+    }
+
+    /// A checkpoint, if it is one that this program wrote there.
+    fn read(&self, path: &Path) -> io::Result<Option<(Header, Vec<u8>)>> {
+        let Some((header, archive)) = read(path)? else {
+            return Ok(None);
+        };
+        let parts = header.parts(&name_of(path))?;
+        let parts = parts.each_ref().map(Vec::as_slice);
+        let seal = hex::decode(&header.seal).unwrap_or_default();
+        match self.seals.holds(&parts, &seal) {
+            true => Ok(Some((header, archive))),
+            false => Err(io::Error::other(
+                "it was not written by who holds the key of this folder's ledger",
+            )),
+        }
     }
 
     /// Puts what was saved last into an attempt's folder, and says its digest; none if nothing was.
@@ -75,7 +133,9 @@ impl Checkpoints {
         let position = position(assignment);
         let handed_on = self.handed_on(&position, &assignment.attempt.task.printed());
         for path in [handed_on, self.current(&position)] {
-            let found = read(&path).map_err(|error| unreadable(&path, &error))?;
+            let found = self
+                .read(&path)
+                .map_err(|error| unreadable(&path, &error))?;
             if let Some((header, archive)) = found {
                 if is_stricter(header.boundary.as_ref(), assignment.stage.boundary.as_ref()) {
                     tracing::warn!(
@@ -138,8 +198,10 @@ impl Checkpoints {
             decided_at_ms: 0,
             digest: Digest::of(&archive).to_string(),
             boundary: assignment.stage.boundary.clone(),
+            seal: String::new(),
         };
-        write(&path, &header, &archive).map_err(|error| unwritable(&path, &error))
+        self.write(&path, header, &archive)
+            .map_err(|error| unwritable(&path, &error))
     }
 
     /// Makes a staged checkpoint that of its position. Idempotent; an older decision changes
@@ -152,7 +214,9 @@ impl Checkpoints {
         let commit: Commit = serde_json::from_value(staged.commit.clone())
             .map_err(|error| unreadable(&self.state, &error))?;
         let path = self.current(&commit.position);
-        let current = read(&path).map_err(|error| unreadable(&path, &error))?;
+        let current = self
+            .read(&path)
+            .map_err(|error| unreadable(&path, &error))?;
         let is_done = |(header, _): &(Header, Vec<u8>)| {
             header.attempt == commit.attempt || header.decided_at_ms > decided_at_ms
         };
@@ -167,8 +231,10 @@ impl Checkpoints {
                 decided_at_ms,
                 digest: staged.digest.clone(),
                 boundary: commit.boundary,
+                seal: String::new(),
             };
-            write(&path, &header, &archive).map_err(|error| unwritable(&path, &error))?;
+            self.write(&path, header, &archive)
+                .map_err(|error| unwritable(&path, &error))?;
         }
         let handed_on = self.handed_on(&commit.position, &commit.task);
         match std::fs::remove_file(&handed_on) {
@@ -208,6 +274,11 @@ fn position(assignment: &Assignment) -> String {
     ];
     let digest = Digest::of(parts.join("\0").as_bytes()).to_string();
     digest.trim_start_matches("sha256:").to_owned()
+}
+
+fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 fn write(path: &Path, header: &Header, archive: &[u8]) -> io::Result<()> {
@@ -374,7 +445,8 @@ mod tests {
     impl Ground {
         fn new() -> io::Result<Self> {
             let folder = tempfile::tempdir()?;
-            let checkpoints = Checkpoints::new(folder.path().to_owned());
+            let key = SealKey::new([7; 32].into());
+            let checkpoints = Checkpoints::new(folder.path().to_owned(), key);
             Ok(Self {
                 folder,
                 checkpoints,
@@ -443,18 +515,52 @@ mod tests {
         ground.checkpoints.roll_forward(&saved, 10)?;
         let path = ground.checkpoints.current("p");
         let whole = std::fs::read(&path)?;
+        let line = whole.iter().position(|byte| *byte == b'\n').unwrap_or(0) + 1;
         for at in 0..whole.len() {
             let mut damaged = whole.clone();
             damaged[at] ^= 0x20;
             std::fs::write(&path, damaged)?;
-            // Whose it is may be damaged without harm: it is what the digest is of that counts.
-            let same = read(&path).is_ok_and(|found| {
+            // A seal is the same in capitals.
+            let same = ground.checkpoints.read(&path).is_ok_and(|found| {
                 found.is_some_and(|(header, archive)| {
                     header.digest == saved.digest && whole.ends_with(&archive)
                 })
             });
-            assert!(same || read(&path).is_err(), "byte {at}");
+            let in_seal = at > line - 67 && at < line - 2;
+            assert!(
+                in_seal && same || ground.checkpoints.read(&path).is_err(),
+                "byte {at}"
+            );
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_checkpoint_that_somebody_else_wrote_is_given_to_no_work() -> Outcome {
+        let ground = Ground::new()?;
+        let saved = ground.saved("a-1", "state")?;
+        ground.checkpoints.roll_forward(&saved, 10)?;
+        let path = ground.checkpoints.current("p");
+        let (mut header, _) = read(&path)?.ok_or("it is there")?;
+        // Whole, with a digest that fits, as who can write the folder could make it.
+        let other = pack(&ground.folder.path().join("a-1/checkpoint"))
+            .map_err(io::Error::other)?
+            .0;
+        let other = [other, vec![0; 512]].concat();
+        header.digest = Digest::of(&other).to_string();
+        write(&path, &header, &other)?;
+        assert!(read(&path)?.is_some(), "its digest fits");
+        assert!(ground.checkpoints.read(&path).is_err());
+        // One of another position.
+        ground.checkpoints.roll_forward(&saved, 10).unwrap_err();
+        ground.checkpoints.write(&path, header, &other)?;
+        let elsewhere = ground.checkpoints.current("q");
+        std::fs::copy(&path, &elsewhere)?;
+        assert!(ground.checkpoints.read(&path)?.is_some());
+        assert!(ground.checkpoints.read(&elsewhere).is_err());
+        // Those from before there were seals are taken as they are, once.
+        ground.checkpoints.seal_all()?;
+        assert!(ground.checkpoints.read(&elsewhere)?.is_some());
         Ok(())
     }
 

@@ -63,10 +63,11 @@ impl StateData {
         tables: StateTables,
         artifacts: Store,
         engine: Engine,
+        (checkpoints, boundaries): (Checkpoints, Boundaries),
     ) -> Arc<Self> {
         Arc::new(Self {
-            checkpoints: Checkpoints::new(state.clone()),
-            boundaries: Boundaries::new(state.join("boundaries")),
+            checkpoints,
+            boundaries,
             state,
             tables,
             artifacts,

@@ -97,6 +97,8 @@ pub(crate) use self::private_folder::state_folder;
 use self::{
     answers::Answers,
     artifacts::StoredArtifacts,
+    boundaries::Boundaries,
+    checkpoints::Checkpoints,
     data::StateData,
     driver::{Committer, Driver, Followed, Gates, Inbox, Notice},
     engine::Engine,
@@ -230,6 +232,7 @@ impl Platform {
         let lock = layout::bring_held_up_to_date(lock)?;
         let ledger = OpenLedger::open(state, found)?;
         let tables = tables.sealed(ledger.table_seals());
+        let notes = ledger.notes()?;
         let held = (lock, ledger.sealing());
         let opened = Control::open_until(held, clock.clone(), (updates_tx, entries_tx), end_at()?);
         let control = opened.map_err(|error| open_failure(&error))?;
@@ -239,7 +242,7 @@ impl Platform {
         let artifacts = artifacts(state)?;
         let (gate, runners) = runners(launcher, state, found, reporter).await?;
         sweep(&folders, &runners, &mut updates, reporter).await?;
-        let (data, answers) = datasets(state, tables, &artifacts, &runners);
+        let (data, answers) = datasets(state, tables, &artifacts, &runners, notes);
         let secrets = secrets::locate(found, state)?.map(|location| location.service(state));
         let (events_tx, told) = mpsc::unbounded_channel();
         let config = AgentConfig {
@@ -407,6 +410,7 @@ fn datasets(
     tables: StateTables,
     artifacts: &Store,
     runners: &Runners,
+    notes: (Checkpoints, Boundaries),
 ) -> (Arc<StateData>, Arc<Answers>) {
     let engine = Engine::new(
         Arc::clone(&runners.tests),
@@ -414,7 +418,7 @@ fn datasets(
         Arc::new(barecount_runner::clock::SystemClock::start()),
     );
     let answers = Answers::new(state.to_owned(), tables.clone());
-    let data = StateData::new(state.to_owned(), tables, artifacts.clone(), engine);
+    let data = StateData::new(state.to_owned(), tables, artifacts.clone(), engine, notes);
     (data, answers)
 }
 
@@ -458,6 +462,30 @@ impl OpenLedger {
         Sealing::new(SealKey::new(self.log.derived_key(SEALS)), self.log.size())
     }
 
+    /// What is noted of checkpoints and of boundaries. The first time that a folder is opened by a
+    /// program that seals them, those that are there are sealed as they are; that it was is kept with
+    /// the keys, lest somebody has them sealed once more.
+    fn notes(&self) -> Result<(Checkpoints, Boundaries), Failure> {
+        let key = SealKey::new(self.log.derived_key(NOTES));
+        let checkpoints = Checkpoints::new(self.state.clone(), key.clone());
+        let boundaries = Boundaries::new(self.state.join("boundaries")).sealed(key);
+        let Ok(done) = ledger::user_key(&self.state, "sealed") else {
+            // Without a place for keys there is none to keep it either: what has no seal stays so.
+            return Ok((checkpoints, boundaries));
+        };
+        let first = || -> std::io::Result<()> {
+            if done.try_exists()? {
+                return Ok(());
+            }
+            checkpoints.seal_all()?;
+            boundaries.seal_all()?;
+            private_folder::make(done.parent().unwrap_or(Path::new(".")))?;
+            std::fs::File::create(&done)?.sync_all()
+        };
+        first().map_err(|error| unusable("checkpoints and boundaries cannot be sealed", &error))?;
+        Ok((checkpoints, boundaries))
+    }
+
     /// What tells what this program wrote into tables' logs from what somebody else put there.
     fn table_seals(&self) -> SealKey {
         SealKey::new(self.log.derived_key(ledger::TABLE_SEALS))
@@ -481,6 +509,8 @@ impl OpenLedger {
 
 /// What the key of a journal's seals is derived for.
 const SEALS: &str = "barecount journal seals v1";
+/// What the key of the seals of checkpoints and boundaries is derived for.
+const NOTES: &str = "barecount notes seals v1";
 
 /// Removes the staging folders that are not needed any more, and tells of what cannot be removed.
 async fn sweep(

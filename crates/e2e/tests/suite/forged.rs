@@ -306,3 +306,21 @@ fn secrets_that_were_put_back_to_an_older_copy_are_given_to_nobody() -> Outcome 
         .tells("went back from change 3 to change 2");
     Ok(())
 }
+
+#[test]
+fn a_boundary_that_somebody_else_wrote_opens_no_dataset() -> Outcome {
+    let place = place();
+    place.write("reader/pipeline.yaml", READER);
+    let count = "INSERT INTO kpi.count SELECT sum(n) AS n FROM kpi.rows;\n";
+    place.write("reader/count.sql", count);
+    told(&place, &["run", "reader/pipeline.yaml"]).exits_with(0);
+    let record = place.state().join("boundaries/demo/kpi.rows.json");
+    let written = fs_err::read_to_string(&record)?;
+    fs_err::write(&record, written.replace("private_vpc", "public_vpc_egress"))?;
+    told(&place, &["run", "reader/pipeline.yaml", "--force", "all"])
+        .fails_with(1, "BC0701")
+        .tells("was not written by who holds the key of this folder's ledger");
+    fs_err::write(&record, written)?;
+    told(&place, &["run", "reader/pipeline.yaml", "--force", "all"]).exits_with(0);
+    Ok(())
+}
