@@ -2,17 +2,20 @@
 
 use std::path::Path;
 
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use rustix::fs::CWD;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::Pid;
 use rustix::thread::CapabilitySet;
 
 use super::LauncherConfig;
 use super::birth::{IdentityMap, NAMESPACES};
+use super::identities::{Identities, Mapped};
 use super::readable;
 use crate::cgroup::Cgroups;
 use crate::init::{self, Lacking};
 use crate::report::{Availability, HostReport};
+use crate::spec::HostIdentity;
 use crate::sys::{self, Forked};
 
 /// Exit codes of the child that tries.
@@ -20,14 +23,54 @@ const FINE: i32 = 0;
 const NO_POWER: i32 = 10;
 const NO_PROC: i32 = 11;
 
-/// Whether this process may do for a sandbox what the host's root may.
-pub(super) fn is_privileged() -> bool {
+/// Who payloads are, where this process may do for a sandbox what root does: mount, give files away,
+/// and make each another user. Else what it lacks for that.
+pub(super) fn identities(config: &LauncherConfig) -> Result<Identities, Availability> {
+    const BY_OWN: &str = "Sandboxes are all the agent's own user on the host";
     let needed = CapabilitySet::SYS_ADMIN
         | CapabilitySet::SETUID
         | CapabilitySet::SETGID
         | CapabilitySet::CHOWN
         | CapabilitySet::DAC_OVERRIDE;
-    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
+    if !rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed)) {
+        return Err(unavailable(
+            &format!("{BY_OWN}, who is not root or lacks its capabilities."),
+            "Run the agent as root with CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID, CAP_CHOWN and \
+             CAP_DAC_OVERRIDE.",
+        ));
+    }
+    let mapped = Mapped::here();
+    let may_set_groups = std::fs::read_to_string("/proc/self/setgroups")
+        .is_ok_and(|setting| setting.trim() == "allow");
+    let lack = match Identities::new(config, &mapped) {
+        Some(identities) if may_set_groups && may_mount() => return Ok(identities),
+        Some(_) if may_set_groups => "whose mounts belong to another user namespace".to_owned(),
+        Some(_) => "which may not set groups".to_owned(),
+        None => format!("which has {} ids, too few to give them any", mapped.count()),
+    };
+    Err(unavailable(
+        &format!("{BY_OWN}: the agent is root of a user namespace {lack}."),
+        "Give the namespace 65536 ids and mounts of its own: ranges of subordinate ids in \
+         /etc/subuid and /etc/subgid for a rootless container or unshare --map-auto --mount.",
+    ))
+}
+
+/// This process, as it is known in its user namespace.
+pub(super) fn own_identity() -> HostIdentity {
+    HostIdentity {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    }
+}
+
+/// Whether this process has a say in the mounts that it sees: they may belong to another user
+/// namespace than the one that its capabilities are for.
+fn may_mount() -> bool {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    !matches!(
+        rustix::mount::open_tree(CWD, "/", flags),
+        Err(rustix::io::Errno::PERM)
+    )
 }
 
 /// Release of the kernel.
@@ -40,6 +83,7 @@ pub(super) fn kernel() -> String {
 
 pub(super) fn report(
     cgroups: &Cgroups,
+    users: Availability,
     map: &IdentityMap,
     filter: &[sys::Instruction],
     config: &LauncherConfig,
@@ -55,7 +99,8 @@ pub(super) fn report(
     }
     HostReport {
         kernel: kernel(),
-        root: is_privileged(),
+        root: users.is_available(),
+        users,
         user_namespaces,
         cgroup_layout: cgroups.layout,
         controllers: cgroups.availability.clone(),
@@ -101,10 +146,7 @@ fn try_namespaces(map: &IdentityMap) -> (Availability, Option<Lacking>) {
             _ = rustix::io::write(&ours, b"g");
             let code = wait(pid);
             match (mapped, code) {
-                (Err(error), _) => unavailable(
-                    &format!("The user cannot be mapped into a user namespace: {error}."),
-                    "Run the agent as an ordinary user, or as root with CAP_SETUID and CAP_SETGID.",
-                ),
+                (Err(error), _) => not_mapped(map, &error),
                 (Ok(()), Some(FINE)) => Availability::Available,
                 (Ok(()), Some(NO_PROC)) => unavailable(
                     "A private /proc cannot be mounted, as parts of this host's own are covered.",
@@ -119,6 +161,31 @@ fn try_namespaces(map: &IdentityMap) -> (Availability, Option<Lacking>) {
     let told = crate::wire::receive(&ours, RecvFlags::DONTWAIT);
     let lacking = told.ok().flatten().map(|(lacking, _)| lacking);
     (availability, lacking)
+}
+
+/// Why the ids of a sandbox could not be mapped.
+fn not_mapped(map: &IdentityMap, error: &std::io::Error) -> Availability {
+    let HostIdentity { uid, gid } = map.outside;
+    let own = std::fs::read_link("/proc/self").ok();
+    if own.is_none_or(|own| own.as_os_str() != std::process::id().to_string().as_str()) {
+        return unavailable(
+            "The /proc that is mounted here is that of another process namespace, so that no ids \
+             can be mapped into a user namespace.",
+            "Mount it anew (as root: mount -t proc proc /proc; unshare has --mount-proc).",
+        );
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    unavailable(
+        &format!(
+            "The ids {uid} (user) and {gid} (group) cannot be mapped into a user namespace: {error}."
+        ),
+        if is_root {
+            "Run the agent as an ordinary user, or as root with CAP_SETUID, CAP_SETGID and \
+             CAP_SETFCAP in a user namespace that has these ids."
+        } else {
+            "Run the agent as a user who has these ids in /proc/self/uid_map and /proc/self/gid_map."
+        },
+    )
 }
 
 fn switched_off(what: &str) -> Availability {

@@ -9,7 +9,6 @@ use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Pid, Signal};
 
 use super::birth::{Born, Nursery};
-use super::identities::Identities;
 use super::{LauncherConfig, enforce, host, readable, tunnel};
 use crate::cgroup::{Cgroups, Group};
 use crate::error::{Failure, Step};
@@ -129,12 +128,14 @@ impl Server {
 
         let own = std::process::id() as i32;
         let cgroups = Cgroups::establish(&config.cgroup_prefix, &[agent, own]);
-        let privileged = host::is_privileged();
+        let (identities, users) = match host::identities(&config) {
+            Ok(identities) => (Some(identities), Availability::Available),
+            Err(lack) => (None, lack),
+        };
         let mut nursery = Nursery {
-            host: HostSystem::find(!privileged),
+            host: HostSystem::find(identities.is_none()),
             filter: seccomp::compile(),
-            privileged,
-            identities: Identities::new(&config),
+            identities,
             // Version 1 forbids every rename between directories.
             landlock: sys::landlock_abi() >= 2,
             // Until the host has been tried.
@@ -149,6 +150,7 @@ impl Server {
         );
         let host = host::report(
             &cgroups,
+            users,
             &nursery.identity(&probe),
             &nursery.filter,
             &config,
