@@ -51,6 +51,7 @@ mod meter;
 mod netlink;
 mod network;
 mod refusal;
+mod refused;
 mod report;
 mod rtnetlink;
 mod sandbox;

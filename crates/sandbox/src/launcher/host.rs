@@ -1,5 +1,6 @@
 //! Finding out, by trying, what this host can enforce.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::CWD;
@@ -7,13 +8,16 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::Pid;
 use rustix::thread::CapabilitySet;
+use serde::{Deserialize, Serialize};
 
 use super::LauncherConfig;
 use super::birth::{IdentityMap, NAMESPACES};
 use super::identities::{Identities, Mapped};
 use super::readable;
 use crate::cgroup::Cgroups;
+use crate::error::{Failure, InStep, Step};
 use crate::init::{self, Lacking};
+use crate::refused;
 use crate::report::{Availability, HostReport};
 use crate::spec::HostIdentity;
 use crate::sys::{self, Forked};
@@ -21,7 +25,6 @@ use crate::sys::{self, Forked};
 /// Exit codes of the child that tries.
 const FINE: i32 = 0;
 const NO_POWER: i32 = 10;
-const NO_PROC: i32 = 11;
 
 /// Who payloads are, where this process may do for a sandbox what root does: mount, give files away,
 /// and make each another user. Else what it lacks for that.
@@ -125,6 +128,14 @@ fn container() -> Option<String> {
     .map(|path| format!("{path} exists"))
 }
 
+/// What the child that tries has found.
+#[derive(Serialize, Deserialize)]
+struct Tried {
+    lacking: Lacking,
+    /// What it was refused.
+    failure: Option<Failure>,
+}
+
 /// Makes the namespaces of a sandbox, takes up an identity, uses a capability, mounts `/proc`, and
 /// finds out how a network could be intercepted there.
 fn try_namespaces(map: &IdentityMap) -> (Availability, Option<Lacking>) {
@@ -135,32 +146,30 @@ fn try_namespaces(map: &IdentityMap) -> (Availability, Option<Lacking>) {
         );
         return (no_socket, None);
     };
-    let availability = match readable::fork(NAMESPACES, None) {
+    let pid = match readable::fork(NAMESPACES, None) {
         Ok(Forked::Child) => {
             drop(ours);
             sys::exit_now(try_inside(&theirs))
         }
-        Ok(Forked::Parent { pid, .. }) => {
-            drop(theirs);
-            let mapped = map.write(pid);
-            _ = rustix::io::write(&ours, b"g");
-            let code = wait(pid);
-            match (mapped, code) {
-                (Err(error), _) => not_mapped(map, &error),
-                (Ok(()), Some(FINE)) => Availability::Available,
-                (Ok(()), Some(NO_PROC)) => unavailable(
-                    "A private /proc cannot be mounted, as parts of this host's own are covered.",
-                    "In a container, run it with unmasked /proc (docker run --security-opt \
-                     systempaths=unconfined, podman run --security-opt unmask=ALL).",
-                ),
-                (Ok(()), _) => no_power(),
-            }
-        }
-        Err(errno) => no_namespaces(errno),
+        Ok(Forked::Parent { pid, .. }) => pid,
+        Err(errno) => return (no_namespaces(errno), None),
     };
-    let told = crate::wire::receive(&ours, RecvFlags::DONTWAIT);
-    let lacking = told.ok().flatten().map(|(lacking, _)| lacking);
-    (availability, lacking)
+    drop(theirs);
+    let mapped = map.write(pid);
+    _ = rustix::io::write(&ours, b"g");
+    wait(pid);
+    if let Err(error) = mapped {
+        return (not_mapped(map, &error), None);
+    }
+    let told = crate::wire::receive::<Tried>(&ours, RecvFlags::DONTWAIT);
+    let Some((tried, _)) = told.ok().flatten() else {
+        return (no_power(), None);
+    };
+    let availability = tried
+        .failure
+        .as_ref()
+        .map_or(Availability::Available, not_inside);
+    (availability, Some(tried.lacking))
 }
 
 /// Why the ids of a sandbox could not be mapped.
@@ -228,25 +237,57 @@ fn interception(lacking: Option<Lacking>) -> (Availability, Availability) {
     )
 }
 
-fn try_inside(socket: &std::os::fd::OwnedFd) -> i32 {
+fn try_inside(socket: &OwnedFd) -> i32 {
     let mut go = [0];
-    if rustix::io::read(socket, &mut go) != Ok(1) || rustix::system::sethostname(b"probe").is_err()
-    {
+    if rustix::io::read(socket, &mut go) != Ok(1) {
         return NO_POWER;
     }
-    let mount = || {
-        let context = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        rustix::mount::fsconfig_create(std::os::fd::AsFd::as_fd(&context))?;
-        let flags = FsMountFlags::FSMOUNT_CLOEXEC;
-        rustix::mount::fsmount(
-            std::os::fd::AsFd::as_fd(&context),
-            flags,
-            MountAttrFlags::empty(),
-        )
+    let tried = Tried {
+        failure: try_steps().err(),
+        lacking: init::probe_interception(),
     };
-    let lacking = init::probe_interception();
-    _ = crate::wire::send(socket, &lacking, &[], SendFlags::DONTWAIT);
-    if mount().is_ok() { FINE } else { NO_PROC }
+    _ = crate::wire::send(socket, &tried, &[], SendFlags::DONTWAIT);
+    FINE
+}
+
+/// What takes a right each.
+fn try_steps() -> Result<(), Failure> {
+    rustix::system::sethostname(b"probe").step(Step::HostName)?;
+    let flags = FsOpenFlags::FSOPEN_CLOEXEC;
+    let context = rustix::mount::fsopen("proc", flags).step(Step::MakeRoot)?;
+    rustix::mount::fsconfig_create(context.as_fd()).step(Step::MakeRoot)?;
+    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+    rustix::mount::fsmount(context.as_fd(), flags, MountAttrFlags::empty())
+        .step(Step::MountProc)?;
+    init::leave_last_namespaces().step(Step::CreateNamespaces)
+}
+
+/// Why a user namespace is of no use.
+fn not_inside(failure: &Failure) -> Availability {
+    let errno = rustix::io::Errno::from_raw_os_error(failure.errno);
+    match (failure.step, errno) {
+        (Step::CreateNamespaces, rustix::io::Errno::NOSPC) => limit_reached(&["cgroup", "time"]),
+        (_, rustix::io::Errno::PERM) if refused::is_filtered() => refuses(failure.step, errno),
+        (Step::HostName, rustix::io::Errno::PERM) => no_power(),
+        (Step::MountProc, rustix::io::Errno::PERM) => unavailable(
+            "A private /proc cannot be mounted, as parts of this host's own are covered.",
+            "In a container, run it with unmasked /proc (docker run --security-opt \
+             systempaths=unconfined, podman run --security-opt unmask=ALL).",
+        ),
+        (step, errno) => refuses(step, errno),
+    }
+}
+
+/// A step is refused for a reason that its number tells.
+fn refuses(step: Step, errno: rustix::io::Errno) -> Availability {
+    let remedy = refused::remedy(errno.raw_os_error());
+    unavailable(
+        &format!(
+            "The kernel refuses to {step}: {}.",
+            std::io::Error::from(errno)
+        ),
+        &remedy.unwrap_or_else(|| "Use a kernel with all kinds of namespaces.".to_owned()),
+    )
 }
 
 fn wait(pid: Pid) -> Option<i32> {
@@ -267,33 +308,84 @@ fn no_power() -> Availability {
 }
 
 fn no_namespaces(errno: rustix::io::Errno) -> Availability {
-    let setting = |path| std::fs::read_to_string(path).map(|text| text.trim().to_owned());
-    if setting("/proc/sys/kernel/unprivileged_userns_clone").is_ok_and(|value| value == "0") {
+    if setting("kernel/unprivileged_userns_clone").as_deref() == Some("0") {
         return unavailable(
             "kernel.unprivileged_userns_clone is 0.",
             "Run sysctl kernel.unprivileged_userns_clone=1 as root.",
         );
     }
-    if setting("/proc/sys/user/max_user_namespaces").is_ok_and(|value| value == "0") {
-        return unavailable(
-            "user.max_user_namespaces is 0.",
-            "Run sysctl user.max_user_namespaces=10000 as root.",
-        );
-    }
-    let remedy = match container() {
-        Some(_) => {
-            "This is a container whose own filter forbids it: run it with a seccomp profile that \
-             allows clone with namespaces (docker run --security-opt seccomp=unconfined)."
-        }
-        None => "Allow user namespaces to this user, or run the agent as root.",
-    };
-    unavailable(
-        &format!(
-            "The kernel refuses to make one: {}.",
-            std::io::Error::from(errno)
+    match errno {
+        // Before Linux 4.9 the number of the nesting was another.
+        rustix::io::Errno::NOSPC | rustix::io::Errno::USERS => limit_reached(&refused_kinds()),
+        rustix::io::Errno::PERM if !Mapped::here().have(own_identity()) => unavailable(
+            "The agent's user and group have no ids in the user namespace that it is in.",
+            "Run the agent as a user who has them in /proc/self/uid_map and /proc/self/gid_map.",
         ),
-        remedy,
-    )
+        errno => refuses(Step::CreateNamespaces, errno),
+    }
+}
+
+/// Namespaces that are made with a process, as their limits are called.
+const KINDS: [(i32, &str); 6] = [
+    (0, "user"),
+    (libc::CLONE_NEWNS, "mnt"),
+    (libc::CLONE_NEWPID, "pid"),
+    (libc::CLONE_NEWIPC, "ipc"),
+    (libc::CLONE_NEWUTS, "uts"),
+    (libc::CLONE_NEWNET, "net"),
+];
+
+/// Which of them cannot be made, found by making each in a user namespace.
+fn refused_kinds() -> Vec<&'static str> {
+    let refused = |flag: i32| match readable::fork((libc::CLONE_NEWUSER | flag) as u64, None) {
+        Ok(Forked::Child) => sys::exit_now(FINE),
+        Ok(Forked::Parent { pid, .. }) => {
+            wait(pid);
+            false
+        }
+        Err(_) => true,
+    };
+    if refused(0) {
+        return vec!["user"];
+    }
+    let kinds = KINDS.iter().filter(|(flag, _)| refused(*flag));
+    kinds.map(|(_, kind)| *kind).collect()
+}
+
+/// The number of namespaces of these kinds is limited here or in a user namespace above
+/// (namespaces(7)), or of user namespaces the depth.
+fn limit_reached(kinds: &[&str]) -> Availability {
+    let name = |kind: &&str| format!("user.max_{kind}_namespaces");
+    let zero = kinds
+        .iter()
+        .find(|kind| setting(&name(kind).replace('.', "/")).as_deref() == Some("0"));
+    match (zero, kinds) {
+        (Some(kind), _) => unavailable(
+            &format!("{} is 0.", name(kind)),
+            &format!("Run sysctl {}=10000 as root.", name(kind)),
+        ),
+        (None, ["user"]) => unavailable(
+            "As many user namespaces are there as user.max_user_namespaces allows, here or in a user \
+             namespace above, or this one is as deep as they may be nested: 32.",
+            "Raise user.max_user_namespaces as root, or start the agent less deep.",
+        ),
+        (None, _) => {
+            let names: Vec<String> = kinds.iter().map(name).collect();
+            unavailable(
+                &format!(
+                    "As many namespaces are there as {} allows, here or in a user namespace above.",
+                    names.join(" or ")
+                ),
+                "Raise it as root.",
+            )
+        }
+    }
+}
+
+/// A setting of the kernel; `None` where it has none of that name.
+fn setting(name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(Path::new("/proc/sys").join(name));
+    text.ok().map(|text| text.trim().to_owned())
 }
 
 /// Installs the filter in a child.

@@ -32,6 +32,11 @@ impl Mapped {
         }
     }
 
+    /// Whether this user and this group are among them.
+    pub(super) fn have(&self, own: HostIdentity) -> bool {
+        holds(&self.users, &(own.uid..=own.uid)) && holds(&self.groups, &(own.gid..=own.gid))
+    }
+
     /// How many users there are.
     pub(super) fn count(&self) -> u64 {
         self.users.iter().map(length).sum()

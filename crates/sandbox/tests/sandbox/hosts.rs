@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 
-use barecount_sandbox::{Launcher, LauncherConfig};
+use barecount_sandbox::{LaunchError, Launcher, LauncherConfig};
 use serde_json::{Value, json};
 
 use crate::launched::{hold_by, own_program, shell};
@@ -16,6 +16,10 @@ tests!(
     root_of_a_user_namespace_gives_each_sandbox_one_of_its_ids,
     mounts_of_another_user_namespace_are_told,
     a_proc_of_another_process_namespace_is_told,
+    a_limit_of_namespaces_is_told_by_its_name,
+    who_has_no_id_of_his_own_is_told_so,
+    a_filter_that_does_not_know_clone3_is_no_obstacle,
+    what_a_filter_refuses_is_told_with_the_remedy,
 );
 
 /// An ordinary user has no ids to map.
@@ -26,17 +30,71 @@ pub(crate) const AS_ROOT: &[&str] = &[
 
 type Error = Box<dyn std::error::Error>;
 
-/// Starts two sandboxes, and prints what came of it as JSON.
-pub(crate) fn main() -> ExitCode {
+/// Starts two sandboxes, and prints what came of it as JSON. With a number of an error and numbers of
+/// system calls, those fail with it from here on.
+pub(crate) fn main(words: &[String]) -> ExitCode {
+    let numbers = words.iter().map(|word| word.parse());
+    let numbers: Vec<u32> = numbers.collect::<Result<_, _>>().expect("they are numbers");
+    if let Some((errno, calls)) = numbers.split_first() {
+        refuse(*errno, calls);
+    }
     println!("{}", tried());
     ExitCode::SUCCESS
+}
+
+/// Puts this process under a filter that answers some system calls with an error, as a container's.
+fn refuse(errno: u32, calls: &[u32]) {
+    let step = |code: u32, jt, jf, k| libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    // The number comes first in what a filter is shown.
+    let mut program = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
+    for call in calls {
+        program.push(step(
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            0,
+            1,
+            *call,
+        ));
+        program.push(step(
+            libc::BPF_RET | libc::BPF_K,
+            0,
+            0,
+            libc::SECCOMP_RET_ERRNO | errno,
+        ));
+    }
+    program.push(step(
+        libc::BPF_RET | libc::BPF_K,
+        0,
+        0,
+        libc::SECCOMP_RET_ALLOW,
+    ));
+    let filter = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: integers; then the kernel copies the program, which is valid for its length.
+    let refused = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        libc::prctl(
+            libc::PR_SET_SECCOMP,
+            libc::SECCOMP_MODE_FILTER,
+            &raw const filter,
+        )
+    };
+    assert_eq!(refused, 0, "{}", std::io::Error::last_os_error());
 }
 
 fn tried() -> Value {
     let prefix = format!("barecount-host-{}", std::process::id());
     let launcher = match Launcher::start(LauncherConfig::new(prefix)) {
         Ok(launcher) => launcher,
-        Err(error) => return json!({ "no launcher": chain(&error) }),
+        Err(error) => {
+            return json!({ "no launcher": chain(&error), "remedy": error.remedy() });
+        }
     };
     let run = || {
         let held = hold_by(&launcher, &shell("cat /proc/self/uid_map; id -u; echo ran"))?;
@@ -51,7 +109,16 @@ fn tried() -> Value {
                 told["controls"] = enforcement["controls"].clone();
                 texts.push(text);
             }
-            Err::<_, Error>(error) => told["failure"] = chain(&*error).into(),
+            Err::<_, Error>(error) => {
+                told["failure"] = chain(&*error).into();
+                told["remedy"] = match error.downcast_ref() {
+                    Some(
+                        LaunchError::Refused { remedy, .. }
+                        | LaunchError::UserNamespaces { remedy, .. },
+                    ) => remedy.as_str().into(),
+                    _ => Value::Null,
+                };
+            }
         }
     }
     told["texts"] = json!(texts);
@@ -66,9 +133,22 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// What came of it, behind a command that leads to it.
 fn told_behind(before: &[&str]) -> Result<Value, Error> {
+    told_by(before, &[])
+}
+
+/// What came of it under a filter.
+fn told_under(errno: i32, calls: &[libc::c_long]) -> Result<Value, Error> {
+    let mut numbers = vec![errno.to_string()];
+    numbers.extend(calls.iter().map(ToString::to_string));
+    let numbers: Vec<&str> = numbers.iter().map(String::as_str).collect();
+    told_by(&[], &numbers)
+}
+
+fn told_by(before: &[&str], numbers: &[&str]) -> Result<Value, Error> {
     let mut words: Vec<&str> = before.to_vec();
     let program = own_program();
     words.extend([program.to_str().ok_or("a path of text")?, "--host"]);
+    words.extend(numbers);
     let output = Command::new(words[0]).args(&words[1..]).output()?;
     let text = String::from_utf8(output.stdout)?;
     let wrong = String::from_utf8_lossy(&output.stderr);
@@ -176,5 +256,103 @@ fn a_proc_of_another_process_namespace_is_told() -> TestResult {
     assert!(lack.contains("of another process namespace"), "{told}");
     assert!(lack.contains("mount -t proc"), "{told}");
     assert_eq!(outside(&told).ok(), None, "{told}");
+    Ok(())
+}
+
+/// In a user namespace of the test's own, whose limits are its own, too.
+fn told_at(limit: &str) -> Result<Value, Error> {
+    let script = format!("echo 0 > /proc/sys/user/{limit}; exec \"$0\" \"$@\"");
+    told_behind(&["unshare", "--user", "--map-root-user", "sh", "-c", &script])
+}
+
+fn a_limit_of_namespaces_is_told_by_its_name() -> TestResult {
+    for kind in ["user", "mnt", "pid", "ipc", "uts", "net", "cgroup", "time"] {
+        let limit = format!("max_{kind}_namespaces");
+        let told = told_at(&limit)?;
+        let lack = &told["host"]["user_namespaces"]["unavailable"];
+        assert_eq!(lack["reason"], format!("user.{limit} is 0."), "{told}");
+        let remedy = format!("Run sysctl user.{limit}=10000 as root.");
+        assert_eq!(lack["remedy"], remedy, "{told}");
+        assert_eq!(told["remedy"], remedy, "{told}");
+    }
+    Ok(())
+}
+
+fn who_has_no_id_of_his_own_is_told_so() -> TestResult {
+    let told = told_behind(&["unshare", "--user"])?;
+    let reason = told["host"]["user_namespaces"]["unavailable"]["reason"].to_string();
+    assert!(
+        reason.contains("have no ids in the user namespace"),
+        "{told}"
+    );
+    Ok(())
+}
+
+/// Container engines answer so where they cannot look at its arguments.
+fn a_filter_that_does_not_know_clone3_is_no_obstacle() -> TestResult {
+    for errno in [libc::ENOSYS, libc::EPERM] {
+        let told = told_under(errno, &[libc::SYS_clone3])?;
+        assert_eq!(outside(&told)?.len(), 2, "{told}");
+        let by_all = launcher().host().controllers[&barecount_sandbox::Controller::Memory].clone();
+        let memory = &told["host"]["controllers"]["memory"];
+        assert_eq!(*memory, json!(by_all), "{told}");
+    }
+    Ok(())
+}
+
+fn what_a_filter_refuses_is_told_with_the_remedy() -> TestResult {
+    let mounts = [libc::SYS_fsopen, libc::SYS_fsconfig, libc::SYS_fsmount];
+    let cases: [(i32, &[libc::c_long], &str); 11] = [
+        (libc::EPERM, &[libc::SYS_unshare], "create the namespaces"),
+        (
+            libc::EPERM,
+            &[libc::SYS_clone, libc::SYS_clone3],
+            "fork the launcher",
+        ),
+        (
+            libc::EPERM,
+            &[libc::SYS_mount, libc::SYS_umount2],
+            "make the root file system",
+        ),
+        (libc::ENOSYS, &mounts, "make the root file system"),
+        (libc::EPERM, &mounts, "make the root file system"),
+        (
+            libc::EPERM,
+            &[libc::SYS_move_mount],
+            "make the root file system",
+        ),
+        (libc::EPERM, &[libc::SYS_pivot_root], "change the root"),
+        (
+            libc::EPERM,
+            &[libc::SYS_seccomp],
+            "install the system call filter",
+        ),
+        (
+            libc::EPERM,
+            &[libc::SYS_prctl],
+            "keep its memory from being read",
+        ),
+        (
+            libc::EPERM,
+            &[libc::SYS_socket],
+            "bring up the loopback device",
+        ),
+        (
+            libc::EAFNOSUPPORT,
+            &[libc::SYS_socket],
+            "bring up the loopback device",
+        ),
+    ];
+    for (errno, calls, step) in cases {
+        let told = told_under(errno, calls)?;
+        let failure = match &told["no launcher"] {
+            Value::Null => &told["failure"],
+            failure => failure,
+        };
+        let failure = failure.as_str().unwrap_or_default();
+        assert!(failure.contains(step), "{calls:?}: {told}");
+        let remedy = told["remedy"].as_str().unwrap_or_default();
+        assert!(remedy.contains("Seccomp: 2"), "{calls:?}: {told}");
+    }
     Ok(())
 }

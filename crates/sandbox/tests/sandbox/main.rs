@@ -78,7 +78,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
         Some("--probe") => return probe::main(&arguments[2..]),
-        Some("--host") => return hosts::main(),
+        Some("--host") => return hosts::main(&arguments[2..]),
         Some("--agent") => return agent::main(&arguments[2..]),
         Some("--battery") => return battery::main(&arguments[2..]),
         Some("--battery-agent") => return battery::agent(&arguments[2..]),
