@@ -129,7 +129,7 @@ pub enum TunnelError {
         reason: &'static str,
     },
     /// The host gives no user namespaces. `reason` and `remedy` are whole sentences.
-    #[error("no sandbox can be made on this host: {reason}")]
+    #[error("no network namespace can be made on this host: {reason}")]
     UserNamespaces {
         /// Why.
         reason: String,
@@ -247,10 +247,16 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether it is the same for all sandboxes of a host: whoever is refused once is refused always.
-    fn is_of_the_host(self) -> bool {
+    /// Whether it is the same for all sandboxes of a host, so that who is refused with this number once
+    /// is refused always.
+    fn is_of_the_host(self, errno: i32) -> bool {
         match self {
+            // Who is told so otherwise may not pass a folder, or open a file.
+            _ if errno == libc::EACCES => {
+                matches!(self, Self::MakeRoot | Self::MountProc | Self::PivotRoot)
+            }
             Self::CreateNamespaces
+            | Self::OpenSource
             | Self::BecomePayload
             | Self::TieLife
             | Self::Loopback
@@ -271,7 +277,6 @@ impl Step {
             | Self::Prepare
             | Self::MapIdentity
             | Self::GiveSource
-            | Self::OpenSource
             | Self::ControlGroup
             | Self::JoinControlGroup
             | Self::Listen
@@ -386,8 +391,7 @@ impl Failure {
                 ..
             } => LaunchError::NoOverlay(source),
             Self { step, path, errno }
-                if step.is_of_the_host()
-                    && [libc::EPERM, libc::ENOSYS, libc::EAFNOSUPPORT].contains(&errno) =>
+                if step.is_of_the_host(errno) && refused::NUMBERS.contains(&errno) =>
             {
                 match refused::remedy(errno) {
                     Some(remedy) => LaunchError::Refused {

@@ -68,6 +68,7 @@ pub use memory::{LockedBytes, PinnedFile, unlocked_bytes};
 pub use meter::Meter;
 pub use network::{Brokered, Capture, Intercepted, Network};
 pub use refusal::{RefusedPacket, parse_refusals};
+pub use refused::more_processes;
 pub use report::{
     Availability, CgroupLayout, Control, Controller, Enforcement, Exit, ExitStatus, HostReport,
     Level, Placement, Source, Usage,

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+/// How a system call is refused for good, by a filter, a security module or a kernel without it.
+pub(crate) const NUMBERS: [i32; 4] = [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EAFNOSUPPORT];
+
 /// What to do about a system call that was refused with this number; `None` where nothing is known.
 pub(crate) fn remedy(errno: i32) -> Option<String> {
     match errno {
@@ -12,15 +15,16 @@ pub(crate) fn remedy(errno: i32) -> Option<String> {
              SystemCallFilter= or RestrictNamespaces= in its unit)."
                 .to_owned(),
         ),
-        libc::EPERM => Some(
+        libc::EPERM | libc::EACCES => Some(
             "Let the agent do it: outside of a chroot, and by an AppArmor or SELinux profile that \
-             allows it (the kernel's log says what was refused)."
+             allows it (docker run --security-opt apparmor=unconfined; the kernel's log says what was \
+             refused)."
                 .to_owned(),
         ),
         libc::ENOSYS | libc::EAFNOSUPPORT => {
             Some("Use Linux 5.14 or newer, with namespaces and system call filters.".to_owned())
         }
-        libc::EAGAIN => Some(processes()),
+        libc::EAGAIN => Some(more_processes()),
         _ => None,
     }
 }
@@ -36,16 +40,19 @@ fn status(file: impl AsRef<Path>, key: &str) -> Option<String> {
     Some(line.trim().to_owned())
 }
 
-/// What to do where no further process or thread is made, with the limit and how many there are.
-pub(crate) fn processes() -> String {
+/// What to do where the host makes no further process or thread, with the limit and how many there
+/// are: a whole sentence.
+pub fn more_processes() -> String {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nproc).current;
-    let Some(limit) = limit else {
+    let user = rustix::process::geteuid();
+    // Root is not held to its own.
+    let Some(limit) = limit.filter(|_| !user.is_root()) else {
         return "A limit of processes and threads is reached, of this process's control group or of \
                 the machine: raise it (TasksMax= in its unit, docker run --pids-limit, \
                 kernel.threads-max), or end some."
             .to_owned();
     };
-    let user = rustix::process::geteuid().as_raw();
+    let user = user.as_raw();
     format!(
         "User {user} may have {limit} processes and threads, and has {}: raise the limit (ulimit -u; \
          LimitNPROC= and TasksMax= in the unit; /etc/security/limits.conf), or end some.",

@@ -267,8 +267,8 @@ fn not_inside(failure: &Failure) -> Availability {
     let errno = rustix::io::Errno::from_raw_os_error(failure.errno);
     match (failure.step, errno) {
         (Step::CreateNamespaces, rustix::io::Errno::NOSPC) => limit_reached(&["cgroup", "time"]),
-        (_, rustix::io::Errno::PERM) if refused::is_filtered() => refuses(failure.step, errno),
-        (Step::HostName, rustix::io::Errno::PERM) => no_power(),
+        (Step::HostName, rustix::io::Errno::PERM) if is_restricted() => no_power(),
+        // A filter would have refused what comes before it.
         (Step::MountProc, rustix::io::Errno::PERM) => unavailable(
             "A private /proc cannot be mounted, as parts of this host's own are covered.",
             "In a container, run it with unmasked /proc (docker run --security-opt \
@@ -276,6 +276,13 @@ fn not_inside(failure: &Failure) -> Availability {
         ),
         (step, errno) => refuses(step, errno),
     }
+}
+
+/// Whether AppArmor takes all rights from user namespaces of ordinary users; it is what is left to be
+/// thought of where no filter is, too.
+fn is_restricted() -> bool {
+    let restricts = setting("kernel/apparmor_restrict_unprivileged_userns");
+    restricts.as_deref() == Some("1") || !refused::is_filtered()
 }
 
 /// A step is refused for a reason that its number tells.
@@ -348,8 +355,14 @@ fn refused_kinds() -> Vec<&'static str> {
     if refused(0) {
         return vec!["user"];
     }
-    let kinds = KINDS.iter().filter(|(flag, _)| refused(*flag));
-    kinds.map(|(_, kind)| *kind).collect()
+    let kinds: Vec<_> = KINDS.iter().filter(|(flag, _)| refused(*flag)).collect();
+    // Where each can be made, it was all together that were too many.
+    let kinds = if kinds.is_empty() {
+        KINDS.iter().collect()
+    } else {
+        kinds
+    };
+    kinds.into_iter().map(|(_, kind)| *kind).collect()
 }
 
 /// The number of namespaces of these kinds is limited here or in a user namespace above

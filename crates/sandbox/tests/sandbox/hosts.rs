@@ -20,12 +20,15 @@ tests!(
     who_has_no_id_of_his_own_is_told_so,
     a_filter_that_does_not_know_clone3_is_no_obstacle,
     what_a_filter_refuses_is_told_with_the_remedy,
+    who_may_queue_no_signals_runs_sandboxes,
+    root_without_control_groups_is_not_told_to_be_root,
 );
 
 /// An ordinary user has no ids to map.
 pub(crate) const AS_ROOT: &[&str] = &[
     "root_of_a_user_namespace_gives_each_sandbox_one_of_its_ids",
     "mounts_of_another_user_namespace_are_told",
+    "root_without_control_groups_is_not_told_to_be_root",
 ];
 
 type Error = Box<dyn std::error::Error>;
@@ -300,9 +303,13 @@ fn a_filter_that_does_not_know_clone3_is_no_obstacle() -> TestResult {
     Ok(())
 }
 
-fn what_a_filter_refuses_is_told_with_the_remedy() -> TestResult {
-    let mounts = [libc::SYS_fsopen, libc::SYS_fsconfig, libc::SYS_fsmount];
-    let cases: [(i32, &[libc::c_long], &str); 11] = [
+/// The number of an error, which system calls fail with it, and the step that is told.
+type Refusal = (i32, &'static [libc::c_long], &'static str);
+
+const NEW_MOUNTS: &[libc::c_long] = &[libc::SYS_fsopen, libc::SYS_fsconfig, libc::SYS_fsmount];
+
+fn refusals() -> [Refusal; 14] {
+    [
         (libc::EPERM, &[libc::SYS_unshare], "create the namespaces"),
         (
             libc::EPERM,
@@ -314,13 +321,16 @@ fn what_a_filter_refuses_is_told_with_the_remedy() -> TestResult {
             &[libc::SYS_mount, libc::SYS_umount2],
             "make the root file system",
         ),
-        (libc::ENOSYS, &mounts, "make the root file system"),
-        (libc::EPERM, &mounts, "make the root file system"),
+        (libc::ENOSYS, NEW_MOUNTS, "make the root file system"),
+        (libc::EPERM, NEW_MOUNTS, "make the root file system"),
         (
             libc::EPERM,
             &[libc::SYS_move_mount],
             "make the root file system",
         ),
+        (libc::EPERM, &[libc::SYS_open_tree], "open the mount source"),
+        (libc::ENOSYS, &[libc::SYS_openat2], "make /dev"),
+        (libc::ENOSYS, &[libc::SYS_statx], "change the root"),
         (libc::EPERM, &[libc::SYS_pivot_root], "change the root"),
         (
             libc::EPERM,
@@ -342,8 +352,11 @@ fn what_a_filter_refuses_is_told_with_the_remedy() -> TestResult {
             &[libc::SYS_socket],
             "bring up the loopback device",
         ),
-    ];
-    for (errno, calls, step) in cases {
+    ]
+}
+
+fn what_a_filter_refuses_is_told_with_the_remedy() -> TestResult {
+    for (errno, calls, step) in refusals() {
         let told = told_under(errno, calls)?;
         let failure = match &told["no launcher"] {
             Value::Null => &told["failure"],
@@ -354,5 +367,23 @@ fn what_a_filter_refuses_is_told_with_the_remedy() -> TestResult {
         let remedy = told["remedy"].as_str().unwrap_or_default();
         assert!(remedy.contains("Seccomp: 2"), "{calls:?}: {told}");
     }
+    Ok(())
+}
+
+fn who_may_queue_no_signals_runs_sandboxes() -> TestResult {
+    for limit in ["--sigpending=0", "--sigpending=1"] {
+        let told = told_behind(&["prlimit", limit])?;
+        assert_eq!(outside(&told)?.len(), 2, "{limit}: {told}");
+    }
+    Ok(())
+}
+
+fn root_without_control_groups_is_not_told_to_be_root() -> TestResult {
+    let script = "mount -t tmpfs none /sys/fs/cgroup; exec \"$0\" \"$@\"";
+    let told = told_behind(&["unshare", "--mount", "sh", "-c", script])?;
+    let lack = told["host"]["controllers"]["memory"]["unavailable"].clone();
+    let remedy = lack["remedy"].as_str().unwrap_or_default();
+    assert!(!remedy.contains("Run as root"), "{told}");
+    assert!(remedy.contains("docker run --privileged"), "{told}");
     Ok(())
 }
