@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         tracing::error!(%error, "this process cannot be kept from being dumped or traced");
     }
     let printer = cli.global.printer();
+    end_without_threads(cli.global.printer());
     match cli.execute() {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
@@ -44,6 +45,21 @@ fn main() -> ExitCode {
             ExitCode::from(failure.status() as u8)
         }
     }
+}
+
+/// Ends this process with a message where a library panics since the host makes no further thread: what
+/// it then unwinds waits for threads that never were.
+fn end_without_threads(printer: printer::Printer) {
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(
+        move |panic| match barecount_client::runtime::lack_of_threads(panic) {
+            Some(failure) => {
+                printer.failure(&failure);
+                std::process::exit(failure.status() as i32);
+            }
+            None => others(panic),
+        },
+    ));
 }
 
 /// Logs for those who ask for them. Whoever does not is told of failures, each once and in our own

@@ -17,6 +17,6 @@ pub mod reporter;
 mod requester;
 mod reserve;
 mod rules;
-mod runtime;
+pub mod runtime;
 mod state;
 pub mod words;

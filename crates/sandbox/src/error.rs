@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::refused;
 use crate::spec::{SandboxName, SpecError};
 
 /// Why the launcher could not be started.
@@ -32,6 +33,24 @@ pub enum StartError {
         /// The reason.
         source: io::Error,
     },
+    /// The launcher process could not be set up.
+    #[error("the launcher process cannot {step}")]
+    SetUp {
+        /// Which step failed.
+        step: Step,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    /// What to do about it, where that is known: whole sentences.
+    pub fn remedy(&self) -> Option<String> {
+        let (Self::System { source, .. } | Self::SetUp { source, .. }) = self else {
+            return None;
+        };
+        refused::remedy(source.raw_os_error()?)
+    }
 }
 
 /// Why a sandbox did not start.
@@ -48,7 +67,7 @@ pub enum LaunchError {
         name: SandboxName,
     },
     /// The host gives no user namespaces. `reason` and `remedy` are whole sentences.
-    #[error("this host gives no user namespaces: {reason}")]
+    #[error("no sandbox can be made on this host: {reason}")]
     UserNamespaces {
         /// Why.
         reason: String,
@@ -69,6 +88,18 @@ pub enum LaunchError {
          lacks folders that something is mounted on"
     )]
     NoOverlay(#[source] io::Error),
+    /// The host does not let a step of setting sandboxes up be done, for any.
+    #[error("this host refuses to {step}{}", at(path.as_ref()))]
+    Refused {
+        /// Which.
+        step: Step,
+        /// On what, if on a path.
+        path: Option<PathBuf>,
+        /// The reason.
+        source: io::Error,
+        /// What to do about it: whole sentences.
+        remedy: String,
+    },
     /// A step of setting the sandbox up failed.
     #[error("cannot {step}{}", at(path.as_ref()))]
     SetUp {
@@ -98,7 +129,7 @@ pub enum TunnelError {
         reason: &'static str,
     },
     /// The host gives no user namespaces. `reason` and `remedy` are whole sentences.
-    #[error("this host gives no user namespaces: {reason}")]
+    #[error("no network namespace can be made on this host: {reason}")]
     UserNamespaces {
         /// Why.
         reason: String,
@@ -149,6 +180,10 @@ fn at(path: Option<&PathBuf>) -> String {
 pub enum Step {
     /// Receiving the request.
     Receive,
+    /// Keeping the launcher's memory to itself.
+    Hide,
+    /// Preparing the launcher.
+    Prepare,
     /// `clone3` with the namespaces.
     CreateNamespaces,
     /// Writing the user and group maps.
@@ -211,10 +246,58 @@ pub enum Step {
     Execute,
 }
 
+impl Step {
+    /// Whether it is the same for all sandboxes of a host, so that who is refused with this number once
+    /// is refused always.
+    fn is_of_the_host(self, errno: i32) -> bool {
+        match self {
+            // Who is told so otherwise may not pass a folder, or open a file.
+            _ if errno == libc::EACCES => {
+                matches!(self, Self::MakeRoot | Self::MountProc | Self::PivotRoot)
+            }
+            Self::CreateNamespaces
+            | Self::OpenSource
+            | Self::BecomePayload
+            | Self::TieLife
+            | Self::Loopback
+            | Self::HostName
+            | Self::MakeRoot
+            | Self::Mount
+            | Self::MountProc
+            | Self::MaskPath
+            | Self::MakeDev
+            | Self::PivotRoot
+            | Self::Intercept
+            | Self::DropCapabilities
+            | Self::Landlock
+            | Self::Seccomp
+            | Self::Fork => true,
+            Self::Receive
+            | Self::Hide
+            | Self::Prepare
+            | Self::MapIdentity
+            | Self::GiveSource
+            | Self::ControlGroup
+            | Self::JoinControlGroup
+            | Self::Listen
+            | Self::OpenTun
+            | Self::MakeTun
+            | Self::ConfigureTun
+            | Self::ResourceLimits
+            | Self::PinCpus
+            | Self::Streams
+            | Self::WorkingDirectory
+            | Self::Execute => false,
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Receive => "receive the request",
+            Self::Hide => "keep its memory from being read or dumped",
+            Self::Prepare => "make what it waits on",
             Self::CreateNamespaces => "create the namespaces",
             Self::MapIdentity => "map the user into the sandbox",
             Self::GiveSource => "give the payload's user the writable directory",
@@ -307,6 +390,19 @@ impl Failure {
                 errno: libc::ENODEV,
                 ..
             } => LaunchError::NoOverlay(source),
+            Self { step, path, errno }
+                if step.is_of_the_host(errno) && refused::NUMBERS.contains(&errno) =>
+            {
+                match refused::remedy(errno) {
+                    Some(remedy) => LaunchError::Refused {
+                        step,
+                        path,
+                        source,
+                        remedy,
+                    },
+                    None => LaunchError::SetUp { step, path, source },
+                }
+            }
             Self { step, path, .. } => LaunchError::SetUp { step, path, source },
         }
     }

@@ -51,6 +51,7 @@ mod meter;
 mod netlink;
 mod network;
 mod refusal;
+mod refused;
 mod report;
 mod rtnetlink;
 mod sandbox;
@@ -67,6 +68,7 @@ pub use memory::{LockedBytes, PinnedFile, unlocked_bytes};
 pub use meter::Meter;
 pub use network::{Brokered, Capture, Intercepted, Network};
 pub use refusal::{RefusedPacket, parse_refusals};
+pub use refused::more_processes;
 pub use report::{
     Availability, CgroupLayout, Control, Controller, Enforcement, Exit, ExitStatus, HostReport,
     Level, Placement, Source, Usage,

@@ -17,6 +17,9 @@ pub enum Control {
     Privileges,
     /// No membership in the agent's supplementary groups.
     SupplementaryGroups,
+    /// A user of the host of each sandbox's own, so that none takes from others what the kernel counts
+    /// for a user.
+    Users,
     /// The system call filter.
     Seccomp,
     /// Landlock: no writing outside writable mounts.
@@ -193,8 +196,10 @@ pub enum Placement {
 pub struct HostReport {
     /// Release of the kernel.
     pub kernel: String,
-    /// Whether the launcher is root.
+    /// Whether the launcher is root, and does for sandboxes what root alone can.
     pub root: bool,
+    /// Whether each sandbox is another user of the host.
+    pub users: Availability,
     /// User namespaces, with what a sandbox needs in them.
     pub user_namespaces: Availability,
     /// How control groups are mounted.
@@ -327,6 +332,7 @@ mod tests {
         HostReport {
             kernel: "6.1.0".to_owned(),
             root: false,
+            users: unavailable(),
             user_namespaces: Availability::Available,
             cgroup_layout: CgroupLayout::V2,
             controllers: controllers.into(),

@@ -25,10 +25,59 @@ pub(crate) enum Forked {
     Parent { pid: Pid, pidfd: OwnedFd },
 }
 
-/// `clone3` without shared memory: a fork into new namespaces.
+/// A fork into new namespaces, and into a control group of version 2: by `clone3`, or where a filter
+/// does not let it through, whose arguments no filter can look at, by `clone` (as C libraries do).
 ///
 /// The caller has one thread, so the child may do anything, allocation included.
 pub(crate) fn fork_into(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked> {
+    match clone3(flags, cgroup) {
+        // Whatever else forbids it forbids the other, too, and says so.
+        Err(Errno::NOSYS | Errno::PERM) => {}
+        result => return result,
+    }
+    let forked = clone(flags)?;
+    if let (Forked::Parent { pid, pidfd }, Some(cgroup)) = (&forked, cgroup)
+        && let Err(errno) = enter(cgroup, *pid)
+    {
+        // It has done nothing yet: it waits to be told to go.
+        _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+        _ = rustix::process::waitpid(Some(*pid), rustix::process::WaitOptions::empty());
+        return Err(errno);
+    }
+    Ok(forked)
+}
+
+/// Moves a process into a control group of version 2.
+fn enter(cgroup: BorrowedFd<'_>, pid: Pid) -> Result<()> {
+    let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
+    let procs = rustix::fs::openat(cgroup, "cgroup.procs", flags, rustix::fs::Mode::empty())?;
+    rustix::io::write(procs, pid.as_raw_nonzero().to_string().as_bytes()).map(drop)
+}
+
+fn clone(flags: u64) -> Result<Forked> {
+    let mut pidfd: RawFd = -1;
+    let flags = flags as libc::c_ulong | (libc::CLONE_PIDFD | libc::SIGCHLD) as libc::c_ulong;
+    let none: libc::c_ulong = 0;
+    // SAFETY: without CLONE_VM and with no stack, the child runs on its own copy of this one, as after
+    // fork; the third argument is where the kernel puts the descriptor, and the others are not read
+    // without their flags, wherever an architecture has them.
+    let pid =
+        check(unsafe { libc::syscall(libc::SYS_clone, flags, none, &raw mut pidfd, none, none) })?;
+    Ok(forked(pid, pidfd))
+}
+
+fn forked(pid: libc::c_long, pidfd: RawFd) -> Forked {
+    match Pid::from_raw(pid as i32) {
+        None => Forked::Child,
+        Some(pid) => {
+            // SAFETY: the kernel has just put a fresh descriptor there, which nobody else owns.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Forked::Parent { pid, pidfd }
+        }
+    }
+}
+
+fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked> {
     let mut pidfd: RawFd = -1;
     // SAFETY: an all-zero `clone_args` is a valid value of this plain struct of integers.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -48,14 +97,7 @@ pub(crate) fn fork_into(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fo
             size_of::<libc::clone_args>(),
         )
     })?;
-    match Pid::from_raw(pid as i32) {
-        None => Ok(Forked::Child),
-        Some(pid) => {
-            // SAFETY: the kernel has just put a fresh descriptor there, which nobody else owns.
-            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok(Forked::Parent { pid, pidfd })
-        }
-    }
+    Ok(forked(pid, pidfd))
 }
 
 /// Runs `body` in a child that borrows our memory, and waits until it has run a program or ended.

@@ -38,10 +38,15 @@ pub(super) fn feasible(
     let only = asked.stage.as_deref();
     let (planned, fitting) = tokio::task::block_in_place(|| {
         std::thread::scope(|scope| {
-            let planning = scope.spawn(|| unplannable(asked, loaded));
+            let planning =
+                std::thread::Builder::new().spawn_scoped(scope, || unplannable(asked, loaded));
             let fitting = checked(tables, reader.as_ref(), &loaded.pipeline, only);
             let fitting = tokio::runtime::Handle::current().block_on(fitting);
-            (planning.join(), fitting)
+            match planning {
+                Ok(planning) => (planning.join(), fitting),
+                // The host makes no further thread just now.
+                Err(_) => (Ok(unplannable(asked, loaded)), fitting),
+            }
         })
     });
     let planned = planned.unwrap_or_else(|panic| std::panic::resume_unwind(panic));

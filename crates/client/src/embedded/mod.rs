@@ -167,12 +167,15 @@ pub(crate) fn fork_launcher(state: &Path) -> Result<ForkedLauncher, Failure> {
 }
 
 fn no_launcher(error: &StartError) -> Failure {
-    Failure::new(
+    let failure = Failure::new(
         Status::Unavailable,
         "the sandbox launcher cannot be started",
-    )
-    .because(error)
-    .with_code("BC0613")
+    );
+    let failure = failure.because(error).with_code("BC0613");
+    match error.remedy() {
+        Some(remedy) => failure.with_help(remedy),
+        None => failure,
+    }
 }
 
 /// What belongs to a state folder is called outside of it, on the whole host. By which folder it is

@@ -66,6 +66,15 @@ pub(crate) fn state_folder(path: &Path) -> Result<PathBuf, Failure> {
             .with_code("BC0804")
             .with_help("Name one with a shorter path with `--state`."));
     }
+    if folder.to_str().is_none() {
+        let what = format!(
+            "the path of the state folder, {}, is not UTF-8 text, and the store in it takes no other",
+            folder.display()
+        );
+        return Err(Failure::new(Status::Unavailable, what)
+            .with_code("BC0804")
+            .with_help("Name one whose path is UTF-8 text with `--state`."));
+    }
     let found = std::fs::metadata(&folder).map_err(failed)?;
     refuse_link_of_others(path, &folder, &found)?;
     refuse_open(

@@ -1,6 +1,9 @@
 //! Names that lead nowhere, places without room, and what a person is told of them.
 
-use std::os::unix::fs::symlink;
+use std::{
+    ffi::OsStr,
+    os::unix::{ffi::OsStrExt, fs::symlink},
+};
 
 use barecount_e2e::{
     Outcome,
@@ -50,6 +53,12 @@ fn a_state_folder_that_cannot_be_one_is_told_with_the_reason() -> Outcome {
     told(&place, &["run", "pipeline.yaml", "--state", &deep])
         .fails_with(6, "BC0804")
         .tells("shorter path");
+    let name: &OsStr = OsStrExt::from_bytes(b"not-\xff-text");
+    let run = place.barecount(["run", "pipeline.yaml", "--state"]);
+    run.argument(name)
+        .finish()
+        .fails_with(6, "BC0804")
+        .tells("is not UTF-8 text");
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use barecount_e2e::{
@@ -187,6 +188,64 @@ fn work_that_eats_memory_or_never_stops_forking_fails_alone() {
         assert_eq!(finished.exits_with(1).json("run")["state"], "failed");
         home.place.nothing_is_left();
     }
+}
+
+/// At some numbers the process had waited for ever for a thread that it did not get.
+#[test]
+fn whatever_the_limit_of_processes_a_run_ends_with_one_message() {
+    let home = Home::of(pipelines::container(""));
+    let program = home.program().display().to_string();
+    for limit in 1..=40 {
+        let limit = format!("--nproc={limit}");
+        let words = [&*limit, &*program, "--wait", "5s", "run", "pipeline.yaml"];
+        let run = home.command(Path::new("prlimit"), &words);
+        let finished = run.within(Duration::from_secs(60)).finish();
+        assert!(
+            !finished.stderr.contains("panicked"),
+            "{limit}: {}",
+            finished.stderr
+        );
+        if finished.status.success() {
+            continue;
+        }
+        let told = finished
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("error"));
+        assert_eq!(told.count(), 1, "{limit}: {}", finished.stderr);
+        assert!(
+            finished.stderr.contains("ulimit -Hu") || finished.stderr.contains("ulimit -u"),
+            "{limit}: {}",
+            finished.stderr
+        );
+    }
+    home.place.nothing_is_left();
+}
+
+/// As an engine without root has it, with no id but one.
+#[test]
+fn root_of_a_user_namespace_runs_pipelines_and_evidence_says_what_it_lacks() {
+    let home = Home::of(pipelines::container(""));
+    let program = home.program().display().to_string();
+    let words = [
+        "--user",
+        "--map-root-user",
+        &*program,
+        "run",
+        "pipeline.yaml",
+    ];
+    home.command(Path::new("unshare"), &words)
+        .finish()
+        .exits_with(0);
+    let enforcement = home.enforcement();
+    assert!(!enforcement.is_empty(), "there was an attempt");
+    for controls in enforcement {
+        assert_eq!(controls["namespaces"]["level"], "enforced", "{controls}");
+        assert_eq!(controls["users"]["level"], "degraded", "{controls}");
+        let reason = controls["users"]["reason"].to_string();
+        assert!(reason.contains("too few"), "{reason}");
+    }
+    home.place.nothing_is_left();
 }
 
 #[test]

@@ -166,7 +166,7 @@ pub(crate) fn launch_failure(error: LaunchError) -> RunnerError {
 
 fn remedy(error: &LaunchError) -> Option<String> {
     let remedy = match error {
-        LaunchError::UserNamespaces { remedy, .. } => remedy,
+        LaunchError::UserNamespaces { remedy, .. } | LaunchError::Refused { remedy, .. } => remedy,
         LaunchError::InvalidSpec(_) => {
             "Correct the stage's command, variables or size in the manifest."
         }
@@ -252,6 +252,13 @@ mod tests {
             limits.contains("LimitNPROC=") && !limits.contains("smaller size"),
             "{limits}"
         );
+        let refused = LaunchError::Refused {
+            step: Step::PivotRoot,
+            path: None,
+            source: rustix::io::Errno::PERM.into(),
+            remedy: "Run it under no filter.".to_owned(),
+        };
+        assert_eq!(told(refused)?, "Run it under no filter.");
         let busy = told(set_up(Step::CreateNamespaces, rustix::io::Errno::AGAIN));
         assert!(busy.is_err(), "another try may cure it");
         Ok(())

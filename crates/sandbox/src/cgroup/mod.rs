@@ -381,14 +381,19 @@ fn locked_directory(path: &Path) -> std::io::Result<OwnedFd> {
 }
 
 fn refused(path: &Path, error: &std::io::Error) -> Availability {
+    let remedy = if rustix::process::geteuid().is_root() {
+        "Let root of this host make them: in a container, have the control groups mounted writable, for \
+         the container's own group to be in sight (docker run --privileged)."
+    } else {
+        "Run as root, or under control groups version 2 in a scope that is delegated to this user \
+         (systemd-run --user --scope -p Delegate=yes barecount run …)."
+    };
     Availability::Unavailable {
         reason: format!(
             "A control group cannot be made in {}: {error}.",
             path.display()
         ),
-        remedy: "Run as root, or under control groups version 2 in a scope that is delegated to \
-                 this user (systemd-run --user --scope -p Delegate=yes barecount run …)."
-            .to_owned(),
+        remedy: remedy.to_owned(),
     }
 }
 

@@ -80,11 +80,16 @@ pub(super) fn bind_host(dev: &OwnedFd) -> rustix::io::Result<()> {
     furnish(dev)
 }
 
-/// Mounts shared memory and terminals of the sandbox's own.
-pub(super) fn add_file_systems(dev: &OwnedFd, shm: &OwnedFd) -> rustix::io::Result<()> {
+/// Mounts shared memory, and pseudo-terminals of the sandbox's own, of which it has so many at most.
+pub(super) fn add_file_systems(
+    dev: &OwnedFd,
+    shm: &OwnedFd,
+    terminals: u64,
+) -> rustix::io::Result<()> {
     move_to(shm.as_fd(), dev.as_fd(), "shm")?;
     let context = rustix::mount::fsopen("devpts", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for (key, value) in [("ptmxmode", "0666"), ("mode", "0620")] {
+    let max = terminals.to_string();
+    for (key, value) in [("ptmxmode", "0666"), ("mode", "0620"), ("max", &max)] {
         rustix::mount::fsconfig_set_string(context.as_fd(), key, value)?;
     }
     rustix::mount::fsconfig_create(context.as_fd())?;

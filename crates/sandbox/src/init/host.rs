@@ -36,6 +36,9 @@ const SHARED: [(&str, &str); 2] = [
 ];
 /// One part in so many.
 pub(super) const SHARE: u64 = 8;
+/// The most pseudo-terminals of a sandbox, where an eighth of the machine's is not fewer. They are counted
+/// for the whole machine, and few programs open more than one.
+const TERMINALS: u64 = 64;
 /// Top directories that hold programs and libraries.
 const SYSTEM_DIRECTORIES: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 /// Parts of `/etc` that programs need and that say nothing of the host's people.
@@ -64,6 +67,8 @@ pub(crate) struct HostSystem {
     pub(super) read_only: Vec<&'static str>,
     /// Settings below `/proc` of a user namespace, with what they are set to in a sandbox.
     pub(super) shares: Vec<(&'static str, u64)>,
+    /// How many pseudo-terminals a sandbox may have open at once.
+    pub(super) terminals: u64,
 }
 
 /// A path of the host that appears at the same place inside.
@@ -145,17 +150,30 @@ impl HostSystem {
                 .collect(),
             shares: SHARED
                 .iter()
-                .filter_map(|(whole, place)| Some((*place, share_of(whole)?)))
+                .filter_map(|(whole, place)| Some((*place, share(setting(whole)?))))
                 .collect(),
+            terminals: terminals(),
         }
     }
 }
 
-/// A sandbox's share of a setting; `None` where the kernel does not have it.
-fn share_of(setting: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(Path::new("/proc/sys").join(setting)).ok()?;
-    let whole: u64 = text.trim().parse().ok()?;
-    Some((whole / SHARE).max(1))
+/// A setting of the host; `None` where the kernel does not have it.
+fn setting(name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(Path::new("/proc/sys").join(name)).ok()?;
+    text.trim().parse().ok()
+}
+
+/// A sandbox's part of what there is for all.
+fn share(whole: u64) -> u64 {
+    (whole / SHARE).max(1)
+}
+
+/// A sandbox's part of the pseudo-terminals that other file systems of them than the host's first
+/// have together (`Documentation/filesystems/devpts.rst`).
+fn terminals() -> u64 {
+    let max = setting("kernel/pty/max");
+    let others = max.map(|max| max.saturating_sub(setting("kernel/pty/reserve").unwrap_or(0)));
+    others.map_or(TERMINALS, |others| share(others).min(TERMINALS))
 }
 
 /// Finds the folder that each is laid from, the top one if that can be, and returns all of them.

@@ -93,13 +93,13 @@ fn start(plan: &Plan<'_>) -> Result<Started, Failure> {
 }
 
 fn start_sandbox(plan: &Plan<'_>) -> Result<Started, Failure> {
-    tie_life_to_launcher(plan)?;
     // While the launcher maps our identity, which the network has no need of.
-    loopback_up()?;
-    let network = open_network(plan);
+    let prepared = tie_life_to_launcher(plan)
+        .and_then(|()| loopback_up())
+        .and_then(|()| open_network(plan));
     wait_for_go(plan)?;
     // Told only now: the launcher must find us alive while it maps.
-    let (listeners, intercepted) = network?;
+    let (listeners, intercepted) = prepared?;
     // Sources are opened as the launcher's user: the payload's may not pass the folders above.
     let opened = match plan.sources {
         Some(_) => None,
@@ -133,7 +133,7 @@ fn start_sandbox(plan: &Plan<'_>) -> Result<Started, Failure> {
 /// Leaves the namespaces that are left: of control groups, and of clocks, whose file in `/proc` every
 /// process could otherwise lock. Clocks are those of the host in the new one, too; kernels before 5.6
 /// have none. Children are in it, not the init.
-fn leave_last_namespaces() -> rustix::io::Result<()> {
+pub(crate) fn leave_last_namespaces() -> rustix::io::Result<()> {
     let unshare = |flags| {
         // SAFETY: these are namespaces alone; no descriptor or memory is unshared.
         unsafe { rustix::thread::unshare_unsafe(flags) }

@@ -172,7 +172,8 @@ fn resource_limits(plan: &Plan<'_>) -> Vec<(Resource, Rlimit)> {
     ];
     // Counted for the user who made the user namespace, too.
     let signals = rustix::process::getrlimit(Resource::Sigpending).current;
-    limits.extend(signals.map(|all| (Resource::Sigpending, both((all / SHARE).max(1)))));
+    let share = |all: u64| (all / SHARE).max(1).min(all);
+    limits.extend(signals.map(|all| (Resource::Sigpending, both(share(all)))));
     limits.extend(file_size_bytes.map(|bytes| (Resource::Fsize, both(bytes))));
     if plan.memory_by_rlimit {
         limits.extend(memory_bytes.map(|bytes| (Resource::Data, both(bytes))));

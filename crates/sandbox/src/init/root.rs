@@ -39,7 +39,7 @@ pub(crate) fn enter(spec: &Spec, host: &HostSystem, sources: &Sources) -> Result
     if spec.root == Root::HostSystem {
         root.add_host_system(host, &pieces.system, spec.identity)?;
     }
-    let dev = root.add_devices(spec, sources.devices.as_ref())?;
+    let dev = root.add_devices(spec, host, sources.devices.as_ref())?;
     root.add_proc(host, &dev)?;
     let tmp = format!("size={},mode=1777", spec.limits.tmp_size());
     root.add_memory("tmp", &tmp).step_at(Step::Mount, "/tmp")?;
@@ -226,7 +226,12 @@ impl NewRoot {
     }
 
     /// A small `/dev`: an image may hold anything there, so it gets one of its own.
-    fn add_devices(&self, spec: &Spec, made: Option<&OwnedFd>) -> Result<OwnedFd, Failure> {
+    fn add_devices(
+        &self,
+        spec: &Spec,
+        host: &HostSystem,
+        made: Option<&OwnedFd>,
+    ) -> Result<OwnedFd, Failure> {
         let add = || {
             let place = make_inside(self.fd.as_fd(), Path::new("dev"), true)?;
             let own = match made {
@@ -243,7 +248,7 @@ impl NewRoot {
                 devices::bind_host(&dev)?;
             }
             let shm = memory_file_system(&format!("size={},mode=1777", spec.limits.tmp_size()))?;
-            devices::add_file_systems(&dev, &shm)?;
+            devices::add_file_systems(&dev, &shm, host.terminals)?;
             if sealed {
                 devices::seal(&dev)?;
             }

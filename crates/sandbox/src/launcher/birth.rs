@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::process::Pid;
 
 use super::identities::Identities;
-use super::readable;
+use super::{host, readable};
 use crate::cgroup::Group;
 use crate::error::{Failure, InStep, Step};
 use crate::init::{self, HostSystem, Means, Plan, Sources};
@@ -57,8 +57,8 @@ impl IdentityMap {
 pub(super) struct Nursery {
     pub(super) host: HostSystem,
     pub(super) filter: Vec<sys::Instruction>,
-    pub(super) privileged: bool,
-    pub(super) identities: Identities,
+    /// Who payloads are where the launcher is root; else they are its own user.
+    pub(super) identities: Option<Identities>,
     pub(super) landlock: bool,
     pub(super) interception: Means,
 }
@@ -73,20 +73,17 @@ pub(super) struct Born {
 
 impl Nursery {
     pub(super) fn identity(&self, spec: &Spec) -> IdentityMap {
-        let outside = if self.privileged {
-            spec.identity
+        let outside = match &self.identities {
+            Some(identities) => spec
+                .identity
                 .host
-                .unwrap_or_else(|| self.identities.choose(spec))
-        } else {
-            HostIdentity {
-                uid: rustix::process::geteuid().as_raw(),
-                gid: rustix::process::getegid().as_raw(),
-            }
+                .unwrap_or_else(|| identities.choose(spec)),
+            None => host::own_identity(),
         };
         IdentityMap {
             inside: (spec.identity.uid, spec.identity.gid),
             outside,
-            may_set_groups: self.privileged,
+            may_set_groups: self.identities.is_some(),
         }
     }
 
@@ -115,7 +112,7 @@ impl Nursery {
                 landlock: self.landlock,
                 interception: self.interception,
                 filter: &self.filter,
-                drop_groups: self.privileged,
+                drop_groups: self.identities.is_some(),
                 memory_by_rlimit: by_rlimit.0,
                 pids_by_rlimit: by_rlimit.1 && isolated,
             }),
@@ -144,7 +141,7 @@ impl Nursery {
     /// A privileged launcher opens what is bound, since the payload's identity may not pass the
     /// folders above.
     fn sources(&self, spec: &Spec, map: &IdentityMap) -> Result<Option<Sources>, Failure> {
-        if !self.privileged || spec.isolation == Isolation::Process {
+        if self.identities.is_none() || spec.isolation == Isolation::Process {
             return Ok(None);
         }
         for mount in &spec.mounts {

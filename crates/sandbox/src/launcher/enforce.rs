@@ -28,6 +28,7 @@ pub(super) fn enforcement(
                 controls.insert(control, Level::Enforced);
             }
             controls.insert(Control::SupplementaryGroups, groups(host));
+            controls.insert(Control::Users, users(host));
             controls.insert(Control::Landlock, landlocked(host, landlock));
             controls.insert(Control::Inodes, own_inodes(exposed));
             if spec.network != Network::Loopback {
@@ -54,6 +55,7 @@ fn without_sandbox(controls: &mut BTreeMap<Control, Level>) {
         Control::Network,
         Control::Landlock,
         Control::SupplementaryGroups,
+        Control::Users,
         Control::Inodes,
     ] {
         controls.insert(control, Level::absent(reason, None));
@@ -105,17 +107,24 @@ fn groups(host: &HostReport) -> Level {
     if host.root {
         return Level::Enforced;
     }
-    let reason = "An ordinary user cannot give up supplementary groups; no file of the host outside \
-                  the mounts is in sight.";
+    let reason = "Where a payload is the agent's own user, supplementary groups cannot be given up; \
+                  no file of the host outside the mounts is in sight.";
     Level::degraded(reason, None)
+}
+
+fn users(host: &HostReport) -> Level {
+    match &host.users {
+        Availability::Available => Level::Enforced,
+        Availability::Unavailable { reason, remedy } => Level::degraded(reason, Some(remedy)),
+    }
 }
 
 fn own_inodes(exposed: &Exposed) -> Level {
     let mut reasons = Vec::new();
     if exposed.devices {
         reasons.push(
-            "Root alone makes device nodes: those in /dev are the host's, and who has them open \
-             notices who else does, by locks and watches."
+            "The host's root alone makes device nodes: those in /dev are the host's, and who has \
+             them open notices who else does, by locks and watches."
                 .to_owned(),
         );
     }

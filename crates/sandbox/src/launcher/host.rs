@@ -1,33 +1,79 @@
 //! Finding out, by trying, what this host can enforce.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use rustix::fs::CWD;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::Pid;
 use rustix::thread::CapabilitySet;
+use serde::{Deserialize, Serialize};
 
 use super::LauncherConfig;
 use super::birth::{IdentityMap, NAMESPACES};
+use super::identities::{Identities, Mapped};
 use super::readable;
 use crate::cgroup::Cgroups;
+use crate::error::{Failure, InStep, Step};
 use crate::init::{self, Lacking};
+use crate::refused;
 use crate::report::{Availability, HostReport};
+use crate::spec::HostIdentity;
 use crate::sys::{self, Forked};
 
 /// Exit codes of the child that tries.
 const FINE: i32 = 0;
 const NO_POWER: i32 = 10;
-const NO_PROC: i32 = 11;
 
-/// Whether this process may do for a sandbox what the host's root may.
-pub(super) fn is_privileged() -> bool {
+/// Who payloads are, where this process may do for a sandbox what root does: mount, give files away,
+/// and make each another user. Else what it lacks for that.
+pub(super) fn identities(config: &LauncherConfig) -> Result<Identities, Availability> {
+    const BY_OWN: &str = "Sandboxes are all the agent's own user on the host";
     let needed = CapabilitySet::SYS_ADMIN
         | CapabilitySet::SETUID
         | CapabilitySet::SETGID
         | CapabilitySet::CHOWN
         | CapabilitySet::DAC_OVERRIDE;
-    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
+    if !rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed)) {
+        return Err(unavailable(
+            &format!("{BY_OWN}, who is not root or lacks its capabilities."),
+            "Run the agent as root with CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID, CAP_CHOWN and \
+             CAP_DAC_OVERRIDE.",
+        ));
+    }
+    let mapped = Mapped::here();
+    let may_set_groups = std::fs::read_to_string("/proc/self/setgroups")
+        .is_ok_and(|setting| setting.trim() == "allow");
+    let lack = match Identities::new(config, &mapped) {
+        Some(identities) if may_set_groups && may_mount() => return Ok(identities),
+        Some(_) if may_set_groups => "whose mounts belong to another user namespace".to_owned(),
+        Some(_) => "which may not set groups".to_owned(),
+        None => format!("which has {} ids, too few to give them any", mapped.count()),
+    };
+    Err(unavailable(
+        &format!("{BY_OWN}: the agent is root of a user namespace {lack}."),
+        "Give the namespace 65536 ids and mounts of its own: ranges of subordinate ids in \
+         /etc/subuid and /etc/subgid for a rootless container or unshare --map-auto --mount.",
+    ))
+}
+
+/// This process, as it is known in its user namespace.
+pub(super) fn own_identity() -> HostIdentity {
+    HostIdentity {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    }
+}
+
+/// Whether this process has a say in the mounts that it sees: they may belong to another user
+/// namespace than the one that its capabilities are for.
+fn may_mount() -> bool {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    !matches!(
+        rustix::mount::open_tree(CWD, "/", flags),
+        Err(rustix::io::Errno::PERM)
+    )
 }
 
 /// Release of the kernel.
@@ -40,6 +86,7 @@ pub(super) fn kernel() -> String {
 
 pub(super) fn report(
     cgroups: &Cgroups,
+    users: Availability,
     map: &IdentityMap,
     filter: &[sys::Instruction],
     config: &LauncherConfig,
@@ -55,7 +102,8 @@ pub(super) fn report(
     }
     HostReport {
         kernel: kernel(),
-        root: is_privileged(),
+        root: users.is_available(),
+        users,
         user_namespaces,
         cgroup_layout: cgroups.layout,
         controllers: cgroups.availability.clone(),
@@ -80,6 +128,14 @@ fn container() -> Option<String> {
     .map(|path| format!("{path} exists"))
 }
 
+/// What the child that tries has found.
+#[derive(Serialize, Deserialize)]
+struct Tried {
+    lacking: Lacking,
+    /// What it was refused.
+    failure: Option<Failure>,
+}
+
 /// Makes the namespaces of a sandbox, takes up an identity, uses a capability, mounts `/proc`, and
 /// finds out how a network could be intercepted there.
 fn try_namespaces(map: &IdentityMap) -> (Availability, Option<Lacking>) {
@@ -90,35 +146,55 @@ fn try_namespaces(map: &IdentityMap) -> (Availability, Option<Lacking>) {
         );
         return (no_socket, None);
     };
-    let availability = match readable::fork(NAMESPACES, None) {
+    let pid = match readable::fork(NAMESPACES, None) {
         Ok(Forked::Child) => {
             drop(ours);
             sys::exit_now(try_inside(&theirs))
         }
-        Ok(Forked::Parent { pid, .. }) => {
-            drop(theirs);
-            let mapped = map.write(pid);
-            _ = rustix::io::write(&ours, b"g");
-            let code = wait(pid);
-            match (mapped, code) {
-                (Err(error), _) => unavailable(
-                    &format!("The user cannot be mapped into a user namespace: {error}."),
-                    "Run the agent as an ordinary user, or as root with CAP_SETUID and CAP_SETGID.",
-                ),
-                (Ok(()), Some(FINE)) => Availability::Available,
-                (Ok(()), Some(NO_PROC)) => unavailable(
-                    "A private /proc cannot be mounted, as parts of this host's own are covered.",
-                    "In a container, run it with unmasked /proc (docker run --security-opt \
-                     systempaths=unconfined, podman run --security-opt unmask=ALL).",
-                ),
-                (Ok(()), _) => no_power(),
-            }
-        }
-        Err(errno) => no_namespaces(errno),
+        Ok(Forked::Parent { pid, .. }) => pid,
+        Err(errno) => return (no_namespaces(errno), None),
     };
-    let told = crate::wire::receive(&ours, RecvFlags::DONTWAIT);
-    let lacking = told.ok().flatten().map(|(lacking, _)| lacking);
-    (availability, lacking)
+    drop(theirs);
+    let mapped = map.write(pid);
+    _ = rustix::io::write(&ours, b"g");
+    wait(pid);
+    if let Err(error) = mapped {
+        return (not_mapped(map, &error), None);
+    }
+    let told = crate::wire::receive::<Tried>(&ours, RecvFlags::DONTWAIT);
+    let Some((tried, _)) = told.ok().flatten() else {
+        return (no_power(), None);
+    };
+    let availability = tried
+        .failure
+        .as_ref()
+        .map_or(Availability::Available, not_inside);
+    (availability, Some(tried.lacking))
+}
+
+/// Why the ids of a sandbox could not be mapped.
+fn not_mapped(map: &IdentityMap, error: &std::io::Error) -> Availability {
+    let HostIdentity { uid, gid } = map.outside;
+    let own = std::fs::read_link("/proc/self").ok();
+    if own.is_none_or(|own| own.as_os_str() != std::process::id().to_string().as_str()) {
+        return unavailable(
+            "The /proc that is mounted here is that of another process namespace, so that no ids \
+             can be mapped into a user namespace.",
+            "Mount it anew (as root: mount -t proc proc /proc; unshare has --mount-proc).",
+        );
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    unavailable(
+        &format!(
+            "The ids {uid} (user) and {gid} (group) cannot be mapped into a user namespace: {error}."
+        ),
+        if is_root {
+            "Run the agent as an ordinary user, or as root with CAP_SETUID, CAP_SETGID and \
+             CAP_SETFCAP in a user namespace that has these ids."
+        } else {
+            "Run the agent as a user who has these ids in /proc/self/uid_map and /proc/self/gid_map."
+        },
+    )
 }
 
 fn switched_off(what: &str) -> Availability {
@@ -161,25 +237,64 @@ fn interception(lacking: Option<Lacking>) -> (Availability, Availability) {
     )
 }
 
-fn try_inside(socket: &std::os::fd::OwnedFd) -> i32 {
+fn try_inside(socket: &OwnedFd) -> i32 {
     let mut go = [0];
-    if rustix::io::read(socket, &mut go) != Ok(1) || rustix::system::sethostname(b"probe").is_err()
-    {
+    if rustix::io::read(socket, &mut go) != Ok(1) {
         return NO_POWER;
     }
-    let mount = || {
-        let context = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        rustix::mount::fsconfig_create(std::os::fd::AsFd::as_fd(&context))?;
-        let flags = FsMountFlags::FSMOUNT_CLOEXEC;
-        rustix::mount::fsmount(
-            std::os::fd::AsFd::as_fd(&context),
-            flags,
-            MountAttrFlags::empty(),
-        )
+    let tried = Tried {
+        failure: try_steps().err(),
+        lacking: init::probe_interception(),
     };
-    let lacking = init::probe_interception();
-    _ = crate::wire::send(socket, &lacking, &[], SendFlags::DONTWAIT);
-    if mount().is_ok() { FINE } else { NO_PROC }
+    _ = crate::wire::send(socket, &tried, &[], SendFlags::DONTWAIT);
+    FINE
+}
+
+/// What takes a right each.
+fn try_steps() -> Result<(), Failure> {
+    rustix::system::sethostname(b"probe").step(Step::HostName)?;
+    let flags = FsOpenFlags::FSOPEN_CLOEXEC;
+    let context = rustix::mount::fsopen("proc", flags).step(Step::MakeRoot)?;
+    rustix::mount::fsconfig_create(context.as_fd()).step(Step::MakeRoot)?;
+    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+    rustix::mount::fsmount(context.as_fd(), flags, MountAttrFlags::empty())
+        .step(Step::MountProc)?;
+    init::leave_last_namespaces().step(Step::CreateNamespaces)
+}
+
+/// Why a user namespace is of no use.
+fn not_inside(failure: &Failure) -> Availability {
+    let errno = rustix::io::Errno::from_raw_os_error(failure.errno);
+    match (failure.step, errno) {
+        (Step::CreateNamespaces, rustix::io::Errno::NOSPC) => limit_reached(&["cgroup", "time"]),
+        (Step::HostName, rustix::io::Errno::PERM) if is_restricted() => no_power(),
+        // A filter would have refused what comes before it.
+        (Step::MountProc, rustix::io::Errno::PERM) => unavailable(
+            "A private /proc cannot be mounted, as parts of this host's own are covered.",
+            "In a container, run it with unmasked /proc (docker run --security-opt \
+             systempaths=unconfined, podman run --security-opt unmask=ALL).",
+        ),
+        (step, errno) => refuses(step, errno),
+    }
+}
+
+/// Whether AppArmor takes all rights from user namespaces of ordinary users; it is what is left to be
+/// thought of where no filter is, too.
+fn is_restricted() -> bool {
+    let restricts = setting("kernel/apparmor_restrict_unprivileged_userns");
+    restricts.as_deref() == Some("1") || !refused::is_filtered()
+}
+
+/// A step is refused for a reason that its number tells.
+fn refuses(step: Step, errno: rustix::io::Errno) -> Availability {
+    let remedy = refused::remedy(errno.raw_os_error());
+    unavailable(
+        &format!(
+            "The kernel refuses to {step}: {}.",
+            std::io::Error::from(errno)
+        ),
+        &remedy.unwrap_or_else(|| "Use a kernel with all kinds of namespaces.".to_owned()),
+    )
 }
 
 fn wait(pid: Pid) -> Option<i32> {
@@ -200,33 +315,90 @@ fn no_power() -> Availability {
 }
 
 fn no_namespaces(errno: rustix::io::Errno) -> Availability {
-    let setting = |path| std::fs::read_to_string(path).map(|text| text.trim().to_owned());
-    if setting("/proc/sys/kernel/unprivileged_userns_clone").is_ok_and(|value| value == "0") {
+    if setting("kernel/unprivileged_userns_clone").as_deref() == Some("0") {
         return unavailable(
             "kernel.unprivileged_userns_clone is 0.",
             "Run sysctl kernel.unprivileged_userns_clone=1 as root.",
         );
     }
-    if setting("/proc/sys/user/max_user_namespaces").is_ok_and(|value| value == "0") {
-        return unavailable(
-            "user.max_user_namespaces is 0.",
-            "Run sysctl user.max_user_namespaces=10000 as root.",
-        );
-    }
-    let remedy = match container() {
-        Some(_) => {
-            "This is a container whose own filter forbids it: run it with a seccomp profile that \
-             allows clone with namespaces (docker run --security-opt seccomp=unconfined)."
-        }
-        None => "Allow user namespaces to this user, or run the agent as root.",
-    };
-    unavailable(
-        &format!(
-            "The kernel refuses to make one: {}.",
-            std::io::Error::from(errno)
+    match errno {
+        // Before Linux 4.9 the number of the nesting was another.
+        rustix::io::Errno::NOSPC | rustix::io::Errno::USERS => limit_reached(&refused_kinds()),
+        rustix::io::Errno::PERM if !Mapped::here().have(own_identity()) => unavailable(
+            "The agent's user and group have no ids in the user namespace that it is in.",
+            "Run the agent as a user who has them in /proc/self/uid_map and /proc/self/gid_map.",
         ),
-        remedy,
-    )
+        errno => refuses(Step::CreateNamespaces, errno),
+    }
+}
+
+/// Namespaces that are made with a process, as their limits are called.
+const KINDS: [(i32, &str); 6] = [
+    (0, "user"),
+    (libc::CLONE_NEWNS, "mnt"),
+    (libc::CLONE_NEWPID, "pid"),
+    (libc::CLONE_NEWIPC, "ipc"),
+    (libc::CLONE_NEWUTS, "uts"),
+    (libc::CLONE_NEWNET, "net"),
+];
+
+/// Which of them cannot be made, found by making each in a user namespace.
+fn refused_kinds() -> Vec<&'static str> {
+    let refused = |flag: i32| match readable::fork((libc::CLONE_NEWUSER | flag) as u64, None) {
+        Ok(Forked::Child) => sys::exit_now(FINE),
+        Ok(Forked::Parent { pid, .. }) => {
+            wait(pid);
+            false
+        }
+        Err(_) => true,
+    };
+    if refused(0) {
+        return vec!["user"];
+    }
+    let kinds: Vec<_> = KINDS.iter().filter(|(flag, _)| refused(*flag)).collect();
+    // Where each can be made, it was all together that were too many.
+    let kinds = if kinds.is_empty() {
+        KINDS.iter().collect()
+    } else {
+        kinds
+    };
+    kinds.into_iter().map(|(_, kind)| *kind).collect()
+}
+
+/// The number of namespaces of these kinds is limited here or in a user namespace above
+/// (namespaces(7)), or of user namespaces the depth.
+fn limit_reached(kinds: &[&str]) -> Availability {
+    let name = |kind: &&str| format!("user.max_{kind}_namespaces");
+    let zero = kinds
+        .iter()
+        .find(|kind| setting(&name(kind).replace('.', "/")).as_deref() == Some("0"));
+    match (zero, kinds) {
+        (Some(kind), _) => unavailable(
+            &format!("{} is 0.", name(kind)),
+            &format!("Run sysctl {}=10000 as root.", name(kind)),
+        ),
+        (None, ["user"]) => unavailable(
+            "As many user namespaces are there as user.max_user_namespaces allows, here or in a user \
+             namespace above, or this one is as deep as they may be nested: 32.",
+            "Raise user.max_user_namespaces as root, or start the agent less deep.",
+        ),
+        (None, _) => {
+            let names: Vec<String> = kinds.iter().map(name).collect();
+            unavailable(
+                &format!(
+                    "As many namespaces are there as {} allows, here or in a user namespace above.",
+                    names.join(" or ")
+                ),
+                "Raise it as root.",
+            )
+        }
+    }
+}
+
+/// A setting of the kernel; `None` where it has none of that name.
+fn setting(name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(Path::new("/proc/sys").join(name));
+    text.ok().map(|text| text.trim().to_owned())
 }
 
 /// Installs the filter in a child.

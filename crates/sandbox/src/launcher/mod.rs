@@ -129,14 +129,19 @@ impl ForkedLauncher {
     pub fn start(self) -> Result<Launcher, StartError> {
         let Self(process) = self;
         let none = SendFlags::empty();
-        wire::send(&process.control, &Start, &[], none)
-            .map_err(|errno| system("start the launcher process")(errno.into()))?;
+        let told = wire::send(&process.control, &Start, &[], none);
+        // Who could not be told to start has said before why.
         match wire::receive(&process.control, RecvFlags::empty()) {
             Ok(Some((Answer::Host(host), _))) => Ok(Launcher {
                 process,
                 host: *host,
             }),
+            Ok(Some((Answer::Failed(failure), _))) => Err(StartError::SetUp {
+                step: failure.step,
+                source: io::Error::from_raw_os_error(failure.errno),
+            }),
             Ok(_) => {
+                told.map_err(|errno| system("start the launcher process")(errno.into()))?;
                 let died = io::Error::from(io::ErrorKind::UnexpectedEof);
                 Err(system("hear from the launcher process")(died))
             }

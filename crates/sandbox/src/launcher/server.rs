@@ -9,10 +9,9 @@ use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Pid, Signal};
 
 use super::birth::{Born, Nursery};
-use super::identities::Identities;
 use super::{LauncherConfig, enforce, host, readable, tunnel};
 use crate::cgroup::{Cgroups, Group};
-use crate::error::{Failure, Step};
+use crate::error::{Failure, InStep, Step};
 use crate::init::{HostSystem, Means};
 use crate::report::{Availability, Controller, Exit, ExitStatus, HostReport, Usage};
 use crate::spec::{Isolation, Spec, Stdio};
@@ -27,10 +26,18 @@ const RETRY_NANOS: i64 = 20_000_000;
 pub(super) fn run(config: LauncherConfig, control: OwnedFd, agent: i32) -> ! {
     // An unwinding panic must not reach the agent's code, of which this process is a copy.
     let ended = std::panic::catch_unwind(|| {
-        let Ok((mut server, death)) = Server::start(config, control, agent) else {
+        let death = match prepare(&control) {
+            Ok(Some(death)) => death,
+            Ok(None) => return 0,
+            Err(failure) => {
+                tell(&control, &Answer::Failed(failure), &[]);
+                return 1;
+            }
+        };
+        let Ok(mut server) = Server::start(config, control, agent, &death) else {
             return 1;
         };
-        let code = match server.serve(&death) {
+        let code = match server.serve() {
             Ok(()) => 0,
             Err(_) => 1,
         };
@@ -38,6 +45,25 @@ pub(super) fn run(config: LauncherConfig, control: OwnedFd, agent: i32) -> ! {
         code
     });
     sys::exit_now(ended.unwrap_or(101))
+}
+
+/// Makes this process one that ends with the agent, and waits to be told to start; what then says that
+/// the agent has died. `None` when the agent has let go, or is gone: nothing is to be launched.
+fn prepare(control: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
+    readable::hide().step(Step::Hide)?;
+    sys::close_all_but(&mut [control.as_raw_fd()]);
+    // A session of its own: an interrupt from the terminal is for the agent alone, which then
+    // ends its sandboxes in order. The agent's death shows in the socket, and as a signal in
+    // case somebody else still holds the other end.
+    _ = rustix::process::setsid();
+    sys::block_all_signals(true);
+    sys::default_signal_actions();
+    rustix::process::set_parent_process_death_signal(Some(Signal::TERM)).step(Step::TieLife)?;
+    _ = rustix::thread::set_name(c"barecount-launcher");
+    rustix::process::chdir("/").step(Step::WorkingDirectory)?;
+    let death = sys::signal_fd(&[libc::SIGTERM]).step(Step::Prepare)?;
+    let started = wire::receive::<Start>(control, RecvFlags::empty()).step(Step::Receive)?;
+    Ok(started.map(|_| death))
 }
 
 /// A sandbox from the launcher's side.
@@ -109,32 +135,18 @@ impl Server {
         config: LauncherConfig,
         control: OwnedFd,
         agent: i32,
-    ) -> rustix::io::Result<(Self, OwnedFd)> {
-        readable::hide()?;
-        sys::close_all_but(&mut [control.as_raw_fd()]);
-        // A session of its own: an interrupt from the terminal is for the agent alone, which then
-        // ends its sandboxes in order. The agent's death shows in the socket, and as a signal in
-        // case somebody else still holds the other end.
-        _ = rustix::process::setsid();
-        sys::block_all_signals(true);
-        sys::default_signal_actions();
-        rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
-        _ = rustix::thread::set_name(c"barecount-launcher");
-        rustix::process::chdir("/")?;
-        let death = sys::signal_fd(&[libc::SIGTERM])?;
-        // The agent has let go, or is gone: nothing is to be launched.
-        if wire::receive::<Start>(&control, RecvFlags::empty())?.is_none() {
-            return Err(Errno::PIPE);
-        }
-
+        death: &OwnedFd,
+    ) -> rustix::io::Result<Self> {
         let own = std::process::id() as i32;
         let cgroups = Cgroups::establish(&config.cgroup_prefix, &[agent, own]);
-        let privileged = host::is_privileged();
+        let (identities, users) = match host::identities(&config) {
+            Ok(identities) => (Some(identities), Availability::Available),
+            Err(lack) => (None, lack),
+        };
         let mut nursery = Nursery {
-            host: HostSystem::find(!privileged),
+            host: HostSystem::find(identities.is_none()),
             filter: seccomp::compile(),
-            privileged,
-            identities: Identities::new(&config),
+            identities,
             // Version 1 forbids every rename between directories.
             landlock: sys::landlock_abi() >= 2,
             // Until the host has been tried.
@@ -149,6 +161,7 @@ impl Server {
         );
         let host = host::report(
             &cgroups,
+            users,
             &nursery.identity(&probe),
             &nursery.filter,
             &config,
@@ -160,10 +173,10 @@ impl Server {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let readable = epoll::EventFlags::IN;
         epoll::add(&epoll, &control, Source::Control.key(0), readable)?;
-        epoll::add(&epoll, &death, Source::AgentDeath.key(0), readable)?;
+        epoll::add(&epoll, death, Source::AgentDeath.key(0), readable)?;
         let ready = Answer::Host(Box::new(host.clone()));
         wire::send(&control, &ready, &[], SendFlags::empty())?;
-        let server = Self {
+        Ok(Self {
             control,
             epoll,
             nursery,
@@ -172,12 +185,11 @@ impl Server {
             sandboxes: HashMap::new(),
             tunnels: HashMap::new(),
             next: 0,
-        };
-        Ok((server, death))
+        })
     }
 
     /// Serves until the agent is gone.
-    fn serve(&mut self, _death: &OwnedFd) -> rustix::io::Result<()> {
+    fn serve(&mut self) -> rustix::io::Result<()> {
         loop {
             for (source, sandbox) in self.events()? {
                 match source {

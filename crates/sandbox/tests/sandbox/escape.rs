@@ -334,6 +334,7 @@ fn every_control_that_the_host_has_is_enforced() -> TestResult {
                 | Control::Cpu
                 | Control::CpuPinning
                 | Control::SupplementaryGroups
+                | Control::Users
                 | Control::Inodes
         );
         let enforced = *level == Level::Enforced;
@@ -343,6 +344,6 @@ fn every_control_that_the_host_has_is_enforced() -> TestResult {
             "{control:?}: {level:?}"
         );
     }
-    assert_eq!(enforcement.controls.len(), 14);
+    assert_eq!(enforcement.controls.len(), 15);
     Ok(())
 }

@@ -16,6 +16,7 @@ mod agent;
 mod battery;
 mod breakout;
 mod escape;
+mod hosts;
 mod kills;
 mod launched;
 mod life;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
         Some("--probe") => return probe::main(&arguments[2..]),
+        Some("--host") => return hosts::main(&arguments[2..]),
         Some("--agent") => return agent::main(&arguments[2..]),
         Some("--battery") => return battery::main(&arguments[2..]),
         Some("--battery-agent") => return battery::agent(&arguments[2..]),
@@ -85,13 +87,20 @@ fn main() -> ExitCode {
     }
     let launchers = Launchers::start().expect("the launchers start");
     assert!(LAUNCHERS.set(launchers).is_ok(), "they are set once");
-    let as_root = [battery::AS_ROOT, neighbours::AS_ROOT, ordinary::AS_ROOT].concat();
+    let as_root = [
+        battery::AS_ROOT,
+        hosts::AS_ROOT,
+        neighbours::AS_ROOT,
+        ordinary::AS_ROOT,
+    ]
+    .concat();
     let root = launcher().host().root;
     let mut trials = Vec::new();
     for list in [
         battery::TESTS,
         breakout::TESTS,
         escape::TESTS,
+        hosts::TESTS,
         kills::TESTS,
         life::TESTS,
         limits::TESTS,

@@ -20,6 +20,7 @@ tests!(
     two_sandboxes_of_one_image_meet_by_no_lock_lease_or_watch,
     who_takes_all_the_watches_it_gets_leaves_some_to_others,
     who_queues_all_the_signals_it_can_leaves_some_to_others,
+    who_opens_all_the_terminals_it_can_leaves_some_to_others,
     what_is_counted_for_a_user_is_each_sandboxs_own,
     a_folder_that_stays_is_one_users_in_all_its_sandboxes,
     what_can_be_no_layer_is_bound_and_named,
@@ -290,6 +291,17 @@ fn who_queues_all_the_signals_it_can_leaves_some_to_others() -> TestResult {
     // SAFETY: it fills the struct.
     unsafe { libc::getrlimit(libc::RLIMIT_SIGPENDING, &raw mut most) };
     assert!(count <= most.rlim_cur / 8, "{count} of {}", most.rlim_cur);
+    held.finish()?;
+    Ok(())
+}
+
+/// They are counted for the whole machine.
+fn who_opens_all_the_terminals_it_can_leaves_some_to_others() -> TestResult {
+    let setting = |name| fs::read_to_string(Path::new("/proc/sys/kernel/pty").join(name));
+    let most: u64 = setting("max")?.trim().parse()?;
+    let kept: u64 = setting("reserve")?.trim().parse()?;
+    let (held, count) = taken("terminals")?;
+    assert!(count <= (most - kept) / 8, "{count} of {most} less {kept}");
     held.finish()?;
     Ok(())
 }

@@ -192,6 +192,8 @@ fn take(what: &str) {
         "signals" => queue_signal,
         "pipes" => large_pipe,
         "descriptors" => send_descriptors,
+        // SAFETY: an integer.
+        "terminals" => || unsafe { libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY) },
         _ => panic!("there is no taking {what}"),
     };
     // SAFETY: a set of signals is a plain array; it is filled before it is used.
