@@ -66,6 +66,15 @@ pub fn read(path: &Path) -> Result<ReadManifest, Failure> {
 /// The first bytes of a file, one more than `limit` at most, so that whoever parses them sees that
 /// there are too many. A pipe or a device is refused, for it may never end.
 pub fn read_bounded(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path)?
+        .take(limit + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Opens a file to be read, which is no pipe and no device.
+pub(crate) fn open_regular(path: &Path) -> std::io::Result<std::fs::File> {
     // Opening a pipe would wait for whoever writes to it.
     let no_wait = OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = std::fs::File::options()
@@ -78,9 +87,7 @@ pub fn read_bounded(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
             "it is not a regular file",
         ));
     }
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok(file)
 }
 
 /// The folder of a manifest, as an absolute path.
