@@ -35,7 +35,7 @@ use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::nfa::contiguous::NFA;
 use aho_corasick::{Anchored, BuildError, MatchKind, dfa::DFA};
 
-use decode::READINGS;
+use decode::{LISTS, READINGS, separates};
 use pattern::{Pattern, fold};
 use serde_json::Value;
 pub use stream::RedactingStream;
@@ -254,6 +254,24 @@ impl Inner {
     /// The views that read a byte otherwise than as itself.
     fn special(&self, byte: u8) -> u32 {
         self.bytes[usize::from(byte)] >> 8
+    }
+
+    /// The same for a byte of the stream, before which the plain view is in `state`. What separates
+    /// numbers is itself, but behind another separator or at the end of a line, within what may be a
+    /// list: ordinary text is full of it.
+    #[inline]
+    fn special_at(&self, text: &[u8], at: usize, state: StateID) -> u32 {
+        const LIST: u32 = 1 << LISTS;
+        let special = self.special(text[at]);
+        if special & LIST == 0 {
+            return special;
+        }
+        let depth = self.depths[state.as_usize()];
+        let begins = match special == LIST {
+            false => depth > 0,
+            true => depth > 1 && at > 0 && separates(text[at - 1]),
+        };
+        if begins { special } else { special & !LIST }
     }
 }
 

@@ -176,9 +176,12 @@ impl Patterns {
             self.add_within(label, &within, Compare::Base64);
         }
         if let Ok(text) = std::str::from_utf8(needle) {
-            let wide: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-            for within in digits::within_base64(&wide) {
-                self.add_within(label, &within, Compare::Base64);
+            for order in [u16::to_le_bytes, u16::to_be_bytes] {
+                let wide: Vec<u8> = text.encode_utf16().flat_map(order).collect();
+                self.add(label, hex::encode(&wide).as_bytes(), Compare::Folded);
+                for within in digits::within_base64(&wide) {
+                    self.add_within(label, &within, Compare::Base64);
+                }
             }
         }
     }

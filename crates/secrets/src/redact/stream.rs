@@ -163,28 +163,33 @@ impl RedactingStream {
         }
         let mut index = from;
         while index < self.pending.len() {
-            if !self.views.ignore(inner.special(self.pending[index])) {
-                self.step_views(inner, automaton, index);
+            let special = inner.special_at(&self.pending, index, self.state);
+            if !self.views.ignore(special) {
+                self.step_views(inner, automaton, index, special);
                 index += 1;
                 continue;
             }
-            let (stop, state) = plain_run(inner, automaton, self.state, &self.pending[index..]);
+            let (stop, state) = plain_run(inner, automaton, self.state, (&self.pending, index));
             self.state = state;
             match stop {
-                None => break,
-                Some(stop) => {
-                    index += stop;
-                    if inner.special(self.pending[index]) == 0 {
-                        self.note(inner, automaton, index);
-                        index += 1;
-                    }
+                Stop::End => break,
+                Stop::Special(at) => index = at,
+                Stop::State(at) => {
+                    self.note(inner, automaton, at);
+                    index = at + 1;
                 }
             }
         }
     }
 
     /// Takes one byte in the plain view and in those that do not agree with it.
-    fn step_views<A: Automaton>(&mut self, inner: &Inner, automaton: &A, index: usize) {
+    fn step_views<A: Automaton>(
+        &mut self,
+        inner: &Inner,
+        automaton: &A,
+        index: usize,
+        special: u32,
+    ) {
         // What a view needs to go on from the plain state: its prefix, and the neighbour of that.
         let depth = usize::from(inner.depths[self.state.as_usize()]);
         let (pending, base) = (&self.pending, self.base);
@@ -196,7 +201,8 @@ impl RedactingStream {
             automaton,
             found: &mut self.found,
         };
-        self.views.push(&mut scan, symbol, self.state, recent);
+        self.views
+            .push(&mut scan, (symbol, special), self.state, recent);
         self.state = automaton.next_state(Anchored::No, self.state, fold(symbol.byte));
         self.views.compare(inner, self.state, symbol.end);
         if automaton.is_special(self.state) {
@@ -307,25 +313,35 @@ impl RedactingStream {
     }
 }
 
-/// The hot loop: plain text, one table. Where it ends before the text does, and in which state.
+/// Where reading plain text stops.
+enum Stop {
+    /// Where the text does.
+    End,
+    /// Before a byte that is not only itself.
+    Special(usize),
+    /// Behind a byte that leads to a match.
+    State(usize),
+}
+
+/// The hot loop: plain text from an offset on, one table. Where it stops, and in which state.
 #[inline(never)]
 fn plain_run<A: Automaton>(
     inner: &Inner,
     automaton: &A,
     mut state: StateID,
-    text: &[u8],
-) -> (Option<usize>, StateID) {
-    for (at, byte) in text.iter().enumerate() {
+    (text, from): (&[u8], usize),
+) -> (Stop, StateID) {
+    for (at, byte) in text.iter().enumerate().skip(from) {
         let known = inner.bytes[usize::from(*byte)];
-        if known > 0xff {
-            return (Some(at), state);
+        if known > 0xff && inner.special_at(text, at, state) != 0 {
+            return (Stop::Special(at), state);
         }
         state = automaton.next_state(Anchored::No, state, known as u8);
         if automaton.is_special(state) {
-            return (Some(at), state);
+            return (Stop::State(at), state);
         }
     }
-    (None, state)
+    (Stop::End, state)
 }
 
 fn plain(byte: u8, start: u64) -> Symbol {
