@@ -97,74 +97,80 @@ fn within(folder: &Path, act: impl FnOnce() -> io::Result<()>) -> io::Result<()>
 
 type Change = fn(&Path) -> io::Result<()>;
 
+/// What is other or more in a tree.
+const ADDED: [(&str, Change); 7] = [
+    ("a file's content", |tree| {
+        forge(&tree.join("app/x.py"), "from bad import x\n")
+    }),
+    ("a file is longer", |tree| {
+        forge(&tree.join("app/x.py"), "from app import x\nevil()\n")
+    }),
+    ("a file of another name of it", |tree| {
+        forge(&tree.join("bin/same"), "#!/bin/no\n")
+    }),
+    ("a file more", |tree| {
+        within(&tree.join("app"), || fs::write(tree.join("app/z.py"), ""))
+    }),
+    ("a file more, at the end", |tree| {
+        within(tree, || fs::write(tree.join("z"), ""))
+    }),
+    ("a file in a folder more", |tree| {
+        within(tree, || {
+            fs::create_dir(tree.join("lib"))?;
+            fs::write(tree.join("lib/evil.so"), "")
+        })
+    }),
+    ("a file that no text can name", |tree| {
+        use std::os::unix::ffi::OsStrExt as _;
+        let name = std::ffi::OsStr::from_bytes(b"\xff");
+        within(tree, || fs::write(tree.join(name), ""))
+    }),
+];
+
+/// What is missing in a tree, or of another kind.
+const EXCHANGED: [(&str, Change); 8] = [
+    ("a file less", |tree| {
+        within(&tree.join("app"), || fs::remove_file(tree.join("app/y.py")))
+    }),
+    ("a folder less", |tree| {
+        within(tree, || fs::remove_dir(tree.join("empty")))
+    }),
+    ("a file's mode", |tree| {
+        fs::set_permissions(tree.join("app/x.py"), Permissions::from_mode(0o555))
+    }),
+    ("a folder's mode", |tree| {
+        fs::set_permissions(tree.join("empty"), Permissions::from_mode(0o777))
+    }),
+    ("where a link leads", |tree| {
+        within(&tree.join("bin"), || {
+            fs::remove_file(tree.join("bin/sh"))?;
+            symlink("../app/x.py", tree.join("bin/sh"))
+        })
+    }),
+    ("a link for a file", |tree| {
+        within(&tree.join("app"), || {
+            fs::remove_file(tree.join("app/y.py"))?;
+            symlink("x.py", tree.join("app/y.py"))
+        })
+    }),
+    ("a pipe for a file", |tree| {
+        within(&tree.join("app"), || {
+            let file = tree.join("app/y.py");
+            fs::remove_file(&file)?;
+            let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+            Ok(rustix::fs::mknodat(rustix::fs::CWD, file, kind, mode, 0)?)
+        })
+    }),
+    ("a link to a copy of the tree", |tree| {
+        let copy = tree.with_file_name("copy");
+        fs::rename(tree, &copy)?;
+        symlink(copy, tree)
+    }),
+];
+
 #[test]
 fn a_tree_that_is_not_what_was_unpacked_is_unpacked_anew() -> Outcome {
-    let changes: [(&str, Change); 15] = [
-        ("a file's content", |tree| {
-            forge(&tree.join("app/x.py"), "from bad import x\n")
-        }),
-        ("a file is longer", |tree| {
-            forge(&tree.join("app/x.py"), "from app import x\nevil()\n")
-        }),
-        ("a file of another name of it", |tree| {
-            forge(&tree.join("bin/same"), "#!/bin/no\n")
-        }),
-        ("a file more", |tree| {
-            within(&tree.join("app"), || fs::write(tree.join("app/z.py"), ""))
-        }),
-        ("a file more, at the end", |tree| {
-            within(tree, || fs::write(tree.join("z"), ""))
-        }),
-        ("a file in a folder more", |tree| {
-            within(tree, || {
-                fs::create_dir(tree.join("lib"))?;
-                fs::write(tree.join("lib/evil.so"), "")
-            })
-        }),
-        ("a file that no text can name", |tree| {
-            use std::os::unix::ffi::OsStrExt as _;
-            let name = std::ffi::OsStr::from_bytes(b"\xff");
-            within(tree, || fs::write(tree.join(name), ""))
-        }),
-        ("a file less", |tree| {
-            within(&tree.join("app"), || fs::remove_file(tree.join("app/y.py")))
-        }),
-        ("a folder less", |tree| {
-            within(tree, || fs::remove_dir(tree.join("empty")))
-        }),
-        ("a file's mode", |tree| {
-            fs::set_permissions(tree.join("app/x.py"), Permissions::from_mode(0o555))
-        }),
-        ("a folder's mode", |tree| {
-            fs::set_permissions(tree.join("empty"), Permissions::from_mode(0o777))
-        }),
-        ("where a link leads", |tree| {
-            within(&tree.join("bin"), || {
-                fs::remove_file(tree.join("bin/sh"))?;
-                symlink("../app/x.py", tree.join("bin/sh"))
-            })
-        }),
-        ("a link for a file", |tree| {
-            within(&tree.join("app"), || {
-                fs::remove_file(tree.join("app/y.py"))?;
-                symlink("x.py", tree.join("app/y.py"))
-            })
-        }),
-        ("a pipe for a file", |tree| {
-            within(&tree.join("app"), || {
-                let file = tree.join("app/y.py");
-                fs::remove_file(&file)?;
-                let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
-                Ok(rustix::fs::mknodat(rustix::fs::CWD, file, kind, mode, 0)?)
-            })
-        }),
-        ("a link to a copy of the tree", |tree| {
-            let copy = tree.with_file_name("copy");
-            fs::rename(tree, &copy)?;
-            symlink(copy, tree)
-        }),
-    ];
-    for (what, change) in changes {
+    for (what, change) in ADDED.into_iter().chain(EXCHANGED) {
         let unpacked = Unpacked::new()?;
         change(&unpacked.tree())?;
         unpacked.starts()?;
