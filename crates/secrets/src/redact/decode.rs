@@ -136,9 +136,9 @@ pub(super) trait Sink {
     /// Takes a symbol.
     fn give(&mut self, symbol: Symbol);
 
-    /// Whether nothing that is looked for goes on with these bytes or begins with them, so that the
-    /// escape that they were may as well be no escape.
-    fn is_lost_on(&self, bytes: &[u8]) -> bool;
+    /// Whether nothing that is looked for goes on with these bytes or begins with them, and a value may
+    /// begin within the escape that they are: then that is better taken for none.
+    fn is_lost_on(&self, bytes: &[u8], escape: &[Symbol]) -> bool;
 }
 
 impl Decoder {
@@ -187,7 +187,9 @@ impl Decoder {
                 self.dropped += 1;
             }
             // A sign that only looks like an escape, before a value that begins with its digits.
-            Escape::Whole(bytes, length) if sink.is_lost_on(&bytes[..length]) => {
+            Escape::Whole(bytes, length)
+                if sink.is_lost_on(&bytes[..length], &self.open[..self.length]) =>
+            {
                 self.give_up(sink);
             }
             Escape::Whole(bytes, length) => {
@@ -264,6 +266,6 @@ impl Decoder {
 }
 
 /// Whether a byte stands between the numbers of a list.
-pub(super) const fn separates(byte: u8) -> bool {
+const fn separates(byte: u8) -> bool {
     matches!(byte, b'\r' | b'\n') || fold(byte) == b' '
 }

@@ -10,7 +10,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::decode::Symbol;
 use super::pattern::{fold, is_base64};
 use super::view::{Scan, Span, Views};
-use super::{Inner, Matcher, Redactor};
+use super::{Inner, LIST, Matcher, Redactor};
 use crate::store::MIN_VALUE_BYTES;
 
 /// How many symbols of a value at the end of a whole line are taken for a value that was cut there.
@@ -331,14 +331,23 @@ fn plain_run<A: Automaton>(
     mut state: StateID,
     (text, from): (&[u8], usize),
 ) -> (Stop, StateID) {
-    for (at, byte) in text.iter().enumerate().skip(from) {
+    const SEPARATES: u32 = LIST << 8;
+    const OTHERWISE: u32 = !(0xff | SEPARATES);
+    // Most of what separates numbers stands alone, and is as any other byte: looked at is the second.
+    let mut before = match from.checked_sub(1) {
+        Some(at) => inner.bytes[usize::from(text[at])] & SEPARATES,
+        None => 0,
+    };
+    for (at, byte) in text[from..].iter().enumerate() {
         let known = inner.bytes[usize::from(*byte)];
-        if known > 0xff && inner.special_at(text, at, state) != 0 {
-            return (Stop::Special(at), state);
+        let stops = known & (OTHERWISE | before);
+        if stops != 0 && (stops & OTHERWISE != 0 || inner.goes_on(text, from + at, state)) {
+            return (Stop::Special(from + at), state);
         }
+        before = known & SEPARATES;
         state = automaton.next_state(Anchored::No, state, known as u8);
         if automaton.is_special(state) {
-            return (Stop::State(at), state);
+            return (Stop::State(from + at), state);
         }
     }
     (Stop::End, state)

@@ -306,23 +306,28 @@ impl<A: Automaton> Sink for Given<'_, '_, A> {
         self.views.step(self.scan, self.number, symbol);
     }
 
-    fn is_lost_on(&self, bytes: &[u8]) -> bool {
-        let depth = |state: StateID| self.scan.inner.depths[state.as_usize()];
-        let mut state = self.views.list[self.number].state;
+    fn is_lost_on(&self, bytes: &[u8], escape: &[Symbol]) -> bool {
+        let inner = self.scan.inner;
+        if !inner.begins_within(escape) {
+            return false;
+        }
+        let depth = |state: StateID| inner.depths[state.as_usize()];
+        let before = self.views.list[self.number].state;
+        let mut state = before;
+        for byte in bytes {
+            let automaton = self.scan.automaton;
+            state = automaton.next_state(Anchored::No, state, fold(*byte));
+            if depth(state) > 0 {
+                return false;
+            }
+        }
         let children = CHILDREN[self.number];
-        let readers = match depth(state) {
+        let readers = match depth(before) {
             0 => children & !DROPPING,
             _ => children,
         };
-        let read = |byte: &u8| self.scan.inner.special(*byte) & readers != 0;
-        if self.views.diverged & children != 0 || bytes.iter().any(read) {
-            return false;
-        }
-        bytes.iter().all(|byte| {
-            let automaton = self.scan.automaton;
-            state = automaton.next_state(Anchored::No, state, fold(*byte));
-            depth(state) == 0
-        })
+        let read = |byte: &u8| inner.special(*byte) & readers != 0;
+        self.views.diverged & children == 0 && !bytes.iter().any(read)
     }
 }
 

@@ -450,21 +450,7 @@ fn every_encoding_of_the_table_is_found_for_every_kind_of_secret() {
 
 #[test]
 fn a_sign_before_an_encoded_value_that_looks_like_an_escape_with_it_hides_nothing() {
-    const BEFORE: [&str; 13] = [
-        "",
-        "%",
-        "%2",
-        "%u",
-        "%u00",
-        "\\",
-        "\\\\",
-        "\\x",
-        "\\u",
-        "\\u00",
-        "\\U000000",
-        "&",
-        "&#x",
-    ];
+    const BEFORE: [&str; 8] = ["", "%", "%u00", "\\", "\\\\", "\\u00", "\\U000000", "&"];
     let mut missed = Vec::new();
     for value in [
         &b"ab\"c/12&34+de fg\\x"[..],
