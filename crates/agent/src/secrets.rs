@@ -17,7 +17,7 @@ use barecount_model::{
     digest::Digest,
     id::RunId,
     manifest::SecretSpec,
-    run::outcome::{AttemptResult, Failure, FailureKind, Outcome},
+    run::outcome::{AttemptResult, Failure, FailureKind, Outcome, Staged},
     text::{InvalidText, Name},
 };
 use barecount_runner::{
@@ -252,11 +252,43 @@ fn reuse(shared: &str, run: &RunId, references: &[(Name, Reference)]) -> ReuseKe
 }
 
 /// Redacts what is told of an attempt. What it set aside was redacted before it was written.
+///
+/// Taken apart without `..` here and below: a field that is added does not compile until it is said
+/// who writes it.
 pub(crate) fn redact(redactor: &Redactor, outcome: &mut Outcome) {
-    if let AttemptResult::Failed(failure) = &mut outcome.result {
-        failure.message = redactor.redact_excerpt(failure.message.raw()).into();
+    let Outcome {
+        result,
+        exit_code: _,
+        metrics: _,
+        timeline: _,
+        detail,
+    } = outcome;
+    match result {
+        AttemptResult::Done(staged) => redact_staged(redactor, staged),
+        AttemptResult::Failed(Failure {
+            kind: _,
+            code: _,
+            message,
+        }) => *message = redactor.redact_excerpt(message.raw()).into(),
+        AttemptResult::Stopped => {}
     }
-    redactor.redact_json(&mut outcome.detail);
+    redactor.redact_json(detail);
+}
+
+/// Redacts the names that work gave to what nobody takes. Datasets and columns are those of the
+/// manifest; partitions and statistics are parts of an output, which stays as work wrote it; of a
+/// checkpoint's files there are a count and a digest.
+fn redact_staged(redactor: &Redactor, staged: &mut Staged) {
+    let Staged {
+        datasets: _,
+        dead_letters: _,
+        undeclared,
+        undeclared_left_out: _,
+        checkpoint: _,
+    } = staged;
+    for name in undeclared {
+        *name = redactor.redact_excerpt(name.raw()).into();
+    }
 }
 
 /// Redacts what a function said of its failure.
@@ -401,7 +433,42 @@ fn failure(kind: FailureKind, code: Code, message: String) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use barecount_secrets::Secret;
+
     use super::*;
+
+    #[test]
+    fn what_work_wrote_beside_its_outputs_is_told_without_its_secrets()
+    -> Result<(), Box<dyn std::error::Error>> {
+        let secret = Secret::new(b"canary-in-a-name");
+        let redactor = Redactor::new([("token", &secret)])?;
+        let names = [
+            "stray-canary-in-a-name.txt",
+            "63616e6172792d696e2d612d6e616d65",
+            "plain",
+        ];
+        let mut outcome = Outcome {
+            result: AttemptResult::Done(Staged {
+                undeclared: names.map(Into::into).into(),
+                ..Staged::default()
+            }),
+            exit_code: Some(0),
+            metrics: Default::default(),
+            timeline: Default::default(),
+            detail: json!({ "tests": ["canary-in-a-name"] }),
+        };
+        redact(&redactor, &mut outcome);
+        let AttemptResult::Done(staged) = &outcome.result else {
+            return Err("it was done before".into());
+        };
+        let told: Vec<&str> = staged.undeclared.iter().map(|name| name.raw()).collect();
+        assert_eq!(
+            told,
+            ["stray-[redacted:token].txt", "[redacted:token]", "plain"]
+        );
+        assert_eq!(outcome.detail, json!({ "tests": ["[redacted:token]"] }));
+        Ok(())
+    }
 
     fn named(file: &str, reference: &str) -> (Name, Reference) {
         let name = file.parse().expect("it is a name");

@@ -252,6 +252,12 @@ pub struct Log {
     pub attempt: u32,
     /// The text.
     pub log: Transcript,
+    /// Why it is not the log that was signed, if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Message>,
+    /// Why it could not be held against what was signed, if it could not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unchecked: Option<Message>,
 }
 
 /// An entry's place in the ledger.

@@ -16,7 +16,7 @@ use crate::entry::{EntryFault, EntryPath, NameFault, Names};
 use crate::limits::{Bounded, Exceeded, Spent};
 use crate::store::{Blob, StoreError};
 use crate::tarball::{self, TarEntry, TarFault};
-use crate::tree::{FileError, Links, Tree, TreeError};
+use crate::tree::{FileError, Links, Tree, TreeError, Written};
 use crate::walk::{self, Content, Contents, WalkError};
 use crate::{Digest, Limits, Store};
 
@@ -261,7 +261,7 @@ fn check_entry_point(description: &Description) -> Result<(), DriverError> {
 pub fn open(store: &Store, wanted: &Wanted, limits: &Limits) -> Result<Driver, DriverError> {
     let folder = store.unpack(&wanted.digest, |folder| {
         let (bundle, blob) = store.blobs().open(&wanted.digest, None)?;
-        unpack_into(bundle, blob.size, folder, limits).map(drop)
+        unpack_into(bundle, blob.size, folder, limits).map(|(_, written)| written)
     });
     let folder = folder.map_err(|error| match error {
         DriverError::Store(StoreError::Missing { digest }) => DriverError::Missing {
@@ -301,7 +301,7 @@ pub fn open(store: &Store, wanted: &Wanted, limits: &Limits) -> Result<Driver, D
 }
 
 /// Unpacks a bundle of `size` bytes into the empty folder `folder`, compares every file with
-/// `driver.json` and makes the folder read-only.
+/// `driver.json` and makes the folder read-only; answers with what it describes and what it wrote.
 ///
 /// # Errors
 /// See [`DriverError`]; what was written until then stays in `folder`.
@@ -310,7 +310,7 @@ pub fn unpack_into(
     size: u64,
     folder: &Path,
     limits: &Limits,
-) -> Result<Description, DriverError> {
+) -> Result<(Description, Written), DriverError> {
     let mut spent = Spent::new(*limits);
     spent.archive(size)?;
     let tree = Tree::open(folder, Links::Refused)?;
@@ -354,8 +354,7 @@ pub fn unpack_into(
     })?;
     let description = read_description(folder, limits)?;
     compare(&description, found)?;
-    tree.freeze()?;
-    Ok(description)
+    Ok((description, tree.freeze()?))
 }
 
 fn compare(

@@ -17,7 +17,7 @@ use zip::{CompressionMethod, DateTime, System, ZipArchive, ZipReadOptions};
 use crate::entry::{EntryFault, EntryPath, Names, shown};
 use crate::limits::{Bounded, Exceeded, Limits, Spent};
 use crate::store::{Blob, StoreError};
-use crate::tree::{Links, Tree, TreeError};
+use crate::tree::{Links, Tree, TreeError, Written};
 use crate::walk::{self, Content, Contents, WalkError};
 use crate::{Digest, Store};
 
@@ -192,7 +192,8 @@ pub fn unpack(
     }
 }
 
-/// Unpacks a zip of `size` bytes into the empty folder `folder` and makes that read-only.
+/// Unpacks a zip of `size` bytes into the empty folder `folder` and makes that read-only; answers with
+/// what it wrote.
 ///
 /// # Errors
 /// See [`PackageError`]; what was written until then stays in `folder`.
@@ -201,7 +202,7 @@ pub fn unpack_into(
     size: u64,
     folder: &Path,
     limits: &Limits,
-) -> Result<(), PackageError> {
+) -> Result<Written, PackageError> {
     let mut spent = Spent::new(*limits);
     spent.archive(size)?;
     directory::refuse_zip64(&mut zip).map_err(PackageError::NotAZip)?;
@@ -229,8 +230,7 @@ pub fn unpack_into(
         };
         unpacking.entry(&mut archive, index)?;
     }
-    tree.freeze()?;
-    Ok(())
+    Ok(tree.freeze()?)
 }
 
 const FILE_TYPE: u32 = 0o170_000;

@@ -5,24 +5,31 @@
 //!   lock                 held shared while writing, exclusively while collecting garbage
 //!   blobs/sha256/<hex>   archives, manifests, layers: laid out as an OCI image layout has them
 //!   unpacked/<hex>/      read-only trees, named by the digest of what they were unpacked from
+//!   lists/<hex>          what has to be in such a tree, under a seal; locked while it is replaced
 //! ```
 //!
 //! A name appears only when its content is complete and on disk. Any number of processes may
 //! write at once: two that bring the same content replace a file by its equal.
+
+mod listing;
+mod trees;
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use barecount_model::seal::SealKey;
 use barecount_tree::Left;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::Digest;
 use crate::digest::HashingWriter;
-use crate::tree::{STAGING_PREFIX, Scratch};
+use crate::tree::STAGING_PREFIX;
+use trees::Trees;
 
 /// Some content in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +72,12 @@ pub enum StoreError {
     TooLarge {
         /// The bound in bytes.
         limit: u64,
+    },
+    /// What was being unpacked was changed meanwhile.
+    #[error("what was being unpacked was changed meanwhile: {reason}")]
+    ChangedMeanwhile {
+        /// What of it.
+        reason: String,
     },
     /// The content to be stored could not be read.
     #[error("cannot read the content to be stored")]
@@ -194,6 +207,8 @@ impl Blobs {
 pub struct Store {
     root: PathBuf,
     blobs: Blobs,
+    /// What trees are held against; without, they are what their names say.
+    trees: Option<Arc<Trees>>,
 }
 
 /// What a garbage collection took away.
@@ -215,17 +230,31 @@ pub struct Collected {
 impl Store {
     /// Opens the store in `root` (`<state>/artifacts`), making it if need be.
     ///
+    /// What is unpacked here has no list of what has to be in it before [`Store::sealed`] gave the
+    /// key for that, and a store with a key unpacks it anew. Nothing is to be run from a store without
+    /// one: the trees in it are believed to be what their names say.
+    ///
     /// # Errors
     /// [`StoreError::Io`] when a folder cannot be made.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        for folder in ["blobs/sha256", "unpacked"] {
+        for folder in ["blobs/sha256", "unpacked", "lists"] {
             let folder = root.join(folder);
             std::fs::create_dir_all(&folder).map_err(io_at("make", &folder))?;
         }
         Ok(Self {
             root: root.to_owned(),
             blobs: Blobs::at(root.join("blobs")),
+            trees: None,
         })
+    }
+
+    /// The same store, in which each tree is held against its list before it is answered with for the
+    /// first time, and unpacked anew where it is not what that says. The lists have seals under `key`,
+    /// which whoever writes the store's folder must not have.
+    #[must_use]
+    pub fn sealed(mut self, key: SealKey) -> Self {
+        self.trees = Some(Arc::new(Trees::new(key)));
+        self
     }
 
     /// The folder of the store.
@@ -367,45 +396,6 @@ impl Store {
         tempfile::tempfile_in(&self.root).map_err(io_at("write to", &self.root))
     }
 
-    /// Where the tree unpacked from `digest` is, if it is there.
-    pub fn unpacked(&self, digest: &Digest) -> Option<PathBuf> {
-        let path = self.tree_path(digest);
-        path.is_dir().then_some(path)
-    }
-
-    /// Answers with the read-only tree of `digest`, which `fill` writes into an empty folder if
-    /// it is not there yet. Of two processes that fill at once, one wins, and both get its tree.
-    ///
-    /// # Errors
-    /// Those of `fill`, after which nothing is left behind, and [`StoreError::Io`].
-    pub fn unpack<E: From<StoreError>>(
-        &self,
-        digest: &Digest,
-        fill: impl FnOnce(&Path) -> Result<(), E>,
-    ) -> Result<PathBuf, E> {
-        let path = self.tree_path(digest);
-        if path.is_dir() {
-            return Ok(path);
-        }
-        let _lock = self.lock(FlockOperation::LockShared)?;
-        let folder = self.root.join("unpacked");
-        let staging = Scratch::new_in(&folder).map_err(io_at("write to", &folder))?;
-        // Died from here to the rename: an unfinished tree that `collect` sweeps.
-        fill(staging.path())?;
-        // One sync of the file system is cheaper than one per file, and the tree's name must
-        // not outlive its content.
-        let descriptor = File::open(&folder).map_err(io_at("open", &folder))?;
-        rustix::fs::syncfs(&descriptor).map_err(|errno| io_at("sync", &folder)(errno.into()))?;
-        match std::fs::rename(staging.path(), &path) {
-            Ok(()) => {}
-            Err(_) if path.is_dir() => return Ok(path),
-            Err(source) => return Err(io_at("write", &path)(source).into()),
-        }
-        // Died before this sync: at worst the tree is gone, and is unpacked again.
-        sync_folder(&folder)?;
-        Ok(path)
-    }
-
     /// Removes every blob and tree that `keep` does not name, and what dead processes left
     /// unfinished; `None` while another process is writing. `keep` must name the layers and
     /// configurations of images too: see [`crate::image::closure`].
@@ -462,11 +452,12 @@ impl Store {
                 collected.trees += 1;
             }
         }
+        for (path, name) in entries(&self.root.join("lists"))? {
+            if !names.contains(&name) {
+                std::fs::remove_file(&path).map_err(io_at("remove", &path))?;
+            }
+        }
         Ok(Some(collected))
-    }
-
-    fn tree_path(&self, digest: &Digest) -> PathBuf {
-        self.root.join("unpacked").join(digest.hex())
     }
 
     /// The kernel drops the lock with the file, however its holder ends.
@@ -478,9 +469,13 @@ impl Store {
             .write(true)
             .open(&path)
             .map_err(io_at("open", &path))?;
-        rustix::fs::flock(&file, operation).map_err(|errno| io_at("lock", &path)(errno.into()))?;
+        lock(&file, &path, operation)?;
         Ok(file)
     }
+}
+
+fn lock(file: &File, path: &Path, operation: FlockOperation) -> Result<(), StoreError> {
+    rustix::fs::flock(file, operation).map_err(|errno| io_at("lock", path)(errno.into()))
 }
 
 fn entries(folder: &Path) -> Result<Vec<(PathBuf, String)>, StoreError> {

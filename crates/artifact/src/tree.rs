@@ -3,17 +3,23 @@
 //! Every path is resolved by the kernel relative to the folder's descriptor (`openat2`, Linux
 //! 5.6), so a symbolic link that an archive planted earlier leads nowhere outside, whatever
 //! happens meanwhile. Owners, set-id bits and extended attributes of archives are never applied;
-//! of a mode only *executable* is kept. [`Tree::freeze`] makes the result read-only.
+//! of a mode only *executable* is kept. [`Tree::freeze`] makes the result read-only, and answers with
+//! what was written.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use barecount_tree::to_the_end;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
+use crate::Digest;
+use crate::digest::HashingWriter;
 use crate::entry::EntryPath;
 
 /// What to do when a path leads through a symbolic link.
@@ -75,12 +81,85 @@ pub enum FileError {
     Tree(#[from] TreeError),
 }
 
+/// What was written into a folder, by the numbers of the inodes: an archive's own links may give one
+/// file many paths.
+#[derive(Debug, Default)]
+pub struct Written(HashMap<u64, Content>);
+
+/// What an inode of a tree is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Content {
+    /// A folder.
+    Folder,
+    /// A file, and what it was when it was complete.
+    File {
+        /// Of its content.
+        digest: Digest,
+        /// When and where.
+        seen: Seen,
+    },
+    /// A symbolic link.
+    Link {
+        /// Where it leads.
+        target: String,
+    },
+}
+
+/// What tells a file that nobody touched: the kernel sets the time of its last change, and lets nobody
+/// else set it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    /// Its size in bytes.
+    pub(crate) size: u64,
+    /// Its inode.
+    pub(crate) inode: u64,
+    /// When it was written last, in nanoseconds since 1970.
+    pub(crate) written_ns: i64,
+    /// When it, or what there is of it beside its content, was changed last, in nanoseconds since 1970.
+    pub(crate) changed_ns: i64,
+}
+
+impl Written {
+    /// What an inode was written as.
+    pub(crate) fn get(&self, inode: u64) -> Option<&Content> {
+        self.0.get(&inode)
+    }
+}
+
+impl Seen {
+    /// What a file is like now.
+    pub(crate) fn of(stat: &Stat) -> Self {
+        Self {
+            size: whole(stat.st_size),
+            inode: stat.st_ino,
+            written_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
+            changed_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
+}
+
+/// A moment of the kernel's, whose numbers are of other types on other machines.
+fn nanoseconds(seconds: impl TryInto<i64>, part: impl TryInto<i64>) -> i64 {
+    let part = part.try_into().unwrap_or_default();
+    let seconds = seconds.try_into().unwrap_or_default();
+    seconds.saturating_mul(1_000_000_000).saturating_add(part)
+}
+
+fn whole(number: impl TryInto<u64>) -> u64 {
+    number.try_into().unwrap_or_default()
+}
+
 /// A folder being filled from an archive.
 #[derive(Debug)]
 pub struct Tree {
     root: OwnedFd,
     links: Links,
+    written: RefCell<Written>,
 }
+
+/// The mode of a folder that is complete.
+pub(crate) const FROZEN: u32 = 0o555;
 
 const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -95,7 +174,12 @@ impl Tree {
     pub fn open(root: &Path, links: Links) -> Result<Self, TreeError> {
         let root = rustix::fs::open(root, FOLDER, Mode::empty())
             .map_err(|errno| fault(&root.display().to_string(), errno))?;
-        Ok(Self { root, links })
+        let written = RefCell::default();
+        Ok(Self {
+            root,
+            links,
+            written,
+        })
     }
 
     /// Makes a folder; one that is there already is fine, anything else there is replaced.
@@ -132,9 +216,11 @@ impl Tree {
         let file = rustix::fs::openat(&parent, name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| fault(path.as_str(), errno))?;
         let mut file = File::from(file);
-        let size = copy(path, content, &mut file)?;
+        let (digest, size) = copy(path, content, &mut file)?;
         let mode = Mode::from_raw_mode(if executable { 0o555 } else { 0o444 });
-        rustix::fs::fchmod(&file, mode).map_err(|errno| fault(path.as_str(), errno))?;
+        let stat = rustix::fs::fchmod(&file, mode).and_then(|()| rustix::fs::fstat(&file));
+        let seen = Seen::of(&stat.map_err(|errno| fault(path.as_str(), errno))?);
+        self.note(seen.inode, Content::File { digest, seen });
         Ok(size)
     }
 
@@ -144,7 +230,12 @@ impl Tree {
     /// See [`TreeError`].
     pub fn symlink(&self, path: &EntryPath, target: &str) -> Result<(), TreeError> {
         let (parent, name) = self.place(path)?;
-        rustix::fs::symlinkat(target, &parent, name).map_err(|errno| fault(path.as_str(), errno))
+        let made = rustix::fs::symlinkat(target, &parent, name)
+            .and_then(|()| rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW));
+        let stat = made.map_err(|errno| fault(path.as_str(), errno))?;
+        let target = target.to_owned();
+        self.note(stat.st_ino, Content::Link { target });
+        Ok(())
     }
 
     /// Makes a hard link to a file that is there already.
@@ -164,9 +255,18 @@ impl Tree {
         if !matches!(kind, FileType::RegularFile | FileType::Symlink) {
             return Err(missing());
         }
+        let before = Seen::of(&stat);
         let (parent, link) = self.place(path)?;
-        rustix::fs::linkat(&folder, name, &parent, link, AtFlags::empty())
-            .map_err(|errno| fault(path.as_str(), errno))
+        let stat = rustix::fs::linkat(&folder, name, &parent, link, AtFlags::empty())
+            .and_then(|()| rustix::fs::statat(&parent, link, AtFlags::SYMLINK_NOFOLLOW))
+            .map_err(|errno| fault(path.as_str(), errno))?;
+        // One more name is a change of it, and this one is known.
+        if let Some(Content::File { seen, .. }) = self.written.borrow_mut().0.get_mut(&stat.st_ino)
+            && *seen == before
+        {
+            *seen = Seen::of(&stat);
+        }
+        Ok(())
     }
 
     /// Removes whatever stands at `path`, with all below it; nothing there is fine.
@@ -212,17 +312,22 @@ impl Tree {
         })
     }
 
-    /// Makes every folder read-only (files are so from the start). By links of its own an archive
-    /// nests folders far deeper than any of its paths says.
+    /// Makes every folder read-only (files are so from the start), and answers with what was written.
+    /// By links of its own an archive nests folders far deeper than any of its paths says.
     ///
     /// # Errors
     /// See [`TreeError`].
-    pub fn freeze(&self) -> Result<(), TreeError> {
-        let frozen = Mode::from_raw_mode(0o555);
+    pub fn freeze(self) -> Result<Written, TreeError> {
+        let frozen = Mode::from_raw_mode(FROZEN);
         barecount_tree::each_folder(self.root.as_fd(), |folder| {
             rustix::fs::fchmod(folder, frozen)
         })
-        .map_err(|errno| fault(".", errno))
+        .map_err(|errno| fault(".", errno))?;
+        Ok(self.written.into_inner())
+    }
+
+    fn note(&self, inode: u64, content: Content) {
+        self.written.borrow_mut().0.insert(inode, content);
     }
 
     /// The folder in which `path` is to be created, and its name there.
@@ -270,12 +375,16 @@ impl Tree {
     }
 }
 
-fn copy(path: &EntryPath, content: &mut dyn Read, file: &mut File) -> Result<u64, FileError> {
+fn copy(
+    path: &EntryPath,
+    content: &mut dyn Read,
+    file: &mut File,
+) -> Result<(Digest, u64), FileError> {
+    let mut file = HashingWriter::new(file);
     let mut buffer = vec![0; 64 * 1024];
-    let mut size = 0;
     loop {
         let count = match content.read(&mut buffer) {
-            Ok(0) => return Ok(size),
+            Ok(0) => break,
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(FileError::Content(error)),
@@ -285,8 +394,9 @@ fn copy(path: &EntryPath, content: &mut dyn Read, file: &mut File) -> Result<u64
                 path: path.to_string(),
                 source,
             })?;
-        size += count as u64;
     }
+    let (digest, size, _) = file.finish();
+    Ok((digest, size))
 }
 
 fn fault(path: &str, errno: Errno) -> TreeError {

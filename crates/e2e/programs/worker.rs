@@ -403,6 +403,10 @@ fn leak(secrets: &Path, output: &Path) {
         "{{\"record\": {{\"token\": \"{value}\"}}, \"error\": \"refused {value}\"}}\n"
     );
     fs::write(letters.join("own.jsonl"), letter).expect("dead letters can be written");
+    // Nobody takes them, and they are told by name.
+    for name in [format!("stray-{value}.txt"), hex(value.as_bytes())] {
+        fs::write(output.join(name), "").expect("the output folder can be written");
+    }
     // A lookup is refused, and recorded by name.
     let _ = look_up(&format!("{value}.example"));
 }

@@ -35,7 +35,7 @@ use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::nfa::contiguous::NFA;
 use aho_corasick::{Anchored, BuildError, MatchKind, dfa::DFA};
 
-use decode::READINGS;
+use decode::{LISTS, READINGS, Symbol};
 use pattern::{Pattern, fold};
 use serde_json::Value;
 pub use stream::RedactingStream;
@@ -46,6 +46,9 @@ use crate::store::MIN_VALUE_BYTES;
 /// Up to this many bytes of patterns a full table of transitions is worth its memory, and the
 /// milliseconds that it takes to fill before an attempt starts.
 const MAX_DFA_BYTES: usize = 4 << 10;
+
+/// The bit of the view that reads lists.
+const LIST: u32 = 1 << LISTS;
 
 /// Stands in excerpts for what was left out.
 const CUT: char = '…';
@@ -86,6 +89,8 @@ struct Inner {
     /// For each state how many symbols of a pattern have been seen in it.
     depths: Vec<u8>,
     start: StateID,
+    /// The first two symbols of each value, sorted.
+    heads: Vec<[u8; 2]>,
     /// For each byte what it folds to, and above that the views, one bit each, that read it otherwise
     /// than as itself: one look for both.
     bytes: [u32; 256],
@@ -134,6 +139,8 @@ impl Redactor {
         let nameless = u32::try_from(markers.len()).unwrap_or(u32::MAX);
         markers.push(untelling([NAMELESS.to_owned()], &secrets));
         let bytes = bytes(&secrets);
+        let mut heads: Vec<_> = patterns.iter().filter_map(Pattern::head).collect();
+        heads.sort_unstable();
         Ok(Self(Arc::new(Inner {
             matcher,
             patterns,
@@ -143,6 +150,7 @@ impl Redactor {
             partly,
             depths,
             start,
+            heads,
             bytes,
         })))
     }
@@ -254,6 +262,46 @@ impl Inner {
     /// The views that read a byte otherwise than as itself.
     fn special(&self, byte: u8) -> u32 {
         self.bytes[usize::from(byte)] >> 8
+    }
+
+    /// The same for a byte of the stream, before which the plain view is in `state`. What separates
+    /// numbers is itself, but behind another separator, or behind a digit at the end of a line, within
+    /// what may be a list: ordinary text is full of it.
+    #[inline]
+    fn special_at(&self, text: &[u8], at: usize, state: StateID) -> u32 {
+        let special = self.special(text[at]);
+        if special & LIST == 0 || self.goes_on(text, at, state) {
+            return special;
+        }
+        let ends = at > 0 && text[at - 1].is_ascii_hexdigit() && special != LIST;
+        if ends && self.depths[state.as_usize()] > 0 {
+            return special;
+        }
+        special & !LIST
+    }
+
+    /// Whether what separates numbers does so behind another that does, within what may be a list.
+    #[inline(always)]
+    fn goes_on(&self, text: &[u8], at: usize, state: StateID) -> bool {
+        at > 0
+            && self.bytes[text[at - 1] as usize] & (LIST << 8) != 0
+            && (at < 2 || text[at - 2].is_ascii_hexdigit())
+            && self.depths[state.as_usize()] > 1
+    }
+
+    /// Whether a value may begin within what looks like an escape, behind its sign: with two of its
+    /// symbols, or with the only one that there is.
+    fn begins_within(&self, escape: &[Symbol]) -> bool {
+        let behind = escape.get(1..).unwrap_or_default();
+        if let [only] = behind {
+            let only = fold(only.byte);
+            let first = self.heads.partition_point(|head| head[0] < only);
+            return self.heads.get(first).is_some_and(|head| head[0] == only);
+        }
+        behind.windows(2).any(|pair| {
+            let head = [fold(pair[0].byte), fold(pair[1].byte)];
+            self.heads.binary_search(&head).is_ok()
+        })
     }
 }
 

@@ -81,7 +81,7 @@ pub(crate) const PACKAGE: Target = Target {
     run: |input, scratch| {
         unpacking(scratch, |folder| {
             package::unpack_into(Cursor::new(input), input.len() as u64, folder, &LIMITS)
-                .map(|()| "unpacked".to_owned())
+                .map(|_| "unpacked".to_owned())
                 .map_err(|error| chain(&error))
         })
     },

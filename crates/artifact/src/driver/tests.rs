@@ -159,7 +159,7 @@ fn unpack_bytes(bundle: &[u8]) -> Result<Description, DriverError> {
         "escaped"
     );
     barecount_tree::remove(&inside, &barecount_tree::to_the_end).expect("removable");
-    outcome
+    outcome.map(|(description, _)| description)
 }
 
 #[test]

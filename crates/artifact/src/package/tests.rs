@@ -54,7 +54,7 @@ fn unpack_bytes(zip: &[u8], limits: &Limits) -> Result<(), PackageError> {
         assert!(found.len() == 1, "something was written beside {only}");
     }
     remove(&inside);
-    outcome
+    outcome.map(drop)
 }
 
 fn remove(folder: &Path) {

@@ -1,4 +1,7 @@
 use super::*;
+use crate::Limits;
+use crate::entry::EntryPath;
+use crate::tree::{Links, Tree, Written};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -6,6 +9,15 @@ fn store() -> Result<(tempfile::TempDir, Store), Box<dyn std::error::Error>> {
     let state = tempfile::tempdir()?;
     let store = Store::open(&state.path().join("artifacts"))?;
     Ok((state, store))
+}
+
+/// Fills a tree with one file.
+fn write(folder: &Path, name: &str, mut content: &[u8]) -> Written {
+    let tree = Tree::open(folder, Links::Refused).expect("the folder is there");
+    let path = EntryPath::parse(name.as_bytes(), &Limits::default()).expect("a good path");
+    tree.file(&path, false, &mut content)
+        .expect("it can be written");
+    tree.freeze().expect("it can be frozen")
 }
 
 #[test]
@@ -111,10 +123,7 @@ fn many_writers_of_one_content_all_succeed() -> Outcome {
             .map(|_| {
                 scope.spawn(|| -> Result<PathBuf, StoreError> {
                     store.put_bytes(b"content")?;
-                    store.unpack(&digest, |folder| {
-                        let file = folder.join("file");
-                        std::fs::write(&file, "x").map_err(io_at("write", &file))
-                    })
+                    store.unpack(&digest, |folder| Ok(write(folder, "file", b"x")))
                 })
             })
             .collect();
@@ -151,13 +160,16 @@ fn garbage_goes_and_what_is_named_stays() -> Outcome {
     let (_state, store) = store()?;
     let kept = store.put_bytes(b"kept")?;
     let dropped = store.put_bytes(b"dropped")?;
-    store.unpack::<StoreError>(&dropped.digest, |_| Ok(()))?;
+    let store = store.sealed(SealKey::new([1; 32].into()));
+    store.unpack::<StoreError>(&dropped.digest, |folder| Ok(write(folder, "file", b"x")))?;
+    assert_eq!(entries(&store.root.join("lists"))?.len(), 1);
     std::fs::write(store.root.join("blobs/sha256/.new-dead"), "half")?;
     let collected = store.collect(&BTreeSet::from([kept.digest]))?;
     let collected = collected.ok_or("nobody writes")?;
     assert_eq!((collected.blobs, collected.blob_bytes), (1, 7));
     assert_eq!((collected.trees, collected.unfinished), (1, 1));
     assert!(collected.left.is_empty(), "{:?}", collected.left);
+    assert_eq!(entries(&store.root.join("lists"))?.len(), 0);
     assert!(store.has(&kept.digest)? && !store.has(&dropped.digest)?);
     Ok(())
 }

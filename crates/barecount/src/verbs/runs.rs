@@ -52,6 +52,9 @@ pub(crate) enum Runs {
     /// the pipeline can run again.
     Abandon(Abandon),
     /// Print what a run's attempts wrote to standard output and standard error.
+    ///
+    /// Each log of an attempt that has ended is held against the digest that the signed ledger has of
+    /// it; one that was changed, cut or removed since is printed as it is, and is exit status 7.
     Logs {
         /// The run's identifier, or the beginning of it.
         run: String,
@@ -152,15 +155,44 @@ fn logs(
             partition,
             attempt,
             log,
+            problem,
+            unchecked,
             ..
         } in &logs
         {
             let name = names::name(stage, partition);
-            text.push_str(&format!("==> {name}, attempt {attempt}\n{}", log.raw()));
+            text.push_str(&format!("==> {name}, attempt {attempt}"));
+            if let Some(why) = problem {
+                text.push_str(&format!("; this is not what was signed: {why}"));
+            }
+            if let Some(why) = unchecked {
+                text.push_str(&format!("; not held against the ledger: {why}"));
+            }
+            text.push_str(&format!("\n{}", log.raw()));
             if !log.is_empty() && !log.raw().ends_with('\n') {
                 text.push('\n');
             }
         }
         text
-    })
+    })?;
+    held(&logs)
+}
+
+/// Whether each log is the one that was signed, as far as that is known.
+fn held(logs: &[Log]) -> Result<(), Failure> {
+    let mut altered = logs.iter().filter(|log| log.problem.is_some());
+    let Some(first) = altered.next() else {
+        return Ok(());
+    };
+    let name = names::name(&first.stage, &first.partition);
+    let more = match altered.count() {
+        0 => String::new(),
+        count => format!(", nor are those of {count} more attempts"),
+    };
+    let attempt = first.attempt;
+    let what =
+        format!("the log of attempt {attempt} of {name} is not the one that was signed{more}");
+    Err(Failure::new(Status::Unverified, what)
+        .with_code("BC0904")
+        .with_help("Put it back from a copy; what is printed may be anybody's words."))
 }

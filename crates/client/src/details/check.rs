@@ -5,11 +5,12 @@ use std::{
     path::Path,
 };
 
+use barecount_agent::StagingFolders;
 use barecount_ledger::storage::DirBlobs;
 use barecount_model::{approval::History, digest::Digest};
 use serde_json::Value;
 
-use super::{AttemptEntry, check_file, export::Folder, read_record, rules_named};
+use super::{AttemptEntry, check_file, export::Folder, logs, read_record, rules_named};
 use crate::{
     approvals::agrees,
     failure::{Failure, chain},
@@ -94,6 +95,7 @@ pub fn in_state(state: &Path, blobs: &DirBlobs, size: u64) -> Result<Checked, Fa
                 }
             }
         }
+        check_log(state, &entry, &mut checked);
         for named in entry.records() {
             match named.read(state) {
                 Ok(_) => checked.proved += 1,
@@ -109,6 +111,23 @@ pub fn in_state(state: &Path, blobs: &DirBlobs, size: u64) -> Result<Checked, Fa
     })?;
     check_approvals(state, &history, &mut checked)?;
     Ok(checked)
+}
+
+/// Holds the log of an attempt against its entry, if that has its digest.
+fn check_log(state: &Path, entry: &AttemptEntry, checked: &mut Checked) {
+    let path = StagingFolders::new(state).log(&entry.token);
+    let problem = match entry.log().map(|digest| logs::read(&path, 0, Some(digest))) {
+        None | Some(Ok(None)) => return,
+        Some(Ok(Some(log))) => log.problem.map(|problem| chain(&problem)),
+        Some(Err(error)) => Some(error.to_string()),
+    };
+    match problem {
+        None => checked.proved += 1,
+        Some(problem) => {
+            let file = path.strip_prefix(state).unwrap_or(&path);
+            checked.add(file.display().to_string(), Some(entry.index), problem);
+        }
+    }
 }
 
 /// Holds what a state folder has of approvals against what their entries make them.

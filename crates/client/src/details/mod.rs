@@ -9,6 +9,7 @@ pub mod attempt;
 pub mod check;
 pub(crate) mod data;
 pub mod export;
+pub(crate) mod logs;
 pub(crate) mod run;
 #[cfg(test)]
 mod tests;
@@ -71,6 +72,7 @@ struct Detail {
     secrets: Option<Secrets>,
     identity: Option<Identity>,
     dead_letters: Option<DeadLetters>,
+    log: Option<logs::Facts>,
 }
 
 /// What an entry has of the records that its attempt set aside.
@@ -220,6 +222,12 @@ pub(crate) enum RecordError {
         path.display()
     )]
     TooLarge { path: PathBuf, expected: Digest },
+    #[error("{} has to be {expected}, and is longer than its {most} bytes", path.display())]
+    Longer {
+        path: PathBuf,
+        expected: Digest,
+        most: u64,
+    },
     #[error("{} has to be {expected}, and is {found}", path.display())]
     Changed {
         path: PathBuf,
@@ -434,7 +442,7 @@ fn unreadable(path: PathBuf, expected: Digest, source: io::Error) -> RecordError
 pub(crate) fn check_file(path: &Path, expected: Digest) -> Result<(), RecordError> {
     let path = || path.to_owned();
     let mut digesting = Digesting::default();
-    let read = std::fs::File::open(path()).and_then(|mut file| {
+    let read = barecount_tree::open_regular(&path()).and_then(|mut file| {
         let mut buffer = vec![0; 64 << 10];
         loop {
             match io::Read::read(&mut file, &mut buffer)? {
@@ -479,38 +487,63 @@ fn read_record(path: &Path, expected: Digest) -> Result<Vec<u8>, RecordError> {
 /// # Errors
 /// If the ledger has no entry of one of them, or does not verify.
 pub(crate) fn of_run(log: &Log, reader: &Reader, run: &Run) -> Result<Vec<AttemptEntry>, Failure> {
-    let mut found = HashMap::new();
-    let listed = reader.ledger_entries(Some(&*run.id.printed()));
-    let listed = listed.map_err(state::store_failure)?;
-    let attempts = listed.iter().filter(|entry| {
-        // What the list says of an entry is only where to look.
-        entry.kind == EvidenceKind::Attempt.as_str()
-    });
-    let mut unsigned = None;
-    for listed in attempts {
-        let Some(bytes) = log.entry(listed.index)? else {
-            unsigned.get_or_insert(listed.index);
-            continue;
-        };
-        if let Some(entry) = understood(listed.index, &bytes)?
-            && entry.run == run.id
-        {
-            found.insert(entry.token.clone(), entry);
-        }
-    }
+    let mut signed = Signed::of_run(log, reader, run)?;
     let tasks = run.tasks.iter();
     let ended = tasks.flat_map(|task| {
         let attempts = task.attempts.iter().map(move |attempt| (task, attempt));
         attempts.filter(|(_, attempt)| !attempt.state.is_open())
     });
     ended
-        .map(|(task, attempt)| {
-            let token = token(task, attempt);
-            found
-                .remove(&token)
-                .ok_or_else(|| without_entry(task, attempt, unsigned))
-        })
+        .map(|(task, attempt)| signed.take(task, attempt))
         .collect()
+}
+
+/// What is signed of a run's attempts.
+pub(crate) struct Signed {
+    found: HashMap<AttemptToken, AttemptEntry>,
+    /// An entry that is queued still.
+    unsigned: Option<u64>,
+}
+
+impl Signed {
+    /// Looks the entries of a run's attempts up, each proved to be in the signed ledger.
+    ///
+    /// # Errors
+    /// If the ledger does not verify.
+    pub(crate) fn of_run(log: &Log, reader: &Reader, run: &Run) -> Result<Self, Failure> {
+        let mut signed = Self {
+            found: HashMap::new(),
+            unsigned: None,
+        };
+        let listed = reader.ledger_entries(Some(&*run.id.printed()));
+        let listed = listed.map_err(state::store_failure)?;
+        let attempts = listed.iter().filter(|entry| {
+            // What the list says of an entry is only where to look.
+            entry.kind == EvidenceKind::Attempt.as_str()
+        });
+        for listed in attempts {
+            let Some(bytes) = log.entry(listed.index)? else {
+                signed.unsigned.get_or_insert(listed.index);
+                continue;
+            };
+            if let Some(entry) = understood(listed.index, &bytes)?
+                && entry.run == run.id
+            {
+                signed.found.insert(entry.token.clone(), entry);
+            }
+        }
+        Ok(signed)
+    }
+
+    /// The entry of an attempt that has ended.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(crate) fn take(&mut self, task: &Task, attempt: &Attempt) -> Result<AttemptEntry, Failure> {
+        self.found
+            .remove(&token(task, attempt))
+            .ok_or_else(|| without_entry(task, attempt, self.unsigned))
+    }
 }
 
 /// The entry of an attempt, if this entry is one.

@@ -241,8 +241,8 @@ impl Platform {
         let control = opened.map_err(|error| open_failure(&error))?;
         let working = working(state)?;
         let folders = StagingFolders::new(state);
+        let artifacts = artifacts(state)?.sealed(ledger.trees());
         let ledger = ledger.start(&control, entries)?;
-        let artifacts = artifacts(state)?;
         let (gate, runners) = runners(launcher, state, found, reporter).await?;
         sweep(&folders, &runners, &mut updates, reporter).await?;
         let (data, answers) = datasets(state, tables, &artifacts, &runners, notes);
@@ -494,6 +494,11 @@ impl OpenLedger {
         SealKey::new(self.log.derived_key(ledger::TABLE_SEALS))
     }
 
+    /// What tells the lists of what was unpacked from any that somebody else wrote.
+    fn trees(&self) -> SealKey {
+        SealKey::new(self.log.derived_key(TREES))
+    }
+
     /// Integrates what the control plane queues.
     ///
     /// # Errors
@@ -514,6 +519,8 @@ impl OpenLedger {
 const SEALS: &str = "barecount journal seals v1";
 /// What the key of the seals of checkpoints and boundaries is derived for.
 const NOTES: &str = "barecount notes seals v1";
+/// What the key of the seals of unpacked trees is derived for.
+const TREES: &str = "barecount trees seals v1";
 
 /// Removes the staging folders that are not needed any more, and tells of what cannot be removed.
 async fn sweep(

@@ -1,6 +1,6 @@
 //! Runs as they are listed and shown.
 
-use std::{collections::BTreeMap, fs::File, io::Read};
+use std::collections::BTreeMap;
 
 use barecount_agent::StagingFolders;
 use barecount_api::{
@@ -25,8 +25,11 @@ use serde_json::Value;
 use super::{Embedded, working::Worker};
 use crate::{
     client::Runs,
-    details::{self, attempt},
-    failure::{Failure, Status},
+    details::{
+        self, Signed, attempt,
+        logs::{self, Expected, LogFile},
+    },
+    failure::{Failure, Status, chain},
     log::Log as Ledger,
     reporter::Reporter,
     state,
@@ -70,15 +73,17 @@ impl Runs for Embedded {
     }
 
     fn logs(&self, run: &str, stage: Option<&str>) -> Result<Vec<Log>, Failure> {
-        let (_, run, _) = state::find_run(&self.state, run)?;
+        let (reader, run, _) = state::find_run(&self.state, run)?;
         let stage = stage_of(&run, stage)?;
+        let signed = Ledger::open(self).and_then(|log| Signed::of_run(&log, &reader, &run));
+        let mut signed = signed.map_err(|failure| failure.problem().detail.raw().to_owned());
         let mut logs = Vec::new();
         for task in run
             .tasks
             .iter()
             .filter(|task| stage.is_none_or(|stage| task.stage == stage))
         {
-            logs.extend(self.logs_of(task)?);
+            logs.extend(self.logs_of(task, &mut signed)?);
         }
         Ok(logs)
     }
@@ -116,30 +121,52 @@ impl Runs for Embedded {
 }
 
 impl Embedded {
-    fn logs_of(&self, task: &Task) -> Result<Vec<Log>, Failure> {
+    fn logs_of(
+        &self,
+        task: &Task,
+        signed: &mut Result<Signed, String>,
+    ) -> Result<Vec<Log>, Failure> {
         let folders = StagingFolders::new(&self.state);
         let mut logs = Vec::new();
         for attempt in &task.attempts {
             let path = folders.log(&details::token(task, attempt));
-            let file = match File::open(&path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                other => other,
+            let (expected, unchecked) = expected(task, attempt, signed);
+            let found = logs::read(&path, MAX_LOG_BYTES, expected).map_err(|error| {
+                let what = format!("the log {} cannot be read", path.display());
+                Failure::new(Status::Unavailable, what).because(&error)
+            })?;
+            let Some(LogFile { bytes, problem }) = found else {
+                continue;
             };
-            let mut bytes = Vec::new();
-            file.and_then(|file| file.take(MAX_LOG_BYTES).read_to_end(&mut bytes))
-                .map_err(|error| {
-                    let what = format!("the log {} cannot be read", path.display());
-                    Failure::new(Status::Unavailable, what).because(&error)
-                })?;
             logs.push(Log {
                 task: task.id.clone(),
                 stage: task.stage.to_string(),
                 partition: task.partition.clone(),
                 attempt: attempt.number,
                 log: Transcript::of_bytes(&bytes),
+                problem: problem.map(|problem| chain(&problem).into()),
+                unchecked: unchecked.map(Into::into),
             });
         }
         Ok(logs)
+    }
+}
+
+/// What the log of an attempt has to be; or else, of one that has ended, why that is not known.
+fn expected(
+    task: &Task,
+    attempt: &Attempt,
+    signed: &mut Result<Signed, String>,
+) -> (Option<Expected>, Option<String>) {
+    if attempt.state.is_open() {
+        return (None, None);
+    }
+    match signed {
+        Ok(signed) => match signed.take(task, attempt) {
+            Ok(entry) => (entry.log(), None),
+            Err(failure) => (None, Some(failure.problem().detail.raw().to_owned())),
+        },
+        Err(why) => (None, Some(why.clone())),
     }
 }
 

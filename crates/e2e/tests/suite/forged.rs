@@ -2,6 +2,7 @@
 //! stage and shown to nobody, and evidence says of it what is true.
 
 use std::{
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -9,7 +10,10 @@ use std::{
 use barecount_e2e::{Outcome, place::Place, process::Finished};
 use rusqlite::Connection;
 
-use crate::datasets::{NOTED, NUMBERS, TWO, Writes};
+use crate::{
+    datasets::{NOTED, NUMBERS, TWO, Writes},
+    pipelines,
+};
 
 const READER: &str = "apiVersion: barecount.dev/v1
 kind: Pipeline
@@ -322,5 +326,42 @@ fn a_boundary_that_somebody_else_wrote_opens_no_dataset() -> Outcome {
         .tells("was not written by who holds the key of this folder's ledger");
     fs_err::write(&record, written)?;
     told(&place, &["run", "reader/pipeline.yaml", "--force", "all"]).exits_with(0);
+    Ok(())
+}
+
+/// The trees that were unpacked in a state folder.
+fn unpacked(place: &Place) -> Result<Vec<PathBuf>, Box<dyn std::error::Error>> {
+    let entries = fs_err::read_dir(place.state().join("artifacts/unpacked"))?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    Ok(paths.collect::<Result<_, _>>()?)
+}
+
+#[test]
+fn what_was_unpacked_from_an_artifact_and_altered_since_is_never_run() -> Outcome {
+    for (place, program) in [
+        (pipelines::container_with("", ""), "app/worker"),
+        (
+            pipelines::function_with("", "", pipelines::GOOD_ROWS),
+            "bootstrap",
+        ),
+    ] {
+        pipelines::start(&place).finish().exits_with(0);
+        let again = || told(&place, &["run", "pipeline.yaml", "--force", "all"]);
+        let quiet = again().exits_with(0);
+        assert!(!quiet.stderr.contains("altered"), "{quiet}");
+        let trees = unpacked(&place)?;
+        let [tree] = &trees[..] else {
+            return Err(format!("one artifact was unpacked: {trees:?}").into());
+        };
+        let file = tree.join(program);
+        let (before, intact) = (fs_err::metadata(&file)?, fs_err::read(&file)?);
+        fs_err::set_permissions(&file, PermissionsExt::from_mode(0o755))?;
+        fs_err::write(&file, vec![b'x'; intact.len()])?;
+        fs_err::set_permissions(&file, before.permissions())?;
+        again().exits_with(0).tells("has been altered since");
+        assert_eq!(fs_err::read(&file)?, intact);
+        let quiet = again().exits_with(0);
+        assert!(!quiet.stderr.contains("altered"), "{quiet}");
+    }
     Ok(())
 }

@@ -244,7 +244,7 @@ fn is_moment(text: &str) -> bool {
 fn a_record_that_was_changed_cut_removed_or_replaced_is_not_believed() -> Outcome {
     let ran = Ran::to("tcp://192.0.2.7:443")?;
     let verified = ran.verify(&[]).exits_with(0).json("verification");
-    assert_eq!(verified["details"]["proved"], 7, "{verified:#}");
+    assert_eq!(verified["details"]["proved"], 9, "{verified:#}");
     for (verb, ending) in [("flows", ".flows.jsonl"), ("accesses", ".secrets.jsonl")] {
         ran.runs(verb, &[]).exits_with(0);
         let file = ran.files(ending)?.pop().ok_or("there is a record")?;
@@ -297,7 +297,64 @@ fn a_record_that_was_changed_cut_removed_or_replaced_is_not_believed() -> Outcom
     ran.verify(&[]).exits_with(0);
     let verify = ["evidence", "verify"];
     let verified = ran.place.barecount(verify).finish().exits_with(0);
-    verified.tells("details   7 records beside the log, each as its entry names it");
+    verified.tells("details   9 records beside the log, each as its entry names it");
+    Ok(())
+}
+
+#[test]
+fn a_log_that_was_changed_cut_removed_or_replaced_is_shown_as_what_it_is() -> Outcome {
+    let ran = Ran::to("tcp://192.0.2.7:443")?;
+    ran.runs("logs", &[]).exits_with(0);
+    let file = ran.files("-2.log")?.pop().ok_or("there is a log")?;
+    let intact = fs_err::read(&file)?;
+    let name = file.file_name().ok_or("it has a name")?;
+    let name = format!("logs/{}", name.to_string_lossy());
+    let expected = digest(&intact);
+    let found_out = |message: &str| {
+        let problems = problems(&ran.verify(&[]).exits_with(7));
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(problems[0].0, name);
+        assert!(problems[0].1.contains(&expected), "{problems:?}");
+        assert!(problems[0].1.contains(message), "{problems:?}");
+        ran.verify(&["--no-details"]).exits_with(0);
+    };
+    let told = |found: &str, text: &[u8]| {
+        let shown = ran.runs("logs", &[]).fails_with(7, "BC0904");
+        let shown = shown.tells("attempt 2; this is not what was signed: ");
+        shown.tells(&name).tells(&expected).tells(found);
+        let raw = ran.runs("logs", &["--raw"]).exits_with(7);
+        let text = String::from_utf8_lossy(text);
+        assert!(
+            raw.stdout.contains(&*text),
+            "what is there is printed: {raw}"
+        );
+        let listed = ran.runs("logs", &["-o", "json"]).exits_with(7);
+        let items = &listed.json("logs")["items"];
+        assert_eq!(items[0]["problem"], Value::Null, "{items:#}");
+        assert!(items[1]["problem"].is_string(), "{items:#}");
+        found_out(found);
+    };
+    let mut changed = intact.clone();
+    changed[intact.len() / 2] ^= 1;
+    for bytes in [&changed, &intact[..intact.len() / 2], b""] {
+        fs_err::write(&file, bytes)?;
+        told(&digest(bytes), bytes);
+    }
+    let longer = [&intact[..], b"\n"].concat();
+    fs_err::write(&file, &longer)?;
+    told("longer than its", &longer);
+    fs_err::remove_file(&file)?;
+    told("there is no file", b"");
+    // A pipe that nobody writes to would be waited for.
+    rustix::fs::mknodat(CWD, &file, FileType::Fifo, Mode::RUSR, 0)?;
+    told("not a regular file", b"");
+    fs_err::remove_file(&file)?;
+    // Nothing is on the disk of it, and reading it would take for ever.
+    fs_err::File::create(&file)?.set_len(1 << 40)?;
+    found_out("longer than its");
+    fs_err::write(&file, intact)?;
+    ran.runs("logs", &[]).exits_with(0);
+    ran.verify(&[]).exits_with(0);
     Ok(())
 }
 

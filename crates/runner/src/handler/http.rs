@@ -1,7 +1,8 @@
 //! The Runtime API over HTTP/1.1, on a listening socket that was opened inside the sandbox.
 //!
 //! The one who connects is the work itself, and hostile: connections, headers and bodies are
-//! bounded, and one body is read at a time.
+//! bounded, one body is read at a time, and requests are taken at a pace: answering them is the
+//! agent's work, outside of what the stage may use.
 
 use std::{convert::Infallible, io, sync::Arc};
 
@@ -10,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body, Incoming},
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+    header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
     server::conn::http1,
     service::service_fn,
 };
@@ -21,7 +22,10 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::protocol::{Conversation, Invocation, PAYLOAD_MAX, Refusal};
+use super::{
+    pace::Pace,
+    protocol::{Conversation, Invocation, PAYLOAD_MAX, Refusal},
+};
 
 /// Connections at a time. Published clients use one or two.
 const CONNECTIONS: usize = 16;
@@ -42,6 +46,7 @@ struct Endpoint {
     conversation: Arc<Conversation>,
     /// Held while a body is read: what is kept in memory does not grow with the connections.
     reading: Mutex<()>,
+    pace: Pace,
 }
 
 /// Serves one function process until it is dropped, which closes its connections.
@@ -49,6 +54,7 @@ pub(super) async fn serve(listener: TcpListener, conversation: Arc<Conversation>
     let endpoint = Arc::new(Endpoint {
         conversation,
         reading: Mutex::new(()),
+        pace: Pace::new(),
     });
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
@@ -66,6 +72,7 @@ pub(super) async fn serve(listener: TcpListener, conversation: Arc<Conversation>
             }
         };
         while connections.try_join_next().is_some() {}
+        endpoint.pace.take().await;
         let endpoint = endpoint.clone();
         connections.spawn(async move {
             connection(stream, endpoint).await;
@@ -99,7 +106,20 @@ async fn connection(stream: TcpStream, endpoint: Arc<Endpoint>) {
 }
 
 impl Endpoint {
+    /// Answers a request when its turn comes. Who goes on asking for what is refused loses the
+    /// connection each time, and serves no other attempt.
     async fn answer(&self, request: Request<Incoming>) -> Answer {
+        self.pace.take().await;
+        let mut answer = self.routed(request).await;
+        if answer.status().is_client_error() && self.pace.refuse() {
+            self.conversation.misbehave();
+            let headers = answer.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+
+    async fn routed(&self, request: Request<Incoming>) -> Answer {
         let path = request.uri().path().to_owned();
         let Some(path) = path.strip_prefix(PREFIX) else {
             return not_found();
@@ -124,7 +144,10 @@ impl Endpoint {
 
     async fn next(&self) -> Answer {
         match self.conversation.next().await {
-            Ok(invocation) => event(invocation),
+            Ok(invocation) => {
+                self.pace.renew();
+                event(invocation)
+            }
             Err(refusal) => refused(refusal),
         }
     }
@@ -134,7 +157,7 @@ impl Endpoint {
             return refused(refusal);
         }
         let _one_at_a_time = self.reading.lock().await;
-        match read(request.into_body(), PAYLOAD_MAX).await {
+        match read(request.into_body(), PAYLOAD_MAX, &self.pace).await {
             // A function that streams may fail half-way, and says so in a trailer.
             Ok(Read {
                 bytes,
@@ -168,7 +191,7 @@ impl Endpoint {
         let header = error_type(request.headers());
         let header = header.as_deref();
         let _one_at_a_time = self.reading.lock().await;
-        let body = match read(request.into_body(), ERROR_BODY_MAX).await {
+        let body = match read(request.into_body(), ERROR_BODY_MAX, &self.pace).await {
             Ok(read) => read.bytes,
             // The error counts even where its description is beyond bounds.
             Err(Unread::TooLarge) => {
@@ -195,17 +218,18 @@ enum Unread {
 
 /// Reads a body into one piece of memory: each piece in which it comes keeps what it was received in,
 /// so that a body that comes byte by byte would take many times its size.
-async fn read<B>(mut body: B, limit: usize) -> Result<Read, Unread>
+async fn read<B>(mut body: B, limit: usize, pace: &Pace) -> Result<Read, Unread>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     let mut bytes = Vec::new();
     let mut failed = None;
     while let Some(frame) = body.frame().await {
+        pace.take_part().await;
         let frame = frame.map_err(|_| Unread::Broken)?;
         match frame.into_data() {
             Ok(data) if data.len() > limit - bytes.len() => {
-                discard(body).await;
+                discard(body, pace).await;
                 return Err(Unread::TooLarge);
             }
             Ok(data) => bytes.extend_from_slice(&data),
@@ -224,9 +248,10 @@ fn error_type(headers: &HeaderMap) -> Option<String> {
     told.ok().map(str::to_owned)
 }
 
-async fn discard<B: Body<Data = Bytes> + Unpin>(mut body: B) {
+async fn discard<B: Body<Data = Bytes> + Unpin>(mut body: B, pace: &Pace) {
     let mut left = DISCARD_MAX;
     while let Some(Ok(frame)) = body.frame().await {
+        pace.take_part().await;
         let size = frame.data_ref().map_or(0, Bytes::len);
         match left.checked_sub(size) {
             Some(rest) => left = rest,
@@ -320,6 +345,7 @@ fn json(status: StatusCode, body: Bytes) -> Answer {
 #[cfg(test)]
 mod tests {
     use std::{
+        net::SocketAddr,
         pin::Pin,
         sync::atomic::{AtomicUsize, Ordering},
         task::{Context, Poll},
@@ -327,7 +353,10 @@ mod tests {
     };
 
     use hyper::body::Frame;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        time::Instant,
+    };
 
     use super::*;
 
@@ -368,13 +397,14 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_body_takes_the_memory_of_its_bytes_however_it_comes() {
         let body = Pieces(1 << 16, Arc::default());
-        let read = read(body, 1 << 16).await;
+        let pace = Pace::new();
+        let read = read(body, 1 << 16, &pace).await;
         assert!(read.is_ok_and(|read| read.bytes == vec![b'7'; 1 << 16]));
         let body = Pieces(1 << 16, Arc::default());
-        let read = super::read(body, (1 << 16) - 1).await;
+        let read = super::read(body, (1 << 16) - 1, &pace).await;
         assert!(matches!(read, Err(Unread::TooLarge)));
     }
 
@@ -385,19 +415,71 @@ mod tests {
         Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
     }
 
+    fn task(number: u32) -> Invocation {
+        Invocation {
+            id: format!("task-{number}"),
+            deadline_ms: 0,
+            function: "arn".to_owned(),
+            trace: None,
+            payload: Bytes::from_static(b"{}"),
+        }
+    }
+
+    /// Sends so many requests for what there is not at once, and counts those that were answered
+    /// before the connection was closed.
+    async fn flood(address: SocketAddr, requests: usize) -> io::Result<usize> {
+        let mut stream = TcpStream::connect(address).await?;
+        let all = "GET /x HTTP/1.1\r\nhost: a\r\n\r\n".repeat(requests);
+        // Of one that is closed meanwhile the rest is lost.
+        drop(stream.write_all(all.as_bytes()).await);
+        let mut answers = Vec::new();
+        let mut part = [0; 4096];
+        while let Ok(length @ 1..) = stream.read(&mut part).await {
+            answers.extend_from_slice(&part[..length]);
+        }
+        let text = String::from_utf8_lossy(&answers);
+        Ok(text.matches("HTTP/1.1 404").count())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_requests_waits_where_it_costs_the_agent_nothing() -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let conversation = Arc::new(Conversation::new());
+        let server = tokio::spawn(serve(listener, conversation.clone()));
+        // What is refused costs the connection after some tries, and its process its future.
+        let first = flood(address, 64).await?;
+        assert!((16..64).contains(&first), "{first} were answered");
+        assert!(conversation.misbehaved());
+        let before = Instant::now();
+        let mut answered = 0;
+        for _ in 0..1_000 {
+            answered += flood(address, 8).await?;
+        }
+        let seconds = before.elapsed().as_secs_f64();
+        assert_eq!(answered, 1_000, "one on each connection");
+        assert!(seconds > 15.0, "2,000 were taken within {seconds} s");
+        // Whoever is given an event does not wait for what was asked before.
+        let _outcome = conversation.invoke(task(1));
+        let mut stream = TcpStream::connect(address).await?;
+        let next = format!("GET {PREFIX}invocation/next HTTP/1.1\r\nhost: a\r\n\r\n");
+        let event = exchange(&mut stream, next).await?;
+        assert!(event.starts_with("HTTP/1.1 200"), "{event}");
+        let before = Instant::now();
+        let again = flood(address, 64).await?;
+        assert_eq!(again, first);
+        assert_eq!(before.elapsed(), Duration::ZERO);
+        server.abort();
+        Ok(())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn work_of_an_hour_may_be_answered_on_the_connection_that_its_event_came_on()
     -> io::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let conversation = Arc::new(Conversation::new());
-        let _outcome = conversation.invoke(Invocation {
-            id: "task-1".to_owned(),
-            deadline_ms: 0,
-            function: "arn".to_owned(),
-            trace: None,
-            payload: Bytes::from_static(b"{}"),
-        });
+        let _outcome = conversation.invoke(task(1));
         let server = tokio::spawn(serve(listener, conversation));
         let mut stream = TcpStream::connect(address).await?;
         let next = format!("GET {PREFIX}invocation/next HTTP/1.1\r\nhost: a\r\n\r\n");

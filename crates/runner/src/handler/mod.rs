@@ -20,6 +20,7 @@
 //! warm when the run has ended.
 
 mod http;
+mod pace;
 mod payload;
 mod pool;
 mod processes;

@@ -5,6 +5,8 @@ mod html;
 
 use escape::Escape;
 
+use super::pattern::fold;
+
 /// An encoding in which any character may or may not be escaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
@@ -22,6 +24,8 @@ pub(super) enum Encoding {
     Quotes,
     /// Bytes of zero, as UTF-16 and UTF-32 have them beside every character of ASCII.
     Zeros,
+    /// Whatever separates numbers, once instead of several times: aligned, broken into lines, signed.
+    Separators,
 }
 
 /// A way to read the stream: what another way gives, with one encoding more undone.
@@ -32,8 +36,8 @@ pub(super) struct Reading {
 }
 
 /// Every way but the plain one, each behind that which it builds on.
-pub(super) const READINGS: [Reading; 18] = {
-    use Encoding::{Apostrophes, Backslash, Html, Lines, Percent, Quotes, Zeros};
+pub(super) const READINGS: [Reading; 20] = {
+    use Encoding::{Apostrophes, Backslash, Html, Lines, Percent, Quotes, Separators, Zeros};
     const fn plain(encoding: Encoding) -> Reading {
         Reading { of: None, encoding }
     }
@@ -60,8 +64,13 @@ pub(super) const READINGS: [Reading; 18] = {
         within(1, Quotes),
         within(3, Html),
         within(3, Backslash),
+        within(0, Html),
+        plain(Separators),
     ]
 };
+
+/// The number of the reading of lists.
+pub(super) const LISTS: usize = READINGS.len() - 1;
 
 /// The longest escape, in symbols: a surrogate pair, `\ud83d\ude00`.
 const MAX_ESCAPE: usize = 12;
@@ -77,6 +86,7 @@ impl Encoding {
             Self::Apostrophes => b"'",
             Self::Quotes => b"\"",
             Self::Zeros => b"\0",
+            Self::Separators => b" \t,;:+-\r\n",
         }
     }
 
@@ -84,6 +94,11 @@ impl Encoding {
     pub(super) fn matters_to(self, mut values: impl Iterator<Item = u8>) -> bool {
         let optional = matches!(self, Self::Apostrophes | Self::Quotes);
         !optional || values.any(|byte| self.special().contains(&byte))
+    }
+
+    /// Whether it leaves symbols out, and puts none for others.
+    pub(super) const fn drops(self) -> bool {
+        matches!(self, Self::Lines | Self::Zeros | Self::Separators)
     }
 
     /// How many symbols in a row may stand for nothing, so that what waits is bounded: as many zeros
@@ -112,6 +127,18 @@ pub(super) struct Decoder {
     length: usize,
     /// Symbols that were dropped since the last that was given on.
     dropped: u8,
+    /// Whether the last that was given on separates numbers.
+    separated: bool,
+}
+
+/// What becomes of decoded symbols.
+pub(super) trait Sink {
+    /// Takes a symbol.
+    fn give(&mut self, symbol: Symbol);
+
+    /// Whether nothing that is looked for goes on with these bytes or begins with them, and a value may
+    /// begin within the escape that they are: then that is better taken for none.
+    fn is_lost_on(&self, bytes: &[u8], escape: &[Symbol]) -> bool;
 }
 
 impl Decoder {
@@ -126,6 +153,7 @@ impl Decoder {
             open: [nothing; MAX_ESCAPE],
             length: 0,
             dropped: 0,
+            separated: false,
         }
     }
 
@@ -134,17 +162,21 @@ impl Decoder {
         (self.length > 0).then(|| self.open[0].start)
     }
 
-    /// Drops the beginning of an escape.
-    pub(super) fn forget(&mut self) {
+    /// Drops the beginning of an escape, and goes on behind a symbol.
+    pub(super) fn begin(&mut self, behind: Option<Symbol>) {
         self.length = 0;
         self.dropped = 0;
+        self.separated = behind.is_some_and(|symbol| separates(symbol.byte));
     }
 
     /// Takes a symbol, and gives on those that are decided.
-    pub(super) fn push(&mut self, symbol: Symbol, sink: &mut dyn FnMut(Symbol)) {
+    pub(super) fn push(&mut self, symbol: Symbol, sink: &mut dyn Sink) {
+        if self.encoding == Encoding::Separators {
+            return self.separate(symbol, sink);
+        }
         if self.length == 0 && self.stands_for_itself(symbol.byte) {
             self.dropped = 0;
-            return sink(symbol);
+            return sink.give(symbol);
         }
         self.open[self.length] = symbol;
         self.length += 1;
@@ -154,11 +186,17 @@ impl Decoder {
                 self.length = 0;
                 self.dropped += 1;
             }
+            // A sign that only looks like an escape, before a value that begins with its digits.
+            Escape::Whole(bytes, length)
+                if sink.is_lost_on(&bytes[..length], &self.open[..self.length]) =>
+            {
+                self.give_up(sink);
+            }
             Escape::Whole(bytes, length) => {
                 let start = self.open[0].start;
                 self.length = 0;
                 for byte in &bytes[..length] {
-                    sink(Symbol {
+                    sink.give(Symbol {
                         byte: *byte,
                         start,
                         end: symbol.end,
@@ -169,8 +207,24 @@ impl Decoder {
         }
     }
 
+    /// Gives on the first of several symbols that separate numbers, as a blank.
+    fn separate(&mut self, mut symbol: Symbol, sink: &mut dyn Sink) {
+        if separates(symbol.byte) {
+            if self.separated && self.dropped < self.encoding.max_dropped() {
+                self.dropped += 1;
+                return;
+            }
+            symbol.byte = b' ';
+            self.separated = true;
+        } else {
+            self.separated = false;
+        }
+        self.dropped = 0;
+        sink.give(symbol);
+    }
+
     /// Gives on what will not be completed.
-    pub(super) fn finish(&mut self, sink: &mut dyn FnMut(Symbol)) {
+    pub(super) fn finish(&mut self, sink: &mut dyn Sink) {
         while self.length > 0 {
             self.give_up(sink);
         }
@@ -184,10 +238,10 @@ impl Decoder {
     }
 
     /// Takes the first symbol as itself, and the others anew.
-    fn give_up(&mut self, sink: &mut dyn FnMut(Symbol)) {
+    fn give_up(&mut self, sink: &mut dyn Sink) {
         let (open, length) = (self.open, self.length);
         self.length = 0;
-        sink(open[0]);
+        sink.give(open[0]);
         // Each time around there is one symbol less, so this ends.
         for symbol in &open[1..length] {
             self.push(*symbol, sink);
@@ -206,7 +260,12 @@ impl Decoder {
             Encoding::Apostrophes => escape::apostrophes(bytes),
             Encoding::Quotes => escape::quotes(bytes),
             Encoding::Html => html::reference(bytes),
-            Encoding::Lines | Encoding::Zeros => Escape::Dropped,
+            Encoding::Lines | Encoding::Zeros | Encoding::Separators => Escape::Dropped,
         }
     }
+}
+
+/// Whether a byte stands between the numbers of a list.
+const fn separates(byte: u8) -> bool {
+    matches!(byte, b'\r' | b'\n') || fold(byte) == b' '
 }

@@ -84,23 +84,20 @@ pub(super) fn base32(bytes: &[u8]) -> Vec<u8> {
     text
 }
 
-/// `value` as a list of numbers, each way once: hexadecimal, with `0x` before each, decimal, decimal
-/// with a sign; separated by one byte (a blank stands for each that separates), or by two.
+/// `value` as a list of numbers, each way once: hexadecimal, with `0x` before each, decimal, and decimal
+/// with a sign. A blank stands for whatever separates them, a sign included.
 pub(super) fn lists(value: &[u8]) -> Vec<Vec<u8>> {
-    let each = |number: &dyn Fn(u8) -> String| -> Vec<String> {
-        value.iter().map(|byte| number(*byte)).collect()
+    let list = |number: &dyn Fn(u8) -> String| {
+        let all: Vec<String> = value.iter().map(|byte| number(*byte)).collect();
+        all.join(" ").into_bytes()
     };
     let mut lists = vec![
-        each(&|byte| format!("{byte:02x}")),
-        each(&|byte| format!("0x{byte:02x}")),
-        each(&|byte| byte.to_string()),
+        list(&|byte| format!("{byte:02x}")),
+        list(&|byte| format!("0x{byte:02x}")),
+        list(&|byte| byte.to_string()),
     ];
     if !value.is_ascii() {
-        lists.push(each(&|byte| byte.cast_signed().to_string()));
+        lists.push(list(&|byte| byte.cast_signed().unsigned_abs().to_string()));
     }
-    let separated = lists.iter().flat_map(|list| {
-        let (one, two) = (list.join(" "), list.join("  "));
-        [one.into_bytes(), two.into_bytes()]
-    });
-    separated.collect()
+    lists
 }

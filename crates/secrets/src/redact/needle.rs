@@ -39,7 +39,7 @@ pub(super) fn needles(value: &[u8]) -> BTreeSet<Vec<u8>> {
         needles.add_document(&document);
     }
     match std::str::from_utf8(value) {
-        Ok(text) => needles.add_wide(text),
+        Ok(text) => needles.add_written(text),
         Err(_) => {
             // Bytes that were taken for Latin-1, as `\u00ff` in JSON.
             let text: String = value.iter().map(|byte| char::from(*byte)).collect();
@@ -90,7 +90,7 @@ impl Needles {
                     self.add(text.as_bytes());
                     self.add(text.trim().as_bytes());
                     self.add_lines(text.as_bytes());
-                    self.add_wide(text);
+                    self.add_written(text);
                 }
             }
             Value::Array(items) => items.iter().for_each(|item| self.add_members(name, item)),
@@ -103,12 +103,23 @@ impl Needles {
         }
     }
 
-    /// A text in UTF-16 as it is read without zeros, which is itself unless it has characters
-    /// beyond Latin-1.
-    fn add_wide(&mut self, text: &str) {
+    /// A text as JSON escapes it, of which there may be base64; in UTF-16 as it is read without zeros;
+    /// and as those write it who have a byte for each character of Latin-1 and escapes for the others.
+    /// Mostly all of these are the text itself.
+    fn add_written(&mut self, text: &str) {
+        let quoted = Value::from(text).to_string();
+        self.add(&quoted.as_bytes()[1..quoted.len() - 1]);
         if text.is_ascii() {
             return;
         }
+        let mut mixed = Vec::new();
+        for character in text.chars() {
+            match u8::try_from(u32::from(character)) {
+                Ok(byte) => mixed.push(byte),
+                Err(_) => mixed.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        self.add(&mixed);
         let units = || text.encode_utf16();
         let without_zeros =
             |bytes: Vec<u8>| -> Vec<u8> { bytes.into_iter().filter(|byte| *byte != 0).collect() };

@@ -41,9 +41,17 @@ pub(super) struct Pattern {
     label: u32,
     left: bool,
     right: bool,
+    /// Whether a value begins with it as it is.
+    begins: bool,
 }
 
 impl Pattern {
+    /// The first two symbols of a value, if it begins with this.
+    pub(super) fn head(&self) -> Option<[u8; 2]> {
+        let head = self.text.first_chunk::<2>()?;
+        self.begins.then(|| head.map(fold))
+    }
+
     /// What the automaton looks for.
     pub(super) fn symbols(&self) -> Vec<u8> {
         self.text.iter().map(|byte| fold(*byte)).collect()
@@ -176,9 +184,12 @@ impl Patterns {
             self.add_within(label, &within, Compare::Base64);
         }
         if let Ok(text) = std::str::from_utf8(needle) {
-            let wide: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-            for within in digits::within_base64(&wide) {
-                self.add_within(label, &within, Compare::Base64);
+            for order in [u16::to_le_bytes, u16::to_be_bytes] {
+                let wide: Vec<u8> = text.encode_utf16().flat_map(order).collect();
+                self.add(label, hex::encode(&wide).as_bytes(), Compare::Folded);
+                for within in digits::within_base64(&wide) {
+                    self.add_within(label, &within, Compare::Base64);
+                }
             }
         }
     }
@@ -214,7 +225,7 @@ impl Patterns {
                 within.right && piece + 1 == pieces,
             );
             let text: Vec<u8> = text[start..end].iter().map(|b| compare.of(*b)).collect();
-            self.add_piece(label, text, compare, (left, right));
+            self.add_piece(label, text, compare, (piece == 0, left, right));
         }
     }
 
@@ -223,10 +234,12 @@ impl Patterns {
         label: u32,
         text: Vec<u8>,
         compare: Compare,
-        (left, right): (bool, bool),
+        (first, left, right): (bool, bool, bool),
     ) {
+        let begins = first && matches!(compare, Compare::Exactly | Compare::AnyCase);
         if let Some(same) = self.seen.get(&(compare, text.clone())) {
             let same = &mut self.list[*same];
+            same.begins |= begins;
             same.left |= left;
             same.right |= right;
             return;
@@ -239,6 +252,7 @@ impl Patterns {
             label,
             left,
             right,
+            begins,
         });
     }
 }

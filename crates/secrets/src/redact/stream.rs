@@ -10,7 +10,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::decode::Symbol;
 use super::pattern::{fold, is_base64};
 use super::view::{Scan, Span, Views};
-use super::{Inner, Matcher, Redactor};
+use super::{Inner, LIST, Matcher, Redactor};
 use crate::store::MIN_VALUE_BYTES;
 
 /// How many symbols of a value at the end of a whole line are taken for a value that was cut there.
@@ -163,28 +163,33 @@ impl RedactingStream {
         }
         let mut index = from;
         while index < self.pending.len() {
-            if !self.views.ignore(inner.special(self.pending[index])) {
-                self.step_views(inner, automaton, index);
+            let special = inner.special_at(&self.pending, index, self.state);
+            if !self.views.ignore(special) {
+                self.step_views(inner, automaton, index, special);
                 index += 1;
                 continue;
             }
-            let (stop, state) = plain_run(inner, automaton, self.state, &self.pending[index..]);
+            let (stop, state) = plain_run(inner, automaton, self.state, (&self.pending, index));
             self.state = state;
             match stop {
-                None => break,
-                Some(stop) => {
-                    index += stop;
-                    if inner.special(self.pending[index]) == 0 {
-                        self.note(inner, automaton, index);
-                        index += 1;
-                    }
+                Stop::End => break,
+                Stop::Special(at) => index = at,
+                Stop::State(at) => {
+                    self.note(inner, automaton, at);
+                    index = at + 1;
                 }
             }
         }
     }
 
     /// Takes one byte in the plain view and in those that do not agree with it.
-    fn step_views<A: Automaton>(&mut self, inner: &Inner, automaton: &A, index: usize) {
+    fn step_views<A: Automaton>(
+        &mut self,
+        inner: &Inner,
+        automaton: &A,
+        index: usize,
+        special: u32,
+    ) {
         // What a view needs to go on from the plain state: its prefix, and the neighbour of that.
         let depth = usize::from(inner.depths[self.state.as_usize()]);
         let (pending, base) = (&self.pending, self.base);
@@ -196,7 +201,8 @@ impl RedactingStream {
             automaton,
             found: &mut self.found,
         };
-        self.views.push(&mut scan, symbol, self.state, recent);
+        self.views
+            .push(&mut scan, (symbol, special), self.state, recent);
         self.state = automaton.next_state(Anchored::No, self.state, fold(symbol.byte));
         self.views.compare(inner, self.state, symbol.end);
         if automaton.is_special(self.state) {
@@ -307,25 +313,44 @@ impl RedactingStream {
     }
 }
 
-/// The hot loop: plain text, one table. Where it ends before the text does, and in which state.
+/// Where reading plain text stops.
+enum Stop {
+    /// Where the text does.
+    End,
+    /// Before a byte that is not only itself.
+    Special(usize),
+    /// Behind a byte that leads to a match.
+    State(usize),
+}
+
+/// The hot loop: plain text from an offset on, one table. Where it stops, and in which state.
 #[inline(never)]
 fn plain_run<A: Automaton>(
     inner: &Inner,
     automaton: &A,
     mut state: StateID,
-    text: &[u8],
-) -> (Option<usize>, StateID) {
-    for (at, byte) in text.iter().enumerate() {
+    (text, from): (&[u8], usize),
+) -> (Stop, StateID) {
+    const SEPARATES: u32 = LIST << 8;
+    const OTHERWISE: u32 = !(0xff | SEPARATES);
+    // Most of what separates numbers stands alone, and is as any other byte: looked at is the second.
+    let mut before = match from.checked_sub(1) {
+        Some(at) => inner.bytes[usize::from(text[at])] & SEPARATES,
+        None => 0,
+    };
+    for (at, byte) in text[from..].iter().enumerate() {
         let known = inner.bytes[usize::from(*byte)];
-        if known > 0xff {
-            return (Some(at), state);
+        let stops = known & (OTHERWISE | before);
+        if stops != 0 && (stops & OTHERWISE != 0 || inner.goes_on(text, from + at, state)) {
+            return (Stop::Special(from + at), state);
         }
+        before = known & SEPARATES;
         state = automaton.next_state(Anchored::No, state, known as u8);
         if automaton.is_special(state) {
-            return (Some(at), state);
+            return (Stop::State(from + at), state);
         }
     }
-    (None, state)
+    (Stop::End, state)
 }
 
 fn plain(byte: u8, start: u64) -> Symbol {

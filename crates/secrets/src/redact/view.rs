@@ -6,7 +6,7 @@ use aho_corasick::Anchored;
 use aho_corasick::automaton::{Automaton, StateID};
 
 use super::Inner;
-use super::decode::{Decoder, Encoding, READINGS, Symbol};
+use super::decode::{Decoder, Encoding, READINGS, Sink, Symbol};
 use super::pattern::{MAX_SYMBOLS, fold, is_base64};
 
 /// A part of the stream that is to be replaced.
@@ -59,6 +59,18 @@ const fn readers(of: Option<usize>) -> u32 {
     }
     bits
 }
+
+/// Those that leave symbols out: at the beginning of a pattern that makes no difference.
+const DROPPING: u32 = {
+    let (mut bits, mut number) = (0, 0);
+    while number < READINGS.len() {
+        if READINGS[number].encoding.drops() {
+            bits |= 1 << number;
+        }
+        number += 1;
+    }
+    bits
+};
 
 /// For each view that reads what another gives, the one that undoes the same encoding in the stream
 /// as it is; for all others, themselves.
@@ -141,16 +153,15 @@ impl Views {
         (special & ROOTS) | self.diverged == 0
     }
 
-    /// Takes a byte of the stream. `before` is the plain state before it, which views that meet an
-    /// escape go on from, with the symbols in `recent`.
+    /// Takes a byte of the stream, which is `special` to some views. `before` is the plain state before
+    /// it, which views that meet an escape go on from, with the symbols in `recent`.
     pub(super) fn push<A: Automaton>(
         &mut self,
         scan: &mut Scan<'_, A>,
-        symbol: Symbol,
+        (symbol, special): (Symbol, u32),
         before: StateID,
         recent: impl Iterator<Item = Symbol> + Clone,
     ) {
-        let special = scan.inner.special(symbol.byte);
         for number in numbers(special & ROOTS & !self.diverged) {
             self.part_from_peers(number);
             self.list[number].part(before, None, recent.clone());
@@ -197,7 +208,13 @@ impl Views {
     fn decode<A: Automaton>(&mut self, scan: &mut Scan<'_, A>, number: usize, symbol: Symbol) {
         let mut decoder = self.list[number].decoder.take();
         if let Some(decoder) = &mut decoder {
-            decoder.push(symbol, &mut |symbol| self.step(scan, number, symbol));
+            let views = &mut *self;
+            let mut given = Given {
+                views,
+                scan,
+                number,
+            };
+            decoder.push(symbol, &mut given);
         }
         self.list[number].decoder = decoder;
     }
@@ -235,7 +252,13 @@ impl Views {
             }
             let mut decoder = self.list[number].decoder.take();
             if let Some(decoder) = &mut decoder {
-                decoder.finish(&mut |symbol| self.step(scan, number, symbol));
+                let views = &mut *self;
+                let mut given = Given {
+                    views,
+                    scan: &mut *scan,
+                    number,
+                };
+                decoder.finish(&mut given);
             }
             self.list[number].decoder = decoder;
         }
@@ -244,10 +267,10 @@ impl Views {
     /// Lets go of values that go on in the next line.
     pub(super) fn end_line(&mut self) {
         for (number, reading) in READINGS.iter().enumerate() {
-            if reading.encoding == Encoding::Lines {
+            if matches!(reading.encoding, Encoding::Lines | Encoding::Separators) {
                 self.diverged &= !(1 << number);
                 if let Some(decoder) = &mut self.list[number].decoder {
-                    decoder.forget();
+                    decoder.begin(None);
                 }
             }
         }
@@ -271,6 +294,43 @@ impl Views {
     }
 }
 
+/// What the view of a number gives.
+struct Given<'a, 's, A> {
+    views: &'a mut Views,
+    scan: &'a mut Scan<'s, A>,
+    number: usize,
+}
+
+impl<A: Automaton> Sink for Given<'_, '_, A> {
+    fn give(&mut self, symbol: Symbol) {
+        self.views.step(self.scan, self.number, symbol);
+    }
+
+    fn is_lost_on(&self, bytes: &[u8], escape: &[Symbol]) -> bool {
+        let inner = self.scan.inner;
+        if !inner.begins_within(escape) {
+            return false;
+        }
+        let depth = |state: StateID| inner.depths[state.as_usize()];
+        let before = self.views.list[self.number].state;
+        let mut state = before;
+        for byte in bytes {
+            let automaton = self.scan.automaton;
+            state = automaton.next_state(Anchored::No, state, fold(*byte));
+            if depth(state) > 0 {
+                return false;
+            }
+        }
+        let children = CHILDREN[self.number];
+        let readers = match depth(before) {
+            0 => children & !DROPPING,
+            _ => children,
+        };
+        let read = |byte: &u8| inner.special(*byte) & readers != 0;
+        self.views.diverged & children == 0 && !bytes.iter().any(read)
+    }
+}
+
 impl View {
     /// Goes on from what it reads.
     fn part(
@@ -283,8 +343,9 @@ impl View {
         self.recent.clear();
         self.recent.extend(recent);
         self.open_end = open_end;
+        let behind = self.recent.back().copied();
         if let Some(decoder) = &mut self.decoder {
-            decoder.forget();
+            decoder.begin(behind);
         }
     }
 

@@ -71,8 +71,18 @@ fn xml_text(value: &[u8]) -> Option<Vec<u8>> {
     characters(value, |c| format!("&#{};", u32::from(c)))
 }
 
+/// Numbers in columns, so many a line.
+fn columns(value: &[u8], count: usize, between: &str, lines: &str) -> Option<Vec<u8>> {
+    let line = |part: &[u8]| {
+        let numbers: Vec<String> = part.iter().map(|byte| format!("{byte:3}")).collect();
+        numbers.join(between)
+    };
+    let all: Vec<String> = value.chunks(count).map(line).collect();
+    Some(all.join(lines).into_bytes())
+}
+
 /// Named as in the page.
-const TABLE: [(&str, Encode); 67] = [
+const TABLE: [(&str, Encode); 80] = [
     ("as it is", |v| Some(v.to_vec())),
     ("in small letters", |v| {
         (v.len() >= 12).then(|| v.to_ascii_lowercase())
@@ -124,6 +134,30 @@ const TABLE: [(&str, Encode); 67] = [
     ("array of bytes with blanks alone", |v| {
         each(v, " ", |b| b.to_string())
     }),
+    ("array of bytes as Node shows it", |v| {
+        columns(v, 12, ", ", ",\n  ")
+    }),
+    ("array of bytes as NumPy shows it", |v| {
+        columns(v, 18, " ", "\n ")
+    }),
+    ("array of bytes as Python's pprint shows it", |v| {
+        let numbers: Vec<String> = v.iter().map(u8::to_string).collect();
+        let lines: Vec<String> = numbers.chunks(14).map(|line| line.join(", ")).collect();
+        Some(lines.join(",\n ").into_bytes())
+    }),
+    ("array of signed bytes in lines", |v| {
+        let numbers: Vec<String> = v.iter().map(|b| b.cast_signed().to_string()).collect();
+        let lines: Vec<String> = numbers.chunks(9).map(|line| line.join(", ")).collect();
+        Some(lines.join(",\r\n\t").into_bytes())
+    }),
+    ("array of bytes as xxd writes it for C", |v| {
+        let numbers: Vec<String> = v.iter().map(|byte| format!("0x{byte:02x}")).collect();
+        let lines: Vec<String> = numbers.chunks(12).map(|line| line.join(", ")).collect();
+        Some(lines.join(",\n  ").into_bytes())
+    }),
+    ("numbers in lines of their own", |v| {
+        each(v, "\n", |b| b.to_string())
+    }),
     ("base64", |v| Some(STANDARD.encode(v).into_bytes())),
     ("base64 without padding", |v| {
         Some(STANDARD_NO_PAD.encode(v).into_bytes())
@@ -171,6 +205,25 @@ const TABLE: [(&str, Encode); 67] = [
                 .encode(wide(v, |unit| unit.to_le_bytes().to_vec())?)
                 .into_bytes(),
         )
+    }),
+    ("base64 of UTF-16, its high bytes first", |v| {
+        let wide = wide(v, |unit| unit.to_be_bytes().to_vec())?;
+        Some(STANDARD.encode(wide).into_bytes())
+    }),
+    ("base64 of JSON", |v| {
+        Some(
+            STANDARD
+                .encode(serde_json::to_string(utf8(v)?).ok()?)
+                .into_bytes(),
+        )
+    }),
+    ("hexadecimal of UTF-16", |v| {
+        let wide = wide(v, |unit| unit.to_le_bytes().to_vec())?;
+        Some(hex::encode(wide).into_bytes())
+    }),
+    ("hexadecimal of UTF-16, its high bytes first", |v| {
+        let wide = wide(v, |unit| unit.to_be_bytes().to_vec())?;
+        Some(hex::encode_upper(wide).into_bytes())
     }),
     ("base32", base32_padded),
     ("base32, small", |v| Some(digits::base32(v))),
@@ -238,6 +291,30 @@ const TABLE: [(&str, Encode); 67] = [
     ("JSON in HTML", |v| {
         let quoted = serde_json::to_string(utf8(v)?).ok()?;
         characters(&quoted.as_bytes()[1..quoted.len() - 1], html(true))
+    }),
+    ("HTML in a URL", |v| {
+        each(&characters(v, html(true))?, "", |b| match b {
+            b if b.is_ascii_alphanumeric() => char::from(b).to_string(),
+            b => format!("%{b:02X}"),
+        })
+    }),
+    ("ASCII as Python escapes to it", |v| {
+        characters(v, |c| match u32::from(c) {
+            code @ 0x80..=0xff => format!("\\x{code:02x}"),
+            code @ 0x100..=0xffff => format!("\\u{code:04x}"),
+            code @ 0x10000.. => format!("\\U{code:08x}"),
+            0x5c => "\\\\".to_owned(),
+            _ => c.to_string(),
+        })
+    }),
+    ("escape of JavaScript", |v| {
+        let units = utf8(v)?.encode_utf16();
+        let written = units.map(|unit| match unit {
+            0x30..=0x39 | 0x41..=0x5a | 0x61..=0x7a => char::from(unit as u8).to_string(),
+            0x100.. => format!("%u{unit:04X}"),
+            _ => format!("%{unit:02X}"),
+        });
+        Some(written.collect::<String>().into_bytes())
     }),
     ("quotes of SQL", |v| {
         Some(utf8(v)?.replace('\'', "''").into_bytes())
@@ -360,6 +437,43 @@ fn every_encoding_of_the_table_is_found_for_every_kind_of_secret() {
             let rest = left(&whole);
             if !whole.contains("[redacted:a]") || rest.trim_matches(['=', '\0']).len() > 11 {
                 missed.push(format!("{encoding} of {kind}: {whole}"));
+            }
+        }
+    }
+    assert!(
+        missed.is_empty(),
+        "{} missed:\n{}",
+        missed.len(),
+        missed.join("\n")
+    );
+}
+
+#[test]
+fn a_sign_before_an_encoded_value_that_looks_like_an_escape_with_it_hides_nothing() {
+    const BEFORE: [&str; 8] = ["", "%", "%u00", "\\", "\\\\", "\\u00", "\\U000000", "&"];
+    let mut missed = Vec::new();
+    for value in [
+        &b"ab\"c/12&34+de fg\\x"[..],
+        b"12\"34/56&78+90",
+        b"u00e9\"c/12&34+de",
+        b"n\"b/r&t+ab12 cd",
+    ] {
+        let redactor = redactor(&[("a", value)]);
+        for (encoding, encode) in TABLE {
+            let Some(written) = encode(value) else {
+                continue;
+            };
+            for before in BEFORE {
+                let line = [before.as_bytes(), &written, b";)"].concat();
+                let redacted = text(in_parts(&redactor, &line, &[]));
+                let rest = redacted.replacen(before, "", 1);
+                // An escaped backslash and a text, as whoever reads it would have it.
+                if before == "\\" && written.starts_with(b"\\x") {
+                    continue;
+                }
+                if left(&rest).trim_matches(['=', '\0']).len() > 11 {
+                    missed.push(format!("{encoding} behind {before}: {redacted}"));
+                }
             }
         }
     }
