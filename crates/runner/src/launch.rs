@@ -251,7 +251,8 @@ pub enum End {
     OutOfMemory,
     /// The function answered.
     Answered {
-        /// Its answer, bounded to 6 MiB as on Lambda.
+        /// Its answer, which has 6 MiB at most, as on Lambda; of one that is longer than 256 KiB its
+        /// length alone, as `{"omitted": {"bytes": N}}`.
         response: serde_json::Value,
     },
     /// The function reported an error, or broke the protocol.

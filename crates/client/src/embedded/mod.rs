@@ -248,16 +248,14 @@ impl Platform {
         let (data, answers) = datasets(state, tables, &artifacts, &runners, notes);
         let secrets = secrets::locate(found, state)?.map(|location| location.service(state));
         let (events_tx, told) = mpsc::unbounded_channel();
-        let config = AgentConfig {
-            runners: runners.registry.clone(),
-            data: Arc::clone(&data) as Arc<dyn barecount_agent::DataPlane>,
-            artifacts: Arc::new(StoredArtifacts::new(artifacts.clone())),
+        let config = agent_config(
+            &runners,
+            &data,
+            &artifacts,
             folders,
-            secrets: secrets.clone(),
-            identities: IdentityVerifier::new(control.identity_key()),
-            clock: Arc::new(barecount_runner::clock::SystemClock::start()),
-            disk: Disk::Threads,
-        };
+            secrets.clone(),
+            &control,
+        );
         let agent = Agent::new(config, events_tx);
         let (end, link) = link::local();
         let orders = end.orders.clone();
@@ -363,6 +361,27 @@ impl Platform {
     pub(crate) async fn signed(&self) {
         // Where the thread has ended, whoever needs a signature finds none.
         let _ = recorder::signed(&self.control, self.ledger.clone()).await;
+    }
+}
+
+/// What the agent of a state folder works with.
+fn agent_config(
+    runners: &Runners,
+    data: &Arc<StateData>,
+    artifacts: &Store,
+    folders: StagingFolders,
+    secrets: Option<SecretsService>,
+    control: &Control,
+) -> AgentConfig {
+    AgentConfig {
+        runners: runners.registry.clone(),
+        data: Arc::clone(data) as Arc<dyn barecount_agent::DataPlane>,
+        artifacts: Arc::new(StoredArtifacts::new(artifacts.clone())),
+        folders,
+        secrets,
+        identities: IdentityVerifier::new(control.identity_key()),
+        clock: Arc::new(barecount_runner::clock::SystemClock::start()),
+        disk: Disk::Threads,
     }
 }
 
