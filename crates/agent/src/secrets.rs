@@ -152,8 +152,8 @@ async fn fetch_all(
     let redactor = Redactor::new(named)?;
     for name in redactor.partly() {
         service.hints.add(format!(
-            "hint: file `{name}` of stage `{}` is too long a secret to be looked for in its rare \
-             encodings, which docs/secrets.md lists",
+            "hint: secret `{name}` of stage `{}` is too long to be looked for in its rare encodings, \
+             which docs/secrets.md lists",
             assignment.stage.name
         ));
     }

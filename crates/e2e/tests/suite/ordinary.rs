@@ -262,7 +262,7 @@ fn what_is_less_than_promised_of_secrets_is_told_once() {
         let found = hints.iter().filter(|hint| hint.contains(what));
         found.count()
     };
-    let (swap, long) = ("may swap", "file `token` of stage `work` is too long");
+    let (swap, long) = ("may swap", "secret `erp/token` of stage `work` is too long");
     let short = hints("an ordinary value", "8192");
     assert_eq!(
         (told(&short, swap), told(&short, long)),
@@ -275,7 +275,9 @@ fn what_is_less_than_promised_of_secrets_is_told_once() {
         (1, 0),
         "{unlocked:?}"
     );
-    let longer = hints(&"0123456789abcdef".repeat(1_024), "8192");
+    // Each line is looked for by itself.
+    let long_value: String = (0..500).map(|n| format!("{n} is this line\n")).collect();
+    let longer = hints(&long_value, "8192");
     assert_eq!(
         (told(&longer, swap), told(&longer, long)),
         (0, 1),
