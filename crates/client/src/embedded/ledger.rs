@@ -38,6 +38,8 @@ const MAX_NAME_BYTES: u64 = 256;
 /// What helps where a key is not where it should be.
 const KEY_HELP: &str = "Put the key back (it is in the configuration folder of the user who ran this \
                         first), or name it as `signing_key` in the environment file.";
+/// How another key is named.
+const NAMED: &str = "as `signing_key` in the environment file";
 /// The file in a state folder that holds the ledger's name.
 const NAME_FILE: &str = "ledger.name";
 
@@ -267,12 +269,26 @@ pub(crate) fn refuse_open_key(key_file: &Path) -> Result<(), Failure> {
     };
     if let Some(key) = found(key_file)? {
         let what = "the ledger's signing key";
-        private_folder::refuse_open(what, key_file, &key, private_folder::ANYTHING, "BC0901")?;
+        private_folder::refuse_open(
+            what,
+            key_file,
+            &key,
+            private_folder::ANYTHING,
+            "BC0901",
+            NAMED,
+        )?;
     }
     let folder = key_file.parent().unwrap_or(Path::new("."));
     if let Some(around) = found(folder)? {
         let what = "the folder of the ledger's signing key";
-        private_folder::refuse_open(what, folder, &around, private_folder::CHANGE, "BC0901")?;
+        private_folder::refuse_open(
+            what,
+            folder,
+            &around,
+            private_folder::CHANGE,
+            "BC0901",
+            NAMED,
+        )?;
     }
     Ok(())
 }
@@ -283,26 +299,24 @@ fn help_of_key(key_file: &Path, error: &std::io::Error) -> String {
     let me = rustix::process::geteuid().as_raw();
     let closed = user_folder()
         .filter(|_| error.kind() == std::io::ErrorKind::PermissionDenied)
-        .and_then(|folder| of_another(key_file, &folder, me));
+        .and_then(|folder| of_another(key_file, folder.parent()?, me));
     match closed {
         Some((folder, owner)) => format!(
             "{} belongs to another user (id {owner}). {}",
             folder.display(),
-            private_folder::theirs(folder)
+            private_folder::theirs(folder, NAMED)
         ),
         None => KEY_HELP.to_owned(),
     }
 }
 
-/// The uppermost folder of a file's that is another user's, from `top` on, with that user's id. What
-/// is in one that is closed cannot be asked.
+/// The nearest folder around a file of which anything can be told, if it is another user's, with that
+/// user's id; not above `top`, where folders are not for one user to have.
 fn of_another<'p>(file: &'p Path, top: &Path, me: u32) -> Option<(&'p Path, u32)> {
     let around = file.ancestors().skip(1);
-    let of_others = around
-        .take_while(|folder| folder.starts_with(top))
-        .filter_map(|folder| Some((folder, folder.metadata().ok()?.uid())))
-        .filter(|(_, owner)| *owner != me);
-    of_others.last()
+    let mut around = around.take_while(|folder| folder.starts_with(top));
+    let nearest = around.find_map(|folder| Some((folder, folder.metadata().ok()?.uid())));
+    nearest.filter(|(_, owner)| *owner != me)
 }
 
 /// Reads the signing key; makes one, readable by its owner alone, where there is none.
@@ -416,11 +430,11 @@ mod tests {
         private_folder::make(&top)?;
         assert_eq!(of_another(&key, &top, me), None);
         assert_eq!(of_another(&key, &top, me + 1), Some((top.as_path(), me)));
-        private_folder::make(&top.join("keys"))?;
-        assert_eq!(of_another(&key, &top, me + 1), Some((top.as_path(), me)));
-        // Only root can give something away: a test that cannot is no test.
-        std::os::unix::fs::chown(top.join("keys"), Some(42_424), None)?;
         let keys = top.join("keys");
+        private_folder::make(&keys)?;
+        assert_eq!(of_another(&key, &top, me), None);
+        // Only root can give something away: a test that cannot is no test.
+        std::os::unix::fs::chown(&keys, Some(42_424), None)?;
         assert_eq!(of_another(&key, &top, me), Some((keys.as_path(), 42_424)));
         assert_eq!(of_another(Path::new("/etc/key"), &top, me + 1), None);
         Ok(())

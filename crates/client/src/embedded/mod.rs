@@ -206,8 +206,6 @@ pub(crate) struct Platform {
     pub(crate) caps: Caps,
     /// What makes commit decisions versions of tables.
     pub(crate) committer: Arc<dyn Committer>,
-    /// What a person is to know of limits that this host gives in part.
-    pub(crate) host_hint: Option<String>,
     follow: mpsc::UnboundedSender<Followed>,
     working: Mutex<Working>,
     agent: Agent,
@@ -279,7 +277,6 @@ impl Platform {
             ledger,
             caps,
             committer: data,
-            host_hint: runners.host_hint.clone(),
             follow,
             working: Mutex::new(working),
             agent,
@@ -330,6 +327,11 @@ impl Platform {
     /// What attempts that are under way do now.
     pub(crate) fn activities(&self) -> Vec<Activity> {
         self.agent.activities()
+    }
+
+    /// What a person is to know of limits that this host gives in part.
+    pub(crate) fn host_hint(&self) -> Option<&str> {
+        self.runners.host_hint.as_deref()
     }
 
     /// What a person is to know of how secrets were given since this was asked last.

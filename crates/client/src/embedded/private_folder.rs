@@ -4,7 +4,7 @@
 //! be anybody's. Encryption at rest is not done here; whoever has the disk has the data.
 
 use std::{
-    fs::{DirBuilder, Metadata},
+    fs::{DirBuilder, Metadata, Permissions},
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -15,18 +15,30 @@ use crate::failure::{Failure, Status};
 
 /// SQLite opens files whose names have fewer than 512 bytes, its journal's too.
 const MAX_PATH_BYTES: usize = 460;
-/// What a state folder has in it from its first moments, whichever verb made it; what begins with the
-/// last is the ledger's.
-const OF_STATE: [&str; 8] = [
-    "lock",
-    "control.sqlite",
-    "journal.sqlite",
+/// What a state folder has in it, whichever verb made it and whatever of it was removed.
+const OF_STATE: [&str; 19] = [
     "artifacts",
+    "boundaries",
     "build",
-    "secrets",
+    "cache",
+    "checkpoints",
+    "control.sqlite",
+    "datasets",
     "environment.json",
+    "identity.key",
+    "journal.sqlite",
+    "layout",
     "ledger",
+    "lock",
+    "logs",
+    "reserve",
+    "rules",
+    "runners",
+    "secrets",
+    "staging",
 ];
+/// What names of the ledger's begin with, also while they are written.
+const OF_LEDGER: &str = "ledger.";
 /// What a file system has in it that was just made.
 const OF_FILE_SYSTEM: &str = "lost+found";
 /// Anything that the group and others may do.
@@ -83,9 +95,60 @@ pub(crate) fn state_folder(path: &Path) -> Result<PathBuf, Failure> {
         &found,
         ANYTHING,
         codes::STATE_EXPOSED.id,
+        "with `--state`",
     )?;
     refuse_other_things(path, &folder)?;
     Ok(folder)
+}
+
+/// A state folder that is worked in.
+pub(super) struct Worked<'p> {
+    path: &'p Path,
+    /// Its device and its inode.
+    identity: (u64, u64),
+}
+
+impl<'p> Worked<'p> {
+    /// The folder that is there now.
+    ///
+    /// # Errors
+    /// If it cannot be looked at.
+    pub(super) fn begin(path: &'p Path) -> Result<Self, Failure> {
+        let found = std::fs::metadata(path).map_err(|error| removed(path).because(&error))?;
+        let identity = (found.dev(), found.ino());
+        Ok(Self { path, identity })
+    }
+
+    /// That it is the same one still.
+    ///
+    /// # Errors
+    /// If it is not. What is there in its place may have been made again by whatever wrote below it,
+    /// open to all as what sandboxes read has to be; it is closed to others.
+    pub(super) fn end(self) -> Result<(), Failure> {
+        let found = match self.path.symlink_metadata() {
+            Ok(found) if (found.dev(), found.ino()) == self.identity => return Ok(()),
+            Ok(found) => found,
+            Err(error) => return Err(removed(self.path).because(&error)),
+        };
+        let is_ours = found.is_dir() && found.uid() == rustix::process::geteuid().as_raw();
+        if is_ours && found.mode() & ANYTHING != 0 {
+            std::fs::set_permissions(self.path, Permissions::from_mode(0o700))
+                .map_err(|error| removed(self.path).because(&error))?;
+        }
+        Err(removed(self.path))
+    }
+}
+
+fn removed(path: &Path) -> Failure {
+    let what = format!(
+        "the state folder {} was removed or replaced while it was worked in",
+        path.display()
+    );
+    Failure::new(Status::Unavailable, what)
+        .with_code(codes::STATE_UNWRITABLE.id)
+        .with_help(
+            "What was written there since went with it. If it was moved, put it back; then run again.",
+        )
 }
 
 /// Refuses a name that somebody else has made lead to a folder of this user's, and may make lead to
@@ -115,7 +178,7 @@ fn refuse_link_of_others(path: &Path, folder: &Path, found: &Metadata) -> Result
 
 /// Refuses a folder in which there is something, and nothing of a state.
 fn refuse_other_things(path: &Path, folder: &Path) -> Result<(), Failure> {
-    let is_of_state = |name: &str| OF_STATE.iter().any(|known| name.starts_with(known));
+    let is_of_state = |name: &str| OF_STATE.contains(&name) || name.starts_with(OF_LEDGER);
     let mut other = None;
     let entries = std::fs::read_dir(folder).and_then(|entries| {
         for entry in entries {
@@ -152,13 +215,15 @@ pub(super) fn make(path: &Path) -> std::io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Refuses what is somebody else's, and what somebody else may do any of these things to.
+/// Refuses what is somebody else's, and what somebody else may do any of these things to. How another
+/// one is `named` is told.
 pub(super) fn refuse_open(
     what: &str,
     path: &Path,
     found: &Metadata,
     forbidden: u32,
     code: &'static str,
+    named: &str,
 ) -> Result<(), Failure> {
     let owner = rustix::process::geteuid().as_raw();
     if found.uid() != owner {
@@ -169,7 +234,7 @@ pub(super) fn refuse_open(
         );
         return Err(Failure::new(Status::Usage, message)
             .with_code(code)
-            .with_help(theirs(path)));
+            .with_help(theirs(path, named)));
     }
     let mode = found.permissions().mode() & 0o7777;
     if mode & forbidden == 0 {
@@ -186,10 +251,10 @@ pub(super) fn refuse_open(
 
 /// What helps where something is another user's. To take it would be to trust whatever is in it:
 /// keys, artifacts, what stands in datasets.
-pub(super) fn theirs(path: &Path) -> String {
+pub(super) fn theirs(path: &Path, named: &str) -> String {
     let owner = rustix::process::geteuid().as_raw();
     format!(
-        "Run as that user, or name another one. If you made it yourself, as with `sudo`, take it back \
+        "Run as that user, or name another one {named}. If you made it yourself, as with `sudo`, take it back \
          as root: `chown -R {owner} {}`; what is in it is trusted from then on.",
         quoted(path)
     )
@@ -208,8 +273,6 @@ fn quoted(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::Permissions;
-
     use super::*;
 
     type TestResult = Result<(), Box<dyn std::error::Error>>;
@@ -288,6 +351,28 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_was_made_again_while_it_was_worked_in_is_closed_and_told() -> TestResult {
+        let place = tempfile::tempdir()?;
+        let path = place.path().join("state");
+        make(&path)?;
+        let begin = || Worked::begin(&path).map_err(|error| error.to_string());
+        begin()?.end().map_err(|error| error.to_string())?;
+        let worked = begin()?;
+        std::fs::rename(&path, place.path().join("before"))?;
+        std::fs::create_dir_all(path.join("ledger/tile"))?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755))?;
+        let text = worked.end().err().ok_or("it is another one")?.to_string();
+        assert!(text.contains("was removed or replaced"), "{text}");
+        assert_eq!(std::fs::metadata(&path)?.mode() & 0o777, 0o700);
+        let worked = begin()?;
+        std::fs::remove_dir_all(&path)?;
+        let text = worked.end().err().ok_or("it is gone")?.to_string();
+        assert!(text.starts_with("error[BC0804]: "), "{text}");
+        assert!(!path.exists());
+        Ok(())
+    }
+
+    #[test]
     fn a_folder_of_other_things_is_not_made_a_state_folder() -> TestResult {
         let place = tempfile::tempdir()?;
         let path = place.path().join("mine");
@@ -317,7 +402,10 @@ mod tests {
             text.contains("belongs to another user (id 42424)"),
             "{text}"
         );
-        assert!(text.contains("or name another one"), "{text}");
+        assert!(
+            text.contains("or name another one with `--state`"),
+            "{text}"
+        );
         assert!(text.contains("trusted from then on"), "{text}");
         Ok(())
     }

@@ -30,6 +30,7 @@ use super::{
     hold::Purpose,
     imports,
     interrupts::Interrupts,
+    private_folder::Worked,
     settled::settled,
     submission::Request,
 };
@@ -90,6 +91,7 @@ impl Embedded {
             pipeline: Some(loaded.pipeline.name.as_str()),
         };
         let lock = self.hold(&state, purpose, watcher.reporter())?;
+        let worked = Worked::begin(&state)?;
         let tables = StateTables::new(state.clone());
         runtime()?.block_on(async {
             let reporter = watcher.reporter();
@@ -100,7 +102,7 @@ impl Embedded {
                 return Ok(Arc::new(run));
             }
             let mut platform = Platform::open(launcher, lock, &found, tables, reporter).await?;
-            if let Some(hint) = &platform.host_hint {
+            if let Some(hint) = platform.host_hint() {
                 reporter.note(hint);
             }
             // Nobody else writes to the folder now. A build alone is of no environment.
@@ -120,6 +122,8 @@ impl Embedded {
             }
             // Whatever came out: what is left behind is cleaned up and entered in the ledger.
             let closed = platform.close().await;
+            // Of one that is not there any more, nothing else is to be told.
+            worked.end()?;
             let run = result?;
             closed?;
             Ok(run)

@@ -236,13 +236,16 @@ mod tests {
         Ok(heard.recv_timeout(Duration::from_secs(30))?)
     }
 
+    /// Makes something at a path.
+    type Make<'m> = &'m dyn Fn(&Path) -> io::Result<()>;
+
     #[test]
     fn what_is_no_file_in_the_place_of_the_lock_is_told_and_keeps_nobody_waiting() -> TestResult {
         use std::os::unix::{fs::symlink, net::UnixListener};
         let place = tempfile::tempdir()?;
         let elsewhere = place.path().join("elsewhere");
         let other = "a pipe, a socket or a device";
-        let kinds: [(&str, &dyn Fn(&Path) -> io::Result<()>); 6] = [
+        let kinds: [(&str, Make<'_>); 6] = [
             (other, &|path| {
                 let mode = Mode::RUSR | Mode::WUSR;
                 Ok(rustix::fs::mknodat(
