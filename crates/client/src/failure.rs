@@ -83,18 +83,12 @@ impl Failure {
     }
 
     /// Adds why, from an error and its causes. Where a disk is at fault, nothing that was asked for
-    /// is: then the platform is what cannot be reached, whatever was tried. So it is where the host
-    /// makes no further process.
+    /// is: then the platform is what cannot be reached, whatever was tried.
     pub fn because(mut self, error: &(dyn Error + 'static)) -> Self {
         self.causes = causes(Some(error));
         if let Some(remedy) = remedy_of_disk(error) {
             self.status = Status::Unavailable;
             self.help.get_or_insert_with(|| remedy.into());
-        }
-        if lacks_processes(error) {
-            self.status = Status::Unavailable;
-            self.help
-                .get_or_insert_with(|| barecount_sandbox::more_processes().into());
         }
         self
     }
@@ -187,20 +181,6 @@ fn remedy_of_disk(error: &(dyn Error + 'static)) -> Option<&'static str> {
         }
     }
     None
-}
-
-/// Whether the host made no further process or thread. What else is told by that number is tried again
-/// by whoever meets it.
-fn lacks_processes(error: &(dyn Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let number = error.downcast_ref().and_then(io::Error::raw_os_error);
-        if number == Some(rustix::io::Errno::AGAIN.raw_os_error()) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 /// What helps where a name leads to nothing, to something else, or is none.
