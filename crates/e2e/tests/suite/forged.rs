@@ -190,52 +190,54 @@ fn change(place: &Place, file: &str, sql: &str) -> Outcome {
     Ok(())
 }
 
+/// What somebody may change of a run in the store, and what is told of it then.
+const CHANGES: [(&str, &[&str]); 9] = [
+    (
+        "UPDATE outputs SET rows = 1000",
+        &[
+            "commit: predicate/outputs/0/rows",
+            "signed 2",
+            "the store has 1000",
+        ],
+    ),
+    ("DELETE FROM outputs", &["commit: predicate/outputs"]),
+    (
+        "UPDATE outputs SET digest = replace(digest, 'a', 'b')",
+        &["commit: predicate/outputs/0/digest"],
+    ),
+    (
+        "UPDATE plans SET body = replace(body, 'you@example.com', 'she@example.com')",
+        &[
+            "submission: predicate/owner",
+            "you@example.com",
+            "she@example.com",
+        ],
+    ),
+    (
+        "UPDATE runs SET body = json_set(body, '$.ended_at', '2026-01-01T00:00:00Z')",
+        &["run: predicate/ended_at", "2026-01-01T00:00:00Z"],
+    ),
+    (
+        "UPDATE tasks SET body = json_set(body, '$.attempts[0].exit_code', 3)",
+        &["attempt: predicate/exit_code", "the store has 3"],
+    ),
+    (
+        "UPDATE tasks SET body = json_set(body, '$.attempts', json_array())",
+        &["attempt: signed", "the store has nothing"],
+    ),
+    (
+        "DELETE FROM ledger_entries WHERE idx > 0",
+        &["no entry, run: signed nothing, the store has succeeded"],
+    ),
+    (
+        "UPDATE ledger_entries SET run = NULL",
+        &["no entry, submission: signed nothing"],
+    ),
+];
+
 #[test]
 fn a_run_that_was_changed_in_the_store_is_shown_beside_what_was_signed() -> Outcome {
-    let changes: [(&str, &[&str]); 9] = [
-        (
-            "UPDATE outputs SET rows = 1000",
-            &[
-                "commit: predicate/outputs/0/rows",
-                "signed 2",
-                "the store has 1000",
-            ],
-        ),
-        ("DELETE FROM outputs", &["commit: predicate/outputs"]),
-        (
-            "UPDATE outputs SET digest = replace(digest, 'a', 'b')",
-            &["commit: predicate/outputs/0/digest"],
-        ),
-        (
-            "UPDATE plans SET body = replace(body, 'you@example.com', 'she@example.com')",
-            &[
-                "submission: predicate/owner",
-                "you@example.com",
-                "she@example.com",
-            ],
-        ),
-        (
-            "UPDATE runs SET body = json_set(body, '$.ended_at', '2026-01-01T00:00:00Z')",
-            &["run: predicate/ended_at", "2026-01-01T00:00:00Z"],
-        ),
-        (
-            "UPDATE tasks SET body = json_set(body, '$.attempts[0].exit_code', 3)",
-            &["attempt: predicate/exit_code", "the store has 3"],
-        ),
-        (
-            "UPDATE tasks SET body = json_set(body, '$.attempts', json_array())",
-            &["attempt: signed", "the store has nothing"],
-        ),
-        (
-            "DELETE FROM ledger_entries WHERE idx > 0",
-            &["no entry, run: signed nothing, the store has succeeded"],
-        ),
-        (
-            "UPDATE ledger_entries SET run = NULL",
-            &["no entry, submission: signed nothing"],
-        ),
-    ];
-    for (sql, told_of) in changes {
+    for (sql, told_of) in CHANGES {
         let place = place();
         let shown = |code: i32| {
             let run = told(&place, &["runs", "ls", "-o", "json"]).json("runs");

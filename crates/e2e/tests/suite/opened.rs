@@ -56,9 +56,12 @@ fn reads_a_job() -> Place {
     place
 }
 
+/// Makes a pipeline that can be run.
+type Make = fn() -> Place;
+
 #[test]
 fn what_is_no_file_is_refused_in_each_place_that_a_file_is_read_from() -> Outcome {
-    let places: [(fn() -> Place, &str, &str); 4] = [
+    let places: [(Make, &str, &str); 4] = [
         (reads_a_file, "pipeline.yaml", "pipeline.lock"),
         (reads_a_file, "pipeline.yaml", "given.csv"),
         (

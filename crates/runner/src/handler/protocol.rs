@@ -293,3 +293,21 @@ pub(super) fn failed(error_type: &str, message: &str) -> Outcome {
         message: message.into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_answer_is_checked_and_its_length_kept() -> serde_json::Result<()> {
+        assert_eq!(answer(b"[0]")?, serde_json::json!([0]));
+        let long = format!("[{}0]", "[0],".repeat(1 << 20));
+        let kept = answer(long.as_bytes())?;
+        assert_eq!(
+            kept,
+            serde_json::json!({ "omitted": { "bytes": long.len() } })
+        );
+        assert!(answer(&long.as_bytes()[..long.len() - 1]).is_err());
+        Ok(())
+    }
+}
