@@ -21,10 +21,10 @@ if verb == "make":
     session.execute(
         f"""COPY (SELECT
             i AS id,
-            hash(i) % 1000003 AS account,
+            CAST(hash(i) % 1000003 AS BIGINT) AS account,
             ['DE', 'FR', 'IT', 'ES', 'PL', 'NL', 'SE'][1 + CAST(hash(i) % 7 AS BIGINT)] AS country,
             'Customer ' || (hash(i) % 90001) || ' of ' || (hash(i) % 97) AS name,
-            CAST(CAST(hash(i) % 100000000 AS BIGINT) - 20000000 AS DECIMAL(18, 2)) / 100 AS amount,
+            CAST((CAST(hash(i) % 100000000 AS BIGINT) - 20000000) / 100 AS DECIMAL(18, 2)) AS amount,
             CASE WHEN hash(i) % 10 <> 0 THEN CAST(hash(i) % 9999991 AS DOUBLE) / 1e6 END AS rate,
             DATE '2000-01-01' + CAST(hash(i) % 9855 AS INTEGER) AS day,
             TIMESTAMPTZ '2000-01-01 00:00:00+00' + to_milliseconds(CAST(hash(i) % 851472000000 AS BIGINT)) AS at,
