@@ -230,7 +230,7 @@ mod tests {
             precision: 38,
             scale: 2,
         };
-        let columns = (0..2_000).map(|number| Column::nullable(&format!("c{number}"), decimal));
+        let columns = (0..2_000).map(|number| Column::nullable(format!("c{number}"), decimal));
         let schema = TableSchema::new(columns.collect(), vec![])?;
         let mut rows = Rows::new(&schema);
         while !rows.is_full() {

@@ -57,7 +57,7 @@ fn records_cannot_be_swapped_between_names_versions_tenants_or_keys() -> TestRes
     use crate::secret::Secret;
     use format::{At, VersionRecord};
     let (key, other) = (WrappingKey::generate()?, WrappingKey::generate()?);
-    let (a, b) = (super::fixture::name("a"), super::fixture::name("b"));
+    let (a, b) = (name("a"), name("b"));
     let at = At {
         tenant: "acme",
         name: &a,
