@@ -58,7 +58,7 @@ fn no_threads() -> Failure {
 }
 
 /// The failure that a panic stands for: libraries panic where the host makes no further thread. That
-/// can happen in spite of what [`runtime`] looks at, where others of the same user start some meanwhile.
+/// can happen in spite of what `runtime` looks at, where others of the same user start some meanwhile.
 pub fn lack_of_threads(panic: &PanicHookInfo<'_>) -> Option<Failure> {
     let text = panic.payload_as_str()?;
     let lacks = ["OS can't spawn worker thread", "failed to spawn thread"];
