@@ -378,7 +378,7 @@ fn an_export_that_fails_names_its_file_and_leaves_none() {
         let export = place.barecount(export).argument(&to).behind(&limited);
         export
             .finish()
-            .exits_with(1)
+            .exits_with(6)
             .tells(&format!("could not be exported to {}", to.display()))
             .tells("File too large");
         assert!(!to.exists(), "{} is gone", to.display());

@@ -173,7 +173,11 @@ fn act(kind: &str, path: &str) -> Result<bool, Refusal> {
         }
         "record" => Ok(lock(&file, libc::F_GETLK, libc::F_WRLCK)? != libc::F_UNLCK),
         "open-description" => Ok(lock(&file, libc::F_OFD_GETLK, libc::F_WRLCK)? != libc::F_UNLCK),
-        "futex" => Ok(wake(&map(&file)?, 1) > 0),
+        // A wait that a signal has interrupted goes on at the first word, where it began.
+        "futex" => {
+            let words = map(&file)?;
+            Ok(wake(&words, 1) > 0 || wake(&words, 0) > 0)
+        }
         // That it was opened, and is read, is what is noticed; of a directory nothing is.
         _ => {
             // SAFETY: one byte of a live buffer.
